@@ -1,0 +1,19 @@
+"""What a language model is, and how to run one."""
+
+from lmdyn.models.config import Compute, ModelConfig, RotaryScaling
+from lmdyn.models.forward import (
+    SITES,
+    Forward,
+    forward,
+    init,
+    logits,
+    loss,
+    new_cache,
+    observe,
+    shapes,
+    token_nll,
+)
+from lmdyn.models.modules import LanguageModel
+
+__all__ = ["SITES", "Compute", "Forward", "LanguageModel", "ModelConfig", "RotaryScaling", "forward", "init", "logits",
+           "loss", "new_cache", "observe", "shapes", "token_nll"]

@@ -1,0 +1,171 @@
+"""Causal attention in blocks of queries.
+
+A block of queries meets the keys up to its own end only, so the upper triangle is never computed, and its
+probabilities live no longer than the block. The backward pass recomputes them from queries, keys and the
+log-normaliser (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv 2205.14135).
+
+Shape letters: B batch, T queries, S keys (S >= T: the last T keys are the queries' own), H heads, G key-value
+heads, R = H / G heads that share one, K head width.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+MASKED = -1e30
+
+
+class Reach(NamedTuple):
+    """Which keys a query may see: those at a position `0 <= key <= query`, in its own document.
+
+    `query` `[B, T]`, `key` `[B, S]`: positions, -1 for an empty place of a cache. The two document arrays have the
+    same shapes, or are None when everything is one document.
+    """
+
+    query: jax.Array
+    key: jax.Array
+    query_document: jax.Array | None = None
+    key_document: jax.Array | None = None
+
+    def allows(self, start: int, stop: int, end: int):
+        """`[B, 1, 1, stop - start, end]` booleans, for queries `start:stop` and keys `:end`."""
+        query, key = self.query[:, start:stop, None], self.key[:, None, :end]
+        allowed = (key <= query) & (key >= 0)
+        if self.query_document is not None:
+            allowed &= self.query_document[:, start:stop, None] == self.key_document[:, None, :end]
+        return allowed[:, None, None]
+
+
+def _blocks(queries: int, keys: int):
+    """(start, stop, end): queries `start:stop` see keys `:end`. At most 16 blocks, of 128 queries or more."""
+    size = max(128, -(-queries // 16))
+    return [(a, min(a + size, queries), keys - queries + min(a + size, queries)) for a in range(0, queries, size)]
+
+
+def _allowed(reach: Reach | None, start, stop, end, past):
+    if reach is not None:
+        return reach.allows(start, stop, end)
+    query = jax.lax.broadcasted_iota(jnp.int32, (stop - start, end), 0) + (start + past)
+    return jax.lax.broadcasted_iota(jnp.int32, (stop - start, end), 1) <= query
+
+
+def _grouped(x, groups):
+    """`[B, T, H, K]` to `[B, G, R, T, K]`."""
+    batch, length, heads, width = x.shape
+    return x.reshape(batch, length, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)
+
+
+def _ungrouped(x):
+    batch, groups, share, length, width = x.shape
+    return x.transpose(0, 3, 1, 2, 4).reshape(batch, length, groups * share, width)
+
+
+def _scores(query, key, allowed):
+    """Masked scores `[B, G, R, q, S]` of one block, in float32."""
+    batch, groups, share, length, width = query.shape
+    flat = query.reshape(batch, groups, share * length, width)
+    scores = jnp.einsum("bgqk,bgsk->bgqs", flat, key, preferred_element_type=jnp.float32)
+    return jnp.where(allowed, scores.reshape(batch, groups, share, length, -1), MASKED)
+
+
+def _weighted(probabilities, value):
+    """`[B, G, R, q, S]` times `[B, G, S, K]`: `[B, G, R, q, K]`."""
+    batch, groups, share, length, keys = probabilities.shape
+    flat = probabilities.reshape(batch, groups, share * length, keys)
+    return (flat @ value).reshape(batch, groups, share, length, -1)
+
+
+def attend(query, key, value, reach=None, tap=None, mask=None):
+    """Softmax attention of scaled queries.
+
+    Args:
+      query: `[B, T, H, K]`, already multiplied by `1 / sqrt(K)`.
+      key, value: `[B, S, G, K]`, S >= T.
+      reach: a `Reach`, or None for plain causal order: query t sees keys `: S - T + t + 1`.
+      tap: None, or a reducer `(probabilities [B, G, R, q, S'], mask [B, q]) -> sums over queries`, called once a
+        block of queries; the blocks' sums are added.
+      mask: `[B, T]` booleans for `tap`: which queries count.
+
+    Returns:
+      `[B, T, H, K]`, and what `tap` gathered (None without it).
+
+    >>> x = jnp.ones([1, 3, 2, 4])
+    >>> attend(x, x, x)[0].shape
+    (1, 3, 2, 4)
+    """
+    if tap is None:
+        return _attend(query, key, value, reach), None
+    groups = key.shape[2]
+    query = _grouped(query, groups)
+    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+    outputs, gathered = [], None
+    for start, stop, end in _blocks(query.shape[3], key.shape[2]):
+        allowed = _allowed(reach, start, stop, end, key.shape[2] - query.shape[3])
+        probabilities = jax.nn.softmax(_scores(query[:, :, :, start:stop], key[:, :, :end], allowed), axis=-1)
+        outputs.append(_weighted(probabilities.astype(value.dtype), value[:, :, :end]))
+        sums = tap(probabilities, mask[:, start:stop])
+        gathered = sums if gathered is None else jax.tree.map(jnp.add, gathered, sums)
+    return _ungrouped(jnp.concatenate(outputs, 3)), gathered
+
+
+@jax.custom_vjp
+def _attend(query, key, value, reach):
+    return _attend_forward(query, key, value, reach)[0]
+
+
+def _attend_forward(query, key, value, reach):
+    groups, past = key.shape[2], key.shape[1] - query.shape[1]
+    query = _grouped(query, groups)
+    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+    outputs, normalizers = [], []
+    for start, stop, end in _blocks(query.shape[3], key.shape[2]):
+        allowed = _allowed(reach, start, stop, end, past)
+        scores = _scores(query[:, :, :, start:stop], key[:, :, :end], allowed)
+        peak = scores.max(-1, keepdims=True)
+        weights = jnp.exp(scores - peak)
+        total = weights.sum(-1, keepdims=True)
+        outputs.append(_weighted(weights.astype(value.dtype), value[:, :, :end]) / total.astype(value.dtype))
+        normalizers.append(peak + jnp.log(total))
+    output = jnp.concatenate(outputs, 3)
+    return _ungrouped(output), (query, key, value, output, jnp.concatenate(normalizers, 3), reach)
+
+
+def _attend_backward(saved, d_output):
+    query, key, value, output, normalizer, reach = saved
+    batch, groups, share, length, width = query.shape
+    past = key.shape[2] - length
+    d_output = _grouped(d_output, groups)
+    delta = jnp.sum((d_output * output).astype(jnp.float32), -1, keepdims=True)
+    d_query, d_key, d_value = [], jnp.zeros(key.shape, jnp.float32), jnp.zeros(value.shape, jnp.float32)
+    for start, stop, end in _blocks(length, key.shape[2]):
+        rows = slice(start, stop)
+        flat = lambda x: x[:, :, :, rows].reshape(batch, groups, share * (stop - start), x.shape[-1])
+        allowed = _allowed(reach, start, stop, end, past)
+        scores = _scores(query[:, :, :, rows], key[:, :, :end], allowed)
+        probabilities = jnp.exp(scores - normalizer[:, :, :, rows]).reshape(batch, groups, -1, end)
+        d_probabilities = jnp.einsum("bgqk,bgsk->bgqs", flat(d_output), value[:, :, :end],
+                                     preferred_element_type=jnp.float32)
+        d_scores = (probabilities * (d_probabilities - flat(delta))).astype(key.dtype)
+        d_query.append((d_scores @ key[:, :, :end]).reshape(batch, groups, share, stop - start, width))
+        into = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, key.shape[2] - end), (0, 0)))
+        d_key += into(jnp.einsum("bgqs,bgqk->bgsk", d_scores, flat(query), preferred_element_type=jnp.float32))
+        d_value += into(jnp.einsum("bgqs,bgqk->bgsk", probabilities.astype(value.dtype), flat(d_output),
+                                   preferred_element_type=jnp.float32))
+    back = lambda x, like: x.transpose(0, 2, 1, 3).astype(like.dtype)
+    return _ungrouped(jnp.concatenate(d_query, 3)), back(d_key, key), back(d_value, value), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+@functools.partial(jax.jit, static_argnames="implementation")
+def attend_by_library(query, key, value, reach=None, *, implementation: str):
+    """The same by `jax.nn.dot_product_attention`: what is fast on a GPU (`xla`, or `cudnn` in bfloat16)."""
+    length, keys = query.shape[1], key.shape[1]
+    allowed = _allowed(reach, 0, length, keys, keys - length)
+    allowed = allowed[None, None] if reach is None else allowed[:, 0]
+    plain = reach is None and keys == length
+    return jax.nn.dot_product_attention(query, key, value, mask=None if plain else allowed, is_causal=plain, scale=1.0,
+                                        implementation=implementation)

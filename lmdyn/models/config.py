@@ -1,0 +1,117 @@
+"""What a decoder language model is: every architectural choice is one field.
+
+No field names a family; a family is a set of values (`lmdyn.checkpoints.families` reads them from
+`config.json` and GGUF). Shape letters: D width, L depth, H heads, G key-value heads, K head width,
+F MLP width, V vocabulary, P positions.
+"""
+
+import dataclasses
+from typing import Literal
+
+from lmdyn.errors import InputError, choose
+
+
+@dataclasses.dataclass(frozen=True)
+class RotaryScaling:
+    """How rotary frequencies are stretched beyond the trained length.
+
+    `linear` divides every frequency by `factor`; `llama3` (Llama 3.1) interpolates between low and high
+    frequencies; `yarn` (Peng et al. 2023, arXiv 2309.00071) ramps between them and scales the attention.
+    """
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float
+    original_positions: int = 0
+    low_frequency: float = 1.0
+    high_frequency: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    truncate: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The architecture of a decoder language model.
+
+    >>> tiny = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> tiny.kv_heads, tiny.rotary_width
+    (3, 2)
+    """
+
+    vocab: int
+    width: int
+    depth: int
+    heads: int
+    head_width: int
+    mlp_width: int
+    positions: int
+    """Longest sequence it was made for; with learned positions, the size of their table."""
+    kv_heads: int = 0
+    """Key-value heads; 0 means as many as `heads`."""
+    norm: Literal["rms", "layer"] = "rms"
+    norm_place: Literal["input", "output"] = "input"
+    """`input`: before each sublayer (pre-norm). `output`: on each sublayer's output, before the sum (OLMo 2)."""
+    norm_scale: bool = True
+    norm_bias: bool = False
+    norm_eps: float = 1e-5
+    query_key_norm: Literal["none", "head", "all"] = "none"
+    """RMS norm of queries and keys: over each head (Qwen 3) or over all heads together (OLMo 2)."""
+    clip_qkv: float | None = None
+    """Queries, keys and values are clipped to [-clip_qkv, clip_qkv] (OLMo)."""
+    position: Literal["rotary", "learned"] = "rotary"
+    rotary_share: float = 1.0
+    """The share of each head's width that rotates."""
+    rotary_base: float = 10000.0
+    rotary_scaling: RotaryScaling | None = None
+    parallel: bool = False
+    """Attention and MLP read the same residual, and both are added to it (GPT-NeoX)."""
+    gated: bool = True
+    """`act(x gate) * (x up)` rather than `act(x up)`."""
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    tied_head: bool = False
+    init: Literal["normal", "depth", "small"] = "normal"
+    """`normal`: all matrices normal(0, init_std). `depth`: as `normal`, with the two matrices that write to the
+    residual divided by sqrt(2 L) (GPT-2). `small`: std sqrt(2 / (5 D)), and 2 / (L sqrt(D)) for those two (GPT-NeoX)."""
+    init_std: float = 0.02
+
+    def __post_init__(self):
+        if not self.kv_heads:
+            object.__setattr__(self, "kv_heads", self.heads)
+        for field in ("vocab", "width", "depth", "heads", "kv_heads", "head_width", "mlp_width", "positions"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field}={getattr(self, field)}: a model needs {field}>=1")
+        if self.heads % self.kv_heads:
+            raise InputError(f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}; heads share key-value heads evenly")
+        for field in dataclasses.fields(self):
+            allowed = getattr(field.type, "__args__", ())
+            if allowed and all(isinstance(a, str) for a in allowed):
+                choose(field.name, getattr(self, field.name), allowed)
+        if self.position == "rotary" and (self.rotary_width % 2 or self.rotary_width < 2):
+            raise InputError(f"rotary_share={self.rotary_share} of head_width={self.head_width} rotates {self.rotary_width} numbers; an even number >= 2 is needed")
+
+    @property
+    def rotary_width(self) -> int:
+        """How many of a head's K numbers rotate."""
+        return int(self.head_width * self.rotary_share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How the model is run; never what it computes (beyond rounding).
+
+    `dtype`: of activations and products; parameters and accumulators stay float32. `auto` is bfloat16 where the
+    device has it fast (GPU, TPU) and float32 on a CPU.
+    `attention`: `blocked` computes only the lower triangle, in blocks of queries, and never stores
+    probabilities; `xla` and `cudnn` are `jax.nn.dot_product_attention`. `auto` chooses by device.
+    `unroll`: how many layers of the scan are compiled side by side. `remat`: keep only each layer's input for the
+    backward pass.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["auto", "blocked", "xla", "cudnn"] = "auto"
+    unroll: int = 1
+    remat: bool = False

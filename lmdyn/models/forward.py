@@ -1,0 +1,222 @@
+"""Running a model: plain functions of parameters and tokens.
+
+Shape letters: B batch, T tokens, L layers, D width, G key-value heads, K head width, V vocabulary, W cache window.
+
+Parameters may come with their blocks as one stack (`params["blocks"]` is a dict) or cut into several
+(a tuple of dicts, run one after another): that is how the backward pass stops at the lowest trained block and
+frozen layers cost no weight gradient (`lmdyn.transforms.partition`).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lmdyn.errors import InputError, choose
+from lmdyn.models import heads, rotary
+from lmdyn.models.attention import Reach
+from lmdyn.models.config import ModelConfig
+from lmdyn.models.modules import LanguageModel, Shared, resolve
+
+BLOCK_SITES = ("residual", "mlp.coefficients", "mlp.output", "attention.output", "attention.probabilities")
+STATE_SITES = ("residual", "final")
+HEAD_SITES = ("nll", "log_probabilities")
+SITES = tuple(dict.fromkeys(BLOCK_SITES + STATE_SITES + HEAD_SITES))
+
+
+class Forward(NamedTuple):
+    """What `forward` returns."""
+
+    states: jax.Array
+    """`[B, T, D]`, after the final norm."""
+    cache: Any
+    """The cache that was passed in, moved on by T tokens; None if none was."""
+    tapped: dict
+    """Reduced values by site; those of blocks have a leading axis L (`residual`: L + 1)."""
+
+
+def init(model: LanguageModel, seed: int = 0):
+    """Fresh float32 parameters.
+
+    >>> from lmdyn.models import LanguageModel, ModelConfig
+    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> sorted(init(model))
+    ['blocks', 'embed', 'final_norm', 'head']
+    """
+    return jax.jit(model.init)(jax.random.key(seed), jnp.zeros([1, 2], jnp.int32))["params"]
+
+
+def shapes(config: ModelConfig):
+    """The parameter tree of `config`, as `jax.ShapeDtypeStruct`s: nothing is computed."""
+    model = LanguageModel(config)
+    return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct([1, 2], jnp.int32))["params"]
+
+
+def new_cache(model: LanguageModel, batch: int, window: int):
+    """An empty cache for the keys and values of the last `window` tokens.
+
+    Keys are kept before rotation, so that a cache can move to other positions. `position` is -1 where empty.
+
+    Returns:
+      `{"key", "value": [L, B, W, G, K], "position": [B, W]}`.
+    """
+    config = model.config
+    kept = (config.depth, batch, window, config.kv_heads, config.head_width)
+    dtype = resolve(model.compute).dtype
+    return {"key": jnp.zeros(kept, dtype), "value": jnp.zeros(kept, dtype),
+            "position": jnp.full((batch, window), -1, jnp.int32)}
+
+
+def _stacks(blocks):
+    return blocks if isinstance(blocks, tuple | list) else (blocks,)
+
+
+def _depth(stack) -> int:
+    return jax.tree.leaves(stack)[0].shape[0]
+
+
+def forward(
+    model: LanguageModel,
+    params,
+    tokens,
+    *,
+    mask=None,
+    positions=None,
+    documents=None,
+    cache=None,
+    taps: Mapping[str, Callable] | None = None,
+) -> Forward:
+    """Tokens to final states.
+
+    Args:
+      tokens: `[B, T]` integers.
+      mask: `[B, T]` booleans, which tokens count in taps (default: all). It hides nothing from attention.
+      positions: `[B, T]` integers; default 0 to T - 1, or what follows the cache.
+      documents: `[B, T]` integers; attention stays inside a document. Default: one document.
+      cache: from `new_cache` or an earlier call; its tokens come before these. Not together with `documents`.
+      taps: `{site: reducer}`, with sites from `BLOCK_SITES` and `STATE_SITES`. A reducer maps `(value, mask)` to a
+        pytree of sums over tokens; it runs inside the layer, and only what it returns leaves the layer.
+
+    Returns:
+      A `Forward`.
+
+    Raises:
+      InputError: an unknown site, or a sequence beyond learned positions.
+
+    >>> from lmdyn.models import LanguageModel, ModelConfig
+    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> count = lambda c, mask: jnp.sum(mask)
+    >>> out = forward(model, init(model), jnp.ones([1, 5], jnp.int32), taps={"mlp.coefficients": count})
+    >>> out.states.shape, out.tapped["mlp.coefficients"].tolist()
+    ((1, 5, 6), [5, 5])
+    """
+    config, taps = model.config, dict(taps or {})
+    for site in taps:
+        choose("tap site", site, BLOCK_SITES + STATE_SITES)
+    batch, length = tokens.shape
+    past = 0 if cache is None else cache["position"].shape[1]
+    if config.position == "learned" and length > config.positions:
+        raise InputError(f"{length} tokens exceed the model's {config.positions} learned positions; use at most {config.positions}")
+
+    reach, shown = None, positions
+    if positions is None:
+        start = 0 if cache is None else cache["position"].max(1, keepdims=True) + 1
+        positions = jnp.broadcast_to(start + jnp.arange(length, dtype=jnp.int32), (batch, length))
+    keys = positions
+    if cache is not None:
+        keys = jnp.concatenate([cache["position"], positions], 1)
+        reach = Reach(positions, keys)
+    elif documents is not None or shown is not None:
+        reach = Reach(positions, positions, documents, documents)
+    angles = (None, None)
+    if config.position == "rotary":
+        # the same for all rows of the batch when nobody asked for positions of their own
+        row = slice(0, 1) if cache is None and shown is None else slice(None)
+        angles = rotary.angles(config, positions[row]), rotary.angles(config, keys[row])
+    mask = jnp.ones(tokens.shape, bool) if mask is None else mask
+    shared = Shared(mask, *angles, reach)
+
+    outer = {name: sub for name, sub in params.items() if name != "blocks"}
+    x = model.apply({"params": outer}, tokens, positions, method="embedded")
+    first = taps["residual"](x, mask) if "residual" in taps else None
+    inside = {site: reducer for site, reducer in taps.items() if site in BLOCK_SITES}
+    kept, caches, gathered, below = None, [], [], 0
+    if cache is not None:
+        kept = {"key": cache["key"], "value": cache["value"]}
+    for stack in _stacks(params["blocks"]):
+        depth = _depth(stack)
+        part = model.clone(config=dataclasses.replace(config, depth=depth), taps=inside)
+        layers = jax.tree.map(lambda c: c[below : below + depth], kept)
+        x, moved, found = part.apply({"params": {"blocks": stack}}, x, layers, shared, method="run")
+        caches.append(moved)
+        gathered.append(found)
+        below += depth
+    join = lambda *parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    tapped = jax.tree.map(join, *gathered)
+    if first is not None:
+        tapped["residual"] = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, tapped["residual"])
+    if cache is not None:
+        cache = {**jax.tree.map(join, *caches), "position": keys[:, keys.shape[1] - past :]}
+    states = model.apply({"params": outer}, x, method="finish")
+    if "final" in taps:
+        tapped["final"] = taps["final"](states, mask)
+    return Forward(states, cache, tapped)
+
+
+def logits(model: LanguageModel, params, tokens, **options):
+    """Next-token logits `[B, T, V]` in float32 of tokens `[B, T]`; options as for `forward`."""
+    return heads.logits(params, forward(model, params, tokens, **options).states)
+
+
+def loss(model: LanguageModel, params, inputs, targets, weights, **options):
+    """`sum weights * nll`, with its gradient fused: what training and online adaptation minimise.
+
+    Args:
+      inputs, targets: `[B, T]` integers.
+      weights: `[B, T]` float32; for the mean over counted tokens, `mask / mask.sum()`.
+      options: as for `forward`.
+
+    Returns:
+      A float32 scalar (nats), and `(nll [B, T], Forward)`. No gradient flows through the nll.
+    """
+    out = forward(model, params, inputs, **options)
+    head, tied = heads.matrix(params)
+    flat = out.states.reshape(-1, out.states.shape[-1])
+    total, nll = heads.weighted_nll(flat, head, targets.reshape(-1), weights.reshape(-1), tied)
+    return total, (nll.reshape(targets.shape), out)
+
+
+def token_nll(model: LanguageModel, params, inputs, targets, **options):
+    """Negative log-likelihood `[B, T]`, in nats, of each target given its input and what came before.
+
+    >>> from lmdyn.models import LanguageModel, ModelConfig
+    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> token_nll(model, init(model), jnp.ones([1, 5], jnp.int32), jnp.ones([1, 5], jnp.int32)).shape
+    (1, 5)
+    """
+    return loss(model, params, inputs, targets, jnp.zeros(targets.shape, jnp.float32), **options)[1][0]
+
+
+def observe(model: LanguageModel, params, inputs, targets, mask, taps: Mapping[str, Callable]) -> dict:
+    """One forward pass for any taps; the head is computed only if a tap asks for predictions.
+
+    Args:
+      inputs, targets: `[B, T]` integers.
+      mask: `[B, T]` booleans: which tokens count.
+      taps: `{site: reducer}` with any of `SITES`.
+
+    Returns:
+      `{site: reduced}`.
+    """
+    for site in taps:
+        choose("tap site", site, SITES)
+    body = {site: reducer for site, reducer in taps.items() if site not in HEAD_SITES}
+    top = {site: reducer for site, reducer in taps.items() if site in HEAD_SITES}
+    out = forward(model, params, inputs, mask=mask, taps=body)
+    tapped = dict(out.tapped)
+    if top:
+        flat = lambda a: a.reshape(-1, *a.shape[2:])
+        tapped |= heads.observe(params, flat(out.states), flat(targets), flat(mask), top)
+    return tapped

@@ -1,0 +1,248 @@
+"""The decoder as Flax Linen modules: embedding, scanned blocks, final norm.
+
+Shape letters: B batch, T tokens, L layers, D width, F MLP width, H heads, G key-value heads, K head width.
+
+`LanguageModel` is usually called through the functions of `lmdyn.models.forward`, which put its parts
+together. Parameters are a plain nested dict; every parameter of the blocks has a leading axis L.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lmdyn.models import attention, ops, rotary
+from lmdyn.models.config import Compute, ModelConfig
+
+
+class Shared(NamedTuple):
+    """What every block reads beside its input: the same for all layers."""
+
+    mask: jax.Array
+    """`[B, T]`: which tokens count in taps."""
+    query_angles: Any = None
+    key_angles: Any = None
+    reach: attention.Reach | None = None
+
+
+def _std(config: ModelConfig, writes_residual: bool) -> float:
+    if config.init == "small":
+        return 2 / (config.depth * config.width**0.5) if writes_residual else (2 / (5 * config.width)) ** 0.5
+    return config.init_std / ((2 * config.depth) ** 0.5 if config.init == "depth" and writes_residual else 1.0)
+
+
+class Linear(nn.Module):
+    features: int
+    bias: bool
+    std: float
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", nn.initializers.normal(self.std), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
+        return ops.linear(x, kernel, bias)
+
+
+class Norm(nn.Module):
+    config: ModelConfig
+    kind: str = ""
+    bare: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        config = self.config
+        width = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (width,)) if config.norm_scale or self.bare else None
+        bias = self.param("bias", nn.initializers.zeros, (width,)) if config.norm_bias and not self.bare else None
+        return ops.normalize(x, scale, bias, kind=self.kind or config.norm, eps=config.norm_eps)
+
+
+class Embed(nn.Module):
+    rows: int
+    width: int
+    std: float
+
+    @nn.compact
+    def __call__(self, ids):
+        return self.param("embedding", nn.initializers.normal(self.std), (self.rows, self.width))[ids]
+
+
+class Attention(nn.Module):
+    config: ModelConfig
+    compute: Compute
+    tap: Callable | None = None
+
+    @nn.compact
+    def __call__(self, x, cache, shared: Shared):
+        """Returns `[B, T, D]`, the cache with the T new keys and values, and what the tap gathered."""
+        config = self.config
+        batch, length, _ = x.shape
+
+        def project(name, heads):
+            y = Linear(heads * config.head_width, config.qkv_bias, _std(config, False), name=name)(x)
+            return y if config.clip_qkv is None else jnp.clip(y, -config.clip_qkv, config.clip_qkv)
+
+        def split(y, heads):
+            return y.reshape(batch, length, heads, config.head_width)
+
+        query, key = project("query", config.heads), project("key", config.kv_heads)
+        value = split(project("value", config.kv_heads), config.kv_heads)
+        if config.query_key_norm == "all":
+            query = Norm(config, "rms", True, name="query_norm")(query)
+            key = Norm(config, "rms", True, name="key_norm")(key)
+        query, key = split(query, config.heads), split(key, config.kv_heads)
+        if config.query_key_norm == "head":
+            query = Norm(config, "rms", True, name="query_norm")(query)
+            key = Norm(config, "rms", True, name="key_norm")(key)
+
+        if cache is not None:
+            key = jnp.concatenate([cache["key"].astype(key.dtype), key], 1)
+            value = jnp.concatenate([cache["value"].astype(value.dtype), value], 1)
+            window = cache["key"].shape[1]
+            cache = {"key": key[:, key.shape[1] - window :], "value": value[:, value.shape[1] - window :]}
+        if shared.query_angles is not None:
+            query, key = rotary.rotate(query, shared.query_angles), rotary.rotate(key, shared.key_angles)
+        query = query * config.head_width**-0.5
+
+        tapped = None
+        if self.compute.attention == "blocked" or self.tap is not None:
+            y, tapped = attention.attend(query, key, value, shared.reach, self.tap, shared.mask)
+        else:
+            y = attention.attend_by_library(query, key, value, shared.reach, implementation=self.compute.attention)
+        y = y.reshape(batch, length, config.heads * config.head_width)
+        return Linear(config.width, config.output_bias, _std(config, True), name="output")(y), cache, tapped
+
+
+class MLP(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, tap):
+        config = self.config
+        widen = lambda name: Linear(config.mlp_width, config.mlp_bias, _std(config, False), name=name)(x)
+        act = ops.ACTIVATIONS[config.activation]
+        coefficients = act(widen("gate")) * widen("up") if config.gated else act(widen("up"))
+        tap("mlp.coefficients", coefficients)
+        return Linear(config.width, config.mlp_bias, _std(config, True), name="down")(coefficients)
+
+
+class Block(nn.Module):
+    """One layer. Called by a scan: `(x, cache, shared) -> (x, (cache, tapped))`."""
+
+    config: ModelConfig
+    compute: Compute
+    taps: Mapping[str, Callable]
+
+    @nn.compact
+    def __call__(self, x, cache, shared: Shared):
+        config, gathered = self.config, {}
+
+        def tap(site, value):
+            if site in self.taps:
+                gathered[site] = self.taps[site](value, shared.mask)
+
+        attention_norm, mlp_norm = Norm(config, name="attention_norm"), Norm(config, name="mlp_norm")
+        before = config.norm_place == "input"
+        attend = Attention(config, self.compute, self.taps.get("attention.probabilities"), name="attention")
+
+        y, cache, probabilities = attend(attention_norm(x) if before else x, cache, shared)
+        if probabilities is not None:
+            gathered["attention.probabilities"] = probabilities
+        y = y if before else attention_norm(y)
+        tap("attention.output", y)
+        if not config.parallel:
+            x = x + y
+        z = MLP(config, name="mlp")(mlp_norm(x) if before else x, tap)
+        z = z if before else mlp_norm(z)
+        tap("mlp.output", z)
+        x = x + y + z if config.parallel else x + z
+        tap("residual", x)
+        return x, (cache, gathered)
+
+
+class LanguageModel(nn.Module):
+    """A decoder language model: tokens to final states (the head reads them, see `lmdyn.models.heads`).
+
+    Attributes:
+      config: the architecture.
+      compute: how it is run.
+      taps: reducers by site, see `lmdyn.models.forward.forward`.
+
+    >>> from lmdyn.models.config import ModelConfig
+    >>> config = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> variables = LanguageModel(config).init(jax.random.key(0), jnp.zeros([1, 4], jnp.int32))
+    >>> variables["params"]["blocks"]["mlp"]["up"]["kernel"].shape
+    (2, 6, 10)
+    """
+
+    config: ModelConfig
+    compute: Compute = Compute()
+    taps: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+
+    def setup(self):
+        config, compute = self.config, resolve(self.compute)
+        std = _std(config, False)
+        self.embed = Embed(config.vocab, config.width, std)
+        if config.position == "learned":
+            self.positions = Embed(config.positions, config.width, std)
+        block = nn.remat(Block, prevent_cse=False) if compute.remat else Block
+        self.blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=config.depth,
+            unroll=min(compute.unroll, config.depth),
+        )(config, compute, self.taps)
+        self.final_norm = Norm(config)
+        if not config.tied_head:
+            self.head = Head(config.vocab, std)
+
+    def embedded(self, tokens, positions):
+        """`[B, T]` tokens and positions to `[B, T, D]`, in the compute dtype."""
+        x = self.embed(tokens)
+        if self.config.position == "learned":
+            x = x + self.positions(positions)
+        return x.astype(resolve(self.compute).dtype)
+
+    def run(self, x, cache, shared: Shared):
+        """Through the blocks: `[B, T, D]` to `[B, T, D]`, the new cache `[L, ...]`, and the tapped `[L, ...]`."""
+        x, (cache, gathered) = self.blocks(x, cache, shared)
+        return x, cache, gathered
+
+    def finish(self, x):
+        """The final norm: what the head reads."""
+        return self.final_norm(x)
+
+    def __call__(self, tokens):
+        """Final states `[B, T, D]` of `[B, T]` tokens, without taps or cache; `init` runs this."""
+        positions = jnp.arange(tokens.shape[1])[None]
+        x = self.embedded(tokens, positions)
+        angles = rotary.angles(self.config, positions) if self.config.position == "rotary" else None
+        x, _, _ = self.run(x, None, Shared(jnp.ones(tokens.shape, bool), angles, angles))
+        x = self.finish(x)
+        if not self.config.tied_head:
+            self.head(x[:, :1])
+        return x
+
+
+class Head(nn.Module):
+    vocab: int
+    std: float
+
+    @nn.compact
+    def __call__(self, x):
+        return ops.linear(x, self.param("kernel", nn.initializers.normal(self.std), (x.shape[-1], self.vocab)))
+
+
+def resolve(compute: Compute) -> Compute:
+    """`compute` with every `auto` decided for the device that JAX runs on."""
+    platform = jax.default_backend()
+    dtype = compute.dtype if compute.dtype != "auto" else "float32" if platform == "cpu" else "bfloat16"
+    chosen = compute.attention
+    if chosen == "auto":
+        chosen = "xla" if platform == "gpu" else "blocked"
+    return dataclasses.replace(compute, dtype=dtype, attention=chosen)

@@ -1,0 +1,74 @@
+"""The few operations that a decoder is made of, as pure functions on arrays.
+
+They are written for what XLA does well: weight products run on `[B*T, D]` rather than `[B, T, D]`, because a
+weight gradient that contracts two axes at once takes a slow path on a CPU, and the functions with their own
+vector-Jacobian products keep only what the backward pass needs.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+def linear(x, kernel, bias=None):
+    """`x kernel + bias`, as one two-dimensional product in the dtype of `x`.
+
+    Args:
+      x: `[..., D]`.
+      kernel: `[D, F]`.
+      bias: `[F]` or None.
+
+    Returns:
+      `[..., F]`.
+
+    >>> linear(jnp.ones([2, 3, 4]), jnp.ones([4, 5])).shape
+    (2, 3, 5)
+    """
+    y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+    if bias is not None:
+        y = y + bias.astype(x.dtype)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def normalize(x, scale=None, bias=None, *, kind: str, eps: float):
+    """Root-mean-square norm (`rms`) or layer norm (`layer`) over the last axis, computed in float32.
+
+    Args:
+      x: `[..., D]`.
+      scale, bias: `[D]` or None (OLMo's norm has neither).
+
+    Returns:
+      `[..., D]` in the dtype of `x`.
+
+    >>> y = normalize(jnp.array([1.0, 7.0]), kind="rms", eps=0.0)   # root mean square 5
+    >>> [round(float(v), 4) for v in y]
+    [0.2, 1.4]
+    """
+    y = x.astype(jnp.float32)
+    if kind == "layer":
+        y = y - y.mean(-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + eps)
+    if scale is not None:
+        y = y * scale
+    if bias is not None:
+        y = y + bias
+    return y.astype(x.dtype)
+
+
+def unit(x):
+    """Vectors over the last axis scaled to length 1, in float32; a zero vector stays zero.
+
+    >>> [round(float(v), 4) for v in unit(jnp.array([3.0, 4.0]))]
+    [0.6, 0.8]
+    """
+    x = x.astype(jnp.float32)
+    square = jnp.sum(x * x, -1, keepdims=True)
+    return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
