@@ -1,0 +1,11 @@
+"""Pure measurements: likelihood, entropies, geometry."""
+
+from lmdyn.metrics.base import Metric, Sum, combine, merge, sums
+from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
+from lmdyn.metrics.geometry import anisotropy, singular_entropy, singular_values
+from lmdyn.metrics.likelihood import likelihood, span_log_probability
+from lmdyn.metrics.measure import REGISTRY, accumulate, build, measure
+
+__all__ = ["REGISTRY", "Metric", "Sum", "accumulate", "anisotropy", "attention_entropy", "build", "combine",
+           "knowledge_entropy", "likelihood", "measure", "merge", "prediction_entropy", "singular_entropy",
+           "singular_values", "span_log_probability", "sums"]

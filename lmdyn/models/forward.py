@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from lmdyn.errors import InputError, choose
 from lmdyn.models import heads, rotary
@@ -147,7 +148,7 @@ def forward(
         kept = {"key": cache["key"], "value": cache["value"]}
     for stack in _stacks(params["blocks"]):
         depth = _depth(stack)
-        part = model.clone(config=dataclasses.replace(config, depth=depth), taps=inside)
+        part = model.clone(config=dataclasses.replace(config, depth=depth), taps=FrozenDict(inside))
         layers = jax.tree.map(lambda c: c[below : below + depth], kept)
         x, moved, found = part.apply({"params": {"blocks": stack}}, x, layers, shared, method="run")
         caches.append(moved)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 
 from lmdyn.models import attention, ops, rotary
 from lmdyn.models.config import Compute, ModelConfig
@@ -180,7 +181,7 @@ class LanguageModel(nn.Module):
 
     config: ModelConfig
     compute: Compute = Compute()
-    taps: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    taps: Mapping[str, Callable] = dataclasses.field(default_factory=FrozenDict)
 
     def setup(self):
         config, compute = self.config, resolve(self.compute)

@@ -1,0 +1,61 @@
+"""Likelihood of text (METHODS section 1): nll, perplexity, bits per byte, span log-probability."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+
+from lmdyn.metrics import base
+from lmdyn.models.forward import token_nll
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """Mean negative log-likelihood of the counted tokens.
+
+    Attributes:
+      nll: nats a token.
+      tokens: how many tokens were predicted.
+    """
+
+    nll: float
+    tokens: float
+
+    @property
+    def perplexity(self) -> float:
+        """`exp(nll)`."""
+        return math.exp(self.nll)
+
+    def bits_per_byte(self, text_bytes: int) -> float:
+        """Summed nll in bits, a byte of the predicted text's UTF-8.
+
+        >>> Likelihood(nll=math.log(2), tokens=6).bits_per_byte(12)
+        0.5
+        """
+        return self.nll * self.tokens / math.log(2) / text_bytes
+
+    def rows(self):
+        return [base.row("nll", self.nll, "nats", perplexity=self.perplexity)]
+
+
+def likelihood() -> base.Metric:
+    """Mean nll of the targets, in nats; reads site `nll`."""
+
+    def finish(sums, count, params):
+        return Likelihood(float(sums["nll"]) / count, count)
+
+    return base.sums({"nll": lambda nll, mask: jnp.sum(jnp.where(mask, nll, 0.0))}, finish)
+
+
+def span_log_probability(model, params, inputs, targets, span):
+    """Mean `log p` over the targets of a marked span, given all before it (Chang et al. 2024, `l(q)`).
+
+    Args:
+      inputs, targets: `[B, T]` integers.
+      span: `[B, T]` booleans over targets.
+
+    Returns:
+      `[B]` float32 nats; NaN for a sequence whose span is empty.
+    """
+    nll = token_nll(model, params, inputs, targets)
+    return -jnp.sum(jnp.where(span, nll, 0.0), 1) / jnp.sum(span, 1)

@@ -1,0 +1,109 @@
+"""Running metrics over text."""
+
+import functools
+from collections.abc import Iterable
+
+import jax
+
+from lmdyn.errors import InputError, choose
+from lmdyn.metrics import base
+from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
+from lmdyn.metrics.geometry import anisotropy, singular_entropy
+from lmdyn.metrics.likelihood import likelihood
+from lmdyn.models.forward import observe
+
+REGISTRY = {
+    "nll": likelihood,
+    "knowledge_entropy": knowledge_entropy,
+    "attention_entropy": attention_entropy,
+    "prediction_entropy": prediction_entropy,
+    "anisotropy": anisotropy,
+    "singular_entropy": singular_entropy,
+}
+"""Metrics by the name that rows carry; each entry makes a `Metric`."""
+
+
+def build(names: Iterable[str] | str) -> base.Metric:
+    """The combined metric of names from `REGISTRY`.
+
+    Args:
+      names: names, or one string joined by commas.
+
+    Raises:
+      InputError: an unknown name, with the known ones; or none at all.
+
+    >>> sorted(build("nll,anisotropy").taps)
+    ['final', 'nll', 'residual']
+    """
+    names = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
+    names = [choose("metric", name, REGISTRY) for name in names if name]
+    if not names:
+        raise InputError(f"no metric named; known: {', '.join(sorted(REGISTRY))}")
+    return base.combine(**{name: REGISTRY[name]() for name in names})
+
+
+@functools.lru_cache(maxsize=16)
+def _step(metric: base.Metric, model):
+    """The jitted `(params, state, batch) -> state`; one compilation for a whole series of checkpoints."""
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def step(params, state, batch):
+        tapped = observe(model, params, batch.inputs, batch.targets, batch.mask, metric.taps)
+        return metric.update(state, tapped, batch.mask)
+
+    return step
+
+
+def accumulate(metric: base.Metric, model, params, batches, *, state=None, progress: bool = False, sharding=None):
+    """The metric's state after all batches; states of several parts of the data join by `merge`.
+
+    Args:
+      batches: an iterable of `lmdyn.data.Batch`, all of one shape.
+      state: a state to go on from.
+      progress: show a bar on standard error.
+      sharding: a `jax.sharding.Sharding` for the batches' arrays; parameters are used where they lie.
+    """
+    if not metric.taps:
+        batches = []
+    if progress and metric.taps:
+        from tqdm.auto import tqdm
+
+        batches = tqdm(batches, desc="measuring", unit="batch", leave=False)
+    step = _step(metric, model)
+    for batch in batches:
+        if sharding is not None:
+            batch = jax.device_put(batch, sharding)
+        if state is None:
+            state = empty(metric, model, params, batch)
+        state = step(params, state, batch)
+        if progress:
+            jax.block_until_ready(state)
+    if state is None:
+        if metric.taps:
+            raise InputError("no batch to measure; give at least one window of text")
+        state = metric.init({})
+    return state
+
+
+def empty(metric: base.Metric, model, params, batch):
+    """The metric's state before any batch, for batches shaped like `batch`."""
+    observed = lambda p, b: observe(model, p, b.inputs, b.targets, b.mask, metric.taps)
+    return metric.init(jax.eval_shape(observed, params, batch))
+
+
+def measure(metric: base.Metric, model, params, batches, *, progress: bool = False, sharding=None):
+    """Measures `metric` over `batches`: one forward pass a batch, however many metrics are combined.
+
+    Args:
+      metric: from this package, or `combine(...)` of several.
+      model, params: as `lmdyn.load` returns them.
+      batches: `lmdyn.data.Batch`es, all of one shape (see `lmdyn.data.batches`).
+
+    Returns:
+      The metric's result; a dict of results by name for a combined one.
+
+    Raises:
+      InputError: there is no batch.
+    """
+    state = accumulate(metric, model, params, batches, progress=progress, sharding=sharding)
+    return metric.finish(state, params)

@@ -1,0 +1,119 @@
+"""Parameters cut in two: the chosen ones, which are trained, and the rest, which costs nothing.
+
+Only the chosen part is differentiated, carried and given optimizer state. Put together again, the blocks come as
+several stacks, cut where the chosen set changes, so that the backward pass stops below the lowest chosen layer and
+computes no gradient for the weights of a layer that is not trained.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from lmdyn.transforms.selectors import Path, flatten, select, unflatten
+
+
+def _take(leaf, layers):
+    """Layers of a stacked parameter, as a slice (no gather) where they are consecutive."""
+    if len(layers) == leaf.shape[0]:
+        return leaf
+    if len(layers) and layers[-1] - layers[0] + 1 == len(layers):
+        return leaf[layers[0] : layers[-1] + 1]
+    return leaf[np.asarray(layers, int)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """Which parameters are chosen. Made by `partition`.
+
+    Attributes:
+      chosen: `{path: layers}`, as `lmdyn.transforms.select` returns it.
+      depth: L, the number of blocks.
+    """
+
+    chosen: dict[Path, tuple[int, ...] | None]
+    depth: int
+
+    @property
+    def lowest(self) -> int:
+        """The lowest block that the backward pass reaches: 0 with the embedding, L with only what lies above."""
+        layers = [min(layers) for layers in self.chosen.values() if layers]
+        if any(path[0] in ("embed", "positions") for path in self.chosen):
+            return 0
+        return min(layers, default=self.depth)
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """Where one stack of blocks ends and the next begins: from 0 to L."""
+        edges = {0, self.depth}
+        for layers in self.chosen.values():
+            for layer in layers or ():
+                edges |= {edge for edge, other in ((layer, layer - 1), (layer + 1, layer + 1)) if other not in layers}
+        return tuple(sorted(edges))
+
+    def split(self, params):
+        """`(chosen, rest)`.
+
+        `chosen` is a nested dict of the chosen parameters alone; those of blocks have their chosen layers on
+        the leading axis. `rest` is everything else, its blocks already cut into a tuple of stacks.
+        """
+        chosen, rest = {}, {}
+        stacks = [{} for _ in self.cuts[1:]]
+        for path, leaf in flatten(params).items():
+            layers = self.chosen.get(path, ())
+            if path[0] != "blocks":
+                (chosen if layers is None else rest)[path] = leaf
+                continue
+            if layers:
+                chosen[path] = _take(leaf, layers)
+            for stack, start, stop in zip(stacks, self.cuts, self.cuts[1:], strict=False):
+                if start not in layers:
+                    stack[path[1:]] = leaf[start:stop] if stop - start < self.depth else leaf
+        rest = unflatten(rest)
+        rest["blocks"] = tuple(unflatten(stack) for stack in stacks)
+        return unflatten(chosen), rest
+
+    def merge(self, chosen, rest):
+        """Parameters for `lmdyn.models.forward`, the blocks a tuple of stacks."""
+        outer = {path: leaf for path, leaf in flatten(rest).items() if path[0] != "blocks"}
+        stacks = [flatten(stack) for stack in rest["blocks"]]
+        for path, leaf in flatten(chosen).items():
+            layers = self.chosen[path]
+            if layers is None:
+                outer[path] = leaf
+                continue
+            for stack, start, stop in zip(stacks, self.cuts, self.cuts[1:], strict=False):
+                if start in layers:
+                    first = layers.index(start)
+                    stack[path[1:]] = _take(leaf, range(first, first + stop - start))
+        params = unflatten(outer)
+        params["blocks"] = tuple(unflatten(stack) for stack in stacks)
+        return params
+
+    def join(self, chosen, rest):
+        """Ordinary parameters again: one stack of blocks."""
+        params = self.merge(chosen, rest)
+        stacks = [flatten(stack) for stack in params.pop("blocks")]
+        join = lambda leaves: leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
+        params["blocks"] = unflatten({path: join([stack[path] for stack in stacks]) for path in stacks[0]})
+        return params
+
+
+def partition(params, selector: str) -> Partition:
+    """The partition of `params` that a selector describes.
+
+    Raises:
+      InputError: the selector matches nothing.
+
+    >>> import jax, numpy as np
+    >>> params = {"embed": {"embedding": np.ones([5, 2])}, "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}}}
+    >>> part = partition(params, "blocks[1:3].mlp")
+    >>> chosen, rest = part.split(params)
+    >>> part.cuts, part.lowest, chosen["blocks"]["mlp"]["up"]["kernel"].shape
+    ((0, 1, 3, 4), 1, (2, 2, 3))
+    >>> part.join(chosen, rest)["blocks"]["mlp"]["up"]["kernel"].shape
+    (4, 2, 3)
+    """
+    chosen = select(params, selector)
+    depth = next(leaf.shape[0] for path, leaf in flatten(params).items() if path[0] == "blocks")
+    return Partition(chosen, depth)
