@@ -175,16 +175,17 @@ def loss(model: LanguageModel, params, inputs, targets, weights, **options):
     """`sum weights * nll`, with its gradient fused: what training and online adaptation minimise.
 
     Args:
-      inputs, targets: `[B, T]` integers.
-      weights: `[B, T]` float32; for the mean over counted tokens, `mask / mask.sum()`.
+      inputs: `[B, T]` integers.
+      targets: `[B, S]` integers, S <= T: the last S inputs are scored, the others are context.
+      weights: `[B, S]` float32; for the mean over counted tokens, `mask / mask.sum()`.
       options: as for `forward`.
 
     Returns:
-      A float32 scalar (nats), and `(nll [B, T], Forward)`. No gradient flows through the nll.
+      A float32 scalar (nats), and `(nll [B, S], Forward)`. No gradient flows through the nll.
     """
     out = forward(model, params, inputs, **options)
     head, tied = heads.matrix(params)
-    flat = out.states.reshape(-1, out.states.shape[-1])
+    flat = out.states[:, -targets.shape[1] :].reshape(-1, out.states.shape[-1])
     total, nll = heads.weighted_nll(flat, head, targets.reshape(-1), weights.reshape(-1), tied)
     return total, (nll.reshape(targets.shape), out)
 

@@ -34,6 +34,9 @@ class Partition:
     chosen: dict[Path, tuple[int, ...] | None]
     depth: int
 
+    def __hash__(self):
+        return hash((tuple(self.chosen.items()), self.depth))
+
     @property
     def lowest(self) -> int:
         """The lowest block that the backward pass reaches: 0 with the embedding, L with only what lies above."""
