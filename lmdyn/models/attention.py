@@ -38,8 +38,12 @@ class Reach(NamedTuple):
         return allowed[:, None, None]
 
 
-def _blocks(queries: int, keys: int):
-    """(start, stop, end): queries `start:stop` see keys `:end`. At most 16 blocks, of 128 queries or more."""
+def blocks(queries: int, keys: int) -> list[tuple[int, int, int]]:
+    """(start, stop, end): queries `start:stop` meet keys `:end`. At most 16 blocks, of 128 queries or more.
+
+    >>> blocks(300, 310)
+    [(0, 128, 138), (128, 256, 266), (256, 300, 310)]
+    """
     size = max(128, -(-queries // 16))
     return [(a, min(a + size, queries), keys - queries + min(a + size, queries)) for a in range(0, queries, size)]
 
@@ -101,7 +105,7 @@ def attend(query, key, value, reach=None, tap=None, mask=None):
     query = _grouped(query, groups)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     outputs, gathered = [], None
-    for start, stop, end in _blocks(query.shape[3], key.shape[2]):
+    for start, stop, end in blocks(query.shape[3], key.shape[2]):
         allowed = _allowed(reach, start, stop, end, key.shape[2] - query.shape[3])
         probabilities = jax.nn.softmax(_scores(query[:, :, :, start:stop], key[:, :, :end], allowed), axis=-1)
         outputs.append(_weighted(probabilities.astype(value.dtype), value[:, :, :end]))
@@ -120,7 +124,7 @@ def _attend_forward(query, key, value, reach):
     query = _grouped(query, groups)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     outputs, normalizers = [], []
-    for start, stop, end in _blocks(query.shape[3], key.shape[2]):
+    for start, stop, end in blocks(query.shape[3], key.shape[2]):
         allowed = _allowed(reach, start, stop, end, past)
         scores = _scores(query[:, :, :, start:stop], key[:, :, :end], allowed)
         peak = scores.max(-1, keepdims=True)
@@ -139,7 +143,7 @@ def _attend_backward(saved, d_output):
     d_output = _grouped(d_output, groups)
     delta = jnp.sum((d_output * output).astype(jnp.float32), -1, keepdims=True)
     d_query, d_key, d_value = [], jnp.zeros(key.shape, jnp.float32), jnp.zeros(value.shape, jnp.float32)
-    for start, stop, end in _blocks(length, key.shape[2]):
+    for start, stop, end in blocks(length, key.shape[2]):
         rows = slice(start, stop)
         flat = lambda x: x[:, :, :, rows].reshape(batch, groups, share * (stop - start), x.shape[-1])
         allowed = _allowed(reach, start, stop, end, past)

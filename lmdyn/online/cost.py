@@ -1,5 +1,6 @@
 """What an evaluation costs, by formula (METHODS section 5): matrix products only, a multiply-add counted as 2."""
 
+from lmdyn.models import attention
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.forward import shapes
 from lmdyn.online.contexts import Context
@@ -16,31 +17,47 @@ def block_weights(config: ModelConfig) -> int:
     return attention + (3 if config.gated else 2) * config.width * config.mlp_width
 
 
-def forward(config: ModelConfig, encoded: int, scored: int, pairs: float) -> float:
+def forward(config: ModelConfig, encoded: int, scored: int, pairs: int) -> float:
     """Operations of one forward pass.
 
     Args:
       encoded: tokens that go through the blocks.
       scored: tokens whose logits are computed.
-      pairs: (query, visible key) pairs in all.
+      pairs: (query, key) pairs that are computed, in all.
     """
     attention = 4 * config.heads * config.head_width * pairs
     return config.depth * (2 * block_weights(config) * encoded + attention) + 2 * config.width * config.vocab * scored
 
 
-def backward(config: ModelConfig, part: Partition, encoded: int, scored: int, pairs: float) -> float:
+def _passed(config: ModelConfig, part: Partition, block: int) -> tuple[int, bool]:
+    """How many weights a block's gradient passes back through, and whether it passes through the attention."""
+    if block > part.lowest or any(path[0] in ("embed", "positions") for path in part.chosen):
+        return block_weights(config), True
+    here = {path[1:] for path, layers in part.chosen.items() if layers and block in layers}
+    attention = {path for path in here if path[0].startswith("attention")}
+    mlp = config.width * config.mlp_width
+    queries = config.width * config.head_width * (config.heads + 2 * config.kv_heads)
+    inner = bool(attention) and not config.parallel or any(path[0] == "mlp_norm" for path in here)
+    weights = mlp * (inner or any(path[0] == "mlp" for path in here)) + inner * mlp * (1 + config.gated)
+    attends = any(path[1] != "output" for path in attention)
+    weights += config.width * config.heads * config.head_width * attends
+    weights += queries * any(path[0] == "attention_norm" for path in here)
+    return weights, attends
+
+
+def backward(config: ModelConfig, part: Partition, encoded: int, scored: int, pairs: int) -> float:
     """Operations of the backward pass: activations down to the lowest chosen block, weights of the chosen ones.
 
     Attention recomputes its scores, so its backward pass is five products where the forward has two.
     """
-    reached = config.depth - part.lowest
-    attention = 10 * config.heads * config.head_width * pairs
     chosen = dict(part.chosen)
     head = ("embed", "embedding") if config.tied_head else ("head", "kernel")
     # the states' gradient is needed by all that lies below the head
     below = any(path != ("head", "kernel") for path in chosen)
-    total = reached * (2 * block_weights(config) * encoded + attention)
-    total += 2 * config.width * config.vocab * scored * (below + (head in chosen))
+    total = 2 * config.width * config.vocab * scored * (below + (head in chosen))
+    for block in range(part.lowest, config.depth):
+        weights, attends = _passed(config, part, block)
+        total += 2 * weights * encoded + attends * 10 * config.heads * config.head_width * pairs
     for path, leaf in flatten(shapes(config)).items():
         if path[0] == "blocks" and path[-1] == "kernel":
             total += 2 * leaf.shape[1] * leaf.shape[2] * encoded * len(chosen.get(path, ()))
@@ -57,7 +74,7 @@ def flops(config: ModelConfig, chunks, context: Context, part: Partition | None)
     count, chunk = chunks.targets.shape
     encoded = chunks.inputs.shape[1]
     past = context.window if context.kind == "cache" else 0
-    pairs = encoded * (encoded + 1) / 2 + encoded * past
+    pairs = sum((stop - start) * end for start, stop, end in attention.blocks(encoded, encoded + past))
     each = forward(config, encoded, chunk, pairs)
     if part is not None:
         each += backward(config, part, encoded, chunk, pairs)

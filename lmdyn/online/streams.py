@@ -24,7 +24,8 @@ class Stream(NamedTuple):
       positions: `[n, W]` int32 positions within the window, -1 where the window reaches before the start; None for
         other contexts.
       targets: `[n, C]` int32.
-      mask: `[n, C]`: False where a document's last chunk is padded.
+      mask: `[n, C]`: False where a document's last chunk is filled up: with padding behind it, or, in an overlap
+        window, with tokens before it that were scored already.
       first: `[n]`: True where a stream, or with resets a document, begins.
     """
 
@@ -50,11 +51,12 @@ def _chunks(tokens: np.ndarray, chunk: int, context: Context):
     first = np.arange(count) == 0
     if context.kind != "overlap":
         return inputs.reshape(shape), None, targets.reshape(shape), mask.reshape(shape), first
-    ends = chunk * (1 + np.arange(count)[:, None])
+    ends = np.minimum(chunk * (1 + np.arange(count)), predictions)[:, None]
     index = ends - context.window + np.arange(context.window)[None]
-    blank = np.maximum(context.window - ends, 0)
-    positions = np.where(index >= 0, np.arange(context.window)[None] - blank, -1)
-    return inputs[np.maximum(index, 0)], positions, targets.reshape(shape), mask.reshape(shape), first
+    positions = np.where(index >= 0, index - np.maximum(ends - context.window, 0), -1)
+    own = index[:, -chunk:]
+    mask = own >= chunk * np.arange(count)[:, None]
+    return tokens[np.maximum(index, 0)], positions, tokens[np.maximum(own + 1, 0)], mask, first
 
 
 def stream(

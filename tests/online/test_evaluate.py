@@ -1,0 +1,192 @@
+"""Dynamic evaluation: the order of scoring and learning, contexts, resets, what adapts, cost."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lmdyn import models, online, transforms
+from lmdyn.errors import InputError
+from lmdyn.models import heads
+from tests.helpers import KINDS, assert_close, small, tokens
+
+CONTEXTS = [online.none(), online.cache(11), online.cache(3), online.overlap(12), online.overlap(5)]
+TEXT = tokens(48)
+
+
+class Band(NamedTuple):
+    """A reach given as a mask, so that the cache's arithmetic of positions is not used to test itself."""
+
+    allowed: jax.Array
+
+    def allows(self, start, stop, end):
+        return self.allowed[None, None, None, start:stop, :end]
+
+
+def by_hand(kind, text, rate, chunk, context, swapped=False):
+    """Scores and learns chunk by chunk in a Python loop, with plain attention masks and no cache code."""
+    model, params = small(kind)
+    nll = []
+    for start in range(0, len(text) - 1, chunk):
+        stop = min(start + chunk, len(text) - 1)
+        begin = start if context.kind == "none" else max(0, stop - context.window)
+        inputs, targets = text[None, begin:stop], text[None, begin + 1 : stop + 1]
+        weights = np.zeros(targets.shape, np.float32)
+        weights[:, start - begin :] = 1 / (stop - start)
+        score = lambda p: models.token_nll(model, p, inputs, targets)[0, start - begin :]
+        objective = lambda p: models.loss(model, p, inputs, targets, weights)[0]
+        before = score(params)
+        params = jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(objective)(params))
+        nll.append(score(params) if swapped else before)
+    return np.concatenate(nll), params
+
+
+@pytest.mark.parametrize("context", [online.none(), online.overlap(12)])
+def test_it_is_score_then_learn(context):
+    model, params = small()
+    outcome = online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.3), chunk=5, context=context)
+    wanted, last = by_hand("gated", TEXT, 0.3, 5, context)
+    assert_close(outcome.nll, wanted, 1e-4)
+    jax.tree.map(lambda a, b: assert_close(a, b, 1e-3), outcome.params, last)
+    cheating, _ = by_hand("gated", TEXT, 0.3, 5, context, swapped=True)
+    assert np.abs(outcome.nll - cheating).max() > 0.01  # scoring after the update would be seen
+
+
+@pytest.mark.parametrize("context", CONTEXTS, ids=str)
+@pytest.mark.parametrize("reset", ["never", "document"])
+def test_rate_zero_equals_static_bit_for_bit(context, reset):
+    model, params = small()
+    options = dict(chunk=5, context=context, reset=reset, end_of_text=0)
+    documents = [TEXT, TEXT[7:20], TEXT[3:33]]
+    static = online.evaluate(model, params, documents, **options)
+    still = online.evaluate(model, params, documents, optimizer=optax.sgd(0.0), **options)
+    np.testing.assert_array_equal(still.nll, static.nll)
+    jax.tree.map(np.testing.assert_array_equal, still.params, params)
+
+
+@pytest.mark.parametrize("kind", ["gated", "parallel", "output_norm"])
+def test_cache_without_adaptation_is_a_full_forward_over_the_same_reach(kind):
+    model, params = small(kind)
+    ids, chunk = TEXT[None], 5
+    everything = online.evaluate(model, params, TEXT, chunk=chunk, context=online.cache(47))
+    assert_close(everything.nll, models.token_nll(model, params, ids[:, :-1], ids[:, 1:])[0], 1e-5)
+
+    window = 7  # query t of chunk i sees keys from 7 before the chunk's start on, in every layer
+    short = online.evaluate(model, params, TEXT, chunk=chunk, context=online.cache(window))
+    length = len(TEXT) - 1
+    begin = np.arange(length) // chunk * chunk - window
+    allowed = (np.arange(length)[None] <= np.arange(length)[:, None]) & (np.arange(length)[None] >= begin[:, None])
+
+    class Banded(models.LanguageModel):
+        def run(self, x, cache, shared):
+            return super().run(x, cache, shared._replace(reach=Band(jnp.asarray(allowed))))
+
+    states = models.forward(Banded(model.config), params, ids[:, :-1]).states
+    logits = heads.logits(params, states)[0]
+    wanted = -jnp.take_along_axis(jax.nn.log_softmax(logits), ids[0, 1:, None], 1)[:, 0]
+    assert_close(short.nll, wanted, 1e-5)
+
+
+
+def test_cache_learns_without_gradient_through_the_past():
+    """Three chunks by hand: keys and values of earlier chunks are constants of the parameters that made them."""
+    model, params = small()
+    text, chunk, rate, window = tokens(16), 5, 0.3, 11
+    found = online.evaluate(model, params, text, optimizer=optax.sgd(rate), chunk=chunk, context=online.cache(window)).nll
+    cache, wanted = models.new_cache(model, 1, window), []
+    for start in range(0, 15, chunk):
+        inputs, targets = text[None, start : start + chunk], text[None, start + 1 : start + chunk + 1]
+        frozen = jax.lax.stop_gradient(cache)
+        weights = np.full((1, chunk), 1 / chunk, np.float32)
+        objective = lambda p: models.loss(model, p, inputs, targets, weights, cache=frozen)
+        gradient, (nll, out) = jax.grad(objective, has_aux=True)(params)
+        wanted.append(nll[0])
+        params, cache = jax.tree.map(lambda p, g: p - rate * g, params, gradient), out.cache
+    assert_close(found, np.concatenate(wanted), 1e-4)
+
+
+def test_documents_start_afresh_and_order_does_not_matter():
+    model, params = small()
+    documents = [tokens(23, 1), tokens(9, 2), tokens(31, 3)]
+    options = dict(optimizer=optax.adam(0.01), chunk=5, context=online.cache(8), reset="document")
+    alone = [online.evaluate(model, params, [d], **options).nll for d in documents]
+    together = online.evaluate(model, params, documents, **options).nll
+    shuffled = online.evaluate(model, params, documents[::-1], **options).nll
+    assert_close(together, np.concatenate(alone), 1e-6)
+    assert_close(shuffled, np.concatenate(alone[::-1]), 1e-6)
+
+
+@pytest.mark.parametrize("selector", ["blocks[1].mlp", "head", "blocks[0:2].attention.query+blocks[2]"])
+def test_only_what_is_selected_changes(selector):
+    model, params = small()
+    outcome = online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), chunk=7, adapt=selector)
+    chosen = transforms.select(params, selector)
+    before, after = transforms.flatten(params), transforms.flatten(outcome.params)
+    for path, leaf in before.items():
+        layers = chosen.get(path, ())
+        if layers is None:
+            assert np.abs(after[path] - leaf).max() > 0
+            continue
+        depth = leaf.shape[0] if path[0] == "blocks" else 1
+        for layer in range(depth):
+            same = np.array_equal(after[path][layer], leaf[layer]) if path[0] == "blocks" else np.array_equal(after[path], leaf)
+            assert same == (layer not in layers), (path, layer)
+    everything = transforms.partition(params, "all")
+    part = transforms.partition(params, selector)
+    chunks = online.stream(TEXT, chunk=7, context=online.none())
+    assert online.flops(model.config, chunks, online.none(), part) < online.flops(model.config, chunks, online.none(), everything)
+
+
+def test_pieces_with_a_progress_bar_give_the_same_numbers(monkeypatch):
+    import importlib
+
+    module = importlib.import_module("lmdyn.online.evaluate")
+    model, params = small()
+    options = dict(optimizer=optax.adam(0.01), chunk=5, context=online.cache(8))
+    whole = online.evaluate(model, params, TEXT[:46], **options).nll
+    monkeypatch.setattr(module, "_pieces", lambda chunks, flops: [
+        online.Stream(*(None if a is None else a[i : i + 3] for a in chunks)) for i in range(0, 9, 3)])
+    np.testing.assert_array_equal(online.evaluate(model, params, TEXT[:46], progress=True, **options).nll, whole)
+
+
+@pytest.mark.parametrize("context", [online.none(), online.cache(128), online.overlap(384)], ids=str)
+@pytest.mark.parametrize("selector", [None, "all", "blocks[1:].mlp", "head"])
+def test_cost_is_what_the_compiler_counts(context, selector):
+    """Within 5% of XLA's own count on the unrolled program, at a width where matrix products dominate."""
+    import dataclasses
+
+    config = dataclasses.replace(KINDS["gated"], width=512, head_width=64, mlp_width=1024, vocab=2048, positions=512)
+    model = models.LanguageModel(config, models.Compute(unroll=3))
+    shapes = models.shapes(config)
+    part = selector and transforms.partition(shapes, selector)
+    chunks = online.stream(tokens(257, vocab=2048), chunk=256, context=context)
+    chosen, rest = jax.eval_shape(part.split, shapes) if part else (None, shapes)
+    optimizer = optax.sgd(0.1) if part else None
+    carry = jax.eval_shape(lambda c: online.start(model, c, optimizer, context), chosen)
+    run = lambda rest, carry: online.adapt(model, part, optimizer, context, None, rest, carry, chunks)
+    counted = jax.jit(run).lower(rest, carry).compile().cost_analysis()["flops"]
+    formula = online.flops(config, chunks, context, part)
+    assert abs(formula / counted - 1) < 0.05, (formula, counted)
+
+
+@pytest.mark.parametrize("kind, options, message", [
+    ("gated", dict(chunk=0), "chunk=0"),
+    ("gated", dict(chunk=9, context=online.overlap(8)), "chunk=9 is longer than window=8"),
+    ("gated", dict(context=online.cache(0)), "window=0"),
+    ("learned", dict(context=online.cache(8)), "rotary"),
+    ("learned", dict(context=online.overlap(401), chunk=4), "window=401 exceeds the model's 400 positions"),
+    ("learned", dict(chunk=401), "chunk=401 exceeds"),
+    ("gated", dict(adapt="blocks[3].mlp"), "layer 3"),
+    ("learned", dict(adapt="head", chunk=8), "tied"),
+    ("gated", dict(adapt="blocks.mpl"), "attention, attention_norm, mlp, mlp_norm"),
+    ("gated", dict(reset="documents"), "did you mean 'document'"),
+    ("gated", dict(tokens=0), "tokens=0"),
+])
+def test_bad_input_is_one_clear_line(kind, options, message):
+    model, params = small(kind)
+    with pytest.raises(InputError, match=message.replace("[", r"\[")) as error:
+        online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), **options)
+    assert "\n" not in str(error.value)
