@@ -1,0 +1,7 @@
+"""Where parameters come from and go to: references, series, Hugging Face, GGUF."""
+
+from lmdyn.checkpoints.exporting import export
+from lmdyn.checkpoints.loading import Loaded, load
+from lmdyn.checkpoints.references import Reference, parse, series
+
+__all__ = ["Loaded", "Reference", "export", "load", "parse", "series"]

@@ -1,0 +1,190 @@
+"""Tensors of a file, one at a time, into our stacked float32 parameters.
+
+Peak memory is one copy of the model plus a piece of one tensor: every leaf is allocated once, filled layer by layer, and
+handed to JAX without a copy.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from lmdyn import models
+from lmdyn.checkpoints.families import Rule
+from lmdyn.checkpoints.layouts import LAYOUTS
+from lmdyn.errors import InputError
+from lmdyn.models.config import ModelConfig
+
+BLOCK_NUMBERS = 2**18
+
+
+class Source(NamedTuple):
+    """The tensors of a checkpoint, unread.
+
+    `label`: for messages. `shapes`: by name. `read(name, start, stop)`: those rows (of the first axis) of a tensor, as a
+    numpy array of floats.
+    """
+
+    label: str
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str, int, int], np.ndarray]
+
+
+class Place(NamedTuple):
+    """Where one leaf of our tree comes from: the rule, its shape without the layer axis, and its number of layers."""
+
+    rule: Rule
+    shape: tuple[int, ...]
+    layers: int | None
+
+    def sources(self) -> list[str]:
+        """Names of the file's tensors, in the order of layers."""
+        if self.layers is None:
+            return [self.rule.source]
+        return [self.rule.source.format(layer=i) for i in range(self.layers)]
+
+
+def places(config: ModelConfig, rules: Iterable[Rule]) -> list[Place]:
+    """The place of every leaf of the parameters of `config`.
+
+    Raises:
+      InputError: the table of this family has no place for a leaf.
+    """
+    by_path = {rule.path: rule for rule in rules}
+    found = []
+    for path, shape in _shapes(config).items():
+        if path not in by_path:
+            raise InputError(f"this family of checkpoints has no tensor for {path}")
+        stacked = "{layer}" in by_path[path].source
+        found.append(Place(by_path[path], shape[1:] if stacked else shape, config.depth if stacked else None))
+    return found
+
+
+@functools.lru_cache
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every leaf, by its path."""
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(models.shapes(config), sep="/").items()}
+
+
+def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored: Iterable[str] = ()):
+    """The parameters of `config`, read from `source`.
+
+    Args:
+      ignored: regular expressions of tensors that may be there and mean nothing.
+
+    Raises:
+      InputError: names a tensor that is missing, unknown, of another shape, or not finite.
+    """
+    wanted = places(config, rules)
+    _check_names(wanted, source, ignored)
+    leaves = {}
+    for place in wanted:
+        leaves[place.rule.path] = jax.device_put(_fill(config, place, source))
+    return traverse_util.unflatten_dict(leaves, sep="/")
+
+
+def _check_names(wanted: list[Place], source: Source, ignored: Iterable[str]):
+    needed = {name for place in wanted for name in place.sources()}
+    if missing := sorted(needed - source.shapes.keys(), key=_natural):
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise InputError(
+            f"{source.label}: tensor {missing[0]} is missing{more}; the file is cut short or of another model"
+        )
+    skip = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
+    if extra := sorted((n for n in source.shapes.keys() - needed if not skip.fullmatch(n)), key=_natural):
+        more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
+        raise InputError(
+            f"{source.label}: tensor {extra[0]} has no place in this model{more}; its config describes another one"
+        )
+
+
+def _natural(name: str):
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _fill(config: ModelConfig, place: Place, source: Source) -> np.ndarray:
+    layout = LAYOUTS[place.rule.layout]
+    expected = tuple(layout.shape(place.shape, config))
+    out = _aligned((place.layers, *place.shape) if place.layers is not None else place.shape)
+    for layer, name in enumerate(place.sources()):
+        if tuple(source.shapes[name]) != expected:
+            got = list(source.shapes[name])
+            raise InputError(f"{source.label}: tensor {name} has shape {got}; its config wants {list(expected)}")
+        target = out if place.layers is None else out[layer]
+        for start, stop in _rows(expected, place.rule.layout):
+            part = layout.take(source.read(name, start, stop), place.rule.part, config)
+            rows = target[..., start:stop] if place.rule.layout == "transposed" else target[start:stop]
+            np.copyto(rows if stop - start < expected[0] else target, part, casting="same_kind")
+            if not np.isfinite(part).all():
+                raise InputError(
+                    f"{source.label}: tensor {name} holds NaN or infinity; the checkpoint is damaged or diverged"
+                )
+    return out
+
+
+def _rows(shape: tuple[int, ...], layout: str):
+    """Rows to read at a time: about a megabyte, which keeps a transposition in the processor's cache. Layouts that
+    mix rows are read whole."""
+    step = (
+        max(1, BLOCK_NUMBERS * shape[0] // max(1, int(np.prod(shape))))
+        if layout in ("plain", "transposed")
+        else shape[0]
+    )
+    return [(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An empty float32 array at a multiple of 64 bytes, which JAX on a CPU takes over without a copy."""
+    size = int(np.prod(shape))
+    buffer = np.empty(size + 16, np.float32)
+    start = (-buffer.ctypes.data % 64) // 4
+    return buffer[start : start + size].reshape(shape)
+
+
+class Stored(NamedTuple):
+    """A tensor of a file to be written: `make()` gives it as a contiguous float32 array of `shape`."""
+
+    name: str
+    shape: tuple[int, ...]
+    make: Callable[[], np.ndarray]
+
+
+def disassemble(config: ModelConfig, rules: Iterable[Rule], params) -> list[Stored]:
+    """The inverse of `assemble`; nothing is copied before `make` is called.
+
+    Args:
+      params: our tree, as numpy or JAX arrays.
+
+    Raises:
+      InputError: a parameter is missing or has another shape than `config` wants.
+    """
+    leaves = traverse_util.flatten_dict(params, sep="/")
+    together: dict[str, list[Place]] = {}
+    for place in places(config, rules):
+        _check_leaf(leaves, place)
+        together.setdefault(place.rule.source, []).append(place)
+    stored = []
+    for group in together.values():
+        group.sort(key=lambda place: place.rule.part)
+        layout, paths = LAYOUTS[group[0].rule.layout], [place.rule.path for place in group]
+        for layer, name in enumerate(group[0].sources()):
+            index = () if group[0].layers is None else layer
+
+            def make(paths=paths, index=index, layout=layout):
+                parts = [np.asarray(leaves[path][index], np.float32) for path in paths]
+                return np.ascontiguousarray(layout.give(parts, config))
+
+            stored.append(Stored(name, tuple(layout.shape(group[0].shape, config)), make))
+    return stored
+
+
+def _check_leaf(leaves: dict, place: Place):
+    full = place.shape if place.layers is None else (place.layers, *place.shape)
+    if place.rule.path not in leaves:
+        raise InputError(f"parameters have no {place.rule.path}; they are of another model")
+    if (shape := tuple(leaves[place.rule.path].shape)) != full:
+        raise InputError(f"parameter {place.rule.path} has shape {list(shape)}; the model's config wants {list(full)}")

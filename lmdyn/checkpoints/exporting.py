@@ -1,0 +1,127 @@
+"""Our parameters to a Hugging Face folder that `transformers` loads with equal logits."""
+
+import json
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+
+from lmdyn.checkpoints.assemble import Stored, disassemble
+from lmdyn.checkpoints.configs import write_config
+from lmdyn.checkpoints.families import HEADS, family
+from lmdyn.data.tokenizers import Tokenizer
+from lmdyn.errors import InputError
+from lmdyn.models import LanguageModel
+
+SHARD_BYTES = 4 * 2**30
+
+
+def export(model: LanguageModel, params, tokenizer: Tokenizer | None, folder) -> None:
+    """Writes `config.json`, float32 safetensors, `tokenizer.json` and what goes with them.
+
+    All or nothing: the files are written into a hidden folder beside `folder`, which is renamed at the end.
+
+    Args:
+      params: the model's tree.
+      tokenizer: None leaves its files out.
+      folder: must not exist, or be empty.
+
+    Raises:
+      InputError: the folder is not empty, the disk is full, or no known family is this model.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder; choose another")
+    values = write_config(model.config)
+    if tokenizer is not None:
+        values["eos_token_id"] = tokenizer.end_of_text
+    partial = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        _write_weights(model.config, values["model_type"], params, partial)
+        _write_json(partial / "config.json", values)
+        if tokenizer is not None:
+            _write_tokenizer(tokenizer, partial)
+        for file in partial.iterdir():
+            _sync(file)
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o777 & ~mask)  # mkdtemp makes it private
+        os.replace(partial, folder)
+    except BaseException as err:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(err, Exception) and not isinstance(err, InputError):
+            reason = getattr(err, "strerror", None) or " ".join(str(err).split())
+            raise InputError(f"{folder} could not be written: {reason}; nothing was left behind") from err
+        raise
+
+
+def _write_weights(config, name: str, params, folder: pathlib.Path):
+    """One `model.safetensors`, or shards of at most `SHARD_BYTES` (and one tensor) with an index."""
+    entry = family(name)
+    shards: list[list[Stored]] = [[]]
+    size = total = 0
+    for stored in disassemble(config, entry.rules, params):
+        nbytes = 4 * math.prod(stored.shape)
+        if shards[-1] and size + nbytes > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        full = stored.name if stored.name in HEADS else entry.prefix + stored.name
+        shards[-1].append(stored._replace(name=full))
+        size, total = size + nbytes, total + nbytes
+    if len(shards) == 1:
+        _write_shard(folder / "model.safetensors", shards[0])
+        return
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for file, shard in zip(names, shards, strict=True):
+        _write_shard(folder / file, shard)
+    weight_map = {stored.name: file for file, shard in zip(names, shards, strict=True) for stored in shard}
+    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _write_shard(path: pathlib.Path, shard: list[Stored]):
+    """A safetensors file, one tensor in memory at a time (the library's `save_file` holds two copies of all).
+
+    Format: a length, that much JSON, then the tensors (https://github.com/huggingface/safetensors#format).
+    """
+    header: dict = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for stored in shard:
+        start, end = end, end + 4 * math.prod(stored.shape)
+        header[stored.name] = {"dtype": "F32", "shape": stored.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for stored in shard:
+            array = stored.make().astype("<f4", copy=False)
+            if array.shape != stored.shape:
+                raise AssertionError(f"{stored.name}: {array.shape} is not {stored.shape}")
+            file.write(array.data)
+
+
+def _write_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path):
+    (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    end = tokenizer.backend.id_to_token(tokenizer.end_of_text)
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": end,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+    _write_json(folder / "special_tokens_map.json", {"eos_token": end})
+
+
+def _write_json(path: pathlib.Path, values: dict):
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _sync(path: pathlib.Path):
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,59 @@
+"""A reference to a model that runs."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+from lmdyn.checkpoints import gguf, huggingface
+from lmdyn.checkpoints.references import Reference, parse
+from lmdyn.data import tokenizers
+from lmdyn.errors import InputError
+from lmdyn.models import Compute, LanguageModel
+
+
+class Loaded(NamedTuple):
+    """A model, its parameters and tokenizer; `name` and `step` for the rows of results."""
+
+    model: LanguageModel
+    params: Any
+    tokenizer: tokenizers.Tokenizer
+    name: str
+    step: int | None
+
+
+def load(ref: str | Reference, compute: Compute | None = None) -> Loaded:
+    """The checkpoint that `ref` names, on the default device, in float32.
+
+    Args:
+      ref: such as "hf:EleutherAI/pythia-70m@step1000", "dir:folder", "gguf:model.gguf", or a `Reference`.
+      compute: how the model is run; default `Compute()`.
+
+    Raises:
+      InputError: one line that says what is wrong with the reference or the files.
+    """
+    found = parse(ref) if isinstance(ref, str) else ref
+    if found.kind == "run":
+        raise InputError(
+            f"{found}: runs come with training, which this version does not have yet; use hf:, dir: or gguf:"
+        )
+    if found.kind == "gguf":
+        checkpoint, tokenizer = gguf.read_file(found.path, found.name)
+    else:
+        folder = _folder(found)
+        tokenizer = tokenizers.from_folder(folder, found.name)
+        checkpoint = huggingface.read_folder(folder)
+    config = checkpoint.config
+    if tokenizer.vocab > config.vocab:
+        raise InputError(
+            f"{found}: the tokenizer has {tokenizer.vocab} ids but the embedding only {config.vocab} rows; "
+            "they are of different models"
+        )
+    return Loaded(LanguageModel(config, compute or Compute()), checkpoint.params, tokenizer, found.name, found.step)
+
+
+def _folder(found: Reference) -> pathlib.Path:
+    if found.kind == "hf":
+        return huggingface.download(found.path, found.revision)
+    folder = pathlib.Path(found.path, found.revision or "")
+    if not folder.is_dir():
+        raise InputError(f"{found}: no such folder {folder}")
+    return folder

@@ -1,0 +1,194 @@
+"""Hugging Face folders: whole, in shards, in half precision; and every way in which one can be bad."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from lmdyn import checkpoints
+from lmdyn.checkpoints import huggingface
+from lmdyn.errors import InputError
+from tests.checkpoints.cases import CASES, TINY, random_model, write_tiny, write_tokenizer
+
+
+def equal(ours, theirs) -> bool:
+    return jax.tree.all(
+        jax.tree.map(lambda a, b: a.dtype == b.dtype and bool((np.asarray(a) == np.asarray(b)).all()), ours, theirs)
+    )
+
+
+def test_a_tensor_lands_where_it_belongs(tmp_path):
+    tensors = write_tiny(tmp_path)
+    config, params = huggingface.read_folder(tmp_path)
+    assert params["blocks"]["attention"]["key"]["kernel"].shape == (2, 8, 4)
+    for layer in range(2):
+        up = np.asarray(params["blocks"]["mlp"]["up"]["kernel"][layer])
+        assert np.array_equal(up, tensors[f"model.layers.{layer}.mlp.up_proj.weight"].T)
+    assert np.array_equal(params["embed"]["embedding"], tensors["model.embed_tokens.weight"])
+    assert config.kv_heads == 1
+    assert config.vocab == 61
+
+
+def test_large_tensors_are_read_in_pieces(tmp_path, monkeypatch):
+    write_tiny(tmp_path)
+    whole = huggingface.read_folder(tmp_path).params
+    monkeypatch.setattr("lmdyn.checkpoints.assemble.BLOCK_NUMBERS", 24)
+    assert equal(huggingface.read_folder(tmp_path).params, whole)
+
+
+def test_names_without_the_models_prefix(tmp_path):
+    tensors = write_tiny(tmp_path / "a")
+    renamed = {name.removeprefix("model."): value for name, value in tensors.items()}
+    write_tiny(tmp_path / "b", tensors={**dict.fromkeys(tensors), **renamed})
+    assert equal(*(huggingface.read_folder(tmp_path / x).params for x in "ab"))
+
+
+def test_old_buffers_are_ignored_and_a_tied_head_may_be_there_twice(tmp_path):
+    buffers = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32)}
+    write_tiny(tmp_path, tensors=buffers, tie_word_embeddings=True)
+    assert "head" not in huggingface.read_folder(tmp_path).params
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
+def test_other_precisions_become_float32(kind, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    tensors = write_tiny(tmp_path)
+    cast = {name: torch.from_numpy(value).to(getattr(torch, kind)) for name, value in tensors.items()}
+    save_file(cast, tmp_path / "model.safetensors")
+    leaf = huggingface.read_folder(tmp_path).params["head"]["kernel"]
+    assert leaf.dtype == np.float32
+    assert np.array_equal(leaf, cast["lm_head.weight"].float().numpy().T)
+
+
+def test_shards_read_like_one_file(tmp_path):
+    model = random_model("llama", CASES["llama"].options)
+    model.save_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "shards", max_shard_size="9KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    assert equal(*(huggingface.read_folder(tmp_path / x).params for x in ("whole", "shards")))
+
+
+def test_load_gives_model_parameters_and_tokenizer(tmp_path):
+    write_tiny(tmp_path / "toy")
+    loaded = checkpoints.load(f"dir:{tmp_path}/toy")
+    assert (loaded.name, loaded.step) == ("toy", None)
+    assert loaded.tokenizer.encode("abc").tolist() == [3, 4]
+    assert loaded.tokenizer.end_of_text == 0
+    assert loaded.model.config.width == 8
+    assert loaded.params["final_norm"]["scale"].shape == (8,)
+
+
+def _cut(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def _pickle_only(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def _missing_shard(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "model-00001-of-00002.safetensors"}})
+    )
+
+
+def _no_config(folder):
+    (folder / "config.json").unlink()
+
+
+def _no_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def _wide_tokenizer(folder):
+    write_tokenizer(folder, ["<|endoftext|>", *map(chr, range(33, 33 + 70))])
+
+
+def _no_end(folder):
+    write_tokenizer(folder, ["a", "b"])
+
+
+def _text(name, content):
+    def write(folder):
+        (folder / name).write_text(content)
+
+    return write
+
+
+NAN = np.full([8, 5], np.nan, np.float32)
+BAD_TENSORS = {
+    "missing": ({"model.layers.1.mlp.up_proj.weight": None}, "tensor layers.1.mlp.up_proj.weight is missing"),
+    "shape": (
+        {"model.layers.0.mlp.up_proj.weight": np.ones([6, 8], np.float32)},
+        "layers.0.mlp.up_proj.weight has shape [6, 8]; its config wants [5, 8]",
+    ),
+    "nan": ({"model.layers.1.mlp.down_proj.weight": NAN}, "layers.1.mlp.down_proj.weight holds NaN"),
+    "infinity": ({"model.norm.weight": np.full(8, np.inf, np.float32)}, "norm.weight holds NaN or infinity"),
+    "unknown": (
+        {"model.layers.0.self_attn.q_norm.weight": np.ones(4, np.float32)},
+        "layers.0.self_attn.q_norm.weight has no place",
+    ),
+    "integers": ({"lm_head.weight": np.ones([61, 8], np.int8)}, "lm_head.weight has type I8"),
+    "extra layer": (
+        {"model.layers.2.input_layernorm.weight": np.ones(8, np.float32)},
+        "layers.2.input_layernorm.weight",
+    ),
+}
+BAD_FOLDERS = {
+    "cut short": (_cut, "model.safetensors is no whole safetensors file"),
+    "not safetensors": (_text("model.safetensors", "hello"), "model.safetensors is no whole safetensors file"),
+    "pickle": (_pickle_only, "pytorch_model.bin, a pickle, which is never opened; convert it"),
+    "missing shard": (_missing_shard, "shard model-00001-of-00002.safetensors is missing"),
+    "bad index": (_text("model.safetensors.index.json", "{}"), "no weight_map"),
+    "no config": (_no_config, "has no config.json"),
+    "config is no json": (_text("config.json", "{"), "config.json is no JSON"),
+    "config is a list": (_text("config.json", "[]"), "config.json is no JSON object"),
+    "no family": (_text("config.json", "{}"), "no model_type"),
+    "no tokenizer": (_no_tokenizer, "has no tokenizer.json"),
+    "bad tokenizer": (_text("tokenizer.json", "{}"), "tokenizer.json is no tokenizer.json"),
+    "wide tokenizer": (_wide_tokenizer, "the tokenizer has 71 ids but the embedding only 61 rows"),
+    "no end of text": (_no_end, "no token ends a text"),
+}
+
+
+def one_line(caught) -> str:
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", BAD_TENSORS)
+def test_a_bad_tensor_is_named(name, tmp_path):
+    tensors, words = BAD_TENSORS[name]
+    write_tiny(tmp_path, tensors=tensors)
+    with pytest.raises(InputError) as caught:
+        huggingface.read_folder(tmp_path)
+    assert words in one_line(caught)
+
+
+@pytest.mark.parametrize("name", BAD_FOLDERS)
+def test_a_bad_folder_is_one_clear_line(name, tmp_path):
+    spoil, words = BAD_FOLDERS[name]
+    write_tiny(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(InputError) as caught:
+        checkpoints.load(f"dir:{tmp_path}")
+    assert words in one_line(caught)
+
+
+def test_a_fused_tensor_with_nan_is_named(tmp_path):
+    model = random_model("gpt2", CASES["gpt2"].options)
+    model.transformer.h[1].attn.c_attn.weight.data[3, 50] = float("nan")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"h.1.attn.c_attn.weight holds NaN"):
+        huggingface.read_folder(tmp_path)
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(InputError, match=r"no such folder"):
+        checkpoints.load(f"dir:{tmp_path}/nowhere")
+    assert TINY["hidden_size"] == 8
