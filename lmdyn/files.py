@@ -134,6 +134,8 @@ def check_writable(path: str | os.PathLike) -> Path:
         raise InputError(f"cannot write {path}: it is a folder; name a file in it, such as {path / 'rows.jsonl'}")
     folder = path.absolute().parent
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot write {path}: it is a device or pipe; name an ordinary file")
         while not folder.exists():
             folder = folder.parent
     except OSError as err:

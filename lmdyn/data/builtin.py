@@ -13,19 +13,21 @@ from pathlib import Path
 from lmdyn.errors import InputError, choose
 
 # Modules with much to say, in every Python since 3.11 on every system, pure Python.
-MODULES = tuple("""
+MODULES = tuple(
+    """
     argparse ast asyncio.base_events asyncio.events asyncio.streams asyncio.tasks base64 bdb bisect calendar cmd
-    code codecs collections.__init__ concurrent.futures._base configparser contextlib copy csv ctypes.util
-    dataclasses datetime difflib dis doctest email.message email.policy enum filecmp fileinput fnmatch fractions
-    ftplib functools getopt gettext glob gzip heapq html.parser http.client http.cookiejar http.server imaplib
-    inspect ipaddress json.decoder json.encoder linecache locale logging.__init__ logging.config logging.handlers
+    code codecs collections.__init__ concurrent.futures._base configparser contextlib copy csv dataclasses
+    datetime difflib dis doctest email.message email.policy enum filecmp fileinput fnmatch fractions ftplib
+    functools getopt gettext glob gzip heapq html.parser http.client http.cookiejar http.server imaplib inspect
+    ipaddress json.decoder json.encoder linecache locale logging.__init__ logging.config logging.handlers
     mailbox mimetypes multiprocessing.managers multiprocessing.pool numbers optparse os pathlib pdb pickle
-    pickletools plistlib poplib pprint profile pstats queue quopri random re.__init__ sched selectors shelve shlex
-    shutil smtplib socket socketserver sqlite3.dump statistics string subprocess symtable tarfile tempfile textwrap
-    threading timeit tokenize trace traceback turtle types typing unittest.case unittest.mock urllib.parse
-    urllib.request urllib.robotparser uuid warnings wave weakref webbrowser xml.dom.minidom xml.sax.handler
-    xmlrpc.client zipfile
-""".split())
+    pickletools plistlib poplib pprint profile pstats queue quopri random re.__init__ sched selectors shelve
+    shutil smtplib socket socketserver sqlite3.dump statistics string subprocess symtable tarfile tempfile
+    textwrap threading timeit tokenize trace traceback turtle types typing unittest.case unittest.mock
+    urllib.parse urllib.request urllib.robotparser uuid warnings wave weakref webbrowser xml.dom.minidom
+    xml.sax.handler xmlrpc.client zipfile
+""".split()
+)
 
 
 def corpus(name: str):
@@ -49,7 +51,7 @@ def corpus(name: str):
     if name == "code":
         return tuple(("module", m) for m in modules), read_source
     topics = tuple(("topic", t) for t in sorted(_topics(), key=str.casefold))
-    return topics + tuple(("module", m) for m in modules if read_docstrings(("module", m))), read_docstrings
+    return topics + tuple(("module", m) for m in modules), read_docstrings
 
 
 def read_source(item: tuple[str, str]) -> str:
@@ -57,9 +59,8 @@ def read_source(item: tuple[str, str]) -> str:
     return _path(item[1]).read_text(encoding="utf-8")
 
 
-@functools.lru_cache(maxsize=512)
 def read_docstrings(item: tuple[str, str]) -> str:
-    """One topic of the language reference, or a module's docstrings in the order of its source, joined by blank lines."""
+    """One topic of the language reference, or a module's docstrings in the order of its source."""
     kind, name = item
     if kind == "topic":
         return _topics()[name].strip("\n") + "\n"

@@ -10,6 +10,7 @@ import glob
 import json
 import operator
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,8 +57,8 @@ def documents(ref: str) -> Documents:
       ref: one of
         `text:GLOB`: UTF-8 files, one document each, sorted by name (`**` crosses folders);
         `jsonl:PATH#FIELD`: JSON Lines, one document a line;
-        `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a prepared TensorFlow dataset in array_record files (no TensorFlow needed),
-        NAME or its folder;
+        `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a dataset prepared with tfds in array_record files (no
+        TensorFlow needed), by its name or folder;
         `builtin:NAME`: text that every Python has (`docs`, `code`).
 
     Returns:
@@ -73,7 +74,10 @@ def documents(ref: str) -> Documents:
     """
     kind, colon, rest = ref.partition(":")
     if not colon:
-        raise InputError(f"text reference '{ref}' has no kind; write text:GLOB, jsonl:PATH#FIELD, tfds:NAME:SPLIT#FIELD or builtin:NAME")
+        raise InputError(
+            f"text reference '{ref}' has no kind; write text:GLOB, jsonl:PATH#FIELD, tfds:NAME:SPLIT#FIELD or "
+            "builtin:NAME"
+        )
     kinds = {"text": _text, "jsonl": _jsonl, "tfds": _tfds, "builtin": _builtin}
     return kinds[choose("kind of text reference", kind, kinds)](ref, rest)
 
@@ -85,12 +89,22 @@ def _builtin(ref, name):
 def _text(ref, pattern):
     paths = tuple(sorted(p for p in glob.glob(os.path.expanduser(pattern), recursive=True) if not os.path.isdir(p)))
     if not paths and not glob.has_magic(pattern):
-        what = "is a folder; write" if os.path.isdir(os.path.expanduser(pattern)) else "is not there; check the path, or write"
+        what = (
+            "is a folder; write"
+            if os.path.isdir(os.path.expanduser(pattern))
+            else "is not there; check the path, or write"
+        )
         raise InputError(f"{ref}: {pattern} {what} {os.path.join(pattern, '*.txt')} for the files in a folder")
     if not paths:
-        raise InputError(f"{ref}: no file matches {pattern} (looked from {os.getcwd()}); check the path, and quote the pattern in a shell")
+        raise InputError(
+            f"{ref}: no file matches {pattern} (looked from {os.getcwd()}); check the path, and quote the "
+            "pattern in a shell"
+        )
     if not any(os.path.getsize(p) or not os.path.isfile(p) for p in paths):
-        raise InputError(f"{ref}: {paths[0] if len(paths) == 1 else f'all {len(paths)} files'} empty; give a text with at least one window of tokens")
+        raise InputError(
+            f"{ref}: {paths[0] if len(paths) == 1 else f'all {len(paths)} files'} empty; give a text with at "
+            "least one window of tokens"
+        )
     return Documents(ref, paths, read_text)
 
 
@@ -111,7 +125,10 @@ def _decode(raw: bytes, path) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as err:
-        raise InputError(f"{path} is not UTF-8: byte 0x{raw[err.start]:02x} at offset {err.start}; convert it, for example with iconv -t UTF-8") from err
+        raise InputError(
+            f"{path} is not UTF-8: byte 0x{raw[err.start]:02x} at offset {err.start}; convert it, for example "
+            "with iconv -t UTF-8"
+        ) from err
 
 
 def _split_field(ref, rest, example):
@@ -153,11 +170,17 @@ def _read_line(item, path, field):
     try:
         record = json.loads(line)
     except UnicodeDecodeError as err:
-        raise InputError(f"{where} is not UTF-8: byte 0x{line[err.start]:02x} at offset {offset + err.start}; convert it, for example with iconv -t UTF-8") from err
+        raise InputError(
+            f"{where} is not UTF-8: byte 0x{line[err.start]:02x} at offset {offset + err.start}; convert it, for "
+            "example with iconv -t UTF-8"
+        ) from err
     except ValueError as err:
         raise InputError(f"{where} is not JSON: {str(err).splitlines()[0]}; each line must be one JSON object") from err
     if not isinstance(record, dict):
-        raise InputError(f"{where} is not a JSON object but a {type(record).__name__}; each line must be one object such as {{\"{field}\": \"...\"}}")
+        raise InputError(
+            f'{where} is not a JSON object but a {type(record).__name__}; each line must be one object such as '
+            f'{{"{field}": "..."}}'
+        )
     return _field(record, field, where)
 
 
@@ -170,29 +193,42 @@ def _field(record, field, where):
     if isinstance(value, bytes):
         value = _decode(value, where)
     if not isinstance(value, str):
-        raise InputError(f"{where}: field '{field}' is not text but {type(value).__name__}; name a field that holds text")
+        raise InputError(
+            f"{where}: field '{field}' is not text but {type(value).__name__}; name a field that holds text"
+        )
     return value
+
+
+_SPLIT = r"[\w.-]+(?:\[[^\]]*\])?"  # such as train[:1%]
 
 
 def _tfds(ref, rest):
     example = "tfds:NAME[/CONFIG]:SPLIT#FIELD"
     rest, field = _split_field(ref, rest, example)
-    name, colon, split = rest.rpartition(":")
-    if not colon or not name or not split:
+    parts = re.fullmatch(rf"(.+):({_SPLIT}(?:\+{_SPLIT})*)", rest)
+    if not parts:
         raise InputError(f"'{ref}' names no split; write {example}, for example tfds:wiki40b/en:train#text")
+    name, split = parts.groups()
     builder = _tfds_builder(ref, name)
     plain = split.partition("[")[0]
     if "+" not in split and plain != "all":
         if not builder.info.splits:
-            raise InputError(f"{ref}: dataset '{name}' is not prepared in {builder.data_dir}; prepare it with tfds, or set TFDS_DATA_DIR")
+            raise InputError(
+                f"{ref}: dataset '{name}' is not prepared in {builder.data_dir}; prepare it with tfds, or set "
+                "TFDS_DATA_DIR"
+            )
         choose("split", plain, builder.info.splits)
     try:
         source = builder.as_data_source(split=split)
     except Exception as err:  # tfds raises many kinds: file format, missing files, a split that does not parse
-        raise InputError(f"{ref}: cannot be read by index: {_first_line(err)}; prepare it with file_format='array_record'") from err
+        raise InputError(
+            f"{ref}: cannot be read by index: {_first_line(err)}; prepare it with file_format='array_record'"
+        ) from err
     if not len(source):
         raise InputError(f"{ref}: the split '{split}' is empty; choose another split")
-    return Documents(ref, range(len(source)), functools.partial(_read_example, source=source, field=field, name=f"{name}:{split}"))
+    return Documents(
+        ref, range(len(source)), functools.partial(_read_example, source=source, field=field, name=f"{name}:{split}")
+    )
 
 
 def _tfds_builder(ref, name):
@@ -202,10 +238,13 @@ def _tfds_builder(ref, name):
     try:
         if os.path.isdir(folder):
             return tfds.builder_from_directory(folder)
-        return tfds.builder(name, try_gcs=False)
+        return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"), try_gcs=False)
     except Exception as err:
         where = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-        raise InputError(f"{ref}: no dataset '{name}' could be opened ({_first_line(err)}); prepare it under {where}, set TFDS_DATA_DIR, or give its folder") from err
+        raise InputError(
+            f"{ref}: no dataset '{name}' could be opened ({_first_line(err)}); prepare it under {where}, set "
+            "TFDS_DATA_DIR, or give its folder"
+        ) from err
 
 
 def _first_line(err) -> str:

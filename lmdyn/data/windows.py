@@ -70,7 +70,9 @@ class Windows:
         return Batch(inputs, targets, (np.arange(size) < filled).reshape(self.batch, self.length))
 
 
-def tokenize(source: str | Sequence[str], tokenizer, tokens: int | None = None, progress: bool = False) -> list[np.ndarray]:
+def tokenize(
+    source: str | Sequence[str], tokenizer, tokens: int | None = None, progress: bool = False
+) -> list[np.ndarray]:
     """Each document's tokens, without special tokens. Documents that give none are left out.
 
     Args:
@@ -100,7 +102,10 @@ def tokenize(source: str | Sequence[str], tokenizer, tokens: int | None = None, 
         if tokens is not None and total >= tokens:
             break
     if not result:
-        raise InputError(f"{name} has no text: {len(source)} documents and not one token; give a text with at least one window of tokens")
+        raise InputError(
+            f"{name} has no text: {len(source)} documents and not one token; give a text with at least one "
+            "window of tokens"
+        )
     return result
 
 
@@ -150,11 +155,21 @@ def windows(stream: np.ndarray, length: int, batch: int = 1, tokens: int | None 
     check_tokens(stream, np.iinfo(np.int32).max)
     need = min(length, tokens or length)
     if len(stream) < need + 1:
-        raise InputError(f"the text has {len(stream)} tokens, and one window of length {length} needs {need + 1}; give more text, or a length of at most {max(len(stream) - 1, 1)}")
+        raise InputError(
+            f"the text has {len(stream)} tokens, and one window of length {length} needs {need + 1}; give more "
+            f"text, or a length of at most {max(len(stream) - 1, 1)}"
+        )
     return Windows(stream[: None if tokens is None else tokens + 1].astype(np.int32), length, batch)
 
 
-def batches(ref: str | Sequence[str], tokenizer, length: int = 512, batch: int = 8, tokens: int | None = None, progress: bool = False) -> Windows:
+def batches(
+    ref: str | Sequence[str],
+    tokenizer,
+    length: int = 512,
+    batch: int = 8,
+    tokens: int | None = None,
+    progress: bool = False,
+) -> Windows:
     """A text reference to batches of windows: `tokenize`, `join` and `windows` in one call.
 
     Args:
@@ -187,7 +202,10 @@ def check_tokens(ids: np.ndarray, vocab: int) -> None:
     ids = np.asarray(ids)
     outside = np.flatnonzero((ids < 0) | (ids >= vocab))
     if len(outside):
-        raise InputError(f"token id {ids[outside[0]]} at position {outside[0]} is outside the vocabulary of {vocab}; ids are 0 to {vocab - 1}")
+        raise InputError(
+            f"token id {ids[outside[0]]} at position {outside[0]} is outside the vocabulary of {vocab}; ids are "
+            f"0 to {vocab - 1}"
+        )
 
 
 def check_vocabulary(tokenizer, config) -> None:
@@ -198,4 +216,7 @@ def check_vocabulary(tokenizer, config) -> None:
       config: a `ModelConfig`, or anything with `vocab`.
     """
     if tokenizer.vocab > config.vocab:
-        raise InputError(f"the tokenizer has {tokenizer.vocab} ids and the model's embedding {config.vocab}; use the tokenizer that belongs to the model")
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab} ids and the model's embedding {config.vocab}; use the "
+            "tokenizer that belongs to the model"
+        )

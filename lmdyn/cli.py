@@ -1,0 +1,252 @@
+"""The command `lmdyn`: options are the fields of the dataclasses below, their documentation is the help.
+
+JAX and everything that needs it is imported only once the options have been read and the cheap mistakes are ruled out.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import errno
+import functools
+import inspect
+import io
+import operator
+import os
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import tyro
+
+from lmdyn.errors import InputError
+
+Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Measure models over a text: one row a number.
+
+    MODEL is hf:ORG/NAME[@REVISION], dir:PATH or gguf:PATH; @A,B and @* name a series of checkpoints. One
+    forward pass a batch serves all metrics.
+    """
+
+    models: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="MODEL [MODEL ...]", help_behavior_hint="(required)"),
+    ]
+    """Model references."""
+    data: Annotated[str, tyro.conf.arg(metavar="REF")]
+    """The text: text:GLOB, jsonl:PATH#FIELD, tfds:NAME[/CONFIG]:SPLIT#FIELD or builtin:NAME (docs, code)."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """Rows are written here as JSON Lines, and what made them to FILE.meta.json."""
+    metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = (
+        "nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy"
+    )
+    """What to measure."""
+    length: Annotated[int, tyro.conf.arg(metavar="T")] = 512
+    """Tokens of one window."""
+    batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
+    """Windows of one forward pass."""
+    tokens: Count = None
+    """Stop after N predictions; the whole text if not given."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations; auto is bfloat16 on GPU and TPU, float32 on a CPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Online:
+    """Adapt a model online to a text, and compare it with itself unadapted.
+
+    The text is cut into chunks. Each chunk is scored first, and then the model takes one optimizer step on it, so
+    no token is scored by a model that has seen it.
+    """
+
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
+    """Model reference: hf:ORG/NAME[@REVISION], dir:PATH or gguf:PATH."""
+    data: Annotated[str, tyro.conf.arg(metavar="REF")]
+    """The text: text:GLOB, jsonl:PATH#FIELD, tfds:NAME[/CONFIG]:SPLIT#FIELD or builtin:NAME (docs, code)."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """Rows are written here, what made them to FILE.meta.json, every token's nll to FILE.trace.npz."""
+    chunk: Annotated[int, tyro.conf.arg(metavar="C")] = 512
+    """Predictions between two updates."""
+    context: Literal["none", "cache", "overlap"] = "none"
+    """What a chunk sees before itself: nothing, a cache of old keys and values, or a window encoded afresh."""
+    window: Annotated[int | None, tyro.conf.arg(metavar="W", help_behavior_hint="")] = None
+    """Tokens of the cache or the window; needed with them."""
+    optimizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "sgd"
+    """sgd, momentum, adam, adamw, rmsprop, adagrad or lion (optax)."""
+    lr: Annotated[float, tyro.conf.arg(metavar="RATE")] = 0.01
+    """Learning rate; 0.01 suits sgd, the others want much less (adam: 1e-5)."""
+    adapt: Annotated[str, tyro.conf.arg(metavar="SELECTOR")] = "all"
+    """Which parameters change: all, blocks[10:20].mlp, head, ... joined by +."""
+    reset: Literal["never", "document"] = "never"
+    """When the model returns to where it began."""
+    tokens: Count = None
+    """Stop after N predictions; the whole text if not given."""
+    static: bool = True
+    """Also score the text with the unadapted model."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations; auto is bfloat16 on GPU and TPU, float32 on a CPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Build the HTML page of a folder of rows.
+
+    The page is one file that needs no network. It can be built again from the rows at any time.
+    """
+
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
+    """Holds the rows of lmdyn measure and lmdyn online."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html)")] = None
+    """The page to write."""
+
+
+VERBS = {"measure": Measure, "online": Online, "report": Report}
+DESCRIPTION = "Measure how a language model's knowledge is stored, and how it changes."
+EXAMPLES = """
+
+examples:
+  lmdyn measure gguf:model.gguf --data builtin:docs --out out/measure.jsonl
+  lmdyn online gguf:model.gguf --data builtin:docs --out out/online.jsonl
+  lmdyn report out
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C.
+
+    Args:
+      argv: the words after `lmdyn`; those of this process if None.
+
+    >>> main(["report", "/no/such/folder"])
+    2
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        options = parse(argv)
+        if options is None:
+            return 0
+        from lmdyn import commands
+
+        run = {Measure: commands.measure, Online: commands.online, Report: commands.report}[type(options)]
+        run(options, ["lmdyn", *argv])
+        return 0
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", 130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `lmdyn ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except InputError as err:
+        return _fail(str(err))
+    except OSError as err:
+        where = f" ({err.filename})" if err.filename else ""
+        mend = "; free some space, or write elsewhere" if err.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return _fail(f"{err.strerror or err}{where}{mend}; nothing was written")
+    except MemoryError:
+        return _fail("out of memory; use a smaller --batch, --length or --chunk; nothing was written")
+    except RuntimeError as err:
+        if "RESOURCE_EXHAUSTED" not in str(err) and "out of memory" not in str(err).lower():
+            raise
+        return _fail("out of memory on the device; use a smaller --batch, --length or --chunk; nothing was written")
+
+
+def parse(argv: list[str]) -> Measure | Online | Report | None:
+    """Command-line words to options; None when help or the version was asked for and printed.
+
+    Raises:
+      InputError: the words are no command line of ours.
+
+    >>> parse(["report", "results"])
+    Report(folder='results', out=None)
+    """
+    if argv in (["--version"], ["-V"]):
+        import lmdyn
+
+        print(f"lmdyn {lmdyn.__version__}")
+        return None
+    verbs = [
+        Annotated[kind, tyro.conf.subcommand(name, description=_text(kind, brief=not set(argv) & VERBS.keys()))]
+        for name, kind in VERBS.items()
+    ]
+    union = functools.reduce(operator.or_, verbs)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            options = tyro.cli(union, prog="lmdyn", description=DESCRIPTION, args=argv)
+    except SystemExit as end:
+        verb = next((word for word in argv if word in VERBS), "")
+        if not end.code:
+            print(_wrap(said.getvalue()) + ("" if verb else EXAMPLES))
+            return None
+        names = [f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(VERBS[verb])] if verb else VERBS
+        raise InputError(f"{_brief(said.getvalue(), names)}; see lmdyn {verb + ' ' if verb else ''}--help") from None
+    if isinstance(options, Measure) and not options.models:
+        raise InputError("no model given; see lmdyn measure --help")
+    return options
+
+
+def _brief(box: str, options: Iterable[str]) -> str:
+    """The parser's boxed message as one line; `options` are those of the verb, to guess what was meant."""
+    plain = (re.sub(r"^[\s│]+|[\s│]+$", "", line) for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines())
+    lines = [line for line in plain if line and line[0] not in "╭╰"]
+    text = " ".join(lines)
+    if bad := re.search(r"(?:Error parsing|invalid choice '.*' for argument) '?(--[\w-]+|[A-Z]\w*)'?", text):
+        got = re.search(r"from \['(.*?)'\]|invalid choice '(.*?)'|with base 10: '(.*?)'|to float: '(.*?)'", text)
+        value = next(filter(None, got.groups()), "") if got else ""
+        allowed = re.search(r"one of \((.*?)\)", text)
+        return f"{bad[1]} does not take '{value}'" + (
+            f"; it takes {allowed[1].replace(chr(39), '')}" if allowed else ""
+        )
+    if bad := re.search(r"Missing value for argument '?(--[\w-]+)'?", text):
+        return f"{bad[1]} needs a value"
+    parts, section = [], ""
+    missing, unknown = [], []
+    for line in lines:
+        if line.startswith(("─", "-----", "For full", "Perhaps", "Available")):
+            section = ""
+        elif line.startswith("Missing from"):
+            section = "missing"
+        elif line.startswith("Unrecognized option"):
+            section = "unknown"
+            unknown += line.partition(":")[2].replace(",", " ").split()
+        elif section == "missing" and (name := re.match(r"--[\w-]+|[A-Z]{2,}$", line)):
+            missing.append(name[0])
+        elif section == "unknown":
+            unknown.append(line.split()[0].rstrip(","))
+    if missing:
+        parts.append(f"missing: {', '.join(missing)}")
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], options, n=1)
+        parts.append(f"unknown: {' '.join(unknown)}" + (f" (did you mean {near[0]}?)" if near else ""))
+    if known := re.search(r"(?:Available subcommands: |Expected one of \{)([\w, ]+)", text):
+        parts.append(f"the commands are: {', '.join(re.findall(r'[a-z]+', known[1]))}")
+    return "; ".join(parts) or text[:200]
+
+
+def _text(kind, brief):
+    """A verb's documentation; only its first paragraph in the list of verbs."""
+    paragraphs = inspect.cleandoc(kind.__doc__).split("\n\n")
+    return paragraphs[0] if brief else "\n\n".join(paragraphs)
+
+
+def _wrap(text):
+    """Help whose prose, too, stays within the terminal."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    return "\n".join(
+        line if len(line) <= width else textwrap.fill(line, width) for line in map(str.rstrip, text.splitlines())
+    ).rstrip()
+
+
+def _fail(message: str, code: int = 2) -> int:
+    sys.stdout.flush()
+    print(f"lmdyn: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

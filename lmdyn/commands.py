@@ -1,0 +1,188 @@
+"""What the verbs of the command line do: check, read, compute, write, so that a mistake costs no time."""
+
+import dataclasses
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+from lmdyn.errors import InputError, choose
+from lmdyn.files import check_writable
+
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "rmsprop", "adagrad", "lion")
+
+
+def measure(options, command: list[str]) -> None:
+    """`lmdyn measure`. Args: options: `lmdyn.cli.Measure`. command: the words of the command line, for the record."""
+    started = time.time()
+    _at_least(1, options, "length", "batch", "tokens")
+    check_writable(options.out)
+    _set_up_jax()
+    from lmdyn import checkpoints, data, metrics, models, report
+    from lmdyn.report import provenance
+
+    documents = data.documents(options.data)
+    metric = metrics.build(options.metrics)
+    references = [r for ref in options.models for r in checkpoints.series(ref)]
+    rows, total = [], 0
+    for number, reference in enumerate(references, 1):
+        _say(f"{reference}" + (f" ({number} of {len(references)})" if len(references) > 1 else ""))
+        loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
+        data.check_vocabulary(loaded.tokenizer, loaded.model.config)
+        batches = data.batches(
+            documents, loaded.tokenizer, options.length, options.batch, options.tokens, progress=True
+        )
+        _check_positions(loaded.model.config, length=options.length)
+        results = metrics.measure(metric, loaded.model, loaded.params, batches, progress=True)
+        found = _rows(results)
+        size = _text_bytes(loaded.tokenizer, batches.stream[1:])
+        for r in found:
+            if r["metric"] == "nll" and size:
+                r["bits_per_byte"] = r["value"] * batches.tokens / math.log(2) / size
+        rows += [report.row(str(reference), step=reference.step, tokens=batches.tokens, **r) for r in found]
+        total += batches.tokens
+        _show(rows[-len(found) :])
+    meta = provenance.collect(command, dataclasses.asdict(options), started, total)
+    report.write_rows(options.out, rows, meta)
+    _say(f"wrote {len(rows)} rows to {options.out}")
+
+
+def online(options, command: list[str]) -> None:
+    """`lmdyn online`. Args: options: `lmdyn.cli.Online`. command: the words of the command line, for the record."""
+    started = time.time()
+    _at_least(1, options, "chunk", "window", "tokens")
+    if not 0 <= options.lr < math.inf:
+        raise InputError(f"--lr {options.lr}: a learning rate is 0 or a positive number")
+    choose("optimizer", options.optimizer, OPTIMIZERS)
+    if options.context == "none" and options.window is not None:
+        raise InputError(f"--window {options.window} without a context; add --context cache or --context overlap")
+    if options.context != "none" and options.window is None:
+        raise InputError(
+            f"--context {options.context} needs a window; add --window W, for example --window {options.chunk}"
+        )
+    check_writable(options.out)
+    _set_up_jax()
+    import numpy as np
+
+    from lmdyn import checkpoints, data, models, report, transforms
+    from lmdyn import online as adaptation
+    from lmdyn.online import contexts
+    from lmdyn.report import provenance
+
+    documents = data.documents(options.data)
+    reference = checkpoints.parse(options.model)
+    context = _context(adaptation, options)
+    _say(f"{reference}")
+    loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
+    data.check_vocabulary(loaded.tokenizer, loaded.model.config)
+    contexts.check(context, options.chunk, loaded.model.config)
+    transforms.select(loaded.params, options.adapt)
+    docs = data.tokenize(documents, loaded.tokenizer, options.tokens, progress=True)
+    end = loaded.tokenizer.end_of_text
+    if options.reset == "never":
+        data.windows(
+            data.join(docs, end), options.chunk, tokens=options.tokens
+        )  # refuses a text shorter than one chunk
+    stream = adaptation.stream(
+        docs, chunk=options.chunk, context=context, reset=options.reset, end_of_text=end, tokens=options.tokens
+    )
+    run = {"chunk": options.chunk, "context": context, "adapt": options.adapt, "reset": options.reset, "progress": True}
+    outcomes = {}
+    if options.static:
+        outcomes["static"] = adaptation.evaluate(loaded.model, loaded.params, stream, optimizer=None, **run)
+    outcomes["online"] = adaptation.evaluate(loaded.model, loaded.params, stream, optimizer=_optimizer(options), **run)
+    traces, rows, costs = {}, [], []
+    for name, outcome in outcomes.items():
+        trace = np.asarray(outcome.nll, np.float32)
+        bad = np.flatnonzero(~np.isfinite(trace))
+        if len(bad):
+            mend = (
+                f"; lower --lr (now {options.lr})"
+                if name == "online"
+                else "; are there numbers in the checkpoint that are not finite?"
+            )
+            raise InputError(f"{name} nll is {trace[bad[0]]} at prediction {bad[0]} of {len(trace)}{mend}")
+        mean = float(trace.mean(dtype=np.float64))
+        about = {"step": reference.step, "tokens": len(trace)}
+        rows.append(
+            report.row(str(reference), f"{name}_nll", mean, "nats", perplexity=math.exp(min(mean, 700)), **about)
+        )
+        costs.append(report.row(str(reference), "flops", float(outcome.flops), "flops", site=name, **about))
+        traces[name] = trace
+    _show(rows)
+    meta = provenance.collect(command, dataclasses.asdict(options), started, sum(map(len, traces.values())))
+    report.write_rows(options.out, rows + costs, meta, traces)
+    _say(f"wrote {len(rows + costs)} rows to {options.out}")
+
+
+def report(options, command: list[str]) -> None:
+    """`lmdyn report`. Args: options: `lmdyn.cli.Report`. command: the words of the command line, for the record."""
+    from lmdyn import report as pages
+
+    print(pages.build(options.folder, options.out))
+
+
+def _at_least(least, options, *names):
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name} {value}: it must be at least {least}")
+
+
+def _set_up_jax():
+    """Compiled programs are kept between runs, in the user's cache folder, unless the environment says where."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lmdyn" / "jax"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a home that cannot be written costs time, not the run
+            return
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _check_positions(config, length):
+    if config.position == "learned" and length > config.positions:
+        raise InputError(
+            f"--length {length} exceeds the model's {config.positions} positions; use --length "
+            f"{config.positions} or less"
+        )
+
+
+def _context(adaptation, options):
+    makers = {"none": lambda window: adaptation.none(), "cache": adaptation.cache, "overlap": adaptation.overlap}
+    return makers[options.context](options.window)
+
+
+def _optimizer(options):
+    import optax
+
+    if options.optimizer == "momentum":
+        return optax.sgd(options.lr, momentum=0.9)
+    return getattr(optax, options.optimizer)(options.lr)
+
+
+def _rows(results):
+    """The rows of a combined metric's results."""
+    return [dict(r) for result in results.values() for r in result.rows()]
+
+
+def _text_bytes(tokenizer, ids) -> int:
+    """Bytes of UTF-8 of the predicted text; what stands between documents is not in it."""
+    return len(tokenizer.decode(ids[ids != tokenizer.end_of_text]).encode("utf-8", "replace"))
+
+
+def _show(rows):
+    """The whole-model values, on stdout."""
+    for r in rows:
+        if r["layer"] is None:
+            more = f"  (perplexity {r['perplexity']:.2f})" if "perplexity" in r else ""
+            site = f" {r['site']}" if r["site"] else ""
+            print(f"{r['metric'] + site:32} {r['value']:12.5g} {r['unit']}{more}", flush=True)
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)

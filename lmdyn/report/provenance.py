@@ -1,0 +1,66 @@
+"""What made a number: command, configuration, versions, device, time and memory."""
+
+import datetime
+import platform
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+PACKAGES = ("lmdyn", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def collect(
+    command: list[str], config: Mapping[str, Any], started: float, tokens: int, seed: int | None = None
+) -> dict[str, Any]:
+    """The content of `FILE.meta.json`.
+
+    Args:
+      command: the words of the command line. config: every option's value. started: `time.time()` at the start.
+      tokens: predictions made, over all models. seed: None where nothing is random.
+
+    Returns:
+      A dict that JSON can hold; wall time in seconds, peak memory of the process in MiB.
+    """
+    seconds = time.time() - started
+    return {
+        "command": shlex.join(command),
+        "config": dict(config),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "device": device(),
+        "seed": seed,
+        "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
+        "wall_seconds": round(seconds, 3),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+        "peak_memory_mib": round(peak_memory(), 1),
+    }
+
+
+def version(package: str) -> str:
+    """The installed version of a package, "unknown" for a source tree that is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        module = sys.modules.get(package)
+        return getattr(module, "__version__", "unknown")
+
+
+def device() -> str:
+    """Such as "8 x TPU v4" or "1 x cpu (x86_64, 2 cores)"."""
+    import os
+
+    import jax
+
+    devices = jax.devices()
+    name = f"{len(devices)} x {devices[0].device_kind}"
+    return name + (f" ({platform.machine()}, {os.cpu_count()} cores)" if devices[0].platform == "cpu" else "")
+
+
+def peak_memory() -> float:
+    """The most memory this process has held, in MiB (of the host; a GPU's own memory is not in it)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

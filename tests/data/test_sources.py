@@ -1,0 +1,113 @@
+"""Text references: what each kind reads, and what it says when it cannot."""
+
+import json
+import pickle
+
+import pytest
+
+from lmdyn.data import documents
+from lmdyn.data.sources import Documents
+from lmdyn.errors import InputError
+
+
+def test_text_is_one_document_a_file_in_order_of_names(tmp_path):
+    for name in ("b", "a", "c"):
+        (tmp_path / f"{name}.txt").write_text(f"text {name} \u00e9", encoding="utf-8")
+    (tmp_path / "d.md").write_text("not this")
+    assert list(documents(f"text:{tmp_path}/*.txt")) == ["text a \u00e9", "text b \u00e9", "text c \u00e9"]
+
+
+def test_text_crosses_folders_and_reads_line_ends_as_python_does(tmp_path):
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (tmp_path / "x" / "y" / "a.txt").write_bytes(b"one\r\ntwo\rthree\n")
+    assert list(documents(f"text:{tmp_path}/**/*.txt")) == ["one\ntwo\nthree\n"]
+
+
+def test_jsonl_reads_any_line_by_index_and_skips_blank_ones(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = [{"body": f"number {i} \u00e9", "id": i} for i in range(5)]
+    path.write_text(
+        "\n\n".join(json.dumps(line, ensure_ascii=i % 2 == 0) for i, line in enumerate(lines)), encoding="utf-8"
+    )
+    docs = documents(f"jsonl:{path}#body")
+    assert len(docs) == 5
+    assert [docs[i] for i in (4, 0, -2)] == ["number 4 \u00e9", "number 0 \u00e9", "number 3 \u00e9"]
+    assert list(docs[1:3]) == ["number 1 \u00e9", "number 2 \u00e9"]
+
+
+@pytest.mark.parametrize("ref", ["builtin:docs", "builtin:code"])
+def test_builtin_is_the_same_every_time_and_book_length(ref):
+    docs, again = documents(ref), documents(ref)
+    assert docs[0] == again[0] != docs[1]
+    assert sum(len(docs[i]) for i in range(0, len(docs), 5)) > 100_000
+    assert all(docs[i].strip() for i in range(0, len(docs), 7))
+
+
+def test_builtin_domains_differ():
+    docs, code = (documents(f"builtin:{name}") for name in ("docs", "code"))
+    share = lambda text: text.count("self.") / len(text)
+    assert share("".join(code[:20])) > 5 * share("".join(docs[:20]))
+
+
+def test_documents_pickle_for_workers(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"t": "x"}\n')
+    for ref in (f"jsonl:{tmp_path}/a.jsonl#t", "builtin:code"):
+        docs = documents(ref)
+        assert pickle.loads(pickle.dumps(docs))[0] == docs[0]
+
+
+def test_documents_end():
+    docs = Documents("test:x", ("a", "b"), str)
+    assert list(docs) == ["a", "b"]
+    with pytest.raises(IndexError):
+        docs[2]
+
+
+BAD = {
+    "no kind": ("corpus.txt", "has no kind"),
+    "unknown kind": ("txt:a", "did you mean 'text'"),
+    "missing file": ("text:{d}/none.txt", "is not there"),
+    "no match": ("text:{d}/*.none", "no file matches"),
+    "a folder": ("text:{d}", "is a folder"),
+    "empty file": ("text:{d}/empty.txt", "empty.txt empty"),
+    "no field": ("jsonl:{d}/a.jsonl", "names no field"),
+    "missing jsonl": ("jsonl:{d}/none.jsonl#text", "No such file"),
+    "empty jsonl": ("jsonl:{d}/empty.txt#text", "is empty"),
+    "unknown builtin": ("builtin:doc", "did you mean 'docs'"),
+    "tfds without split": ("tfds:wiki#text", "names no split"),
+    "tfds without field": ("tfds:wiki:train", "names no field"),
+    "unknown tfds": ("tfds:no_such_dataset_here:train#text", "no dataset 'no_such_dataset_here'"),
+}
+
+
+@pytest.mark.parametrize(("ref", "said"), BAD.values(), ids=BAD)
+def test_bad_reference_is_one_clear_line(tmp_path, monkeypatch, ref, said):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+    with pytest.raises(InputError, match=said) as caught:
+        documents(ref.format(d=tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+LINES = {
+    "not utf-8": (b'{"text": "ok"}\n{"text": "\xff"}', 1, "line 2 is not UTF-8: byte 0xff at offset 25"),
+    "not json": (b'{"text": "ok"}\n\n{"text": ', 1, "line 3 is not JSON"),
+    "not an object": (b'{"text": "ok"}\n[1]', 1, "line 2 is not a JSON object but a list"),
+    "lacks the field": (b'{"body": "x", "id": 1}', 0, "has no field 'text'; it has: body, id"),
+    "not text": (b'{"text": 3}', 0, "field 'text' is not text but int"),
+}
+
+
+@pytest.mark.parametrize(("raw", "index", "said"), LINES.values(), ids=LINES)
+def test_bad_line_is_named(tmp_path, raw, index, said):
+    (tmp_path / "a.jsonl").write_bytes(raw)
+    docs = documents(f"jsonl:{tmp_path}/a.jsonl#text")
+    with pytest.raises(InputError, match=said):
+        docs[index]
+
+
+def test_bytes_that_are_not_utf8_are_located(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"abcde\xe9f")
+    with pytest.raises(InputError, match="is not UTF-8: byte 0xe9 at offset 5"):
+        documents(f"text:{tmp_path}/a.txt")[0]

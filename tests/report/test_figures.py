@@ -1,0 +1,113 @@
+"""Figures draw the rows' numbers, and nothing else."""
+
+import math
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from lmdyn.report import figures, page, theme
+from lmdyn.report.figures import short
+from lmdyn.report.page import Run
+from tests.report import cases
+
+
+def drawn(chart):
+    """Every inline datum of a chart."""
+    found = []
+
+    def walk(node):
+        if isinstance(node, dict):
+            if isinstance(node.get("values"), list):
+                found.extend(v for v in node["values"] if isinstance(v, dict))
+            for name, child in node.items():
+                if name != "values":
+                    walk(child)
+        elif isinstance(node, list):
+            for child in node:
+                walk(child)
+
+    walk(chart.to_dict())
+    return found
+
+
+def test_layers_and_ceiling_are_the_rows():
+    rows = cases.measured()
+    values = drawn(figures.by_layer(rows, "knowledge_entropy", "mlp", "nats"))
+    expected = {r["layer"]: r["value"] for r in rows if r["metric"] == "knowledge_entropy" and r["layer"] is not None}
+    assert {v["layer"]: v["value"] for v in values if "layer" in v} == pytest.approx(expected, rel=1e-5)
+    assert [v["ceiling"] for v in values if set(v) == {"ceiling"}] == pytest.approx([math.log(11)], abs=1e-4)
+
+
+def test_anisotropy_has_every_depth_and_the_last_norm():
+    values = drawn(figures.by_layer(cases.measured(), "anisotropy", "residual", "mean cosine"))
+    assert sorted(v["value"] for v in values if "value" in v) == pytest.approx(
+        sorted([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.37])
+    )
+
+
+def test_nothing_to_draw_is_no_figure():
+    assert figures.by_layer(cases.streamed(), "anisotropy", "residual", "mean cosine") is None
+    assert page.collect([Run("x", cases.streamed(), {}, {})]) == []
+
+
+@pytest.mark.parametrize("count", [1, 3, 47, 48, 49, 1000])
+def test_the_stream_keeps_every_token(count):
+    rng = np.random.default_rng(count)
+    static, online = rng.normal(size=(2, count))
+    data = figures.stream_data(static, online)
+    assert len(data) <= figures.BINS
+    assert [d["start"] for d in data] == [0, *(d["end"] for d in data[:-1])]
+    assert data[-1]["end"] == count
+    for name, trace in (("static", static), ("online", online)):
+        total = sum(d[name] * (d["end"] - d["start"]) for d in data)
+        assert total == pytest.approx(trace.sum(), rel=1e-4, abs=1e-4)
+    assert data[-1]["gain"] == pytest.approx((static - online).sum(), rel=1e-4)
+
+
+def test_a_series_has_a_shade_for_each_step():
+    rows = [
+        r
+        for step in (1, 10, 100, 1000, 5000, 7000, 9000)
+        for r in cases.measured(f"hf:a/b@step{step}", step, shift=step / 1e5)
+    ]
+    spec = figures.by_layer(rows, "knowledge_entropy", "mlp", "nats").to_dict()
+    assert spec["usermeta"]["shades"] == 7
+    assert len(set(theme.ramp("light", 7))) == 7
+    ElementTree.fromstring(page.to_svg(figures.by_layer(rows, "knowledge_entropy", "mlp", "nats")))
+
+
+def test_every_figure_is_an_svg_with_its_text(tmp_path):
+    runs = [Run("m", cases.measured(), cases.META, {}), Run("o", cases.streamed(), cases.META, cases.traces())]
+    figs = page.collect(runs)
+    assert [f.name for f in figs] == ["knowledge-entropy", "anisotropy", "stream", "gain"]
+    for figure in figs:
+        svg = page.to_svg(figure.chart)
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert "Tiny-5M" in figure.caption
+        assert "text:a <b>.txt" in figure.caption
+        assert "35 predictions" in figure.caption
+    assert "log F = 2.40" in page.to_svg(figs[0].chart)
+
+
+@pytest.mark.parametrize("mode", theme.INK)
+def test_ink_and_lines_stand_out_from_the_paper(mode):
+    def light(color):
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    def contrast(a, b):
+        low, high = sorted((light(a), light(b)))
+        return (high + 0.05) / (low + 0.05)
+
+    ink = theme.INK[mode]
+    assert contrast(ink["ink"], ink["paper"]) >= 7
+    assert contrast(ink["soft"], ink["paper"]) >= 4.5
+    assert contrast(ink["accent"], ink["paper"]) >= 4.5
+    assert all(contrast(c, ink["paper"]) >= 3 for c in theme.CATEGORY[mode])
+
+
+def test_short_names():
+    assert short("dir:/a/b/pythia-70m/") == "pythia-70m"
+    assert short("gguf:C.gguf") == "C"
