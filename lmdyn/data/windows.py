@@ -199,7 +199,7 @@ def check_tokens(ids: np.ndarray, vocab: int) -> None:
     Traceback (most recent call last):
     lmdyn.errors.InputError: token id 11 at position 1 is outside the vocabulary of 11; ids are 0 to 10
     """
-    ids = np.asarray(ids)
+    ids = np.asarray(ids).reshape(-1)
     outside = np.flatnonzero((ids < 0) | (ids >= vocab))
     if len(outside):
         raise InputError(

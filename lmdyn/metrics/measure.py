@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import jax
 
+from lmdyn.data import check_tokens
 from lmdyn.errors import InputError, choose
 from lmdyn.metrics import base
 from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
@@ -71,6 +72,8 @@ def accumulate(metric: base.Metric, model, params, batches, *, state=None, progr
         batches = tqdm(batches, desc="measuring", unit="batch", leave=False)
     step = _step(metric, model)
     for batch in batches:
+        check_tokens(batch.inputs, model.config.vocab)
+        check_tokens(batch.targets, model.config.vocab)
         if sharding is not None:
             batch = jax.device_put(batch, sharding)
         if state is None:

@@ -124,6 +124,20 @@ def _weighted_nll_backward(tied, saved, cotangents):
 weighted_nll.defvjp(_weighted_nll_forward, _weighted_nll_backward)
 
 
+def token_nll(states, head, targets, tied: bool):
+    """Nll `[N]` in nats, differentiable; the backward pass makes each block's logits again.
+
+    Args: as for `weighted_nll`.
+    """
+    @jax.checkpoint
+    def block(carry, rows):
+        x, target = rows
+        return carry, _nll(scores(x, head, tied), target)[1]
+
+    vocab = head.shape[0 if tied else 1]
+    return _in_blocks(block, None, (states, targets), _block_rows(states.shape[0], vocab))[1]
+
+
 def observe(params, states, targets, mask, taps: Mapping[str, Callable]):
     """Taps on predictions, in blocks of tokens.
 

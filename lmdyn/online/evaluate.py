@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lmdyn.data import check_tokens
 from lmdyn.models import LanguageModel, loss, new_cache
 from lmdyn.online import contexts, cost
 from lmdyn.online.streams import Stream, stream
@@ -152,6 +153,8 @@ def evaluate(
     contexts.check(context, chunk, model.config)
     chunks = documents if isinstance(documents, Stream) else stream(
         documents, chunk=chunk, context=context, reset=reset, end_of_text=end_of_text, tokens=tokens)
+    check_tokens(chunks.inputs, model.config.vocab)
+    check_tokens(chunks.targets, model.config.vocab)
     part = None if optimizer is None else partition(params, adapt)
     chosen, rest = (None, params) if part is None else part.split(params)
     again = reset == "document" and int(chunks.first.sum()) > 1

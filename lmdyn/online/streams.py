@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lmdyn.data import join
 from lmdyn.errors import InputError, choose
 from lmdyn.online.contexts import Context
 
@@ -96,8 +97,7 @@ def stream(
     if reset == "never" and len(documents) > 1:
         if end_of_text is None:
             raise InputError(f"{len(documents)} documents and no end-of-text token to join them by; give end_of_text, or reset='document'")
-        joined = [part for document in documents for part in (document, np.array([end_of_text], np.int32))]
-        documents = [np.concatenate(joined[:-1])]
+        documents = [join(documents, end_of_text)]
     left, parts = np.inf if tokens is None else tokens, []
     for document in documents:
         document = document[: int(min(len(document), left + 1))]
@@ -109,5 +109,5 @@ def stream(
     if not parts:
         raise InputError("the text has fewer than 2 tokens, so there is nothing to predict; give a longer text")
     inputs, positions, targets, mask, first = zip(*parts, strict=True)
-    join = np.concatenate
-    return Stream(join(inputs), None if positions[0] is None else join(positions), join(targets), join(mask), join(first))
+    parts = (inputs, positions, targets, mask, first)
+    return Stream(*(None if part[0] is None else np.concatenate(part) for part in parts))

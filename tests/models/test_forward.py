@@ -10,7 +10,7 @@ import pytest
 from lmdyn import models, transforms
 from lmdyn.errors import InputError
 from lmdyn.models import attention, heads
-from tests.helpers import KINDS, assert_close, small, tokens
+from tests.helpers import KINDS, assert_close, jit_logits, small, tokens
 
 
 def naive_attention(query, key, value, allowed):
@@ -36,9 +36,9 @@ def test_attention_gradient_is_that_of_the_library():
     query = rng.normal(size=(2, 300, 6, 5)).astype(np.float32)
     key, value = rng.normal(size=(2, 2, 300, 2, 5)).astype(np.float32)
     out = rng.normal(size=query.shape).astype(np.float32)
-    ours = jax.grad(lambda *a: jnp.sum(attention.attend(*a)[0] * out), (0, 1, 2))(query, key, value)
+    ours = jax.jit(jax.grad(lambda *a: jnp.sum(attention.attend(*a)[0] * out), (0, 1, 2)))(query, key, value)
     library = lambda *a: jnp.sum(jax.nn.dot_product_attention(*a, is_causal=True, scale=1.0) * out)
-    for found, wanted in zip(ours, jax.grad(library, (0, 1, 2))(query, key, value), strict=True):
+    for found, wanted in zip(ours, jax.jit(jax.grad(library, (0, 1, 2)))(query, key, value), strict=True):
         assert_close(found, wanted, 1e-5)
 
 
@@ -46,10 +46,11 @@ def test_attention_gradient_is_that_of_the_library():
 def test_cached_continuation_equals_the_full_forward(kind):
     model, params = small(kind)
     ids = tokens(21)[None]
-    full = models.logits(model, params, ids)
+    full = jit_logits(model, params, ids)
     cache, found = models.new_cache(model, 1, 21), []
+    run = jax.jit(lambda p, part, cache: models.forward(model, p, part, cache=cache))
     for part in (ids[:, :9], ids[:, 9:10], ids[:, 10:]):
-        out = models.forward(model, params, part, cache=cache)
+        out = run(params, part, cache)
         cache = out.cache
         found.append(heads.logits(params, out.states))
     assert_close(jnp.concatenate(found, 1), full, 1e-5)
@@ -78,8 +79,9 @@ def test_cut_stacks_give_the_same_loss_and_gradient(selector):
     weights = np.full(targets.shape, 1 / targets.size, np.float32)
     part = transforms.partition(params, selector)
     chosen, rest = part.split(params)
-    whole, wanted = jax.value_and_grad(lambda p: models.loss(model, p, inputs, targets, weights)[0])(params)
-    cut, found = jax.value_and_grad(lambda c: models.loss(model, part.merge(c, rest), inputs, targets, weights)[0])(chosen)
+    loss = lambda p: models.loss(model, p, inputs, targets, weights)[0]
+    whole, wanted = jax.jit(jax.value_and_grad(loss))(params)
+    cut, found = jax.jit(jax.value_and_grad(lambda c, r: loss(part.merge(c, r))))(chosen, rest)
     assert_close(cut, whole, 1e-6)
     for path, gradient in transforms.flatten(found).items():
         layers = part.chosen[path]
@@ -110,6 +112,15 @@ def test_fused_loss_is_the_plain_one(monkeypatch, tied, block):
     assert_close(nll, plain_nll, 1e-6)
     for a, b in zip(found, gradients, strict=True):
         assert_close(a, b, 1e-5)
+
+
+def test_the_gradient_of_token_nll_is_that_of_the_loss():
+    model, params = small()
+    inputs, targets = tokens(13)[None, :-1], tokens(13)[None, 1:]
+    weights = np.full(targets.shape, 1 / targets.size, np.float32)
+    fused = jax.jit(jax.grad(lambda p: models.loss(model, p, inputs, targets, weights)[0]))(params)
+    plain = jax.jit(jax.grad(lambda p: models.token_nll(model, p, inputs, targets).mean()))(params)
+    jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), fused, plain)
 
 
 def test_taps_give_every_layer_and_cost_no_head():
@@ -145,7 +156,7 @@ def test_how_it_runs_does_not_change_what_it_computes(compute):
     model, params = small()
     inputs, targets = tokens(140)[None, :-1], tokens(140)[None, 1:]
     weights = np.full(targets.shape, 1 / targets.size, np.float32)
-    run = lambda m: jax.value_and_grad(lambda p: models.loss(m, p, inputs, targets, weights)[0])(params)
+    run = lambda m: jax.jit(jax.value_and_grad(lambda p: models.loss(m, p, inputs, targets, weights)[0]))(params)
     wanted, found = run(model), run(models.LanguageModel(model.config, compute))
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), found, wanted)
 
