@@ -11,17 +11,31 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lmdyn import checkpoints, data, errors, metrics, models, online, report, transforms
-    from lmdyn.checkpoints import load
 
 _PACKAGES = ("checkpoints", "data", "errors", "metrics", "models", "online", "report", "transforms")
 __all__ = ["load", *_PACKAGES]
 
 
+def load(ref: str, compute=None):
+    """A model, its parameters and its tokenizer (`lmdyn.checkpoints.load` also tells name and step).
+
+    Args:
+      ref: a model reference: `hf:ORG/NAME[@REVISION]`, `dir:PATH` or `gguf:PATH`.
+      compute: a `lmdyn.models.Compute`: dtype and attention; by default what suits the device.
+
+    Returns:
+      `(LanguageModel, params, Tokenizer)`.
+
+    Raises:
+      InputError: one line that says what is wrong with the reference or the files.
+    """
+    loaded = importlib.import_module("lmdyn.checkpoints").load(ref, compute)
+    return loaded.model, loaded.params, loaded.tokenizer
+
+
 def __getattr__(name: str):
     if name in _PACKAGES:
         return importlib.import_module(f"lmdyn.{name}")
-    if name == "load":
-        return importlib.import_module("lmdyn.checkpoints").load
     raise AttributeError(f"module 'lmdyn' has no attribute '{name}'")
 
 

@@ -28,7 +28,7 @@ def measure(options, command: list[str]) -> None:
     rows, total = [], 0
     for number, reference in enumerate(references, 1):
         _say(f"{reference}" + (f" ({number} of {len(references)})" if len(references) > 1 else ""))
-        loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
+        loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype), packed=True)
         data.check_vocabulary(loaded.tokenizer, loaded.model.config)
         batches = data.batches(
             documents, loaded.tokenizer, options.length, options.batch, options.tokens, progress=True

@@ -70,11 +70,12 @@ def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(models.shapes(config), sep="/").items()}
 
 
-def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored: Iterable[str] = ()):
+def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored: Iterable[str] = (), keep=None):
     """The parameters of `config`, read from `source`.
 
     Args:
       ignored: regular expressions of tensors that may be there and mean nothing.
+      keep: None, or `Place -> leaf or None`: what it gives is taken as it is, without becoming float32.
 
     Raises:
       InputError: names a tensor that is missing, unknown, of another shape, or not finite.
@@ -83,7 +84,9 @@ def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored
     _check_names(wanted, source, ignored)
     leaves = {}
     for place in wanted:
-        leaves[place.rule.path] = jax.device_put(_fill(config, place, source))
+        _check_shapes(config, place, source)
+        kept = keep(place) if keep else None
+        leaves[place.rule.path] = jax.device_put(_fill(config, place, source)) if kept is None else kept
     return traverse_util.unflatten_dict(leaves, sep="/")
 
 
@@ -106,14 +109,19 @@ def _natural(name: str):
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
+def _check_shapes(config: ModelConfig, place: Place, source: Source):
+    expected = tuple(LAYOUTS[place.rule.layout].shape(place.shape, config))
+    for name in place.sources():
+        if tuple(source.shapes[name]) != expected:
+            got = list(source.shapes[name])
+            raise InputError(f"{source.label}: tensor {name} has shape {got}; its config wants {list(expected)}")
+
+
 def _fill(config: ModelConfig, place: Place, source: Source) -> np.ndarray:
     layout = LAYOUTS[place.rule.layout]
     expected = tuple(layout.shape(place.shape, config))
     out = _aligned((place.layers, *place.shape) if place.layers is not None else place.shape)
     for layer, name in enumerate(place.sources()):
-        if tuple(source.shapes[name]) != expected:
-            got = list(source.shapes[name])
-            raise InputError(f"{source.label}: tensor {name} has shape {got}; its config wants {list(expected)}")
         target = out if place.layers is None else out[layer]
         for start, stop in _rows(expected, place.rule.layout):
             part = layout.take(source.read(name, start, stop), place.rule.part, config)

@@ -1,14 +1,19 @@
 """GGUF files (llama.cpp): metadata to `ModelConfig`, tensors dequantised one at a time, tokenizer included."""
 
+import functools
+
+import jax
 import numpy as np
 
-from lmdyn.checkpoints.assemble import Source, assemble
+from lmdyn.checkpoints.assemble import Place, Source, assemble
 from lmdyn.checkpoints.families import FAMILIES, Rule, fused, linear, norm
 from lmdyn.checkpoints.gguf_header import Header, decode, read_header
 from lmdyn.checkpoints.huggingface import Checkpoint
+from lmdyn.checkpoints.layouts import halves_from_pairs
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
 from lmdyn.models.config import ModelConfig, RotaryScaling
+from lmdyn.models.packed import KINDS, Packed, from_bytes
 
 # GGUF architecture -> family, activation, layout of queries and keys. llama.cpp's converter permutes the rows of queries and
 # keys to rotary pairs for the architectures whose graph rotates pairs (Llama, OLMo 1); the others keep halves.
@@ -68,8 +73,11 @@ def rules(architecture: str, joined: bool) -> tuple[Rule, ...]:
     return (*(rule for rule in found if rule.path not in replaced), *together)
 
 
-def read_file(path, name: str = "gguf") -> tuple[Checkpoint, tokenizers.Tokenizer]:
-    """The model and the tokenizer of a GGUF file. Quantised tensors become float32.
+def read_file(path, name: str = "gguf", packed: bool = False) -> tuple[Checkpoint, tokenizers.Tokenizer]:
+    """The model and the tokenizer of a GGUF file.
+
+    Args:
+      packed: matrices of the kinds that `lmdyn.models.Packed` knows stay quantised; the others become float32.
 
     Raises:
       InputError: the file is missing, damaged, of an unknown architecture, or holds what `ModelConfig` cannot express.
@@ -91,8 +99,28 @@ def read_file(path, name: str = "gguf") -> tuple[Checkpoint, tokenizers.Tokenize
     tokenizer = tokenizers.from_gguf(header.fields, name)
     joined = "blk.0.attn_qkv.weight" in header.tensors
     source = Source(str(path), {n: t.shape for n, t in header.tensors.items()}, lambda *rows: decode(header, *rows))
-    params = assemble(config, rules(architecture, joined), source, (r"rope_freqs\.weight", r".*\.attn_rot_embd"))
+    keep = functools.partial(_packed, header, config) if packed else None
+    params = assemble(config, rules(architecture, joined), source, (r"rope_freqs\.weight", r".*\.attn_rot_embd"), keep)
     return Checkpoint(config, params), tokenizer
+
+
+def _packed(header: Header, config: ModelConfig, place: Place) -> Packed | None:
+    """A leaf as the file has it, or None where that cannot be: another kind, fused with its neighbours, no matrix."""
+    tensors = [header.tensors[name] for name in place.sources()]
+    kind = tensors[0].kind.name
+    embedding = place.rule.layout == "plain" and len(place.shape) == 2
+    if kind not in KINDS or any(t.kind.name != kind for t in tensors):
+        return None
+    if not (embedding or place.rule.layout in ("transposed", "pairs")):
+        return None
+    rows = [header.data[t.start : t.start + t.size].reshape(t.shape[0], -1) for t in tensors]
+    if place.rule.layout == "pairs":
+        rows = [halves_from_pairs(r, config.head_width) for r in rows]
+    found = from_bytes(rows[0] if place.layers is None else np.stack(rows), kind)
+    for half in (found.scale, found.offset):
+        if half is not None and not np.isfinite(half).all():
+            raise InputError(f"tensor {place.sources()[0]} holds NaN or infinity; the checkpoint is damaged or diverged")
+    return jax.tree.map(jax.device_put, found)
 
 
 def read_config(header: Header, architecture: str) -> ModelConfig:

@@ -20,12 +20,14 @@ class Loaded(NamedTuple):
     step: int | None
 
 
-def load(ref: str | Reference, compute: Compute | None = None) -> Loaded:
+def load(ref: str | Reference, compute: Compute | None = None, packed: bool = False) -> Loaded:
     """The checkpoint that `ref` names, on the default device, in float32.
 
     Args:
       ref: such as "hf:EleutherAI/pythia-70m@step1000", "dir:folder", "gguf:model.gguf", or a `Reference`.
       compute: how the model is run; default `Compute()`.
+      packed: keep the quantised matrices of a GGUF file as they are (`lmdyn.models.Packed`): the same numbers in an
+        eighth of the memory, for measuring only. Other files are read as always.
 
     Raises:
       InputError: one line that says what is wrong with the reference or the files.
@@ -36,7 +38,7 @@ def load(ref: str | Reference, compute: Compute | None = None) -> Loaded:
             f"{found}: runs come with training, which this version does not have yet; use hf:, dir: or gguf:"
         )
     if found.kind == "gguf":
-        checkpoint, tokenizer = gguf.read_file(found.path, found.name)
+        checkpoint, tokenizer = gguf.read_file(found.path, found.name, packed)
     else:
         folder = _folder(found)
         tokenizer = tokenizers.from_folder(folder, found.name)

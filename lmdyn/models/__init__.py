@@ -14,6 +14,7 @@ from lmdyn.models.forward import (
     token_nll,
 )
 from lmdyn.models.modules import LanguageModel
+from lmdyn.models.packed import Packed
 
-__all__ = ["SITES", "Compute", "Forward", "LanguageModel", "ModelConfig", "RotaryScaling", "forward", "init", "logits",
+__all__ = ["SITES", "Compute", "Forward", "LanguageModel", "ModelConfig", "Packed", "RotaryScaling", "forward", "init", "logits",
            "loss", "new_cache", "observe", "shapes", "token_nll"]

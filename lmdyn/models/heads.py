@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from lmdyn.models.packed import Packed, unpack
+
 BLOCK_BYTES = 2**27
 """Logits of one block of tokens take at most this much."""
 
@@ -22,9 +24,8 @@ def matrix(params):
     >>> matrix({"head": {"kernel": jnp.ones([4, 9])}})[1], matrix({"embed": {"embedding": jnp.ones([9, 4])}})[1]
     (False, True)
     """
-    if "head" in params:
-        return params["head"]["kernel"], False
-    return params["embed"]["embedding"], True
+    head, tied = (params["head"]["kernel"], False) if "head" in params else (params["embed"]["embedding"], True)
+    return (unpack(head), True) if isinstance(head, Packed) else (head, tied)
 
 
 def scores(states, head, tied: bool):

@@ -17,6 +17,7 @@ from flax.core import FrozenDict
 
 from lmdyn.models import attention, ops, rotary
 from lmdyn.models.config import Compute, ModelConfig
+from lmdyn.models.packed import Packed, unpack
 
 
 class Shared(NamedTuple):
@@ -35,6 +36,13 @@ def _std(config: ModelConfig, writes_residual: bool) -> float:
     return config.init_std / ((2 * config.depth) ** 0.5 if config.init == "depth" and writes_residual else 1.0)
 
 
+def _matrix(module: nn.Module, name: str, std: float, shape):
+    """The module's matrix: a float32 array `shape`, or `Packed` if that is what was loaded."""
+    if module.has_variable("params", name) and isinstance(found := module.get_variable("params", name), Packed):
+        return found
+    return module.param(name, nn.initializers.normal(std), shape)
+
+
 class Linear(nn.Module):
     features: int
     bias: bool
@@ -42,7 +50,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        kernel = self.param("kernel", nn.initializers.normal(self.std), (x.shape[-1], self.features))
+        kernel = _matrix(self, "kernel", self.std, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
         return ops.linear(x, kernel, bias)
 
@@ -68,7 +76,8 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, ids):
-        return self.param("embedding", nn.initializers.normal(self.std), (self.rows, self.width))[ids]
+        rows = _matrix(self, "embedding", self.std, (self.rows, self.width))[ids]
+        return unpack(rows) if isinstance(rows, Packed) else rows
 
 
 class Attention(nn.Module):
@@ -236,7 +245,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return ops.linear(x, self.param("kernel", nn.initializers.normal(self.std), (x.shape[-1], self.vocab)))
+        return ops.linear(x, _matrix(self, "kernel", self.std, (x.shape[-1], self.vocab)))
 
 
 def resolve(compute: Compute) -> Compute:

@@ -10,6 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from lmdyn.models.packed import Packed, unpack
+
 ACTIVATIONS = {
     "silu": jax.nn.silu,
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -23,7 +25,7 @@ def linear(x, kernel, bias=None):
 
     Args:
       x: `[..., D]`.
-      kernel: `[D, F]`.
+      kernel: `[D, F]`, or `Packed` as `[F, D]`.
       bias: `[F]` or None.
 
     Returns:
@@ -32,6 +34,7 @@ def linear(x, kernel, bias=None):
     >>> linear(jnp.ones([2, 3, 4]), jnp.ones([4, 5])).shape
     (2, 3, 5)
     """
+    kernel = unpack(kernel).T if isinstance(kernel, Packed) else kernel
     y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
     if bias is not None:
         y = y + bias.astype(x.dtype)

@@ -10,6 +10,8 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn.errors import InputError
+from lmdyn.models.packed import Packed
 from lmdyn.transforms.selectors import Path, flatten, select, unflatten
 
 
@@ -106,7 +108,7 @@ def partition(params, selector: str) -> Partition:
     """The partition of `params` that a selector describes.
 
     Raises:
-      InputError: the selector matches nothing.
+      InputError: the selector matches nothing, or quantised parameters.
 
     >>> import jax, numpy as np
     >>> params = {"embed": {"embedding": np.ones([5, 2])}, "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}}}
@@ -118,5 +120,9 @@ def partition(params, selector: str) -> Partition:
     (4, 2, 3)
     """
     chosen = select(params, selector)
-    depth = next(leaf.shape[0] for path, leaf in flatten(params).items() if path[0] == "blocks")
+    leaves = flatten(params)
+    for path in chosen:
+        if isinstance(leaves[path], Packed):
+            raise InputError(f"{'.'.join(path)} is quantised ({leaves[path].kind}) and cannot be trained; load the model without packed")
+    depth = next(leaf.shape[0] for path, leaf in leaves.items() if path[0] == "blocks")
     return Partition(chosen, depth)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from lmdyn import checkpoints
+from lmdyn import checkpoints, transforms
 from lmdyn.checkpoints import huggingface
 from lmdyn.checkpoints.gguf import read_file
 from lmdyn.errors import InputError
 from lmdyn.models import RotaryScaling
+from lmdyn.models.packed import unpack
 from tests.checkpoints.cases import CASES, VOCAB, Case, random_model
+from tests.helpers import assert_close, jit_logits
 
 gguf = pytest.importorskip("gguf")
 TOKENS = ["<|endoftext|>", "a", "b", "ab", "c", "\u0120"]
@@ -221,6 +223,23 @@ def test_quantised_kinds_are_decoded(kind, wide, tmp_path):
     rows = gguf.dequantize(gguf.quants.quantize(key, kind), kind)
     unpermuted = rows.reshape(2, 2, 32, 2, 256).swapaxes(2, 3).reshape(key.shape)
     assert np.array_equal(params["blocks"]["attention"]["key"]["kernel"], unpermuted.swapaxes(1, 2))
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
+def test_packed_matrices_hold_the_same_numbers_in_less_memory(kind, wide, tmp_path):
+    """Queries and keys are unpermuted, the embedding is looked up and used as head: all without a float32 copy."""
+    path = write(tmp_path / "m.gguf", wide, "llama", gguf.GGMLQuantizationType[kind])
+    model, params, *_ = checkpoints.load(f"gguf:{path}")
+    packed = checkpoints.load(f"gguf:{path}", packed=True).params
+    for name in ("query", "key", "output"):
+        found = unpack(packed["blocks"]["attention"][name]["kernel"]).swapaxes(1, 2)
+        np.testing.assert_allclose(found, params["blocks"]["attention"][name]["kernel"], rtol=1e-6, atol=1e-9)
+    size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    assert size(packed) < size(params) / 3
+    tokens = np.arange(14).reshape(2, 7) % VOCAB
+    assert_close(jit_logits(model, packed, tokens), jit_logits(model, params, tokens), 1e-5)
+    with pytest.raises(InputError, match="quantised"):
+        transforms.partition(packed, "blocks.mlp")
 
 
 @pytest.fixture(scope="module")

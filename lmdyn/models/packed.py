@@ -1,0 +1,82 @@
+"""Weights that stay quantised in memory, and become float32 one layer at a time, inside the scan.
+
+A `Packed` matrix stands in the parameters where a float32 array would. It takes 4.5 to 9 bits a number rather than 32,
+so that a model can be *measured* on a machine that could not hold it; the numbers are those of the dequantised file.
+It cannot be trained: load without packing for that.
+
+Kinds are llama.cpp's (blocks of 32 numbers along a row, float16 scales): `Q4_0` is `d (q - 8)`, `Q4_1` is `d q + m`,
+`Q8_0` is `d q`.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+KINDS = ("Q4_0", "Q4_1", "Q8_0")
+BLOCK = 32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A quantised matrix, or a stack of them.
+
+    Attributes:
+      codes: `[..., out, in / 32, 16]` uint8 (two numbers a byte: the block's first half in the low bits), or
+        `[..., out, in / 32, 32]` int8 for `Q8_0`.
+      scale: `[..., out, in / 32]` float16.
+      offset: the same, for `Q4_1`; else None.
+      kind: one of `KINDS`.
+    """
+
+    codes: jax.Array
+    scale: jax.Array
+    offset: jax.Array | None
+    kind: str = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`[..., out, in]`."""
+        return (*self.codes.shape[:-2], self.codes.shape[-2] * BLOCK)
+
+    def __getitem__(self, index):
+        """Some of the first axis: layers of a stack, or rows of a matrix."""
+        return jax.tree.map(lambda part: part[index], self)
+
+
+def from_bytes(rows: np.ndarray, kind: str) -> Packed:
+    """From the bytes of a GGUF tensor.
+
+    Args:
+      rows: `[..., out, bytes of a row]` uint8.
+      kind: one of `KINDS`.
+
+    >>> one = np.zeros([1, 34], np.uint8)
+    >>> one[0, :2] = np.array([0.5], np.float16).view(np.uint8)
+    >>> one[0, 2:] = 3
+    >>> unpack(from_bytes(one, "Q8_0")).shape, float(unpack(from_bytes(one, "Q8_0"))[0, 7])
+    ((1, 32), 1.5)
+    """
+    size = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34}[kind]
+    blocks = rows.reshape(*rows.shape[:-1], -1, size)
+    half = lambda at: np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16)[..., 0]
+    first = 4 if kind == "Q4_1" else 2
+    codes = np.ascontiguousarray(blocks[..., first:])
+    return Packed(codes.view(np.int8) if kind == "Q8_0" else codes, half(0), half(2) if kind == "Q4_1" else None, kind)
+
+
+def unpack(matrix):
+    """`[..., out, in]` float32 of a `Packed` matrix."""
+    codes = matrix.codes
+    if matrix.kind == "Q8_0":
+        numbers = codes.astype(jnp.float32)
+    else:
+        numbers = jnp.concatenate([codes & 15, codes >> 4], -1).astype(jnp.float32)
+    if matrix.kind == "Q4_0":
+        numbers = numbers - 8.0
+    numbers = numbers * matrix.scale[..., None].astype(jnp.float32)
+    if matrix.offset is not None:
+        numbers = numbers + matrix.offset[..., None].astype(jnp.float32)
+    return numbers.reshape(matrix.shape)
