@@ -91,7 +91,9 @@ def online(options, command: list[str]) -> None:
     outcomes = {}
     if options.static:
         outcomes["static"] = adaptation.evaluate(loaded.model, loaded.params, stream, optimizer=None, **run)
-    outcomes["online"] = adaptation.evaluate(loaded.model, loaded.params, stream, optimizer=_optimizer(options), **run)
+    outcomes["online"] = adaptation.evaluate(
+        loaded.model, loaded.params, stream, optimizer=_optimizer(options), donate=True, **run
+    )
     traces, rows, costs = {}, [], []
     for name, outcome in outcomes.items():
         trace = np.asarray(outcome.nll, np.float32)

@@ -118,6 +118,7 @@ def evaluate(
     end_of_text: int | None = None,
     tokens: int | None = None,
     progress: bool = False,
+    donate: bool = False,
 ) -> Outcome:
     """Evaluates a text, adapting to it on the way if an optimizer is given.
 
@@ -125,7 +126,7 @@ def evaluate(
     mean nll. Without an optimizer the same evaluation is static.
 
     Args:
-      model, params: as `lmdyn.load` returns them. `params` are not changed.
+      model, params: as `lmdyn.load` returns them. `params` are not changed (but see `donate`).
       documents: token ids, an integer array a document (see `lmdyn.data.tokenize`), or a `Stream`.
       optimizer: any optax transformation, applied to the adapted parameters only; None for static evaluation.
       chunk: C, predictions between two updates.
@@ -135,6 +136,7 @@ def evaluate(
       end_of_text: joins documents when `reset="never"`.
       tokens: stop after this many predictions.
       progress: show a bar on standard error (the scan then runs in several pieces, with the same numbers).
+      donate: the memory of `params` may be used for the adapted ones; `params` are gone afterwards.
 
     Returns:
       An `Outcome`.
@@ -159,7 +161,7 @@ def evaluate(
     chosen, rest = (None, params) if part is None else part.split(params)
     again = reset == "document" and int(chunks.first.sum()) > 1
     fresh = start(model, chosen, optimizer, context) if again else None
-    carry = start(model, jax.tree.map(jnp.copy, chosen), optimizer, context)
+    carry = start(model, chosen if donate and not again else jax.tree.map(jnp.copy, chosen), optimizer, context)
     flops = cost.flops(model.config, chunks, context, part)
     run = _compiled(model, part, optimizer, context)
 

@@ -153,6 +153,14 @@ def test_only_what_is_selected_changes(selector):
     assert online.flops(model.config, chunks, online.none(), part) < online.flops(model.config, chunks, online.none(), everything)
 
 
+def test_donated_parameters_give_the_same_numbers():
+    model, params = small()
+    kept = online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), chunk=5)
+    given = online.evaluate(model, jax.tree.map(jnp.copy, params), TEXT, optimizer=optax.sgd(0.1), chunk=5, donate=True)
+    np.testing.assert_array_equal(given.nll, kept.nll)
+    jax.tree.map(np.testing.assert_array_equal, given.params, kept.params)
+
+
 def test_pieces_with_a_progress_bar_give_the_same_numbers(monkeypatch):
     import importlib
 
