@@ -81,7 +81,8 @@ def read_stream(ref, tokenizer, tokens=None):
         text = Path(path).read_bytes().decode("utf-8")
         if number and end is None:
             sys.exit(f"{ref}: several documents, and the tokenizer has no <|endoftext|> to join them")
-        stream += ([end] if number else []) + tokenizer.encode(text, add_special_tokens=False).ids
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        stream += ([end] if stream and ids else []) + ids
     return torch.tensor(stream[: None if tokens is None else tokens + 1])
 
 
@@ -119,7 +120,7 @@ class Sums:
             lambda _, args, kwargs: self.direct(("residual", 0), args[0] if args else kwargs["hidden_states"]),
             with_kwargs=True,
         )
-        for i, (block, down) in enumerate(zip(blocks, downs)):
+        for i, (block, down) in enumerate(zip(blocks, downs, strict=True)):
             down.register_forward_pre_hook(lambda _, args, i=i: self.remember(i, args[0]))
             block.register_forward_hook(
                 lambda _, args, out, i=i: self.direct(("residual", i + 1), out[0] if isinstance(out, tuple) else out)
@@ -161,7 +162,7 @@ def measure(model, stream, length, metrics):
         entropies = [distribution_entropy(c) for c in sums.coefficients]
         rows += [
             row("knowledge_entropy", "mlp", i, h, share=h / math.log(len(c)))
-            for i, (h, c) in enumerate(zip(entropies, sums.coefficients))
+            for i, (h, c) in enumerate(zip(entropies, sums.coefficients, strict=True))
         ] + [row("knowledge_entropy", "mlp", None, sum(entropies))]
     if "attention_entropy" in metrics:
         values = [total / sums.distributions for total in sums.attention]
@@ -209,7 +210,7 @@ def online(model, stream, chunk, context, window, adapt=None, make_optimizer=Non
         counter = contextlib.nullcontext() if shape in counted else FlopCounterMode(display=False)
         with torch.set_grad_enabled(optimizer is not None), counter:
             logits, kept = forward(model, stream[first:stop], first, memory, context == "cache")
-            scores = F.cross_entropy(logits[-len(targets) :], targets, reduction="none")
+            scores = F.cross_entropy(logits[-len(targets) :].double(), targets, reduction="none")
             if optimizer:
                 optimizer.zero_grad(set_to_none=True)
                 scores.mean().backward()
@@ -222,7 +223,7 @@ def online(model, stream, chunk, context, window, adapt=None, make_optimizer=Non
         if optimizer:
             optimizer.step()
         bar.set_postfix(nll=f"{torch.cat(nll).double().mean():.4f}")
-    return torch.cat(nll).numpy(), float(flops)
+    return torch.cat(nll).float().numpy(), float(flops)
 
 
 def forward(model, inputs, position, memory, keep):
@@ -263,7 +264,7 @@ def exact_rotary(model):
 
 
 PIECES = {  # selector -> parameter names of the Llama family in `transformers`
-    "attention": r"self_attn\.(q|k|v|o)_proj\.",
+    "attention": r"self_attn\.",
     "attention.query": r"self_attn\.q_proj\.",
     "attention.key": r"self_attn\.k_proj\.",
     "attention.value": r"self_attn\.v_proj\.",
@@ -279,7 +280,7 @@ PIECES = {  # selector -> parameter names of the Llama family in `transformers`
 
 
 def select(model, selector):
-    """Parameters at a selector: `all`, `embed`, `head`, `final_norm`, `blocks[5:9].mlp`, joined by +. Llama family only."""
+    """Parameters at a selector (`all`, `embed`, `head`, `final_norm`, `blocks[5:9].mlp`, joined by +); Llama only."""
     depth = model.config.num_hidden_layers
     names = dict(model.named_parameters())
     chosen = {}
