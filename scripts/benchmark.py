@@ -12,6 +12,7 @@ warm-up are timed apart. A GPU that both see is used. A job is a function a side
 
 Memory of the process (of the device, on a GPU): `loaded`, held once the model is there; `run`, the most in the timed
 run; `peak`, the most from loading on, compilation included; `whole`, the most ever, reading the file included.
+For `entropy` with `gguf:`, lmdyn holds quantised weights and PyTorch float32 ones (with `dir:` both hold float32).
 """
 
 import argparse
@@ -29,13 +30,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-LENGTH = 512
-RATE = 0.01
+LENGTH, RATE = 512, 0.01
 
 
 class Job(NamedTuple):
@@ -309,7 +310,7 @@ def fresh(function, order):
     """`function(order)` in a process of its own."""
     environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, __file__, "--worker", function.__name__, json.dumps(order)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"{function.__name__} failed with exit code {done.returncode}\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
