@@ -1,5 +1,8 @@
 """The command `lmdyn`: options are the fields of the dataclasses below, their documentation is the help.
 
+`--config FILE` reads a Python file first, whose function `config()` returns one of the dataclasses; options given beside it
+override its fields.
+
 JAX and everything that needs it is imported only once the options have been read and the cheap mistakes are ruled out.
 """
 
@@ -13,6 +16,7 @@ import io
 import operator
 import os
 import re
+import runpy
 import shutil
 import sys
 import textwrap
@@ -113,7 +117,11 @@ EXAMPLES = """
 examples:
   lmdyn measure gguf:model.gguf --data builtin:docs --out out/measure.jsonl
   lmdyn online gguf:model.gguf --data builtin:docs --out out/online.jsonl
+  lmdyn online --config configs/smollm2_online.py --lr 0.02
   lmdyn report out
+
+measure and online also take --config FILE: a Python file that is read first;
+options given beside it override it.
 """
 
 
@@ -169,10 +177,12 @@ def parse(argv: list[str]) -> Measure | Online | Report | None:
 
         print(f"lmdyn {lmdyn.__version__}")
         return None
-    verbs = [
-        Annotated[kind, tyro.conf.subcommand(name, description=_text(kind, brief=not set(argv) & VERBS.keys()))]
-        for name, kind in VERBS.items()
-    ]
+    argv, configured = _configured(argv)
+    verbs = []
+    for name, kind in VERBS.items():
+        default = configured if isinstance(configured, kind) else tyro.MISSING
+        brief = not set(argv) & VERBS.keys()
+        verbs.append(Annotated[kind, tyro.conf.subcommand(name, default=default, description=_text(kind, brief))])
     union = functools.reduce(operator.or_, verbs)
     said = io.StringIO()
     try:
@@ -188,6 +198,34 @@ def parse(argv: list[str]) -> Measure | Online | Report | None:
     if isinstance(options, Measure) and not options.models:
         raise InputError("no model given; see lmdyn measure --help")
     return options
+
+
+def _configured(argv: list[str]):
+    """The words without `--config FILE`, and what that file's `config()` returns (None without one)."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    if "--config" not in words:
+        return argv, None
+    at = words.index("--config")
+    verb = next((word for word in words if word in VERBS), "")
+    if at + 1 == len(words):
+        raise InputError("--config needs a value: a Python file")
+    path, rest = words[at + 1], words[:at] + words[at + 2 :]
+    kind = VERBS.get(verb)
+    try:
+        made = runpy.run_path(path)["config"]()
+    except OSError as err:
+        raise InputError(f"--config {path}: {err.strerror}") from err
+    except KeyError as err:
+        raise InputError(f"--config {path} has no function config(); write one that returns {kind.__name__ if kind else 'options'}(...)") from err
+    except Exception as err:  # anything a user's file can raise, such as a misspelt field
+        raise InputError(f"--config {path}: {type(err).__name__}: {err}") from err
+    if kind is None or not isinstance(made, kind):
+        raise InputError(f"--config {path} is for '{_verb_of(made)}', not for '{verb}'")
+    return rest, made
+
+
+def _verb_of(options) -> str:
+    return next((name for name, kind in VERBS.items() if isinstance(options, kind)), type(options).__name__)
 
 
 def _brief(box: str, options: Iterable[str]) -> str:
