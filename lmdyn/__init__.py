@@ -12,8 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lmdyn import checkpoints, data, errors, metrics, models, online, report, transforms
 
-_PACKAGES = ("checkpoints", "data", "errors", "metrics", "models", "online", "report", "transforms")
-__all__ = ["load", *_PACKAGES]
+__all__ = ["checkpoints", "data", "errors", "load", "metrics", "models", "online", "report", "transforms"]
 
 
 def load(ref: str, compute=None):
@@ -34,7 +33,7 @@ def load(ref: str, compute=None):
 
 
 def __getattr__(name: str):
-    if name in _PACKAGES:
+    if name in __all__:
         return importlib.import_module(f"lmdyn.{name}")
     raise AttributeError(f"module 'lmdyn' has no attribute '{name}'")
 

@@ -180,9 +180,9 @@ def parse(argv: list[str]) -> Measure | Online | Report | None:
     argv, configured = _configured(argv)
     verbs = []
     for name, kind in VERBS.items():
-        default = configured if isinstance(configured, kind) else tyro.MISSING
+        default = {"default": configured} if isinstance(configured, kind) else {}
         brief = not set(argv) & VERBS.keys()
-        verbs.append(Annotated[kind, tyro.conf.subcommand(name, default=default, description=_text(kind, brief))])
+        verbs.append(Annotated[kind, tyro.conf.subcommand(name, description=_text(kind, brief), **default)])
     union = functools.reduce(operator.or_, verbs)
     said = io.StringIO()
     try:
