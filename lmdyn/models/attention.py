@@ -128,10 +128,11 @@ def _attend_forward(query, key, value, reach):
         allowed = _allowed(reach, start, stop, end, past)
         scores = _scores(query[:, :, :, start:stop], key[:, :, :end], allowed)
         peak = scores.max(-1, keepdims=True)
-        weights = jnp.exp(scores - peak)
-        total = weights.sum(-1, keepdims=True)
-        outputs.append(_weighted(weights.astype(value.dtype), value[:, :, :end]) / total.astype(value.dtype))
-        normalizers.append(peak + jnp.log(total))
+        # Probabilities come from the log-normaliser, as in the backward pass, and not from a division by the sum: a
+        # second use of the sum would let the compiler round differently with and without a gradient.
+        normalizer = peak + jnp.log(jnp.exp(scores - peak).sum(-1, keepdims=True))
+        outputs.append(_weighted(jnp.exp(scores - normalizer).astype(value.dtype), value[:, :, :end]))
+        normalizers.append(normalizer)
     output = jnp.concatenate(outputs, 3)
     return _ungrouped(output), (query, key, value, output, jnp.concatenate(normalizers, 3), reach)
 

@@ -133,8 +133,10 @@ class MLP(nn.Module):
     def __call__(self, x, tap):
         config = self.config
         widen = lambda name: Linear(config.mlp_width, config.mlp_bias, _std(config, False), name=name)(x)
-        act = ops.ACTIVATIONS[config.activation]
-        coefficients = act(widen("gate")) * widen("up") if config.gated else act(widen("up"))
+        if config.gated:
+            coefficients = ops.activate(widen("gate"), widen("up"), config.activation)
+        else:
+            coefficients = ops.activate(widen("up"), None, config.activation)
         tap("mlp.coefficients", coefficients)
         return Linear(config.width, config.mlp_bias, _std(config, True), name="down")(coefficients)
 

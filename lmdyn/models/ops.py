@@ -41,6 +41,30 @@ def linear(x, kernel, bias=None):
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+@functools.partial(jax.checkpoint, static_argnums=(3, 4), prevent_cse=False)
+def _normalize(x, scale, bias, kind, eps):
+    y = x.astype(jnp.float32)
+    if kind == "layer":
+        y = y - y.mean(-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + eps)
+    if scale is not None:
+        y = y * scale
+    if bias is not None:
+        y = y + bias
+    return y.astype(x.dtype)
+
+
+@functools.partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
+def activate(gate, up, kind: str):
+    """`act(gate) * up`, or `act(gate)` where `up` is None; the backward pass computes it again from its inputs.
+
+    >>> activate(jnp.array([-1.0, 2.0]), jnp.array([5.0, 3.0]), "relu").tolist()
+    [0.0, 6.0]
+    """
+    found = ACTIVATIONS[kind](gate)
+    return found if up is None else found * up
+
+
 def normalize(x, scale=None, bias=None, *, kind: str, eps: float):
     """Root-mean-square norm (`rms`) or layer norm (`layer`) over the last axis, computed in float32.
 
@@ -55,15 +79,7 @@ def normalize(x, scale=None, bias=None, *, kind: str, eps: float):
     >>> [round(float(v), 4) for v in y]
     [0.2, 1.4]
     """
-    y = x.astype(jnp.float32)
-    if kind == "layer":
-        y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + eps)
-    if scale is not None:
-        y = y * scale
-    if bias is not None:
-        y = y + bias
-    return y.astype(x.dtype)
+    return _normalize(x, scale, bias, kind, eps)
 
 
 def unit(x):

@@ -42,6 +42,22 @@ def test_attention_gradient_is_that_of_the_library():
         assert_close(found, wanted, 1e-5)
 
 
+@pytest.mark.parametrize("past", [0, 300])
+def test_attention_rounds_alike_with_and_without_a_gradient(past):
+    """Bit for bit, at a size where the compiler has something to fuse: else a rate of zero would not equal static."""
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(1, 512, 9, 64)).astype(np.float32)
+    key, value = rng.normal(size=(2, 1, 512 + past, 3, 64)).astype(np.float32)
+
+    def objective(*arrays):
+        out = attention.attend(*arrays)[0]
+        return jnp.sum(out * out), out
+
+    plain = jax.jit(lambda *arrays: objective(*arrays)[1])(query, key, value)
+    _, beside_gradient = jax.jit(jax.grad(objective, (0, 1, 2), has_aux=True))(query, key, value)
+    np.testing.assert_array_equal(beside_gradient, plain)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_continuation_equals_the_full_forward(kind):
     model, params = small(kind)
