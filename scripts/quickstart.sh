@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a report: installs lmdyn into .venv, gets SmolLM2-135M, measures it on text that comes with Python, adapts
-# it online to that text, and makes an HTML page. About 6 minutes on 2 cores after the download; what is done is not done again.
+# it online to that text, and makes an HTML page. About 3 minutes on 2 cores after the download; what is done is not done again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
