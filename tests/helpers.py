@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmdyn import models
@@ -62,5 +61,4 @@ def assert_close(found, wanted, tolerance: float):
     assert gap <= tolerance * scale, f"differs by {gap:.3g} at a scale of {scale:.3g}"
 
 
-jit_logits = functools.partial(jax.jit, static_argnums=0)(models.logits)
-__all__ = ["KINDS", "SMALL", "assert_close", "batch", "jit_logits", "jnp", "small", "tokens"]
+jit_logits = jax.jit(models.logits, static_argnums=0)

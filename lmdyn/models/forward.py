@@ -62,6 +62,11 @@ def new_cache(model: LanguageModel, batch: int, window: int):
 
     Returns:
       `{"key", "value": [L, B, W, G, K], "position": [B, W]}`.
+
+    >>> from lmdyn.models import LanguageModel, ModelConfig
+    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> new_cache(model, batch=1, window=4)["key"].shape
+    (2, 1, 4, 3, 2)
     """
     config = model.config
     kept = (config.depth, batch, window, config.kv_heads, config.head_width)
@@ -182,6 +187,13 @@ def loss(model: LanguageModel, params, inputs, targets, weights, **options):
 
     Returns:
       A float32 scalar (nats), and `(nll [B, S], Forward)`. No gradient flows through the nll.
+
+    >>> from lmdyn.models import LanguageModel, ModelConfig
+    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> ids, weights = jnp.ones([1, 5], jnp.int32), jnp.full([1, 5], 0.2)
+    >>> total, (nll, _) = loss(model, init(model), ids, ids, weights)
+    >>> bool(abs(total - nll.mean()) < 1e-6)
+    True
     """
     out = forward(model, params, inputs, **options)
     head, tied = heads.matrix(params)

@@ -58,6 +58,13 @@ def _normalize(x, scale, bias, kind, eps):
 def activate(gate, up, kind: str):
     """`act(gate) * up`, or `act(gate)` where `up` is None; the backward pass computes it again from its inputs.
 
+    Args:
+      gate, up: `[..., F]`; up may be None.
+      kind: one of `ACTIVATIONS`.
+
+    Returns:
+      `[..., F]`.
+
     >>> activate(jnp.array([-1.0, 2.0]), jnp.array([5.0, 3.0]), "relu").tolist()
     [0.0, 6.0]
     """

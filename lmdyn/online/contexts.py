@@ -20,10 +20,6 @@ class Context:
     kind: Literal["none", "cache", "overlap"]
     window: int = 0
 
-    def past(self, chunk: int) -> int:
-        """How many tokens before the chunk it may see."""
-        return {"none": 0, "cache": self.window, "overlap": self.window - chunk}[self.kind]
-
 
 def none() -> Context:
     """A chunk sees itself only."""
@@ -31,7 +27,11 @@ def none() -> Context:
 
 
 def cache(window: int) -> Context:
-    """Keys and values of the last `window` tokens are kept, stale and without gradient."""
+    """Keys and values of the last `window` tokens are kept, stale and without gradient.
+
+    >>> cache(512)
+    Context(kind='cache', window=512)
+    """
     return Context("cache", window)
 
 
