@@ -6,7 +6,7 @@ from lmdyn.data.probes import Probe, ProbeBatch, encode_probes, read_probes
 from lmdyn.data.sources import Documents, documents
 from lmdyn.data.spans import random_spans
 from lmdyn.data.store import Tokens, store
-from lmdyn.data.stream import Stream, mix
+from lmdyn.data.stream import Review, Stream, mix
 from lmdyn.data.windows import Batch, Windows, batches, check_tokens, check_vocabulary, join, tokenize, windows
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Fact",
     "Probe",
     "ProbeBatch",
+    "Review",
     "Stream",
     "Tokens",
     "Windows",

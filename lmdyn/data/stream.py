@@ -19,6 +19,66 @@ from lmdyn.data.store import Tokens
 from lmdyn.data.windows import Batch
 from lmdyn.errors import InputError
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Review:
+    """Old text that is read again while new text is learned: MixReview (He et al. 2021, arXiv 1910.07117).
+
+    In epoch e of the new text, counted from 0, `ratio * decay^e` old windows come to each new one.
+
+    Attributes:
+      tokens: the old text.
+      ratio, decay: see above.
+    """
+
+    tokens: Tokens
+    ratio: float
+    decay: float
+
+    def __post_init__(self):
+        if not 0 < self.ratio < np.inf or not 0 <= self.decay <= 1:
+            raise InputError(f"a review with ratio={self.ratio}, decay={self.decay}: the ratio is above 0, the decay from 0 to 1")
+
+
+def review_rows(steps: int, batch: int, epoch: int, ratio: float, decay: float) -> np.ndarray:
+    """How many rows of each batch are old text: `[steps]` integers.
+
+    In epoch e of the new text it is the share `q / (1 + q)` of the rows, `q = ratio * decay^e`; what is left of a row is carried over to
+    the next batch. At least one row of a batch is new.
+
+    Args:
+      steps: batches. batch: B. epoch: windows of one pass over the new text.
+
+    >>> review_rows(6, batch=4, epoch=6, ratio=1.0, decay=0.5).tolist()   # half; from the new text's 7th window on a third, and a fifth
+    [2, 2, 2, 1, 1, 1]
+    """
+    rows, left, seen = np.zeros(steps, int), 0.0, 0
+    for step in range(steps):
+        share = ratio * decay ** (seen // epoch)
+        left += batch * share / (1 + share)
+        rows[step] = min(int(left + 1e-9), batch - 1)
+        left -= rows[step]
+        seen += batch - rows[step]
+    return rows
+
+
+class _Reviewed:
+    """Batches, each a list of rows, of which `rows[i]` in the i-th are old; after the last of `rows` all are new."""
+
+    def __init__(self, new, old, rows: np.ndarray, batch: int):
+        self.new, self.old, self.rows, self.batch = new, old, rows, batch
+        self.before = np.concatenate([[0], np.cumsum(rows)])
+
+    def __len__(self):
+        return ENDLESS // self.batch
+
+    def __getitem__(self, index):
+        index = int(index)
+        old = int(self.before[min(index, len(self.rows))])
+        count = int(self.rows[index]) if index < len(self.rows) else 0
+        new = index * self.batch - old
+        return [self.old[old + i] for i in range(count)] + [self.new[new + i] for i in range(self.batch - count)]
+
+
 ENDLESS = 2**60
 """Windows in a stream: without an end for any run, and still a length that Python can hold."""
 
@@ -112,6 +172,8 @@ def mix(
     hosts: int = 1,
     attend_across: bool = True,
     predict_across: bool = True,
+    review: Review | None = None,
+    steps: int = 0,
 ) -> Stream:
     """The training stream of several texts.
 
@@ -123,6 +185,7 @@ def mix(
       host, hosts: this host's number, and how many there are. Together they read the same batches at any number.
       attend_across: False: attention stays inside a document (batches carry `documents`).
       predict_across: False: the first token of a document does not count.
+      review: old text that takes the place of some rows, fewer and fewer of them; it needs `steps`, after which there is none.
 
     Returns:
       A `Stream`.
@@ -165,7 +228,13 @@ def mix(
         rows = Batch(*map(np.stack, zip(*rows, strict=True)))
         return rows._replace(documents=None) if attend_across else rows
 
-    dataset = joined[host:ENDLESS:hosts].batch(batch // hosts, batch_fn=stack)
+    if review is None:
+        dataset = joined[host:ENDLESS:hosts].batch(batch // hosts, batch_fn=stack)
+    else:
+        own = _seed(seed, len(sources))
+        old = grain.MapDataset.source(Packed(review.tokens, length, end_of_text, own, predict_across)).seed(own).shuffle().repeat()
+        rows = review_rows(steps, batch, sum(epoch.values()) // length, review.ratio, review.decay)
+        dataset = grain.MapDataset.source(_Reviewed(joined, old, rows, batch)).map(lambda rows: stack(rows[host::hosts]))
     fingerprint = {
         "texts": [
             {"name": tokens.name, "digest": tokens.digest, "weight": w}
@@ -178,6 +247,9 @@ def mix(
         "attend_across": attend_across,
         "predict_across": predict_across,
     }
+    if review is not None:
+        told = {"name": review.tokens.name, "digest": review.tokens.digest, "ratio": review.ratio, "decay": review.decay, "steps": steps}
+        fingerprint["review"] = told
     return Stream(dataset, fingerprint, epoch)
 
 

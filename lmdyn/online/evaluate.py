@@ -18,7 +18,7 @@ from lmdyn.models import LanguageModel
 from lmdyn.online import contexts, core, cost, lanes, resets
 from lmdyn.online.core import Watch, start
 from lmdyn.online.streams import Stream, stream
-from lmdyn.transforms import LowRank, partition
+from lmdyn.transforms import Localized, LowRank, partition
 
 
 class Outcome(NamedTuple):
@@ -67,7 +67,7 @@ def evaluate(
     optimizer: optax.GradientTransformation | None = None,
     chunk: int = 512,
     context: contexts.Context = contexts.none(),
-    adapt: str | LowRank = "all",
+    adapt: str | LowRank | Localized = "all",
     steps: int = 1,
     reset: str | resets.Change = "never",
     guard: float | None = None,
@@ -90,8 +90,8 @@ def evaluate(
       optimizer: any optax transformation, applied to the adapted parameters only; None for static evaluation.
       chunk: C, predictions between two updates.
       context: `none()`, `cache(window)` or `overlap(window)`.
-      adapt: what adapts: a selector of parameters, e.g. `"blocks[10:20].mlp"`, or `lmdyn.transforms.low_rank(...)`. The backward
-        pass stops at the lowest block of them.
+      adapt: what adapts: a selector of parameters, e.g. `"blocks[10:20].mlp"`, `lmdyn.transforms.low_rank(...)`, or
+        `lmdyn.transforms.localized(profile, mode)`. The backward pass stops at the lowest block of them.
       steps: optimizer steps on every chunk.
       reset: `never`; `document`: every document starts from `params`, a fresh optimizer state and no context; or `change(...)`: at
         an alarm of the detector the model goes back to `params`, or part of the way, with a fresh optimizer state and its context.
@@ -135,7 +135,9 @@ def evaluate(
         documents, chunk=chunk, context=context, reset="never" if change else reset, end_of_text=end_of_text, tokens=tokens)
     check_tokens(chunks.inputs, model.config.vocab)
     check_tokens(chunks.targets, model.config.vocab)
-    part = None if optimizer is None else adapt.partition(params) if isinstance(adapt, LowRank) else partition(params, adapt)
+    part = None if optimizer is None else partition(params, adapt) if isinstance(adapt, str) else adapt.partition(params)
+    if part is not None and isinstance(adapt, Localized):
+        optimizer = adapt.after(optimizer)
     chosen, rest = (None, params) if part is None else part.split(params)
     if part is not None:
         _check_state(optimizer, chosen)

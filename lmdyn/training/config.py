@@ -35,6 +35,7 @@ class Data:
       batch: B, windows of one step, over all devices and hosts.
       attend_across: False: attention stays inside a document.
       predict_across: False: the first token of a document is not predicted.
+      review: old text that takes the place of some rows, fewer and fewer (MixReview).
       cache: folder where tokenised text is kept; the user's cache folder if None.
     """
 
@@ -44,6 +45,7 @@ class Data:
     batch: int = 32
     attend_across: bool = True
     predict_across: bool = True
+    review: Annotated[Review | None, tyro.conf.Fixed] = None
     cache: str | None = None
 
 
@@ -99,6 +101,47 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
+class Recall:
+    """A pull to the weights that the run starts from, less and less: RecAdam (Chen et al. 2020), see `lmdyn.transforms.recall`.
+
+    Attributes:
+      strength: of the pull; times the rate, it must stay below 2.
+      steepness: how fast the pull goes, per step. middle: the step at which pull and rule weigh the same.
+    """
+
+    strength: float
+    steepness: float
+    middle: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapters:
+    """Low-rank adapters, which are trained instead of the matrices beside which they stand; see `lmdyn.transforms.low_rank`.
+
+    Attributes:
+      where: selector of those matrices. rank, scale: R, and s of `W + s A B`.
+    """
+
+    where: str = "blocks"
+    rank: int = 8
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Review:
+    """MixReview (He et al. 2021): old text is read again while a new one is learned, less from epoch to epoch of the new text.
+
+    Attributes:
+      ref: the old text. ratio: its windows to one of the new text, in the new text's first epoch. decay: what the ratio is multiplied by
+        from epoch to epoch.
+    """
+
+    ref: str
+    ratio: float = 1.0
+    decay: float = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
 class Optimizer:
     """The optimizer and its schedule.
 
@@ -112,6 +155,7 @@ class Optimizer:
       decay: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not the embeddings either) or a selector.
       clip: the global norm that gradients are clipped to; None leaves them.
       apply: more transformations, in order.
+      recall: with adamw, a pull to the weights that the run starts from (RecAdam).
     """
 
     name: Literal["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop"] = "adamw"
@@ -127,6 +171,7 @@ class Optimizer:
     decay: str = "matrices"
     clip: float | None = 1.0
     apply: Annotated[tuple[Apply, ...], tyro.conf.Fixed] = ()
+    recall: Annotated[Recall | None, tyro.conf.Fixed] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +237,7 @@ class Train:
       model: the architecture of a fresh model.
       start: or the model to go on from: hf:, dir:, gguf: or run:.
       train: selector of the parameters that are trained; the others cost no gradient and no optimizer state.
+      adapters: train low-rank adapters instead, of a model that the run goes on from; checkpoints hold the model with them added in.
       optimizer, watch, keep: see there; watch None measures nothing.
       objective: what is minimised; None: the likelihood.
       changes: changes of the parameters on the way, in order.
@@ -208,6 +254,7 @@ class Train:
     model: ModelConfig | None = None
     start: str | None = None
     train: str = "all"
+    adapters: Annotated[Adapters | None, tyro.conf.Fixed] = None
     optimizer: Optimizer = Optimizer()
     watch: Watch | None = None
     keep: Keep = Keep()
@@ -237,6 +284,10 @@ class Train:
         for name, value in least.items():
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
+        if self.adapters is not None and (self.start is None or self.train != "all" or self.changes):
+            raise InputError("adapters stand beside the matrices of a given model: they need start=, and neither train= nor changes=")
+        if self.optimizer.recall is not None and self.optimizer.name != "adamw":
+            raise InputError(f"optimizer.recall needs optimizer.name=adamw (RecAdam), not {self.optimizer.name}")
         if not self.data.sources:
             raise InputError("data.sources is empty; give at least one text")
         if self.data.batch % self.accumulate:

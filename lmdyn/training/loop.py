@@ -144,7 +144,10 @@ class _Run:
                 self.log.rows(self.watcher.measure(state, step))
             if save:
                 position = {"step": step, "tokens": self.tokens, "data": self.batches.get_state(), "saved": True}
-                self.checkpoints.save(step, {"params": self.whole(state), "optimizer": state.optimizer}, position)
+                items = {"params": self.whole(state), "optimizer": state.optimizer}
+                if isinstance(self.prepared.part, Adapters):  # what they were added to is the start, which is read again
+                    items["adapters"] = state.params
+                self.checkpoints.save(step, items, position)
 
     def look(self) -> None:
         """Reads the oldest step's numbers from the device: checks them, counts, logs."""
@@ -227,12 +230,19 @@ def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[step
         like = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like,
                             meshes.param_shardings(like, prepared.mesh, prepared.model.config))
     warn = lambda message: say(f"warning: {message}")
-    found = checkpoints.resume({"params": like, "optimizer": prepared.state.optimizer}, warn)
+    items = {"params": like, "optimizer": prepared.state.optimizer}
+    if isinstance(part, Adapters):
+        items["adapters"] = prepared.state.params
+    found = checkpoints.resume(items, warn)
     if found is None:
         return prepared.first(), {"step": 0, "tokens": 0, "data": None, "saved": False}
     step, items, position = found
     split = (lambda params: (params, None)) if part is None else part.split
     where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
+    if isinstance(part, Adapters):
+        rest, copied = prepared.first().frozen, jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.params)
+        optimizer = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.optimizer)(items["optimizer"])
+        return steps.State(jax.device_put(np.int32(step), where.step), copied(items["adapters"]), rest, optimizer), position
 
     def assemble(params, optimizer):
         chosen, rest = split(params)

@@ -6,7 +6,7 @@ import optax
 from lmdyn.errors import InputError
 from lmdyn.training.config import Apply, Optimizer
 from lmdyn.training.objectives import named
-from lmdyn.transforms import select
+from lmdyn.transforms import recall, select
 
 
 def schedule(rule: Optimizer, steps: int) -> optax.Schedule:
@@ -80,7 +80,12 @@ def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
     rate = schedule(rule, steps)
     mask = lambda params: decayed(params, rule.decay)
     wd = rule.weight_decay
-    if rule.name == "adamw":
+    if rule.recall is not None:
+        pull = rule.recall
+        decay = [optax.add_decayed_weights(wd, mask)] if wd else []
+        core = [optax.scale_by_adam(rule.b1, rule.b2, rule.eps), recall(pull.strength, pull.steepness, pull.middle), *decay,
+                optax.scale_by_learning_rate(rate)]
+    elif rule.name == "adamw":
         core = [optax.adamw(rate, rule.b1, rule.b2, rule.eps, weight_decay=wd, mask=mask if wd else None)]
     elif rule.name == "lion":
         core = [optax.lion(rate, rule.b1, rule.b2, weight_decay=wd, mask=mask if wd else None)]

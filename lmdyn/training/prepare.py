@@ -17,7 +17,7 @@ from lmdyn.training import mesh as meshes
 from lmdyn.training import step as steps
 from lmdyn.training.config import Train
 from lmdyn.training.optimizer import make_optimizer
-from lmdyn.transforms import Partition, partition
+from lmdyn.transforms import Adapters, Partition, low_rank, partition
 
 
 class Prepared(NamedTuple):
@@ -40,7 +40,7 @@ class Prepared(NamedTuple):
     tokenizer: tokenizers.Tokenizer
     mesh: Mesh
     optimizer: optax.GradientTransformation
-    part: Partition | None
+    part: Partition | Adapters | None
     state: steps.State
     first: Any
     stream: data.Stream
@@ -67,6 +67,7 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
         changes.make(change)
         data.documents(change.data)
     texts = [data.documents(source.ref)[:: source.every] for source in config.data.sources]
+    old = None if config.data.review is None else data.documents(config.data.review.ref)
     loaded = None
     if config.start is not None:
         loaded = checkpoints.load(config.start, config.compute)
@@ -84,6 +85,9 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
     optimizer = make_optimizer(config.optimizer, config.steps)
     form = shapes(architecture)
     part = None if config.train == "all" else partition(form, config.train)
+    if config.adapters is not None:
+        where = config.adapters
+        part = low_rank(where.where, rank=where.rank, scale=where.scale, seed=config.seed).partition(form)
     model = meshes.spread(model, mesh) if mesh.size > 1 else model
 
     begin = lambda params: steps.start(params, optimizer, part)
@@ -98,6 +102,10 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
 
     index, count = meshes.row_share(mesh)
     tokens = [data.store(text, tokenizer, cache=config.data.cache, progress=progress) for text in texts]
+    review = None
+    if config.data.review is not None:
+        again = data.store(old, tokenizer, cache=config.data.cache, progress=progress)
+        review = data.Review(again, config.data.review.ratio, config.data.review.decay)
     stream = data.mix(
         [(one, source.weight) for one, source in zip(tokens, config.data.sources, strict=True)],
         length=config.data.length,
@@ -108,6 +116,8 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
         hosts=count,
         attend_across=config.data.attend_across,
         predict_across=config.data.predict_across,
+        review=review,
+        steps=config.steps,
     )
     if config.watch is None:
         return Prepared(config, model, tokenizer, mesh, optimizer, part, state, first, stream, None, None)

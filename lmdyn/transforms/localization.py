@@ -12,6 +12,7 @@ costs neither gradient nor optimizer state: `partition(params, trained(profile))
 Layers are addressed by groups (`lmdyn.transforms.groups`): `"attention"`, `"mlp"`, or any selector. Shape letter: L layers.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import optax
 
 from lmdyn.errors import InputError, choose
 from lmdyn.transforms import groups as grouping
-from lmdyn.transforms.partition import Partition
+from lmdyn.transforms.partition import Partition, partition
 from lmdyn.transforms.selectors import flatten, unflatten
 
 KINDS = ("attention", "mlp")
@@ -125,6 +126,42 @@ def trained(profile, groups=KINDS) -> str:
     return "+".join(chosen)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Localized:
+    """What adapts, and how much, by a profile: made by `localized`, for `lmdyn.online.evaluate(..., adapt=...)`."""
+
+    profile: Mapping
+    mode: str
+    groups: tuple[str, ...]
+
+    def partition(self, params) -> Partition:
+        """What is adapted: with `freeze` what lies above the mean, the rest costs nothing; with `scale` everything."""
+        localize(self.profile, self.mode, self.groups).init(params)  # refuses a profile of another depth
+        return partition(params, trained(self.profile, self.groups) if self.mode == "freeze" else "all")
+
+    def after(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        """The optimizer with, for `scale`, the rates of layers at its end."""
+        return optimizer if self.mode == "freeze" else optax.chain(optimizer, localize(self.profile, self.mode, self.groups))
+
+
+def localized(profile, mode: str = "freeze", groups=KINDS) -> Localized:
+    """What online adaptation changes, by a relative profile: `online.evaluate(..., adapt=localized(profile))`.
+
+    Args:
+      profile, mode, groups: as for `localize`. With `freeze` only what has `r > mean(r)` adapts, at the price of that alone; with `scale`
+        everything does, and the updates are multiplied by `r / mean(r)`.
+
+    Raises:
+      InputError: as `localize`; when a model is given, a profile of another depth, with both depths.
+
+    >>> params = {"blocks": {"attention": {"key": {"kernel": np.ones([2, 1, 3])}}, "mlp": {"up": {"kernel": np.ones([2, 1, 3])}}}}
+    >>> localized({"attention": [0.5, 0.75], "mlp": [1.25, 1.5]}).partition(params).chosen
+    {('blocks', 'mlp', 'up', 'kernel'): (0, 1)}
+    """
+    localize(profile, mode, groups)
+    return Localized(profile, mode, tuple(groups))
+
+
 def _terms(group: str) -> list[str]:
     """The terms of a group's selector; a group of single layers cannot be addressed by layer."""
     if "[" in group:
@@ -172,29 +209,38 @@ def _let(update, on):
     return jnp.where(on, update, jnp.array(-0.0, update.dtype))
 
 
+def placed(tree, values, part: Partition | None = None) -> dict:
+    """`{path: values that broadcast to the leaf}`, one entry for each group that a leaf is in; leaves of no group are left out.
+
+    Args:
+      tree: parameters, or anything shaped like them. values: `{group: [L] or one number}`, NumPy or JAX arrays.
+      part: the partition, where the tree is that of its chosen parameters alone.
+
+    Raises:
+      InputError: a group that matches nothing, or values for another number of layers.
+    """
+    leaves, found = flatten(tree), {}
+    for group, value in values.items():
+        names = [tuple(term.split(".")) for term in _terms(group)]
+        paths = [path for path in leaves if any(path[: len(name)] == name for name in names)]
+        if not paths and part is None:
+            grouping.members(tree, group)  # says what is there
+        for path in paths:
+            found.setdefault(path, []).append(_shaped(value, group, path, leaves[path], part))
+    return found
+
+
 def _by_layer(values, part, function, elsewhere=None) -> optax.GradientTransformation:
     """`function(update, value)` with the value of every layer; `elsewhere` for what is in no group (None leaves it as it is)."""
 
-    def placed(tree) -> dict:
-        """`{path: values that broadcast to the leaf}`, one entry for each group that it is in."""
-        leaves, found = flatten(tree), {}
-        for group, value in values.items():
-            names = [tuple(term.split(".")) for term in _terms(group)]
-            paths = [path for path in leaves if any(path[: len(name)] == name for name in names)]
-            if not paths and part is None:
-                grouping.members(tree, group)  # says what is there
-            for path in paths:
-                found.setdefault(path, []).append(_shaped(value, group, path, leaves[path], part))
-        return found
-
     def init(params):
-        placed(params)
+        placed(params, values, part)
         return optax.EmptyState()
 
     def update(updates, state, params=None):
         leaves = flatten(updates)
         default = [] if elsewhere is None else [np.asarray(elsewhere)]
-        for path, found in (dict.fromkeys(leaves, default) | placed(updates)).items():
+        for path, found in (dict.fromkeys(leaves, default) | placed(updates, values, part)).items():
             for value in found:
                 leaves[path] = function(leaves[path], value)
         return unflatten(leaves), state

@@ -1,0 +1,516 @@
+"""The parts of the study of gradient localization: each a function of the config, a seed and what went before, that gives rows.
+
+Shape letters: L layers, P probes, B rows of a batch, T tokens.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lmdyn import checkpoints, data, metrics, models, online, report, training, transforms
+from lmdyn.data import Batch, Probe, ProbeBatch
+from lmdyn.errors import InputError
+from lmdyn.metrics import LayerGradients
+from lmdyn.studies.folder import remembered
+from lmdyn.training import hardware, make_optimizer, make_step
+from lmdyn.transforms.localization import KINDS as GROUPS
+from lmdyn.transforms.running import RunningProfile
+
+LEARNED, KEPT = ("updated", "new"), "unchanged"
+"""Kinds of facts that the continual pretraining tells, and the kind that it may make a model forget."""
+MODES = ("plain", "freeze", "scale", "random", "complement", "blocks")
+RUNNING = ("running freeze", "running scale")
+STEPS = (1, 2)
+"""Optimizer steps a chunk that online adaptation takes."""
+REFERENCE_BATCHES = 16
+
+
+# --- pretraining -----------------------------------------------------------------------------------------------------
+
+
+def run_folder(config, seed: int) -> Path:
+    """Where the model of a seed is pretrained."""
+    return Path(config.out) / "runs" / f"seed{seed}"
+
+
+def pretraining(config, seed: int) -> training.Train:
+    """The run that makes the model of a seed."""
+    run = config.pretrain
+    sources = tuple(dataclasses.replace(s, ref=s.ref.replace("{seed}", str(seed))) for s in run.data.sources)
+    return dataclasses.replace(run, data=dataclasses.replace(run.data, sources=sources), seed=seed, out=str(run_folder(config, seed)))
+
+
+def pretrain(config, seed: int) -> list[dict]:
+    """The pretraining of a seed's model, with what was measured on the way."""
+    run = pretraining(config, seed)
+    if training.train(run, [], say=lambda text: None).signal is not None:
+        raise KeyboardInterrupt
+    file = Path(run.out) / "rows.jsonl"
+    found = report.read_rows(file) if run.watch is not None else []
+    trained = report.row(f"run:{run.out}", "pretraining", run.steps, "steps", step=run.steps, seed=seed,
+                         tokens_trained=run.steps * run.data.batch * run.data.length)
+    return [{**row, "seed": seed, "kind": "pretraining"} for row in found] + [trained]
+
+
+# --- what is asked, and of which facts -----------------------------------------------------------------------------------
+
+
+class Questions(NamedTuple):
+    """Probes of a seed, cut in two by entity.
+
+    Attributes:
+      traced: `{kind: probes}`, whose gradients make the profile.
+      asked: `{kind: probes}`, asked for before, during and after a run.
+    """
+
+    traced: dict[str, tuple[Probe, ...]]
+    asked: dict[str, tuple[Probe, ...]]
+
+
+def questions(config, tokenizer, seed: int, architecture=None) -> Questions:
+    """Reads the probes of a seed and cuts them in two: every second entity makes the profile, the others are asked for.
+
+    Raises:
+      InputError: no probes of a kind, or of one entity only; a target that does not fit into the model.
+    """
+    found = data.read_probes(config.probes.replace("{seed}", str(seed)))
+    halves: tuple[dict, dict] = ({}, {})
+    for kind in (*LEARNED, KEPT):
+        own = [p for p in found if p.kind == kind]
+        names = list(dict.fromkeys(p.entity or p.prompt for p in own))
+        if len(names) < 4:
+            there = sorted({str(p.kind) for p in found})
+            raise InputError(f"{config.probes} has probes of kind {kind} about {len(names)} entities, and 4 are needed, two for the profile and "
+                             f"two to ask for; its kinds are: {', '.join(there)}")
+        side = {name: number % 2 for number, name in enumerate(names)}
+        for half, chosen in enumerate(halves):
+            mine = [p for p in own if side[p.entity or p.prompt] == half]
+            picked = np.unique(np.linspace(0, len(mine) - 1, min(config.limit, len(mine))).astype(int))
+            chosen[kind] = tuple(mine[i] for i in picked)
+    if architecture is not None:
+        longest = architecture.positions
+        for half in halves:
+            for kind, probes in half.items():
+                data.encode_probes(probes, tokenizer, longest if architecture.position == "learned" else None)
+    return Questions(*halves)
+
+
+class Loaded(NamedTuple):
+    """A seed's model and all that it is asked."""
+
+    reference: checkpoints.Reference
+    model: models.LanguageModel
+    params: Any
+    tokenizer: Any
+    questions: Questions
+    old: Sequence[Batch]
+    """held-out pretraining text"""
+
+
+@remembered
+def loaded(config, seed: int) -> Loaded:
+    """The model of a seed, and what belongs to it."""
+    reference = checkpoints.parse(config.model or f"run:{run_folder(config, seed)}")
+    found = checkpoints.load(reference, config.compute)
+    asked = questions(config, found.tokenizer, seed)
+    old = list(data.batches(config.text, found.tokenizer, config.data.length, config.data.batch, config.tokens))
+    return Loaded(reference, found.model, found.params, found.tokenizer, asked, old)
+
+
+# --- the profile ---------------------------------------------------------------------------------------------------------
+
+
+def profile(config, seed: int) -> list[dict]:
+    """Where each kind of knowledge lights up.
+
+    Rows: `gradient_norm` by `set` (updated, new, unchanged, random), `relative_gradient_norm` by `kind`, and as the mean of updated and new
+    (`kind` traced, which restricts training); `profile_difference` of updated and new: size, and `p` of the test over entities;
+    `batch_gradient_norm` of whole batches of pretraining text, the reference of a running profile.
+    """
+    here = loaded(config, seed)
+    measure = lambda probes: metrics.layer_gradients(here.model, here.params, probes, groups=GROUPS, batch=32)
+    encoded = {kind: data.encode_probes(probes, here.tokenizer) for kind, probes in here.questions.traced.items()}
+    norms = {kind: measure(batch) for kind, batch in encoded.items()}
+    like = data.encode_probes([p for kind in LEARNED for p in here.questions.traced[kind]], here.tokenizer)
+    longest = int(like.mask.sum(1).max())
+    need = max(config.spans * longest, 50 * longest)
+    text = data.join(data.tokenize(config.reference, here.tokenizer, need), here.tokenizer.end_of_text)
+    norms["random"] = measure(data.random_spans(text, like, config.spans, seed))
+
+    rows, about = [], {"step": here.reference.step, "seed": seed}
+    make = lambda row, **more: rows.append(report.row(str(here.reference), **about, **row, **more))
+    for name, found in norms.items():
+        for row in found.rows():
+            make(row, set=name)
+    ratios = {kind: metrics.relative_gradients(norms[kind], norms["random"], seed=seed) for kind in encoded}
+    for kind, ratio in ratios.items():
+        for row in ratio.rows():
+            make(row, kind=kind)
+    for group in GROUPS:
+        for layer, r in enumerate(np.mean([ratios[kind][group] for kind in LEARNED], axis=0)):
+            make({"metric": "relative_gradient_norm", "site": group, "layer": layer, "value": float(r), "unit": "ratio"}, kind="traced")
+    first, second = (by_entity(norms[kind], here.questions.traced[kind], shared(here.questions.traced)) for kind in LEARNED)
+    found = metrics.compare_profiles(first, second, seed=seed)
+    make({"metric": "profile_difference", "value": found.size, "unit": "log share"}, p=found.p,
+         entities=[len(first.losses), len(second.losses)])
+    for group, values in found.difference.items():
+        for layer, value in enumerate(values):
+            make({"metric": "profile_difference", "site": group, "layer": layer, "value": float(value), "unit": "log share"})
+    for group, values in reference_norms(config, seed).items():
+        for layer, value in enumerate(values):
+            make({"metric": "batch_gradient_norm", "site": group, "layer": layer, "value": float(value), "unit": "nats"}, set="random")
+    return rows
+
+
+def shared(probes: Mapping[str, Sequence[Probe]]) -> set:
+    """The attributes that all of the learned kinds are asked for: others would tell kinds apart by what is asked."""
+    return set.intersection(*({p.attribute for p in probes[kind]} for kind in LEARNED))
+
+
+def by_entity(found: LayerGradients, probes: Sequence[Probe], attributes: set) -> LayerGradients:
+    """Geometric means of the norms over the probes of each entity, of some attributes: probes of one entity are not independent.
+
+    Raises:
+      InputError: fewer than two entities are left.
+    """
+    owners = [p.entity or p.prompt if p.attribute in attributes else None for p in probes]
+    names = [name for name in dict.fromkeys(owners) if name is not None]
+    if len(names) < 2:
+        raise InputError(f"{len(names)} entities have probes of attributes that both {' and '.join(LEARNED)} have; at least 2 are needed")
+    at = [np.flatnonzero([owner == name for owner in owners]) for name in names]
+    merged = lambda values: np.stack([np.exp(np.log(np.maximum(values[..., i], 1e-30)).mean(-1)) for i in at], -1)
+    norms = {group: merged(values) for group, values in found.norms.items()}
+    return dataclasses.replace(found, norms=norms, losses=merged(found.losses), tokens=np.array([found.tokens[i].sum() for i in at]))
+
+
+def reference_norms(config, seed: int) -> dict[str, np.ndarray]:
+    """`{group: [L]}`: mean norm of the gradient of whole batches of pretraining text, of the continual pretraining's shape."""
+    here = loaded(config, seed)
+    stored = data.store(data.documents(config.reference), here.tokenizer, cache=config.cache)
+    stream = iter(data.mix([(stored, 1.0)], length=config.data.length, batch=config.data.batch, end_of_text=here.tokenizer.end_of_text, seed=seed))
+    norms = _batch_norms(config, here.model)
+    found = [jax.device_get(norms(here.params, next(stream))) for _ in range(REFERENCE_BATCHES)]
+    return {group: np.mean([one[group] for one in found], axis=0) for group in GROUPS}
+
+
+@remembered
+def _batch_norms(config, model) -> Callable:
+    @jax.jit
+    def norms(params, batch: Batch):
+        weights = batch.mask / jnp.maximum(jnp.sum(batch.mask), 1).astype(jnp.float32)
+        gradient = jax.grad(lambda p: training.likelihood(model, p, batch, weights)[0])(params)
+        return transforms.group_norms(gradient, GROUPS)
+
+    return norms
+
+
+def _by_layer(rows, metric: str, seed: int, **wanted) -> dict[str, tuple[float, ...]]:
+    own = [r for r in rows if r["metric"] == metric and r["seed"] == seed and all(r.get(k) == v for k, v in wanted.items())]
+    return {group: tuple(r["value"] for r in sorted((r for r in own if r["site"] == group), key=lambda r: r["layer"])) for group in GROUPS}
+
+
+def traced(rows, seed: int) -> dict[str, tuple[float, ...]]:
+    """The profile that restricts a seed's training: `{group: L numbers}`, mean of r of updated and of new facts."""
+    return _by_layer(rows, "relative_gradient_norm", seed, kind="traced")
+
+
+def batch_norms(rows, seed: int) -> dict[str, tuple[float, ...]]:
+    """The reference of a seed's running profile."""
+    return _by_layer(rows, "batch_gradient_norm", seed)
+
+
+# --- restrictions ------------------------------------------------------------------------------------------------------
+
+
+class Rates(NamedTuple):
+    """What updates are multiplied by: `{group: [L]}`, and one number for what is in none of the groups."""
+
+    groups: dict[str, np.ndarray]
+    elsewhere: float
+
+
+def restriction(mode: str, r: Mapping[str, Sequence[float]], seed: int) -> Rates:
+    """The rates of a mode, for a profile.
+
+    `freeze`: 1 where `r > mean(r)`, nothing else. `scale`: `r / mean(r)`, and all else as usual. `random`: as many groups and layers as
+    freeze has, drawn by seed. `complement`: those that freeze has not. `blocks`: all groups and layers, nothing else. `plain`: everything.
+
+    >>> restriction("freeze", {"attention": [1.0, 2.0], "mlp": [1.0, 4.0]}, seed=0)
+    Rates(groups={'attention': array([0., 0.]), 'mlp': array([0., 1.])}, elsewhere=0.0)
+    """
+    flat = np.concatenate([np.asarray(r[group], float) for group in GROUPS])
+    high = flat > flat.mean()
+    drawn = np.random.default_rng([seed, 7]).permutation(len(flat)) < high.sum()
+    values = {"plain": np.ones(len(flat)), "freeze": high, "scale": flat / flat.mean(), "random": drawn, "complement": ~high,
+              "blocks": np.ones(len(flat))}[mode]
+    cut = np.split(values.astype(float), np.cumsum([len(r[group]) for group in GROUPS])[:-1])
+    return Rates(dict(zip(GROUPS, cut, strict=True)), 1.0 if mode in ("plain", "scale") else 0.0)
+
+
+def selector(rates: Rates) -> str:
+    """What has a rate above 0, for a partition that costs as little as it can.
+
+    >>> selector(Rates({"attention": np.array([0.0, 1.0]), "mlp": np.array([0.0, 0.0])}, 0.0))
+    'blocks[1].attention'
+    """
+    if rates.elsewhere:
+        return "all"
+    named = ((group, ",".join(map(str, np.flatnonzero(values)))) for group, values in rates.groups.items())
+    return "+".join(f"blocks[{layers}].{group}" for group, layers in named if layers)
+
+
+def part_of(method, architecture):
+    """The adapters of a method, for a model; None where it has none."""
+    if method.adapters is None:
+        return None
+    where = method.adapters
+    return transforms.low_rank(where.where, rank=where.rank, scale=where.scale).partition(models.shapes(architecture))
+
+
+def cost(architecture, method, rates: Rates, rows: int, length: int) -> float:
+    """Operations of one training step of a run whose frozen layers are left out."""
+    form = models.shapes(architecture)
+    if method.adapters is None:
+        return hardware.step_flops(architecture, rows, length, transforms.partition(form, selector(rates)))
+    if rates.elsewhere:
+        return hardware.step_flops(architecture, rows, length, part_of(method, architecture))
+    kept = transforms.partition(form, selector(rates)).chosen
+    whole = part_of(method, architecture)
+    chosen = {path: tuple(sorted(set(layers) & set(kept[path]))) for path, layers in whole.chosen.items() if path in kept}
+    fewer = transforms.Adapters(transforms.Partition(chosen, whole.part.depth), whole.rank, whole.scale, whole.seed)
+    return hardware.step_flops(architecture, rows, length, fewer)
+
+
+# --- continual pretraining ---------------------------------------------------------------------------------------------
+
+
+def batches(config, tokenizer, seed: int, method) -> list[Batch]:
+    """The batches of a run: the same for all methods, but for what a review puts in."""
+    name = lambda ref: ref.replace("{seed}", str(seed))
+    store = lambda ref, every=1: data.store(data.documents(name(ref))[::every], tokenizer, cache=config.cache)
+    review = None
+    if method.review is not None:
+        review = data.Review(store(method.review.ref), method.review.ratio, method.review.decay)
+    stream = data.mix([(store(s.ref, s.every), s.weight) for s in config.data.sources], length=config.data.length, batch=config.data.batch,
+                      end_of_text=tokenizer.end_of_text, seed=seed, review=review, steps=config.steps)
+    source = iter(stream)
+    return [next(source) for _ in range(config.steps)]
+
+
+class Program(NamedTuple):
+    """What all runs of one kind share, compiled once."""
+
+    begin: Callable
+    """`(params, rates, elsewhere) -> State`, a copy"""
+    step: Callable
+    whole: Callable
+    """`State -> params`"""
+
+
+@remembered
+def program(config, model, adapters, recall, mode: str | None = None, reference=None) -> Program:
+    """Args: mode: `freeze` or `scale` of a running profile; None for rates that are given."""
+    rule = make_optimizer(dataclasses.replace(config.optimizer, recall=recall), config.steps)
+    if mode is not None:
+        rule = transforms.relocalize(rule, reference, mode)
+    optimizer = optax.chain(rule, transforms.adjustable_rates(GROUPS))
+    part = None
+    if adapters is not None:
+        part = transforms.low_rank(adapters.where, rank=adapters.rank, scale=adapters.scale).partition(models.shapes(model.config))
+
+    def begin(params, rates, elsewhere):
+        state = training.start(jax.tree.map(jnp.copy, params), optimizer, part)
+        rates = transforms.running.AdjustableRates(rates, elsewhere)
+        is_ours = lambda node: isinstance(node, transforms.running.AdjustableRates)
+        return state._replace(optimizer=jax.tree.map(lambda node: rates if is_ours(node) else node, state.optimizer, is_leaf=is_ours))
+
+    step = jax.jit(make_step(model, optimizer, part=part), donate_argnums=0)
+    return Program(jax.jit(begin), step, jax.jit(lambda state: training.whole(state, part)))
+
+
+@remembered
+def _nll(config):  # one metric, so that every run uses the same compiled program
+    return metrics.likelihood()
+
+
+class Asked(NamedTuple):
+    """What a model knows: `{kind: mean log-probability}` of asked spans, nats, and nll of old text."""
+
+    spans: dict[str, float]
+    old_nll: float
+
+
+def ask(config, here: Loaded, params) -> Asked:
+    """Asks a model for all kinds of facts, and for old text."""
+    kinds = {kind: len(probes) for kind, probes in here.questions.asked.items()}
+    scores = metrics.score_probes(here.model, params, _asked(config, here), rows=64).log_probability
+    cut = np.split(scores, np.cumsum(list(kinds.values()))[:-1])
+    return Asked({kind: float(part.mean()) for kind, part in zip(kinds, cut, strict=True)},
+                 metrics.measure(_nll(config), here.model, params, here.old).nll)
+
+
+def _asked(config, here: Loaded) -> ProbeBatch:
+    probes = [p for own in here.questions.asked.values() for p in own]
+    return data.encode_probes(probes, here.tokenizer, _length(config, here.tokenizer))
+
+
+@remembered
+def _length(config, tokenizer_name) -> int | None:
+    return None
+
+
+def moments(config) -> list[int]:
+    """Updates after which a run is asked: spread evenly, the last one among them.
+
+    >>> import types
+    >>> moments(types.SimpleNamespace(steps=9, ask=2))
+    [4, 9]
+    """
+    return [config.steps * (i + 1) // config.ask for i in range(config.ask)]
+
+
+def one_run(config, here: Loaded, made: Program, given: list[Batch], before: Asked, rates: Rates, factor: float) -> tuple[dict[int, Asked], Any]:
+    """Trains once; what was asked at each moment, and the parameters at the end."""
+    put = {group: jnp.asarray(factor * values, jnp.float32) for group, values in rates.groups.items()}
+    state = made.begin(here.params, put, jnp.float32(factor * rates.elsewhere))
+    found, due = {0: before}, moments(config)
+    for number, batch in enumerate(given, 1):
+        state, logged = made.step(state, batch)
+        if number in due:
+            found[number] = ask(config, here, made.whole(state))
+    if not math.isfinite(float(logged["loss"])):
+        raise InputError(f"the loss of the continual training is {float(logged['loss'])}; lower optimizer.rate or the last of factors")
+    return found, state
+
+
+def run_rows(config, here: Loaded, found: Mapping[int, Asked], moved: float, flops: float, tags: dict) -> list[dict]:
+    """A run as rows: `span_log_probability` by `kind` and `moment`, with its `perplexity`; `old_nll`; `moved`, the distance from
+    where it began over the size of the parameters; `flops`; and what they come to, `learned` and `forgotten`, see `outcome`."""
+    rows, about = [], {"step": here.reference.step, **tags}
+    make = lambda metric, value, unit, **more: rows.append(report.row(str(here.reference), metric, float(value), unit, **about, **more))
+    for moment, asked in found.items():
+        for kind, value in asked.spans.items():
+            make("span_log_probability", value, "nats", kind=kind, moment=moment, perplexity=math.exp(-value),
+                 tokens=len(here.questions.asked[kind]))
+        make("old_nll", asked.old_nll, "nats", moment=moment, tokens=config.tokens)
+    learned, forgotten, how = outcome(found[0], found[max(found)])
+    make("learned", learned, "nats")
+    make("forgotten", forgotten, "share", **how)
+    make("moved", moved, "share")
+    make("flops", flops, "flops", tokens_trained=config.steps * config.data.batch * config.data.length)
+    return rows
+
+
+def outcome(before: Asked, after: Asked) -> tuple[float, float, dict[str, float]]:
+    """What a run learned and forgot.
+
+    `learned`: the rise of log-probability of updated and of new spans, their mean, nats. `forgotten`: the mean of the relative rise of old
+    text's nll and the relative fall of unchanged spans' log-probability (as in the study of knowledge entropy); above 0 is forgotten.
+
+    >>> outcome(Asked({"updated": -4.0, "new": -6.0, "unchanged": -2.0}, 4.0), Asked({"updated": -3.0, "new": -3.0, "unchanged": -2.2}, 5.0))[:2]
+    (2.0, 0.175)
+    """
+    learned = float(np.mean([after.spans[kind] - before.spans[kind] for kind in LEARNED]))
+    text = after.old_nll / before.old_nll - 1
+    facts = (before.spans[KEPT] - after.spans[KEPT]) / abs(before.spans[KEPT])
+    return learned, round((text + facts) / 2, 12), {"text": text, "facts": facts}
+
+
+def _moved(old, new) -> float:
+    pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+    squares = [(float(jnp.sum(jnp.square(b - a))), float(jnp.sum(jnp.square(a)))) for a, b in pairs]
+    return math.sqrt(sum(d for d, _ in squares) / sum(s for _, s in squares))
+
+
+def train_further(config, seed: int, method, r: Mapping[str, Sequence[float]]) -> list[dict]:
+    """Continual pretraining by one method, in every mode and at every rate."""
+    here = loaded(config, seed)
+    made = program(config, here.model, method.adapters, method.recall)
+    given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
+    for mode in MODES:
+        if mode == "blocks" and method.adapters is not None:  # adapters stand beside blocks alone
+            continue
+        rates = restriction(mode, r, seed)
+        flops = config.steps * cost(here.model.config, method, rates, config.data.batch, config.data.length)
+        for factor in config.factors:
+            found, state = one_run(config, here, made, given, before, rates, factor * method.rate)
+            tags = {"seed": seed, "method": method.name, "mode": mode, "factor": factor}
+            rows += run_rows(config, here, found, _moved(here.params, made.whole(state)), flops, tags)
+    return rows
+
+
+def train_running(config, seed: int, reference: Mapping[str, Sequence[float]]) -> list[dict]:
+    """Plain continual pretraining with the profile estimated on the way; also `running_profile`, what it is at the end of a run."""
+    here, method = loaded(config, seed), config.methods[0]
+    given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
+    depth = here.model.config.depth
+    everything = Rates({group: np.ones(depth) for group in GROUPS}, 1.0)
+    for mode in RUNNING:
+        made = program(config, here.model, method.adapters, method.recall, mode.split()[1], reference)
+        flops = config.steps * cost(here.model.config, method, everything, config.data.batch, config.data.length)
+        for factor in config.factors:
+            found, state = one_run(config, here, made, given, before, everything, factor * method.rate)
+            tags = {"seed": seed, "method": method.name, "mode": mode, "factor": factor}
+            rows += run_rows(config, here, found, _moved(here.params, made.whole(state)), flops, tags)
+            is_ours = lambda node: isinstance(node, RunningProfile)
+            (profile,) = [node for node in jax.tree.leaves(state.optimizer, is_leaf=is_ours) if is_ours(node)]
+            for group, values in transforms.running.relative(profile, transforms.running.DECAY).items():
+                rows += [report.row(str(here.reference), "running_profile", float(value), "ratio", site=group, layer=layer, **tags)
+                         for layer, value in enumerate(np.asarray(values))]
+    return rows
+
+
+# --- online adaptation -------------------------------------------------------------------------------------------------
+
+
+def adapt_online(config, seed: int, r: Mapping[str, Sequence[float]]) -> list[dict]:
+    """Static and online nll of a stream: adaptation of everything, restricted and scaled, at every rate, with one step a chunk or two.
+
+    Rows: `static_nll`; `online_nll` by `mode`, `rate` and `steps`, with `flops`.
+    """
+    here, plan = loaded(config, seed), config.online
+    docs = data.tokenize(plan.text.replace("{seed}", str(seed)), here.tokenizer, plan.tokens)
+    context = online.none()
+    chunks = online.stream(docs, chunk=plan.chunk, context=context, end_of_text=here.tokenizer.end_of_text, tokens=plan.tokens)
+    static = online.evaluate(here.model, here.params, chunks, chunk=plan.chunk)
+    about = {"step": here.reference.step, "tokens": chunks.tokens, "seed": seed}
+    rows = [report.row(str(here.reference), "static_nll", static.mean, "nats", flops=static.flops, **about)]
+    for steps in STEPS:
+        run = streamed(config, here.model, steps)
+        for mode in MODES:
+            rates = restriction(mode, r, seed)
+            part = transforms.partition(here.params, selector(rates))
+            flops = online.flops(here.model.config, chunks, context, part, steps=steps)
+            for rate in plan.rates:
+                put = {group: jnp.asarray(rate * values, jnp.float32) for group, values in rates.groups.items()}
+                nll = np.asarray(run(here.params, put, jnp.float32(rate * rates.elsewhere), chunks))[chunks.mask]
+                mean = float(nll.mean(dtype=np.float64))
+                if not math.isfinite(mean):
+                    raise InputError(f"online nll is {mean} at rate {rate}; lower online.rates")
+                rows.append(report.row(str(here.reference), "online_nll", mean, "nats", mode=mode, rate=rate, steps=steps, flops=flops, **about))
+    return rows
+
+
+@remembered
+def streamed(config, model, steps: int) -> Callable:
+    """`(params, rates, elsewhere, chunks) -> nll [n, C]`: `online.evaluate` with rates of layers that are given, so that all restrictions
+    run in one compiled program; a rate of 0 gives the numbers of a selector that leaves the layer out."""
+    context = online.none()
+    optimizer = optax.chain(optax.scale_by_adam(b1=0.0), optax.scale(-1.0), transforms.adjustable_rates(GROUPS))
+    part = transforms.partition(models.shapes(model.config), "all")
+
+    @jax.jit
+    def run(params, rates, elsewhere, chunks):
+        chosen, rest = part.split(params)
+        carry = online.start(model, chosen, optimizer, context)
+        state = (*carry.optimizer[:-1], transforms.running.AdjustableRates(rates, elsewhere))
+        return online.adapt(model, part, optimizer, context, None, rest, carry._replace(optimizer=state), chunks, steps=steps)[1][0]
+
+    return run
