@@ -65,6 +65,46 @@ class Measure:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gradients:
+    """Measure which layers facts light up: gradient norms of their spans, layer by layer, relative to random spans of a text.
+
+    Each probe is a text with a marked span; its loss is the mean nll of the span, and the norm is that of its own gradient. One
+    profile for each kind of knowledge that the probes name (updated, new, unchanged), with bootstrap intervals over
+    sequences, and a test of whether two kinds lie in different places.
+    """
+
+    models: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="MODEL [MODEL ...]", help_behavior_hint="(required)"),
+    ]
+    """Model references."""
+    probe: Annotated[tuple[str, ...], tyro.conf.arg(metavar="REF [REF ...]")]
+    """Probes: a JSON Lines file (prompt, target, kind), tfds:NAME:SPLIT, templama:PATH@OLD,NEW, ecbd:PATH@YEAR or temporalwiki:PATH."""
+    reference: Annotated[str, tyro.conf.arg(metavar="REF")]
+    """Text of the kind that the model was pretrained on: text:GLOB, jsonl:PATH#FIELD, tfds:NAME:SPLIT#FIELD or builtin:NAME."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """Rows are written here as JSON Lines, and what made them to FILE.meta.json."""
+    groups: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = "attention,mlp"
+    """Groups of parameters: attention, mlp, norms, embed, head, or selectors such as blocks.mlp.up."""
+    limit: Count = None
+    """At most N probes of a kind, spread evenly; all of them if not given."""
+    spans: Annotated[int, tyro.conf.arg(metavar="N")] = 256
+    """Random spans of the text."""
+    length: Count = None
+    """Tokens of the longest sequence; as long as the longest probe if not given."""
+    tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 65536
+    """Random spans come from the first N tokens of the text."""
+    batch: Annotated[int, tyro.conf.arg(metavar="B")] = 16
+    """Sequences of one pass."""
+    resamples: Annotated[int, tyro.conf.arg(metavar="N")] = 2000
+    """Draws of the bootstrap, and relabellings of the test."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Of the random spans, draws and relabellings."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations; auto is bfloat16 on GPU and TPU, float32 on a CPU."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Online:
     """Adapt a model online to a text, and compare it with itself unadapted.
 
@@ -176,13 +216,14 @@ class Study:
     """
 
 
-VERBS = {"measure": Measure, "online": Online, "report": Report, "train": Train, "plan": Plan, "reactivate": Reactivate, "study": Study}
+VERBS = {"measure": Measure, "gradients": Gradients, "online": Online, "report": Report, "train": Train, "plan": Plan, "reactivate": Reactivate, "study": Study}
 EXAMPLE_CONFIGS = {"train": "configs/tiny.py", "plan": "configs/tiny.py", "study": "configs/knowledge_entropy.py"}
 DESCRIPTION = "Measure how a language model's knowledge is stored, and how it changes."
 EXAMPLES = """
 
 examples:
   lmdyn measure gguf:model.gguf --data builtin:docs --out out/measure.jsonl
+  lmdyn gradients gguf:model.gguf --probe facts.jsonl --reference builtin:docs --out out/gradients.jsonl
   lmdyn online gguf:model.gguf --data builtin:docs --out out/online.jsonl
   lmdyn online --config configs/smollm2_online.py --lr 0.02
   lmdyn train --config configs/tiny.py
@@ -271,8 +312,10 @@ def parse(argv: list[str]) -> Measure | Online | Reactivate | Report | None:
             return None
         names = _option_names(kinds[verb]) if verb else VERBS
         raise InputError(f"{_brief(said.getvalue(), names)}; see lmdyn {verb + ' ' if verb else ''}--help") from None
-    if isinstance(options, Measure) and not options.models:
-        raise InputError("no model given; see lmdyn measure --help")
+    if isinstance(options, Measure | Gradients) and not options.models:
+        raise InputError(f"no model given; see lmdyn {_verb_of(options)} --help")
+    if isinstance(options, Gradients) and not options.probe:
+        raise InputError("no probes given; see lmdyn gradients --help")
     return options
 
 

@@ -55,6 +55,43 @@ def measure(options, command: list[str]) -> None:
     _say(f"wrote {len(rows)} rows to {options.out}")
 
 
+def gradients(options, command: list[str]) -> None:
+    """`lmdyn gradients`. Args: options: `lmdyn.cli.Gradients`. command: the words of the command line, for the record."""
+    started = time.time()
+    _at_least(1, options, "limit", "length", "tokens", "batch", "resamples")
+    _at_least(2, options, "spans")
+    _at_least(0, options, "seed")
+    check_writable(options.out)
+    _set_up_jax()
+    from lmdyn import checkpoints, data, models, report
+    from lmdyn.metrics import localization
+    from lmdyn.report import provenance
+
+    documents = data.documents(options.reference)
+    kinds = localization.by_kind([probe for ref in options.probe for probe in data.read_probes(ref)], options.limit)
+    references = [r for ref in options.models for r in checkpoints.series(ref)]
+    groups = [group.strip() for group in options.groups.split(",") if group.strip()]
+    if not groups:
+        raise InputError("--groups names nothing; give for example attention,mlp")
+    rows, total = [], 0
+    for number, reference in enumerate(references, 1):
+        _say(f"{reference}" + (f" ({number} of {len(references)})" if len(references) > 1 else ""))
+        loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype), packed=True)
+        data.check_vocabulary(loaded.tokenizer, loaded.model.config)
+        encoded, random = localization.sequences(kinds, documents, loaded.tokenizer, options.spans, length=options.length, tokens=options.tokens,
+                                                 seed=options.seed)
+        _check_positions(loaded.model.config, length=random.inputs.shape[1])
+        found = localization.locate(loaded.model, loaded.params, encoded, random, groups=groups, batch=options.batch,
+                                      resamples=options.resamples, seed=options.seed, progress=True)
+        own = [report.row(str(reference), step=reference.step, **r) for r in found.rows()]
+        _show_profiles(own, groups)
+        rows += own
+        total += sum(int(batch.mask.sum()) for batch in (*encoded.values(), random))
+    meta = provenance.collect(command, dataclasses.asdict(options), started, total, options.seed)
+    report.write_rows(options.out, rows, meta)
+    _say(f"wrote {len(rows)} rows to {options.out}")
+
+
 def online(options, command: list[str]) -> None:
     """`lmdyn online`. Args: options: `lmdyn.cli.Online`. command: the words of the command line, for the record."""
     started = time.time()
@@ -319,6 +356,24 @@ def _show(rows):
             more = f"  (perplexity {r['perplexity']:.2f})" if "perplexity" in r else ""
             site = f" {r['site']}" if r["site"] else ""
             print(f"{r['metric'] + site:32} {r['value']:12.5g} {r['unit']}{more}", flush=True)
+
+
+def _show_profiles(rows, groups):
+    """Relative norms by layer, a column for each kind and group, on stdout; and what the tests say."""
+    found = [r for r in rows if r["metric"] == "relative_gradient_norm"]
+    kinds = list(dict.fromkeys(r["kind"] for r in found))
+    value = {(r["kind"], r["site"], r["layer"]): r for r in found}
+    columns = [(kind, group) for group in groups for kind in kinds]
+    heads = [f"{kind} {group}" if len(kinds) > 1 else group for kind, group in columns]
+    wide = max(11, *map(len, heads)) + 2
+    print("relative gradient norm".ljust(24) + "".join(head.rjust(wide) for head in heads))
+    for layer in sorted({r["layer"] for r in found}, key=lambda n: -1 if n is None else n):
+        cells = [value.get((*column, layer)) for column in columns]
+        name = "whole" if layer is None else f"layer {layer}"
+        print(name.ljust(24) + "".join(("" if c is None else f"{c['value']:.3f}").rjust(wide) for c in cells), flush=True)
+    for r in rows:
+        if r["metric"] == "profile_difference" and r["layer"] is None and r["site"] is None:
+            print(f"{' against '.join(r['kinds'])}: profiles differ by {r['value']:.3f} (log share), p = {r['p']:.2g}", flush=True)
 
 
 def _show_change(rows):

@@ -19,6 +19,7 @@ from lmdyn.data.store import Tokens
 from lmdyn.data.windows import Batch
 from lmdyn.errors import InputError
 
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Review:
     """Old text that is read again while new text is learned: MixReview (He et al. 2021, arXiv 1910.07117).

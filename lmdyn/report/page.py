@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from lmdyn.report import claims, entropy_decay, figures, knowledge_entropy, theme
+from lmdyn.report import claims, entropy_decay, figures, gradient_localization, knowledge_entropy, theme
 from lmdyn.report.figures import Figure, short
 
 
@@ -70,7 +70,11 @@ def render(
     )
 
 
-STUDIES = {"knowledge entropy": knowledge_entropy.figures, "entropy decay": entropy_decay.figures}
+STUDIES = {
+    "knowledge entropy": knowledge_entropy.figures,
+    "entropy decay": entropy_decay.figures,
+    "gradient localization": gradient_localization.figures,
+}
 """The figures of a study, from its rows, by the study's name."""
 
 
@@ -121,6 +125,7 @@ def _measured(runs: Sequence[Run]) -> list[Figure]:
         "which the head reads. Godey et al. 2024.",
         "blocks applied",
     )
+    figs += gradient_localization.profiles(rows)
     for run in runs:
         if {"static", "online"} <= run.traces.keys() and len(run.traces["static"]):
             figs += _stream_figures(run, sum(1 for f in figs if f.name.startswith("stream")))

@@ -144,6 +144,7 @@ def config(mode: str = "light", shades: int = 5) -> dict[str, Any]:
             "plain": {"strokeWidth": 2, "color": c["quiet"]},
             "plain-dot": {"filled": True, "opacity": 1, "size": 36, "color": c["quiet"]},
             "interval": {"strokeWidth": 2.5, "color": c["accent"]},
+            "band": {"strokeWidth": 1.5, "opacity": 0.5},
             "round": {"strokeWidth": 1, "strokeDash": [2, 3]},
             "dot": {"filled": True, "opacity": 1, "size": 36},
             "one": {"filled": True, "opacity": 0.5, "size": 18},

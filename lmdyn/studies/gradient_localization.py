@@ -22,7 +22,8 @@ from lmdyn.errors import InputError, check_types
 from lmdyn.models import Compute
 from lmdyn.studies import gradient_localization_claims as conclusions
 from lmdyn.studies import localized_training as parts
-from lmdyn.studies.folder import Folder, Task
+from lmdyn.studies.folder import Folder
+from lmdyn.studies.workers import Task
 from lmdyn.training import Adapters, Data, Optimizer, Recall, Review, Train
 from lmdyn.training.config import to_json
 from lmdyn.training.prepare import make_tokenizer

@@ -18,10 +18,10 @@ from lmdyn import checkpoints, data, metrics, models, online, report, training, 
 from lmdyn.data import Batch, Probe, ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.metrics import LayerGradients
-from lmdyn.studies.folder import remembered
+from lmdyn.studies.workers import remembered
 from lmdyn.training import hardware, make_optimizer, make_step
 from lmdyn.transforms.localization import KINDS as GROUPS
-from lmdyn.transforms.running import RunningProfile
+from lmdyn.transforms.running import DECAY, RunningProfile, relative
 
 LEARNED, KEPT = ("updated", "new"), "unchanged"
 """Kinds of facts that the continual pretraining tells, and the kind that it may make a model forget."""
@@ -97,7 +97,7 @@ def questions(config, tokenizer, seed: int, architecture=None) -> Questions:
     if architecture is not None:
         longest = architecture.positions
         for half in halves:
-            for kind, probes in half.items():
+            for probes in half.values():
                 data.encode_probes(probes, tokenizer, longest if architecture.position == "learned" else None)
     return Questions(*halves)
 
@@ -110,6 +110,8 @@ class Loaded(NamedTuple):
     params: Any
     tokenizer: Any
     questions: Questions
+    asked: ProbeBatch
+    """all that is asked for, kind after kind"""
     old: Sequence[Batch]
     """held-out pretraining text"""
 
@@ -119,9 +121,10 @@ def loaded(config, seed: int) -> Loaded:
     """The model of a seed, and what belongs to it."""
     reference = checkpoints.parse(config.model or f"run:{run_folder(config, seed)}")
     found = checkpoints.load(reference, config.compute)
-    asked = questions(config, found.tokenizer, seed)
+    cut = questions(config, found.tokenizer, seed)
+    asked = data.encode_probes([p for own in cut.asked.values() for p in own], found.tokenizer)
     old = list(data.batches(config.text, found.tokenizer, config.data.length, config.data.batch, config.tokens))
-    return Loaded(reference, found.model, found.params, found.tokenizer, asked, old)
+    return Loaded(reference, found.model, found.params, found.tokenizer, cut, asked, old)
 
 
 # --- the profile ---------------------------------------------------------------------------------------------------------
@@ -235,6 +238,10 @@ class Rates(NamedTuple):
     groups: dict[str, np.ndarray]
     elsewhere: float
 
+    def put(self, state, factor: float):
+        """An optimizer's state with these rates in it, times a factor."""
+        return transforms.with_rates(state, {group: factor * values for group, values in self.groups.items()}, factor * self.elsewhere)
+
 
 def restriction(mode: str, r: Mapping[str, Sequence[float]], seed: int) -> Rates:
     """The rates of a mode, for a profile.
@@ -308,7 +315,7 @@ class Program(NamedTuple):
     """What all runs of one kind share, compiled once."""
 
     begin: Callable
-    """`(params, rates, elsewhere) -> State`, a copy"""
+    """`params -> State`, a copy"""
     step: Callable
     whole: Callable
     """`State -> params`"""
@@ -325,14 +332,9 @@ def program(config, model, adapters, recall, mode: str | None = None, reference=
     if adapters is not None:
         part = transforms.low_rank(adapters.where, rank=adapters.rank, scale=adapters.scale).partition(models.shapes(model.config))
 
-    def begin(params, rates, elsewhere):
-        state = training.start(jax.tree.map(jnp.copy, params), optimizer, part)
-        rates = transforms.running.AdjustableRates(rates, elsewhere)
-        is_ours = lambda node: isinstance(node, transforms.running.AdjustableRates)
-        return state._replace(optimizer=jax.tree.map(lambda node: rates if is_ours(node) else node, state.optimizer, is_leaf=is_ours))
-
+    begin = jax.jit(lambda params: training.start(jax.tree.map(jnp.copy, params), optimizer, part))
     step = jax.jit(make_step(model, optimizer, part=part), donate_argnums=0)
-    return Program(jax.jit(begin), step, jax.jit(lambda state: training.whole(state, part)))
+    return Program(begin, step, jax.jit(lambda state: training.whole(state, part)))
 
 
 @remembered
@@ -350,20 +352,10 @@ class Asked(NamedTuple):
 def ask(config, here: Loaded, params) -> Asked:
     """Asks a model for all kinds of facts, and for old text."""
     kinds = {kind: len(probes) for kind, probes in here.questions.asked.items()}
-    scores = metrics.score_probes(here.model, params, _asked(config, here), rows=64).log_probability
+    scores = metrics.score_probes(here.model, params, here.asked, rows=64).log_probability
     cut = np.split(scores, np.cumsum(list(kinds.values()))[:-1])
     return Asked({kind: float(part.mean()) for kind, part in zip(kinds, cut, strict=True)},
                  metrics.measure(_nll(config), here.model, params, here.old).nll)
-
-
-def _asked(config, here: Loaded) -> ProbeBatch:
-    probes = [p for own in here.questions.asked.values() for p in own]
-    return data.encode_probes(probes, here.tokenizer, _length(config, here.tokenizer))
-
-
-@remembered
-def _length(config, tokenizer_name) -> int | None:
-    return None
 
 
 def moments(config) -> list[int]:
@@ -378,8 +370,8 @@ def moments(config) -> list[int]:
 
 def one_run(config, here: Loaded, made: Program, given: list[Batch], before: Asked, rates: Rates, factor: float) -> tuple[dict[int, Asked], Any]:
     """Trains once; what was asked at each moment, and the parameters at the end."""
-    put = {group: jnp.asarray(factor * values, jnp.float32) for group, values in rates.groups.items()}
-    state = made.begin(here.params, put, jnp.float32(factor * rates.elsewhere))
+    state = made.begin(here.params)
+    state = state._replace(optimizer=rates.put(state.optimizer, factor))
     found, due = {0: before}, moments(config)
     for number, batch in enumerate(given, 1):
         state, logged = made.step(state, batch)
@@ -461,7 +453,7 @@ def train_running(config, seed: int, reference: Mapping[str, Sequence[float]]) -
             rows += run_rows(config, here, found, _moved(here.params, made.whole(state)), flops, tags)
             is_ours = lambda node: isinstance(node, RunningProfile)
             (profile,) = [node for node in jax.tree.leaves(state.optimizer, is_leaf=is_ours) if is_ours(node)]
-            for group, values in transforms.running.relative(profile, transforms.running.DECAY).items():
+            for group, values in relative(profile, DECAY).items():
                 rows += [report.row(str(here.reference), "running_profile", float(value), "ratio", site=group, layer=layer, **tags)
                          for layer, value in enumerate(np.asarray(values))]
     return rows
@@ -489,8 +481,7 @@ def adapt_online(config, seed: int, r: Mapping[str, Sequence[float]]) -> list[di
             part = transforms.partition(here.params, selector(rates))
             flops = online.flops(here.model.config, chunks, context, part, steps=steps)
             for rate in plan.rates:
-                put = {group: jnp.asarray(rate * values, jnp.float32) for group, values in rates.groups.items()}
-                nll = np.asarray(run(here.params, put, jnp.float32(rate * rates.elsewhere), chunks))[chunks.mask]
+                nll = run(here.params, rates, rate, chunks)[chunks.mask]
                 mean = float(nll.mean(dtype=np.float64))
                 if not math.isfinite(mean):
                     raise InputError(f"online nll is {mean} at rate {rate}; lower online.rates")
@@ -500,17 +491,16 @@ def adapt_online(config, seed: int, r: Mapping[str, Sequence[float]]) -> list[di
 
 @remembered
 def streamed(config, model, steps: int) -> Callable:
-    """`(params, rates, elsewhere, chunks) -> nll [n, C]`: `online.evaluate` with rates of layers that are given, so that all restrictions
-    run in one compiled program; a rate of 0 gives the numbers of a selector that leaves the layer out."""
+    """`(params, rates, rate, chunks) -> nll [n, C]`: `online.evaluate` with rates of layers that are given, so that all restrictions run in
+    one compiled program; a rate of 0 gives the numbers of a selector that leaves the layer out."""
     context = online.none()
     optimizer = optax.chain(optax.scale_by_adam(b1=0.0), optax.scale(-1.0), transforms.adjustable_rates(GROUPS))
     part = transforms.partition(models.shapes(model.config), "all")
+    core = jax.jit(lambda rest, carry, chunks: online.adapt(model, part, optimizer, context, None, rest, carry, chunks, steps=steps)[1][0])
 
-    @jax.jit
-    def run(params, rates, elsewhere, chunks):
+    def run(params, rates: Rates, rate: float, chunks):
         chosen, rest = part.split(params)
         carry = online.start(model, chosen, optimizer, context)
-        state = (*carry.optimizer[:-1], transforms.running.AdjustableRates(rates, elsewhere))
-        return online.adapt(model, part, optimizer, context, None, rest, carry._replace(optimizer=state), chunks, steps=steps)[1][0]
+        return np.asarray(core(rest, carry._replace(optimizer=rates.put(carry.optimizer, rate)), chunks))
 
     return run

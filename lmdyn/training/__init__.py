@@ -1,6 +1,19 @@
 """Pretraining and continual pretraining: state, step, loop, mesh."""
 
-from lmdyn.training.config import Adapters, Apply, Change, Data, Keep, Objective, Optimizer, Recall, Review, Source, Train, Watch
+from lmdyn.training.config import (
+    Adapters,
+    Apply,
+    Change,
+    Data,
+    Keep,
+    Objective,
+    Optimizer,
+    Recall,
+    Review,
+    Source,
+    Train,
+    Watch,
+)
 from lmdyn.training.loop import Finished, train
 from lmdyn.training.mesh import make_mesh, shard
 from lmdyn.training.optimizer import make_optimizer, schedule

@@ -24,6 +24,20 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
+class Review:
+    """MixReview (He et al. 2021): old text is read again while a new one is learned, less from epoch to epoch of the new text.
+
+    Attributes:
+      ref: the old text. ratio: its windows to one of the new text, in the new text's first epoch. decay: what the ratio is multiplied by
+        from epoch to epoch.
+    """
+
+    ref: str
+    ratio: float = 1.0
+    decay: float = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """What is read, and how it is cut.
 
@@ -125,20 +139,6 @@ class Adapters:
     where: str = "blocks"
     rank: int = 8
     scale: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Review:
-    """MixReview (He et al. 2021): old text is read again while a new one is learned, less from epoch to epoch of the new text.
-
-    Attributes:
-      ref: the old text. ratio: its windows to one of the new text, in the new text's first epoch. decay: what the ratio is multiplied by
-        from epoch to epoch.
-    """
-
-    ref: str
-    ratio: float = 1.0
-    decay: float = 0.7
 
 
 @dataclasses.dataclass(frozen=True)

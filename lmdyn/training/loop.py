@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.checkpoints import runs
@@ -25,6 +26,7 @@ from lmdyn.training.log import ROWS, Log
 from lmdyn.training.optimizer import schedule
 from lmdyn.training.prepare import Prepared, prepare
 from lmdyn.training.watch import Watcher
+from lmdyn.transforms import Adapters
 
 
 class Finished(NamedTuple):

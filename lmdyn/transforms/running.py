@@ -17,6 +17,9 @@ from lmdyn.transforms import groups as grouping
 from lmdyn.transforms.localization import KINDS, placed
 from lmdyn.transforms.selectors import flatten, unflatten
 
+DECAY = 0.95
+"""Of the running mean, unless another is asked for: it forgets in about 20 updates."""
+
 
 class AdjustableRates(NamedTuple):
     """State of `adjustable_rates`: float32 multipliers of updates."""
@@ -85,7 +88,7 @@ def with_rates(state, rates: Mapping, elsewhere: float = 1.0):
 
 def _multiplied(updates, rates, elsewhere):
     leaves = flatten(updates)
-    for path, found in (dict.fromkeys(leaves, [elsewhere]) | placed(updates, rates)).items():
+    for path, found in ({path: [elsewhere] for path in leaves} | placed(updates, rates)).items():
         for rate in found:  # minus zero where nothing may move: adding 0.0 would turn a parameter of -0.0 into 0.0
             leaf = leaves[path]
             leaves[path] = jnp.where(rate == 0, jnp.array(-0.0, leaf.dtype), leaf * rate.astype(leaf.dtype))
@@ -135,7 +138,7 @@ def relative(state: RunningProfile, decay: float) -> dict[str, jax.Array]:
 
 
 def relocalize(rule: optax.GradientTransformation, reference: Mapping, mode: str = "freeze", *, groups: Iterable[str] = KINDS,
-               decay: float = 0.95) -> optax.GradientTransformation:
+               decay: float = DECAY) -> optax.GradientTransformation:
     """A rule whose updates are restricted to where the gradients of the training itself are large, compared with pretraining text.
 
     `localize` with a profile that is estimated anew at every update: `r = mean of |g| / reference`, where the mean is an exponential one

@@ -1,0 +1,39 @@
+"""Gradient localization and targeted updates (Fernandez et al. 2024), on tiny models that the study trains itself."""
+
+from lmdyn.models import Compute, ModelConfig
+from lmdyn.studies import GradientLocalization, Method, Streamed
+from lmdyn.training import Adapters, Data, Keep, Optimizer, Recall, Review, Source, Train
+
+WORLD = "tfds:synthetic_world/people=64,places=16,new=0.25,updated=0.3,seed={seed}"
+STEPS = 768
+COMPUTE = Compute(unroll=6)
+
+
+def config():
+    return GradientLocalization(
+        out="out/gradient_localization",
+        probes=f"{WORLD}:probes",
+        text="builtin:docs:test",
+        reference="builtin:docs:train",
+        pretrain=Train(
+            model=ModelConfig(vocab=1024, width=64, depth=6, heads=4, head_width=16, positions=256, mlp_width=176, query_key_norm="head"),
+            data=Data(sources=(Source("builtin:docs:train", 2.0), Source(f"{WORLD}:time0#text", 1.0)), tokenizer="bpe:1024", length=256, batch=8),
+            steps=STEPS,
+            optimizer=Optimizer(rate=4e-3, warmup=20, schedule="cosine"),
+            keep=Keep(powers_of_two=False, save=STEPS, last=1),
+            compute=COMPUTE,
+            out="set by the study",
+        ),
+        data=Data(sources=(Source(f"{WORLD}:time1#text", 1.0), Source("builtin:code:train", 1.0)), length=128, batch=8),
+        methods=(
+            Method("plain"),
+            Method("low-rank adapters", adapters=Adapters(rank=8, scale=2.0), rate=4.0),
+            Method("MixReview", review=Review("builtin:docs:train", ratio=1.0, decay=0.7)),
+            Method("RecAdam", recall=Recall(strength=50.0, steepness=0.1, middle=32.0)),
+        ),
+        steps=96,
+        optimizer=Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0),
+        factors=(0.5, 1.0, 2.0, 4.0),
+        online=Streamed(f"{WORLD}:time1#text"),
+        compute=COMPUTE,
+    )

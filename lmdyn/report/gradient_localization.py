@@ -1,0 +1,326 @@
+"""The figures of the study of gradient localization, from its rows; and the profile that `lmdyn gradients` draws.
+
+Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from lmdyn.report import panels
+from lmdyn.report.figures import Figure, label
+from lmdyn.report.panels import hover, level, means, own, panel, tidy, told, upright
+
+KINDS = ("updated", "new", "unchanged")
+MODES = {
+    "plain": "everything",
+    "freeze": "freeze: r above its mean",
+    "scale": "scale: rates r / mean r",
+    "random": "as many layers at random",
+    "complement": "the other layers",
+    "blocks": "all layers alone",
+    "running freeze": "freeze, running profile",
+    "running scale": "scale, running profile",
+}
+"""Modes of the study, as figures call them."""
+Rows = Sequence[Mapping[str, Any]]
+
+
+def figures(rows: Rows) -> list[Figure]:
+    """Every figure that the rows have something for, in the order of the page."""
+    made = (profile, difference, frontier, by_kind, moved, running, online)
+    return [figure for make in made if (figure := make(rows)) is not None]
+
+
+# --- profiles ----------------------------------------------------------------------------------------------------------
+
+
+def layers(points: Sequence[Mapping[str, Any]], site: str, order: Sequence[str], title: str) -> alt.TopLevelMixin:
+    """One panel of a profile: relative norms over layers, a line for each kind, a rule at 1.
+
+    Args:
+      points: `layer, kind, seed, value`, and `low` and `high` where there is one seed. order: of the kinds.
+    """
+    mean = told(points, ["kind", "layer"], format=".2f")
+    single = len({p["seed"] for p in points}) == 1
+    last = max(p["layer"] for p in points)
+    x = alt.X("layer:Q", title="layer", axis=alt.Axis(format="d", tickMinStep=1, tickCount=min(last + 1, 10)),
+              scale=alt.Scale(nice=False, domain=[0, last], padding=8))
+    y = upright(title)
+    used = [k for k in order if any(p["kind"] == k for p in points)]
+    color = alt.Color("kind:N", scale=alt.Scale(domain=used), sort=used, legend=alt.Legend(columns=2) if len(used) > 1 else None)
+    base = alt.Chart().encode(x=x, y=y, color=color)
+    tip = [alt.Tooltip("kind:N"), alt.Tooltip("layer:Q", format="d"), alt.Tooltip("value:Q", title="relative norm", format=".3f")]
+    stacked = [own([{"value": 1}]).mark_rule(style="zero").encode(y=y)]
+    if single and all("low" in p for p in points):
+        tip += [alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f")]
+        bars = alt.Chart().mark_rule(style="band").encode(x=x, y=upright(title, "low"), y2="high:Q", color=color)
+        stacked.append(bars)
+    elif not single:
+        tip.append(alt.Tooltip("each:N", title="seeds"))
+        thin = own(tidy(points)).mark_line(style="seed").encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"])
+        stacked.append(thin)
+    marks = [base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip)]
+    return panel(mean, *stacked, *marks, height=240)
+
+
+def _profile_points(rows, wanted: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"site": r["site"], "kind": r["kind"], "layer": r["layer"], "seed": r["seed"], "value": float(r["value"]),
+         **({"low": float(r["low"]), "high": float(r["high"])} if "low" in r else {})}
+        for r in rows
+        if r["metric"] == "relative_gradient_norm" and r.get("kind") in wanted and r["layer"] is not None and "seed" in r
+    ]
+
+
+def profile(rows: Rows) -> Figure | None:
+    """Relative gradient norms over layers: the paper's figure, attention and MLP, a line for each kind of knowledge."""
+    points = _profile_points(rows, KINDS)
+    if not points:
+        return None
+    charts = tuple(
+        layers([p for p in points if p["site"] == site], site, KINDS, f"{name}: norm relative to random spans")
+        for site, name in (("attention", "Attention"), ("mlp", "MLP"))
+    )
+    seeds = len({p["seed"] for p in points})
+    caption = (
+        "Mean norm of the gradient of each sequence's loss on its span (the object of a fact), over that of random spans of pretraining text; "
+        "above the line at 1 a kind of knowledge lights a layer up more than text at large does. Layer 0 is next to the embedding. "
+        + ("One seed; bars: 95% bootstrap intervals over sequences." if seeds == 1 else f"Thin: each of {seeds} seeds; thick: their mean.")
+    )
+    return Figure("profile", "Which layers each kind of knowledge lights up", caption, charts, tidy(points))
+
+
+def profiles(rows: Rows) -> list[Figure]:
+    """What `lmdyn gradients` measured: one figure a model, a panel for each group that has layers, a line for each kind."""
+    found = [r for r in rows if r["metric"] == "relative_gradient_norm" and r["layer"] is not None and "seed" not in r]
+    made = []
+    for number, model in enumerate(dict.fromkeys(label(r) for r in found)):
+        mine = [r for r in found if label(r) == model]
+        points = [{"site": r["site"], "kind": r["kind"], "layer": r["layer"], "seed": 0, "value": float(r["value"]), "low": float(r["low"]),
+                   "high": float(r["high"])} for r in mine]
+        kinds = list(dict.fromkeys(p["kind"] for p in points))
+        tests = [f"{' and '.join(r['kinds'])} p = {r['p']:.2g}" for r in rows
+                 if r["metric"] == "profile_difference" and r["site"] is None and label(r) == model]
+        counts = {r["kind"]: r["sequences"] for r in mine}
+        caption = (
+            "Mean norm of the gradient of each sequence's loss on its span, over that of random spans of text; above the line at 1 a layer is "
+            f"lit up more than by text at large. Bars: {mine[0]['level']:.0%} bootstrap intervals over sequences. Model: {model}. Sequences: "
+            f"{', '.join(f'{count} {kind}' for kind, count in counts.items())}, {mine[0]['reference_sequences']} random spans."
+        )
+        if tests:
+            caption += f" That two kinds have the same profile (permutation test): {'; '.join(tests)}."
+        names = {"mlp": "MLP", "attention": "Attention"}
+        charts = tuple(layers([p for p in points if p["site"] == site], site, kinds, f"{names.get(site, site)}: norm relative to random spans")
+                       for site in dict.fromkeys(p["site"] for p in points))
+        name = f"gradients-{number + 1}" if number else "gradients"
+        made.append(Figure(name, "Which layers each kind of knowledge lights up", caption, charts if len(charts) > 1 else charts[0], tidy(points)))
+    return made
+
+
+def difference(rows: Rows) -> Figure | None:
+    """Where updated and new facts differ, layer by layer."""
+    points = [
+        {"site": r["site"], "kind": {"mlp": "MLP"}.get(r["site"], r["site"]), "layer": r["layer"], "seed": r["seed"], "value": float(r["value"])}
+        for r in rows
+        if r["metric"] == "profile_difference" and r["layer"] is not None and "seed" in r
+    ]
+    tests = [r for r in rows if r["metric"] == "profile_difference" and r["layer"] is None]
+    if not points:
+        return None
+    mean = told(points, ["kind", "layer"], format="+.2f")
+    last = max(p["layer"] for p in points)
+    x = alt.X("layer:Q", title="layer", axis=alt.Axis(format="d", tickMinStep=1, tickCount=min(last + 1, 10)),
+              scale=alt.Scale(nice=False, domain=[0, last], padding=8))
+    y = upright("Log share of updated less new", format="+")
+    kinds = list(dict.fromkeys(p["kind"] for p in points))
+    color = alt.Color("kind:N", scale=alt.Scale(domain=kinds), sort=kinds)
+    base = alt.Chart().encode(x=x, y=y, color=color)
+    tip = [alt.Tooltip("kind:N", title="part"), alt.Tooltip("layer:Q", format="d"), alt.Tooltip("value:Q", title="log share", format="+.3f"),
+           alt.Tooltip("each:N", title="seeds")]
+    stacked = [own([{"value": 0}]).mark_rule(style="zero").encode(y=y)]
+    if len({p["seed"] for p in points}) > 1:
+        stacked.append(own(tidy(points)).mark_line(style="seed").encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"]))
+    chart = panel(mean, *stacked, base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip), height=240)
+    said = ", ".join(f"{r['p']:.2g}" for r in tests)
+    caption = (
+        "How much more of a sequence's gradient lies in a layer for updated facts than for new ones (0.7 is twice as much), on attributes that "
+        f"both kinds have, an entity a point. That the two kinds are alike has p = {said} (permutation test over entities, by seed)."
+    )
+    return Figure("difference", "Where updated and new facts differ", caption, chart, tidy(points))
+
+
+# --- runs --------------------------------------------------------------------------------------------------------------
+
+
+def runs(rows: Rows) -> list[dict[str, Any]]:
+    """What each run came to: `seed, method, mode, factor, learned, forgotten, moved, flops, updated, new, unchanged` (nats), `old_nll`, all at
+    its end, and what they were before."""
+    found: dict[tuple, dict] = {}
+    for r in rows:
+        if r.get("mode") is None or "factor" not in r or r["metric"] == "running_profile":
+            continue
+        one = found.setdefault((r["seed"], r["method"], r["mode"], r["factor"]), {k: r[k] for k in ("seed", "method", "mode", "factor")})
+        if r["metric"] in ("span_log_probability", "old_nll"):
+            name = r.get("kind", "old_nll")
+            first, last, value = one.get(f"{name} at", -1), r["moment"], float(r["value"])
+            if last == 0:
+                one[f"{name} before"] = value
+            if last >= first:
+                one[name], one[f"{name} at"] = value, last
+        else:
+            one[r["metric"]] = float(r["value"])
+    return [{k: v for k, v in one.items() if not k.endswith(" at")} for one in found.values() if {"learned", "forgotten"} <= one.keys()]
+
+
+def _modes(points) -> list[str]:
+    return [name for mode, name in MODES.items() if any(p["mode"] == mode for p in points)]
+
+
+def _scales(names: Sequence[str]):
+    """Colour and shape of modes, the same in all panels."""
+    shapes = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left"]
+    domain = list(MODES.values())
+    color = alt.Color("name:N", scale=alt.Scale(domain=domain), legend=alt.Legend(columns=2, values=list(names), labelLimit=200))
+    shape = alt.Shape("name:N", scale=alt.Scale(domain=domain, range=shapes), legend=alt.Legend(values=list(names)))
+    return color, shape
+
+
+def frontier(rows: Rows) -> Figure | None:
+    """What runs learn against what they forget, a panel for each method, a line through the rates of each mode."""
+    found = runs(rows)
+    if not found:
+        return None
+    charts, data = [], []
+    for method in dict.fromkeys(one["method"] for one in found):
+        mine = [one for one in found if one["method"] == method]
+        mean = means(mine, "method", "mode", "factor")
+        zero = [{"mode": mode, "factor": 0.0, "learned": 0.0, "forgotten": 0.0} for mode in dict.fromkeys(m["mode"] for m in mean)]
+        points = [{**m, "name": MODES[m["mode"]]} for m in [*zero, *mean]]
+        x = level("forgotten: relative loss of old text and unchanged facts", "forgotten", "%")
+        y = upright(f"{method[0].upper()}{method[1:]}: learned, nats", "learned", zero=True)
+        color, shape = _scales(_modes(points))
+        base = alt.Chart().encode(x=x, y=y, color=color)
+        tip = [alt.Tooltip("name:N", title="updates"), alt.Tooltip("factor:Q", title="rate, times the base's"),
+               alt.Tooltip("learned:Q", format=".3f"), alt.Tooltip("forgotten:Q", format=".1%"), alt.Tooltip("seeds:Q")]
+        charts.append(panel(points, base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
+                            base.mark_point(style="dot", size=60).encode(shape=shape), hover(base, tip), height=280))
+        data += mine
+    caption = (
+        "Each line goes from no training through runs at rising rates, means over seeds. Higher: more of the new and updated facts is known (rise of "
+        "their spans' log-probability). Further right: more of the old is lost. A mode is better where its line lies above and to the left."
+    )
+    return Figure("frontier", "Learning against forgetting", caption, tuple(charts), tidy(data), _table(found))
+
+
+def _table(found):
+    """Means over seeds of every method and mode at the base rate, as one reads them."""
+    base = min({one["factor"] for one in found}, key=lambda f: abs(f - 1))
+    mean = means([one for one in found if one["factor"] == base], "method", "mode")
+    perplexity = lambda nats: f"{2.718281828459045 ** -nats:,.1f}"
+    return [
+        {
+            "method, updates": f"{m['method']}, {MODES[m['mode']]}",
+            **{f"{kind} spans, perplexity": f"{perplexity(m[f'{kind} before'])} to {perplexity(m[kind])}" for kind in KINDS},
+            "old text, nll": f"{m['old_nll before']:.3f} to {m['old_nll']:.3f}",
+            "learned, nats": f"{m['learned']:.2f}",
+            "forgotten": f"{m['forgotten']:.1%}",
+            "moved": f"{m['moved']:.1%}",
+            "TFLOP": f"{m['flops'] / 1e12:.3f}",
+        }
+        for m in mean
+    ]
+
+
+def by_kind(rows: Rows) -> Figure | None:
+    """How much each kind of fact gains, at the base rate, a panel for each method."""
+    found = runs(rows)
+    if not found:
+        return None
+    base = min({one["factor"] for one in found}, key=lambda f: abs(f - 1))
+    charts, data = [], []
+    for method in dict.fromkeys(one["method"] for one in found):
+        points = [
+            {"name": MODES[one["mode"]], "kind": kind, "seed": one["seed"], "value": one[kind] - one[f"{kind} before"]}
+            for one in found
+            if one["method"] == method and one["factor"] == base
+            for kind in KINDS
+        ]
+        order = [name for name in MODES.values() if any(p["name"] == name for p in points)]
+        charts.append(panels.dots(points, f"{method[0].upper()}{method[1:]}: gain in log-probability, nats", order=order, kinds=KINDS, format="+.2f"))
+        data += [{"method": method, **p} for p in points]
+    caption = "Gain of spans' log-probability from before to after the continual pretraining, by kind of fact, at the base rate. Small: seeds; large: their mean."
+    return Figure("by-kind", "What each kind of fact gains", caption, tuple(charts), tidy(data))
+
+
+def moved(rows: Rows) -> Figure | None:
+    """What runs learn against how far they move, first method."""
+    found = [one for one in runs(rows) if "moved" in one]
+    if not found:
+        return None
+    method = found[0]["method"]
+    mean = means([one for one in found if one["method"] == method], "mode", "factor")
+    points = [{**m, "name": MODES[m["mode"]]} for m in mean]
+    charts = []
+    for field, title, format in (("learned", "Learned, nats", None), ("forgotten", "Forgotten", "%")):
+        x = level("moved: distance from the start over the parameters' size", "moved", "%")
+        y = upright(title, field, format=format)
+        color, shape = _scales(_modes(points))
+        base = alt.Chart().encode(x=x, y=y, color=color)
+        tip = [alt.Tooltip("name:N", title="updates"), alt.Tooltip("factor:Q", title="rate, times the base's"), alt.Tooltip("moved:Q", format=".2%"),
+               alt.Tooltip("learned:Q", format=".3f"), alt.Tooltip("forgotten:Q", format=".1%")]
+        charts.append(panel(points, base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
+                            base.mark_point(style="dot", size=60).encode(shape=shape), hover(base, tip), height=260))
+    caption = f"Method: {method}. How far parameters moved, and what that bought and cost; a point is a rate, means over seeds."
+    return Figure("moved", "How much each run moved", caption, tuple(charts), tidy(points))
+
+
+def running(rows: Rows) -> Figure | None:
+    """The profile that training itself ended with, beside the one that was measured before."""
+    ended = [r for r in rows if r["metric"] == "running_profile"]
+    if not ended:
+        return None
+    base = min({r["factor"] for r in ended}, key=lambda f: abs(f - 1))
+    name = {"running freeze": "running, freeze", "running scale": "running, scale"}
+    points = [{"site": r["site"], "kind": name[r["mode"]], "layer": r["layer"], "seed": r["seed"], "value": float(r["value"])}
+              for r in ended if r["factor"] == base]
+    points += [{**p, "kind": "measured before"} for p in _profile_points(rows, ("traced",))]
+    charts = []
+    for site, title in (("attention", "Attention"), ("mlp", "MLP")):
+        mine = [{k: v for k, v in p.items() if k not in ("low", "high")} for p in points if p["site"] == site]
+        charts.append(layers(mine, site, ("measured before", *name.values()), f"{title}: relative norm"))
+    caption = (
+        "The relative profile that restricts training: as the probes gave it before (mean of updated and new facts), and as the running estimate, "
+        "of the gradients of training batches relative to those of pretraining text, stood at the end. The two have scales of their own; only "
+        "the shape counts, since rates are r over its mean."
+    )
+    return Figure("running", "The profile during training", caption, tuple(charts), tidy(points))
+
+
+# --- online adaptation ---------------------------------------------------------------------------------------------------
+
+
+def online(rows: Rows) -> Figure | None:
+    """Online nll against operations, a line from one step a chunk to two for each mode."""
+    found = [{"mode": r["mode"], "name": MODES[r["mode"]], "steps": r["steps"], "seed": r["seed"], "value": float(r["value"]),
+              "tflop": float(r["flops"]) / 1e12} for r in rows if r["metric"] == "online_at_best"]
+    static = [r for r in rows if r["metric"] == "static_nll"]
+    if not found:
+        return None
+    mean = means(found, "mode", "name", "steps")
+    x = level("TFLOP for the stream", "tflop")
+    y = upright("Online nll, nats a token")
+    color, shape = _scales(_modes(mean))
+    base = alt.Chart().encode(x=x, y=y, color=color)
+    tip = [alt.Tooltip("name:N", title="adapts"), alt.Tooltip("steps:Q", title="steps a chunk"), alt.Tooltip("value:Q", title="nll", format=".4f"),
+           alt.Tooltip("tflop:Q", title="TFLOP", format=".3f")]
+    chart = panel(mean, base.mark_line(style="run").encode(order="steps:Q", detail="name:N"),
+                  base.mark_point(style="dot", size=80).encode(shape=shape), hover(base, tip), height=300)
+    still = sum(r["value"] for r in static) / len(static)
+    caption = (
+        "Negative log-likelihood of text that tells updated and new facts, each token scored before it is learned from, against the operations that "
+        "it took, with one optimizer step a chunk and with two; each at the rate that is best in the other seeds, means over seeds. The static "
+        f"model has {still:.3f} nats."
+    )
+    return Figure("online", "Online adaptation at equal cost", caption, chart, tidy(found))
