@@ -31,9 +31,9 @@ def config():
             Method("MixReview", review=Review("builtin:docs:train", ratio=1.0, decay=0.7)),
             Method("RecAdam", recall=Recall(strength=50.0, steepness=0.1, middle=32.0)),
         ),
-        steps=96,
+        steps=72,
         optimizer=Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0),
-        factors=(0.5, 1.0, 2.0, 4.0),
+        factors=(0.25, 0.7, 2.0, 5.0),
         online=Streamed(f"{WORLD}:time1#text"),
         compute=COMPUTE,
     )

@@ -13,6 +13,7 @@ from lmdyn.report.figures import Figure, label
 from lmdyn.report.panels import hover, level, means, own, panel, tidy, told, upright
 
 KINDS = ("updated", "new", "unchanged")
+RUNNING = {"running freeze": "freeze, running profile", "running scale": "scale, running profile"}
 MODES = {
     "plain": "everything",
     "freeze": "freeze: r above its mean",
@@ -20,10 +21,8 @@ MODES = {
     "random": "as many layers at random",
     "complement": "the other layers",
     "blocks": "all layers alone",
-    "running freeze": "freeze, running profile",
-    "running scale": "scale, running profile",
 }
-"""Modes of the study, as figures call them."""
+"""Modes of the study, as figures call them; `RUNNING` are those whose profile is estimated during training."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -36,7 +35,7 @@ def figures(rows: Rows) -> list[Figure]:
 # --- profiles ----------------------------------------------------------------------------------------------------------
 
 
-def layers(points: Sequence[Mapping[str, Any]], site: str, order: Sequence[str], title: str) -> alt.TopLevelMixin:
+def layers(points: Sequence[Mapping[str, Any]], order: Sequence[str], title: str) -> alt.TopLevelMixin:
     """One panel of a profile: relative norms over layers, a line for each kind, a rule at 1.
 
     Args:
@@ -45,8 +44,7 @@ def layers(points: Sequence[Mapping[str, Any]], site: str, order: Sequence[str],
     mean = told(points, ["kind", "layer"], format=".2f")
     single = len({p["seed"] for p in points}) == 1
     last = max(p["layer"] for p in points)
-    x = alt.X("layer:Q", title="layer", axis=alt.Axis(format="d", tickMinStep=1, tickCount=min(last + 1, 10)),
-              scale=alt.Scale(nice=False, domain=[0, last], padding=8))
+    x = _layer_axis(last)
     y = upright(title)
     used = [k for k in order if any(p["kind"] == k for p in points)]
     color = alt.Color("kind:N", scale=alt.Scale(domain=used), sort=used, legend=alt.Legend(columns=2) if len(used) > 1 else None)
@@ -65,6 +63,12 @@ def layers(points: Sequence[Mapping[str, Any]], site: str, order: Sequence[str],
     return panel(mean, *stacked, *marks, height=240)
 
 
+def _layer_axis(last: int) -> alt.X:
+    ticks = list(range(0, last + 1, 1 + last // 12))
+    axis = alt.Axis(format="d", values=ticks, labelOverlap="greedy")
+    return alt.X("layer:Q", title="layer", axis=axis, scale=alt.Scale(nice=False, domain=[0, last], padding=8))
+
+
 def _profile_points(rows, wanted: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {"site": r["site"], "kind": r["kind"], "layer": r["layer"], "seed": r["seed"], "value": float(r["value"]),
@@ -80,7 +84,7 @@ def profile(rows: Rows) -> Figure | None:
     if not points:
         return None
     charts = tuple(
-        layers([p for p in points if p["site"] == site], site, KINDS, f"{name}: norm relative to random spans")
+        layers([p for p in points if p["site"] == site], KINDS, f"{name}: norm relative to random spans")
         for site, name in (("attention", "Attention"), ("mlp", "MLP"))
     )
     seeds = len({p["seed"] for p in points})
@@ -112,7 +116,7 @@ def profiles(rows: Rows) -> list[Figure]:
         if tests:
             caption += f" That two kinds have the same profile (permutation test): {'; '.join(tests)}."
         names = {"mlp": "MLP", "attention": "Attention"}
-        charts = tuple(layers([p for p in points if p["site"] == site], site, kinds, f"{names.get(site, site)}: norm relative to random spans")
+        charts = tuple(layers([p for p in points if p["site"] == site], kinds, f"{names.get(site, site)}: norm relative to random spans")
                        for site in dict.fromkeys(p["site"] for p in points))
         name = f"gradients-{number + 1}" if number else "gradients"
         made.append(Figure(name, "Which layers each kind of knowledge lights up", caption, charts if len(charts) > 1 else charts[0], tidy(points)))
@@ -131,8 +135,7 @@ def difference(rows: Rows) -> Figure | None:
         return None
     mean = told(points, ["kind", "layer"], format="+.2f")
     last = max(p["layer"] for p in points)
-    x = alt.X("layer:Q", title="layer", axis=alt.Axis(format="d", tickMinStep=1, tickCount=min(last + 1, 10)),
-              scale=alt.Scale(nice=False, domain=[0, last], padding=8))
+    x = _layer_axis(last)
     y = upright("Log share of updated less new", format="+")
     kinds = list(dict.fromkeys(p["kind"] for p in points))
     color = alt.Color("kind:N", scale=alt.Scale(domain=kinds), sort=kinds)
@@ -174,44 +177,47 @@ def runs(rows: Rows) -> list[dict[str, Any]]:
     return [{k: v for k, v in one.items() if not k.endswith(" at")} for one in found.values() if {"learned", "forgotten"} <= one.keys()]
 
 
-def _modes(points) -> list[str]:
-    return [name for mode, name in MODES.items() if any(p["mode"] == mode for p in points)]
-
-
-def _scales(names: Sequence[str]):
+def _scales(names: Mapping[str, str], points):
     """Colour and shape of modes, the same in all panels."""
-    shapes = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left"]
-    domain = list(MODES.values())
-    color = alt.Color("name:N", scale=alt.Scale(domain=domain), legend=alt.Legend(columns=2, values=list(names), labelLimit=200))
-    shape = alt.Shape("name:N", scale=alt.Scale(domain=domain, range=shapes), legend=alt.Legend(values=list(names)))
+    shapes = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"]
+    domain, used = list(names.values()), [name for name in names.values() if any(p["name"] == name for p in points)]
+    color = alt.Color("name:N", scale=alt.Scale(domain=domain), legend=alt.Legend(columns=2, values=used, labelLimit=200))
+    shape = alt.Shape("name:N", scale=alt.Scale(domain=domain, range=shapes[: len(domain)]), legend=alt.Legend(values=used))
     return color, shape
 
 
 def frontier(rows: Rows) -> Figure | None:
     """What runs learn against what they forget, a panel for each method, a line through the rates of each mode."""
-    found = runs(rows)
+    found = [one for one in runs(rows) if one["mode"] in MODES]
     if not found:
         return None
-    charts, data = [], []
-    for method in dict.fromkeys(one["method"] for one in found):
-        mine = [one for one in found if one["method"] == method]
-        mean = means(mine, "method", "mode", "factor")
-        zero = [{"mode": mode, "factor": 0.0, "learned": 0.0, "forgotten": 0.0} for mode in dict.fromkeys(m["mode"] for m in mean)]
-        points = [{**m, "name": MODES[m["mode"]]} for m in [*zero, *mean]]
-        x = level("forgotten: relative loss of old text and unchanged facts", "forgotten", "%")
-        y = upright(f"{method[0].upper()}{method[1:]}: learned, nats", "learned", zero=True)
-        color, shape = _scales(_modes(points))
-        base = alt.Chart().encode(x=x, y=y, color=color)
-        tip = [alt.Tooltip("name:N", title="updates"), alt.Tooltip("factor:Q", title="rate, times the base's"),
-               alt.Tooltip("learned:Q", format=".3f"), alt.Tooltip("forgotten:Q", format=".1%"), alt.Tooltip("seeds:Q")]
-        charts.append(panel(points, base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
-                            base.mark_point(style="dot", size=60).encode(shape=shape), hover(base, tip), height=280))
-        data += mine
+    charts = [_plane([one for one in found if one["method"] == method], f"{method[0].upper()}{method[1:]}: learned, nats", MODES)
+              for method in dict.fromkeys(one["method"] for one in found)]
     caption = (
         "Each line goes from no training through runs at rising rates, means over seeds. Higher: more of the new and updated facts is known (rise of "
         "their spans' log-probability). Further right: more of the old is lost. A mode is better where its line lies above and to the left."
     )
-    return Figure("frontier", "Learning against forgetting", caption, tuple(charts), tidy(data), _table(found))
+    return Figure("frontier", "Learning against forgetting", caption, tuple(charts), tidy(found), _table(found))
+
+
+def _plane(found, title: str, names: Mapping[str, str]) -> alt.TopLevelMixin:
+    """Learned against forgotten, from a rate of 0 on."""
+    mean = means(found, "method", "mode", "factor")
+    zero = [{"mode": mode, "factor": 0.0, "learned": 0.0, "forgotten": 0.0} for mode in dict.fromkeys(m["mode"] for m in mean)]
+    points = [{**m, "name": names[m["mode"]]} for m in [*zero, *mean]]
+    x = level("forgotten: relative loss of old text and unchanged facts", "forgotten", "%")
+    y = upright(title, "learned", zero=True)
+    tip = [alt.Tooltip("learned:Q", format=".3f"), alt.Tooltip("forgotten:Q", format=".1%")]
+    return _lines(points, x, y, names, tip)
+
+
+def _lines(points, x, y, names: Mapping[str, str], tip) -> alt.TopLevelMixin:
+    """A line for each mode through its rates."""
+    color, shape = _scales(names, points)
+    base = alt.Chart().encode(x=x, y=y, color=color)
+    tip = [alt.Tooltip("name:N", title="updates"), alt.Tooltip("factor:Q", title="rate, times the base's"), *tip, alt.Tooltip("seeds:Q")]
+    return panel(points, base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
+                 base.mark_point(style="dot", size=60).encode(shape=shape), hover(base, tip), height=280)
 
 
 def _table(found):
@@ -227,7 +233,7 @@ def _table(found):
             "learned, nats": f"{m['learned']:.2f}",
             "forgotten": f"{m['forgotten']:.1%}",
             "moved": f"{m['moved']:.1%}",
-            "TFLOP": f"{m['flops'] / 1e12:.3f}",
+            "GFLOP": f"{m['flops'] / 1e9:,.0f}",
         }
         for m in mean
     ]
@@ -235,7 +241,7 @@ def _table(found):
 
 def by_kind(rows: Rows) -> Figure | None:
     """How much each kind of fact gains, at the base rate, a panel for each method."""
-    found = runs(rows)
+    found = [one for one in runs(rows) if one["mode"] in MODES]
     if not found:
         return None
     base = min({one["factor"] for one in found}, key=lambda f: abs(f - 1))
@@ -255,45 +261,43 @@ def by_kind(rows: Rows) -> Figure | None:
 
 
 def moved(rows: Rows) -> Figure | None:
-    """What runs learn against how far they move, first method."""
-    found = [one for one in runs(rows) if "moved" in one]
+    """What runs learn and forget against how far they move, first method."""
+    found = [one for one in runs(rows) if "moved" in one and one["mode"] in MODES]
     if not found:
         return None
     method = found[0]["method"]
     mean = means([one for one in found if one["method"] == method], "mode", "factor")
     points = [{**m, "name": MODES[m["mode"]]} for m in mean]
-    charts = []
-    for field, title, format in (("learned", "Learned, nats", None), ("forgotten", "Forgotten", "%")):
-        x = level("moved: distance from the start over the parameters' size", "moved", "%")
-        y = upright(title, field, format=format)
-        color, shape = _scales(_modes(points))
-        base = alt.Chart().encode(x=x, y=y, color=color)
-        tip = [alt.Tooltip("name:N", title="updates"), alt.Tooltip("factor:Q", title="rate, times the base's"), alt.Tooltip("moved:Q", format=".2%"),
-               alt.Tooltip("learned:Q", format=".3f"), alt.Tooltip("forgotten:Q", format=".1%")]
-        charts.append(panel(points, base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
-                            base.mark_point(style="dot", size=60).encode(shape=shape), hover(base, tip), height=260))
+    x = level("moved: distance from the start over the parameters' size", "moved", "%")
+    tip = [alt.Tooltip("moved:Q", format=".2%"), alt.Tooltip("learned:Q", format=".3f"), alt.Tooltip("forgotten:Q", format=".1%")]
+    charts = (_lines(points, x, upright("Learned, nats", "learned"), MODES, tip),
+              _lines(points, x, upright("Forgotten", "forgotten", "%"), MODES, tip))
     caption = f"Method: {method}. How far parameters moved, and what that bought and cost; a point is a rate, means over seeds."
-    return Figure("moved", "How much each run moved", caption, tuple(charts), tidy(points))
+    return Figure("moved", "How much each run moved", caption, charts, tidy(points))
 
 
 def running(rows: Rows) -> Figure | None:
-    """The profile that training itself ended with, beside the one that was measured before."""
+    """The profile that training itself ended with, beside the one that was measured before; and what restricting by it came to."""
     ended = [r for r in rows if r["metric"] == "running_profile"]
     if not ended:
         return None
     base = min({r["factor"] for r in ended}, key=lambda f: abs(f - 1))
-    name = {"running freeze": "running, freeze", "running scale": "running, scale"}
-    points = [{"site": r["site"], "kind": name[r["mode"]], "layer": r["layer"], "seed": r["seed"], "value": float(r["value"])}
+    points = [{"site": r["site"], "kind": RUNNING[r["mode"]], "layer": r["layer"], "seed": r["seed"], "value": float(r["value"])}
               for r in ended if r["factor"] == base]
     points += [{**p, "kind": "measured before"} for p in _profile_points(rows, ("traced",))]
-    charts = []
-    for site, title in (("attention", "Attention"), ("mlp", "MLP")):
-        mine = [{k: v for k, v in p.items() if k not in ("low", "high")} for p in points if p["site"] == site]
-        charts.append(layers(mine, site, ("measured before", *name.values()), f"{title}: relative norm"))
+    middle: dict[tuple, list[float]] = {}
+    for p in points:
+        middle.setdefault((p["kind"], p["seed"]), []).append(p["value"])
+    points = [{**p, "value": p["value"] / (sum(m := middle[p["kind"], p["seed"]]) / len(m))} for p in points]
+    charts = [layers([p for p in points if p["site"] == site], ("measured before", *RUNNING.values()), f"{title}: r over its mean")
+              for site, title in (("attention", "Attention"), ("mlp", "MLP"))]
+    names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING
+    method = ended[0]["method"]
+    charts.append(_plane([one for one in runs(rows) if one["mode"] in names and one["method"] == method], "Learned, nats", names))
     caption = (
-        "The relative profile that restricts training: as the probes gave it before (mean of updated and new facts), and as the running estimate, "
-        "of the gradients of training batches relative to those of pretraining text, stood at the end. The two have scales of their own; only "
-        "the shape counts, since rates are r over its mean."
+        "The relative profile that restricts training, over its mean: as the probes gave it before (mean of updated and new facts), and as the "
+        "running estimate, of the gradients of training batches relative to those of pretraining text, stood at the end (base rate). Last: what runs "
+        "restricted by either learn and forget."
     )
     return Figure("running", "The profile during training", caption, tuple(charts), tidy(points))
 
@@ -304,17 +308,17 @@ def running(rows: Rows) -> Figure | None:
 def online(rows: Rows) -> Figure | None:
     """Online nll against operations, a line from one step a chunk to two for each mode."""
     found = [{"mode": r["mode"], "name": MODES[r["mode"]], "steps": r["steps"], "seed": r["seed"], "value": float(r["value"]),
-              "tflop": float(r["flops"]) / 1e12} for r in rows if r["metric"] == "online_at_best"]
+              "gflop": float(r["flops"]) / 1e9} for r in rows if r["metric"] == "online_at_best"]
     static = [r for r in rows if r["metric"] == "static_nll"]
     if not found:
         return None
     mean = means(found, "mode", "name", "steps")
-    x = level("TFLOP for the stream", "tflop")
+    x = level("GFLOP for the stream", "gflop", "~s")
     y = upright("Online nll, nats a token")
-    color, shape = _scales(_modes(mean))
+    color, shape = _scales(MODES, mean)
     base = alt.Chart().encode(x=x, y=y, color=color)
     tip = [alt.Tooltip("name:N", title="adapts"), alt.Tooltip("steps:Q", title="steps a chunk"), alt.Tooltip("value:Q", title="nll", format=".4f"),
-           alt.Tooltip("tflop:Q", title="TFLOP", format=".3f")]
+           alt.Tooltip("gflop:Q", title="GFLOP", format=",.3f")]
     chart = panel(mean, base.mark_line(style="run").encode(order="steps:Q", detail="name:N"),
                   base.mark_point(style="dot", size=80).encode(shape=shape), hover(base, tip), height=300)
     still = sum(r["value"] for r in static) / len(static)

@@ -84,7 +84,7 @@ class GradientLocalization:
       optimizer: of all runs. Its state begins anew.
       factors: what the rate is multiplied by, one run each, ascending.
       online: the online adaptation; None leaves it out.
-      limit: at most so many probes of a kind, for the profile and for asking.
+      traced, limit: at most so many probes of a kind, for the profile, and for asking.
       spans: random spans that the profile is relative to.
       ask: how often a run is asked what it knows, after its beginning.
       tokens: predictions of one measurement of text.
@@ -101,12 +101,13 @@ class GradientLocalization:
     model: str | None = None
     pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
     methods: Annotated[tuple[Method, ...], tyro.conf.Fixed] = (Method("plain"),)
-    steps: int = 96
+    steps: int = 72
     optimizer: Optimizer = Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0)
-    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    factors: tuple[float, ...] = (0.25, 0.7, 2.0, 5.0)
     online: Annotated[Streamed | None, tyro.conf.Fixed] = None
-    limit: int = 96
-    spans: int = 192
+    traced: int = 192
+    limit: int = 64
+    spans: int = 256
     ask: int = 2
     tokens: int = 8192
     seeds: int = 3
@@ -119,7 +120,7 @@ class GradientLocalization:
         check_types(self)
         if (self.model is None) == (self.pretrain is None):
             raise InputError("give either model= (a model reference) or pretrain= (a run to make one), and not both")
-        for name, least in (("seeds", 1), ("seed", 0), ("steps", 1), ("limit", 2), ("spans", 2), ("ask", 1), ("tokens", 1), ("workers", 0)):
+        for name, least in (("seeds", 1), ("seed", 0), ("steps", 1), ("traced", 2), ("limit", 2), ("spans", 2), ("ask", 1), ("tokens", 1), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}; it must be at least {least}")
         if self.ask > self.steps:

@@ -18,6 +18,7 @@ from lmdyn.studies.statistics import Interval, interval
 STUDY, SOURCE, OURS = "gradient localization", "Fernandez et al. 2024", "lmdyn"
 ALPHA = 0.05
 KINDS = ("updated", "new")
+HOW = ("Nats of log-probability, mean of updated and new spans, at no more forgetting; mean over the levels that runs of rising rates reach")
 
 
 def table(rows, metric: str, key: str = "value", **wanted) -> list[dict]:
@@ -55,9 +56,15 @@ def most_learned(points: Sequence[tuple[float, float]], forgotten: float) -> flo
 
 
 def advantage(rows, seed: int, method: str, mode: str, against: str) -> float:
-    """How much more one mode learns than another with no more forgetting than the unrestricted runs, nats: the mean over their rates."""
-    limits = [f for f, _ in frontier(rows, seed, method, "plain")[1:]]
+    """How much more one mode learns than another at no more forgetting, nats.
+
+    The mean over levels of forgetting: those of the unrestricted runs up to the one that learns most, but no more than both modes reach.
+    """
+    plain = frontier(rows, seed, method, "plain")
+    best = max(range(len(plain)), key=lambda i: plain[i][1])
     one, other = (frontier(rows, seed, method, m) for m in (mode, against))
+    reached = min(max(f for f, _ in points) for points in (one, other))
+    limits = [min(f, reached) for f, _ in plain[1 : max(best, 1) + 1]]
     return float(np.mean([most_learned(one, f) - most_learned(other, f) for f in limits]))
 
 
@@ -106,7 +113,6 @@ def _over(rows, method: str, mode: str, against: str) -> Interval:
 
 def _training(rows, make) -> list[Claim]:
     found = []
-    how = "Nats of log-probability, mean of updated and new spans, at no more forgetting than the unrestricted runs; mean over their rates"
     words = {"freeze": ("updating only the layers with large relative gradients", "Freezing the others"),
              "scale": ("scaling layers' rates by relative gradients", "Scaling")}
     controls = {"random": "as many layers chosen at random", "complement": "the other layers", "blocks": "all layers (what lies outside of them frozen)"}
@@ -116,14 +122,14 @@ def _training(rows, make) -> list[Claim]:
         for mode, (what, _) in words.items():
             text = f"{base}{what} learns more of new and updated facts than updating everything, at no more forgetting."
             found.append(make(f"{slug}-{mode}", text[0].upper() + text[1:], _over(rows, method, mode, "plain"), "nats", "frontier",
-                              f"{how}: {mode} less plain."))
+                              f"{HOW}: {mode} less plain."))
         there = {r["mode"] for r in table(rows, "learned", method=method)}
         for mode in words if not number else ("freeze",):
             for control, told in controls.items():
                 if control in there:
                     text = f"{base}{words[mode][0]} learns more than updating {told}."
                     found.append(make(f"{slug}-{mode}-{control}", text[0].upper() + text[1:], _over(rows, method, mode, control), "nats",
-                                      "frontier", f"{how}: {mode} less {control}.", source=OURS if control == "blocks" else SOURCE))
+                                      "frontier", f"{HOW}: {mode} less {control}.", source=OURS if control == "blocks" else SOURCE))
     return found
 
 
@@ -133,7 +139,7 @@ def _running(rows, make) -> list[Claim]:
         if table(rows, "learned", mode=f"running {mode}"):
             found.append(make(f"running-{mode}", f"A profile that is estimated during training is a better guide to {told} than one measured before.",
                               _over(rows, method, f"running {mode}", mode), "nats", "frontier",
-                              f"Nats learned at no more forgetting than the unrestricted runs: running {mode} less {mode}.", source=OURS))
+                              f"{HOW}: running {mode} less {mode}.", source=OURS))
     return found
 
 

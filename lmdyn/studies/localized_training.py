@@ -92,7 +92,8 @@ def questions(config, tokenizer, seed: int, architecture=None) -> Questions:
         side = {name: number % 2 for number, name in enumerate(names)}
         for half, chosen in enumerate(halves):
             mine = [p for p in own if side[p.entity or p.prompt] == half]
-            picked = np.unique(np.linspace(0, len(mine) - 1, min(config.limit, len(mine))).astype(int))
+            most = (config.traced, config.limit)[half]
+            picked = np.unique(np.linspace(0, len(mine) - 1, min(most, len(mine))).astype(int))
             chosen[kind] = tuple(mine[i] for i in picked)
     if architecture is not None:
         longest = architecture.positions
@@ -427,7 +428,7 @@ def train_further(config, seed: int, method, r: Mapping[str, Sequence[float]]) -
     made = program(config, here.model, method.adapters, method.recall)
     given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
     for mode in MODES:
-        if mode == "blocks" and method.adapters is not None:  # adapters stand beside blocks alone
+        if mode == "blocks" and method != config.methods[0]:
             continue
         rates = restriction(mode, r, seed)
         flops = config.steps * cost(here.model.config, method, rates, config.data.batch, config.data.length)

@@ -1,8 +1,8 @@
 """A study of knowledge entropy that takes seconds: what it finds means nothing."""
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.studies import Further, KnowledgeEntropy, Tell, Variant
-from lmdyn.training import Change, Data, Keep, Objective, Optimizer, Source, Train, Watch
+from lmdyn.studies import Further, GradientLocalization, KnowledgeEntropy, Method, Streamed, Tell, Variant
+from lmdyn.training import Adapters, Change, Data, Keep, Objective, Optimizer, Recall, Review, Source, Train, Watch
 
 WORLD = "tfds:synthetic_world/people=10,places=5,new=0.4,updated=0.0,seed={seed}"
 
@@ -44,3 +44,46 @@ def small(out, **options):
         workers=1,
     )
     return KnowledgeEntropy(**{**given, **options})
+
+
+LOCAL_WORLD = "tfds:synthetic_world/people=24,places=8,new=0.4,updated=0.4,seed={seed}"
+
+
+def localization(out, **options):
+    """The study of gradient localization, of 2 seeds, with every method; it takes seconds, and what it finds means nothing."""
+    model = ModelConfig(vocab=257, width=12, depth=3, heads=2, head_width=6, mlp_width=20, positions=640)
+    run = Train(
+        model=model,
+        data=Data(sources=(Source("builtin:docs:test", 1.0), Source(f"{LOCAL_WORLD}:time0#text")), length=96, batch=4),
+        steps=8,
+        optimizer=Optimizer(rate=2e-2, schedule="constant"),
+        keep=Keep(powers_of_two=False, save=8, last=1),
+        compute=Compute(dtype="float32"),
+        mesh=(1, 1, 1),
+        out="set by the study",
+    )
+    given = dict(
+        out=str(out),
+        probes=f"{LOCAL_WORLD}:probes",
+        data=Data(sources=(Source(f"{LOCAL_WORLD}:time1#text"),), length=48, batch=3),
+        text="builtin:docs:test",
+        reference="builtin:docs:test",
+        pretrain=run,
+        methods=(
+            Method("plain"),
+            Method("adapters", adapters=Adapters(rank=2), rate=2.0),
+            Method("MixReview", review=Review("builtin:docs:test", ratio=1.0, decay=0.5)),
+            Method("RecAdam", recall=Recall(strength=5.0, steepness=0.5, middle=3.0)),
+        ),
+        steps=4,
+        optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0),
+        factors=(1.0, 4.0),
+        online=Streamed(f"{LOCAL_WORLD}:time1#text", tokens=90, chunk=20, rates=(1e-3, 1e-2)),
+        traced=60,
+        limit=10,
+        spans=12,
+        tokens=144,
+        seeds=2,
+        workers=1,
+    )
+    return GradientLocalization(**{**given, **options})
