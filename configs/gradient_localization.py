@@ -1,4 +1,11 @@
-"""Gradient localization and targeted updates (Fernandez et al. 2024), on tiny models that the study trains itself."""
+"""Gradient localization and targeted updates (Fernandez et al. 2024), on tiny models that the study trains itself.
+
+Shows: what the paper claims of pretrained models of a billion parameters, tried on models of 0.4 million: which layers updated, new and unchanged
+facts light up; continual pretraining by four methods, each restricted or scaled by that, beside controls; the same online.
+Expect: TODO
+Takes: TODO
+Run: lmdyn study --config configs/gradient_localization.py --out out/gradient_localization
+"""
 
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import GradientLocalization, Method, Streamed
@@ -27,13 +34,13 @@ def config():
         data=Data(sources=(Source(f"{WORLD}:time1#text", 1.0), Source("builtin:code:train", 1.0)), length=128, batch=8),
         methods=(
             Method("plain"),
-            Method("low-rank adapters", adapters=Adapters(rank=8, scale=2.0), rate=4.0),
+            Method("low-rank adapters", adapters=Adapters(rank=8, scale=2.0), rate=2.0),
             Method("MixReview", review=Review("builtin:docs:train", ratio=1.0, decay=0.7)),
-            Method("RecAdam", recall=Recall(strength=50.0, steepness=0.1, middle=32.0)),
+            Method("RecAdam", recall=Recall(strength=50.0, steepness=0.1, middle=24.0)),
         ),
-        steps=72,
+        steps=56,
         optimizer=Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0),
         factors=(0.25, 0.7, 2.0, 5.0),
-        online=Streamed(f"{WORLD}:time1#text"),
+        online=Streamed(f"{WORLD}:time1#text", tokens=8192, chunk=64, rates=(1e-4, 3e-4, 1e-3, 3e-3)),
         compute=COMPUTE,
     )

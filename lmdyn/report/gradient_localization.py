@@ -28,7 +28,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 def figures(rows: Rows) -> list[Figure]:
     """Every figure that the rows have something for, in the order of the page."""
-    made = (profile, difference, frontier, by_kind, moved, running, online)
+    made = (profile, difference, frontier, by_kind, moved, running, running_frontier, online)
     return [figure for make in made if (figure := make(rows)) is not None]
 
 
@@ -291,15 +291,23 @@ def running(rows: Rows) -> Figure | None:
     points = [{**p, "value": p["value"] / (sum(m := middle[p["kind"], p["seed"]]) / len(m))} for p in points]
     charts = [layers([p for p in points if p["site"] == site], ("measured before", *RUNNING.values()), f"{title}: r over its mean")
               for site, title in (("attention", "Attention"), ("mlp", "MLP"))]
-    names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING
-    method = ended[0]["method"]
-    charts.append(_plane([one for one in runs(rows) if one["mode"] in names and one["method"] == method], "Learned, nats", names))
     caption = (
         "The relative profile that restricts training, over its mean: as the probes gave it before (mean of updated and new facts), and as the "
-        "running estimate, of the gradients of training batches relative to those of pretraining text, stood at the end (base rate). Last: what runs "
-        "restricted by either learn and forget."
+        "running estimate, of the gradients of training batches relative to those of pretraining text, stood at the end (base rate). Thin: seeds; "
+        "thick: their mean."
     )
     return Figure("running", "The profile during training", caption, tuple(charts), tidy(points))
+
+
+def running_frontier(rows: Rows) -> Figure | None:
+    """What runs restricted by a running profile learn and forget, beside those of a profile measured before."""
+    names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING
+    method = next((r["method"] for r in rows if r.get("mode") in RUNNING), None)
+    found = [one for one in runs(rows) if one["mode"] in names and one["method"] == method]
+    if not found:
+        return None
+    caption = f"Method: {method}. As in Learning against forgetting, for a profile that is measured once before, and one that is estimated on the way."
+    return Figure("running-frontier", "Restricted by a running profile", caption, _plane(found, "Learned, nats", names), tidy(found))
 
 
 # --- online adaptation ---------------------------------------------------------------------------------------------------
