@@ -1,10 +1,11 @@
 """Speed and memory of lmdyn against PyTorch doing the same work, in the same run, on the same machine.
 
-    python scripts/benchmark.py entropy online --model gguf:model.gguf --data text:book.txt
+    python scripts/benchmark.py entropy online gradients --model gguf:model.gguf --data text:book.txt
     python scripts/benchmark.py tiny 135m lesson watch
 
 entropy  knowledge entropy over windows of 512: the model's body only, no output head on either side
 online   adaptation in chunks of 512, no context, plain SGD on all parameters, every token scored before its update
+gradients  norms of each sequence's own gradient, attention and MLP of every layer, 32 sequences of 40 tokens whose last 4 are the span
 tiny     training steps: 4 layers of width 128, 16 x 256 tokens of bytes, clipping and AdamW (`train` is tiny and 135m)
 135m     training steps: the shape of SmolLM2-135M, random weights, 1 x 512 tokens, clipping and AdamW
 lesson   three models go through the same continual training, with probes before, between and after
@@ -227,7 +228,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*JOBS, "train", "watch"]
     parser.add_argument("jobs", nargs="+", choices=names, metavar="job", help=", ".join(names))
-    parser.add_argument("--model", help="gguf:PATH or dir:PATH; for entropy and online")
+    parser.add_argument("--model", help="gguf:PATH or dir:PATH; for entropy, online and gradients")
     parser.add_argument("--data", default="builtin:docs", help="any text reference of lmdyn")
     parser.add_argument("--tokens", type=int, default=12 * LENGTH, help=f"a multiple of {LENGTH}")
     parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], help="default: the job's own")

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 LENGTH, RATE = 512, 0.01
+PROBES, WIDTH, SPAN = 32, 40, 4
+"""Of the job `gradients`: sequences, their tokens, and how many of the last of them are the span."""
 
 
 class Job(NamedTuple):
@@ -74,6 +76,28 @@ def lmdyn_online(setting):
 
     def run():
         return online.evaluate(model, params, [setting.stream], **rule).mean
+
+    return Side(run, run)
+
+
+def probes_of(stream):
+    """`[P, W + 1]` token ids, one probe after another."""
+    return np.stack([stream[p * WIDTH : (p + 1) * WIDTH + 1] for p in range(PROBES)])
+
+
+def lmdyn_gradients(setting):
+    from lmdyn import metrics
+    from lmdyn.data import ProbeBatch
+
+    model, params = lmdyn_model(setting)
+    ids = probes_of(setting.stream)
+    span = np.zeros([PROBES, WIDTH], bool)
+    span[:, -SPAN:] = True
+    probes = ProbeBatch(ids[:, :-1], ids[:, 1:], span, np.ones_like(span))
+
+    def run():
+        found = metrics.layer_gradients(model, params, probes, groups=("attention", "mlp"), batch=setting.batch)
+        return float(np.mean(list(found.norms.values())))
 
     return Side(run, run)
 
@@ -172,7 +196,34 @@ def torch_online(setting):
     return Side(lambda: run(LENGTH, 0.0), lambda: run(len(tokens) - 1, RATE))
 
 
+def torch_gradients(setting):
+    """One sequence at a time, which is how autograd gives a sequence's own gradient."""
+    torch, model = torch_model(setting)
+    ids = torch.from_numpy(probes_of(setting.stream)).long().to(setting.device)
+    mixed = torch.autocast(setting.device, torch.bfloat16, setting.dtype == "bfloat16")
+    groups = [[list(block.parameters()) for block in blocks] for blocks in (
+        [layer.self_attn for layer in model.base_model.layers], [layer.mlp for layer in model.base_model.layers])]
+    wanted = {id(p) for group in groups for block in group for p in block}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
+
+    def run(count=PROBES):
+        found = []
+        for row in ids[:count]:
+            with mixed:
+                logits = model(row[None, :-1], use_cache=False, logits_to_keep=SPAN).logits[0]
+                loss = torch.nn.functional.cross_entropy(logits.float(), row[1:][-SPAN:])
+            loss.backward()
+            found.append([[torch.stack([p.grad.square().sum() for p in block]).sum().sqrt() for block in group] for group in groups])
+            model.zero_grad(set_to_none=True)
+        return float(np.mean([[[float(x) for x in group] for group in one] for one in found]))
+
+    return Side(lambda: run(1), run)
+
+
 JOBS = {
     "entropy": Job(lmdyn_entropy, torch_entropy, (1, 4), f"knowledge entropy, windows of {LENGTH}"),
     "online": Job(lmdyn_online, torch_online, (1,), f"SGD {RATE} on all parameters, chunks of {LENGTH}, no context"),
+    "gradients": Job(lmdyn_gradients, torch_gradients, (16, 32), f"gradient norms of {PROBES} sequences of {WIDTH} tokens, by layer, each its own",
+                     tokens=PROBES * WIDTH),
 }

@@ -63,6 +63,22 @@ def sequences(kinds: Mapping[str, Sequence[Probe]], text, tokenizer, spans: int,
     return encoded, data.random_spans(stream, every, spans, seed)
 
 
+def norms_of(model, params, sets: Mapping[str, ProbeBatch], *, groups=("attention", "mlp"), batch: int = 16,
+             progress: bool = False) -> dict[str, LayerGradients]:
+    """`layer_gradients` of several sets of sequences of one length T, in one compiled program.
+
+    Args:
+      sets: `{name: sequences}`, all of T tokens.
+
+    Raises:
+      InputError: as `layer_gradients`.
+    """
+    joined = ProbeBatch(*(np.concatenate(parts) for parts in zip(*sets.values(), strict=True)))
+    found = layer_gradients(model, params, joined, groups=groups, batch=batch, progress=progress)
+    ends = np.cumsum([len(one.inputs) for one in sets.values()])
+    return {name: found.of(slice(end - len(one.inputs), end)) for (name, one), end in zip(sets.items(), ends, strict=True)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Localization:
     """What `locate` found.
@@ -112,8 +128,10 @@ def locate(model, params, probes: Mapping[str, ProbeBatch], random: ProbeBatch, 
     >>> found.relative["new"]["mlp"].shape, len(found.differences)
     ((2,), 0)
     """
-    measure = lambda sequences: layer_gradients(model, params, sequences, groups=groups, batch=batch, progress=progress)
-    norms, reference = {kind: measure(one) for kind, one in probes.items()}, measure(random)
+    sets = {("probe", kind): one for kind, one in probes.items()} | {"reference": random}
+    found = norms_of(model, params, sets, groups=groups, batch=batch, progress=progress)
+    reference = found.pop("reference")
+    norms = {kind: one for (_, kind), one in found.items()}
     relative = {kind: relative_gradients(one, reference, resamples=resamples, seed=seed) for kind, one in norms.items()}
     pairs = itertools.combinations(norms, 2)
     differences = {pair: compare_profiles(*(norms[kind] for kind in pair), permutations=resamples, seed=seed) for pair in pairs}

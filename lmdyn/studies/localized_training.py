@@ -18,6 +18,7 @@ from lmdyn import checkpoints, data, metrics, models, online, report, training, 
 from lmdyn.data import Batch, Probe, ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.metrics import LayerGradients
+from lmdyn.metrics.localization import norms_of
 from lmdyn.studies.workers import remembered
 from lmdyn.training import hardware, make_optimizer, make_step
 from lmdyn.transforms.localization import KINDS as GROUPS
@@ -139,14 +140,15 @@ def profile(config, seed: int) -> list[dict]:
     `batch_gradient_norm` of whole batches of pretraining text, the reference of a running profile.
     """
     here = loaded(config, seed)
-    measure = lambda probes: metrics.layer_gradients(here.model, here.params, probes, groups=GROUPS, batch=32)
-    encoded = {kind: data.encode_probes(probes, here.tokenizer) for kind, probes in here.questions.traced.items()}
-    norms = {kind: measure(batch) for kind, batch in encoded.items()}
-    like = data.encode_probes([p for kind in LEARNED for p in here.questions.traced[kind]], here.tokenizer)
-    longest = int(like.mask.sum(1).max())
-    need = max(config.spans * longest, 50 * longest)
+    probes = here.questions.traced
+    every = data.encode_probes([p for own in probes.values() for p in own], here.tokenizer)
+    ends = np.cumsum([len(own) for own in probes.values()])
+    encoded = {kind: ProbeBatch(*(part[end - len(probes[kind]) : end] for part in every)) for kind, end in zip(probes, ends, strict=True)}
+    like = ProbeBatch(*(np.concatenate(parts) for parts in zip(*(encoded[kind] for kind in LEARNED), strict=True)))
+    need = max(config.spans, 50) * int(like.mask.sum(1).max())
     text = data.join(data.tokenize(config.reference, here.tokenizer, need), here.tokenizer.end_of_text)
-    norms["random"] = measure(data.random_spans(text, like, config.spans, seed))
+    sets = encoded | {"random": data.random_spans(text, like, config.spans, seed)}
+    norms = norms_of(here.model, here.params, sets, groups=GROUPS, batch=32)
 
     rows, about = [], {"step": here.reference.step, "seed": seed}
     make = lambda row, **more: rows.append(report.row(str(here.reference), **about, **row, **more))
@@ -160,7 +162,7 @@ def profile(config, seed: int) -> list[dict]:
     for group in GROUPS:
         for layer, r in enumerate(np.mean([ratios[kind][group] for kind in LEARNED], axis=0)):
             make({"metric": "relative_gradient_norm", "site": group, "layer": layer, "value": float(r), "unit": "ratio"}, kind="traced")
-    first, second = (by_entity(norms[kind], here.questions.traced[kind], shared(here.questions.traced)) for kind in LEARNED)
+    first, second = (by_entity(norms[kind], probes[kind], shared(probes)) for kind in LEARNED)
     found = metrics.compare_profiles(first, second, seed=seed)
     make({"metric": "profile_difference", "value": found.size, "unit": "log share"}, p=found.p,
          entities=[len(first.losses), len(second.losses)])

@@ -81,7 +81,7 @@ def test_a_profile_that_does_not_fit_is_one_line(profile, message):
 
 
 def test_the_profile_may_be_re_estimated_online():
-    model, params = small(scale=1.0)
+    _, params = small(scale=1.0)
     reference = {group: np.ones(3) for group in PROFILE}
     found = run("all", transforms.relocalize(RULE, reference, "freeze"))
     assert np.isfinite(found.nll).all()

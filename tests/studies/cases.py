@@ -2,7 +2,7 @@
 
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Further, GradientLocalization, KnowledgeEntropy, Method, Streamed, Tell, Variant
-from lmdyn.training import Adapters, Change, Data, Keep, Objective, Optimizer, Recall, Review, Source, Train, Watch
+from lmdyn.training import Adapters, Change, Data, Keep, Objective, Optimizer, Review, Source, Train, Watch
 
 WORLD = "tfds:synthetic_world/people=10,places=5,new=0.4,updated=0.0,seed={seed}"
 
@@ -71,9 +71,7 @@ def localization(out, **options):
         pretrain=run,
         methods=(
             Method("plain"),
-            Method("adapters", adapters=Adapters(rank=2), rate=2.0),
-            Method("MixReview", review=Review("builtin:docs:test", ratio=1.0, decay=0.5)),
-            Method("RecAdam", recall=Recall(strength=5.0, steepness=0.5, middle=3.0)),
+            Method("adapters", adapters=Adapters(rank=2), review=Review("builtin:docs:test", ratio=1.0, decay=0.5), rate=2.0),
         ),
         steps=4,
         optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0),

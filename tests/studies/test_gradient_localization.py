@@ -1,0 +1,210 @@
+"""The study of gradient localization, small: what it writes, that claims are made of its rows, that bad input is found first."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from lmdyn import checkpoints, data, metrics, report, transforms
+from lmdyn.errors import InputError
+from lmdyn.studies import GradientLocalization, Method, Streamed, gradient_localization
+from lmdyn.studies import gradient_localization_claims as conclusions
+from lmdyn.studies import localized_training as parts
+from lmdyn.studies.statistics import interval
+from lmdyn.training import Adapters, Data, Optimizer, Recall, Review, Source
+from tests.studies.cases import LOCAL_WORLD, localization
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "out"
+    page = gradient_localization.run(localization(out), ["lmdyn", "study"], lambda text: None)
+    return out, page, report.read_rows(out / "rows.jsonl")
+
+
+def of(rows, metric, **more):
+    return [r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in more.items())]
+
+
+@pytest.mark.slow
+def test_the_folder_holds_rows_claims_and_a_page(finished):
+    out, page, rows = finished
+    assert page == out / "report.html" and page.stat().st_size > 10_000
+    names = {c["id"] for c in json.loads((out / "claims.json").read_text())}
+    assert {"updated-exceeds", "new-exceeds", "new-subset", "kinds-differ", "plain-freeze", "plain-scale", "plain-freeze-random", "adapters-freeze",
+            "plain-freeze-complement", "plain-scale-random", "running-freeze", "online-freeze", "online-scale"} <= names
+    done = {(r["seed"], r["method"], r["mode"], r["factor"]) for r in of(rows, "learned")}
+    modes = {"plain": set(parts.MODES) | set(parts.RUNNING), "adapters": set(parts.MODES) - {"blocks"}}
+    assert done == {(s, m, mode, f) for s in (0, 1) for m, used in modes.items() for mode in used for f in (1.0, 4.0)}
+    figures = {file.stem for file in (out / "figures").iterdir()}
+    assert figures == {"profile", "difference", "frontier", "by-kind", "moved", "running", "running-frontier", "online"}
+
+
+def test_the_profile_is_that_of_half_the_entities(finished):
+    out, _, rows = finished
+    config = localization(out)
+    loaded = checkpoints.load(f"run:{out}/runs/seed1")
+    asked = parts.questions(config, loaded.tokenizer, 1)
+    for kind in ("updated", "new", "unchanged"):
+        assert not {p.entity for p in asked.traced[kind]} & {p.entity for p in asked.asked[kind]}
+    batch = data.encode_probes(asked.traced["new"], loaded.tokenizer)
+    norms = metrics.layer_gradients(loaded.model, loaded.params, batch, groups=("attention", "mlp"))
+    for group in ("attention", "mlp"):
+        found = [r["value"] for r in of(rows, "gradient_norm", set="new", site=group, seed=1)]
+        np.testing.assert_allclose(found, norms.norms[group].mean(-1), rtol=1e-4)
+    ratio = {kind: np.array([r["value"] for r in of(rows, "relative_gradient_norm", kind=kind, seed=1)]) for kind in ("new", "updated", "traced")}
+    np.testing.assert_allclose(ratio["traced"], (ratio["new"] + ratio["updated"]) / 2, rtol=1e-6)
+
+
+def test_a_run_that_is_frozen_is_what_a_partition_gives(finished):
+    """The study multiplies updates by rates; a partition leaves the frozen layers out. Same numbers, and what is frozen keeps its bits."""
+    from lmdyn import training
+
+    out, _, rows = finished
+    config, method = localization(out), localization(out).methods[0]
+    here = parts.loaded(config, 0)
+    rates = parts.restriction("freeze", parts.traced(rows, 0), 0)
+    given = parts.batches(config, here.tokenizer, 0, method)
+    made = parts.program(config, here.model, None, None)
+    state = made.begin(here.params)
+    state = state._replace(optimizer=rates.put(state.optimizer, 1.0))
+    part = transforms.partition(here.params, parts.selector(rates))
+    optimizer = training.make_optimizer(config.optimizer, config.steps)
+    other, step = training.start(here.params, optimizer, part), jax.jit(training.make_step(here.model, optimizer, part=part))
+    for batch in given:
+        state, _ = made.step(state, batch)
+        other, _ = step(other, batch)
+    before = transforms.flatten(here.params)
+    found, wanted = (transforms.flatten(tree) for tree in (made.whole(state), training.whole(other, part)))
+    # the norm that gradients are clipped to is over what is trained: with the rest left out it is smaller
+    assert config.optimizer.clip == 1.0
+    for path, leaf in found.items():
+        layers = part.chosen.get(path, ())
+        still = [i for i in range(len(leaf)) if i not in layers] if path[0] == "blocks" else slice(None)
+        assert (np.asarray(leaf)[still].view(np.uint32) == np.asarray(before[path])[still].view(np.uint32)).all()
+        assert np.abs(np.asarray(leaf) - np.asarray(wanted[path])).max() < 0.05
+
+
+def test_claims_are_made_of_rows(finished):
+    out, _, rows = finished
+    claims = {c["id"]: c for c in json.loads((out / "claims.json").read_text())}
+    r = np.array([[x["value"] for x in of(rows, "relative_gradient_norm", kind="new", seed=s)] for s in (0, 1)])
+    most = [r[s, r[1 - s].argmax()] for s in (0, 1)]
+    assert claims["new-exceeds"]["measured"] == pytest.approx(np.mean(most))
+    assert claims["new-exceeds"]["low"] == pytest.approx(interval(most).low)
+    value = lambda metric, seed, mode, factor: of(rows, metric, seed=seed, method="plain", mode=mode, factor=factor)[0]["value"]
+    for seed in (0, 1):  # what a run learned and forgot is made of what it was asked
+        spans = {(r["kind"], r["moment"]): r["value"] for r in of(rows, "span_log_probability", seed=seed, method="plain", mode="scale", factor=4.0)}
+        nll = {r["moment"]: r["value"] for r in of(rows, "old_nll", seed=seed, method="plain", mode="scale", factor=4.0)}
+        learned = np.mean([spans[kind, 4] - spans[kind, 0] for kind in ("updated", "new")])
+        forgotten = np.mean([nll[4] / nll[0] - 1, (spans["unchanged", 0] - spans["unchanged", 4]) / abs(spans["unchanged", 0])])
+        assert value("learned", seed, "scale", 4.0) == pytest.approx(learned)
+        assert value("forgotten", seed, "scale", 4.0) == pytest.approx(forgotten)
+    gained = [conclusions.advantage(rows, seed, "plain", "freeze", "random") for seed in (0, 1)]
+    assert claims["plain-freeze-random"]["measured"] == pytest.approx(np.mean(gained))
+    nll = {(mode, steps): np.array([[r["value"] for r in of(rows, "online_nll", mode=mode, steps=steps, seed=s)] for s in (0, 1)])
+           for mode in ("plain", "freeze") for steps in (1, 2)}
+    best = {key: np.array([v[s, v[1 - s].argmin()] for s in (0, 1)]) for key, v in nll.items()}
+    flops = {key: np.array([of(rows, "online_nll", mode=key[0], steps=key[1], seed=s)[0]["flops"] for s in (0, 1)]) for key in nll}
+    share = (flops["plain", 1] - flops["freeze", 1]) / (flops["freeze", 2] - flops["freeze", 1])
+    equal = best["freeze", 1] + share * (best["freeze", 2] - best["freeze", 1])
+    assert claims["online-freeze"]["measured"] == pytest.approx(np.mean(best["plain", 1] - equal))
+
+
+def runs(points):
+    """Rows of runs of one seed: `{mode: [(forgotten, learned), ...]}` at rising rates."""
+    tags = lambda mode, factor: {"seed": 0, "method": "m", "mode": mode, "factor": factor}
+    return [report.row("r", metric, pair[i], "x", **tags(mode, float(factor)))
+            for mode, pairs in points.items() for factor, pair in enumerate(pairs, 1) for i, metric in enumerate(("forgotten", "learned"))]
+
+
+def test_modes_are_compared_at_equal_forgetting():
+    plain = [(0.1, 1.0), (0.2, 1.5), (0.4, 1.2)]
+    assert conclusions.advantage(runs({"plain": plain, "freeze": plain}), 0, "m", "freeze", "plain") == 0
+    # half as much forgetting for the same: at 0.1 it has learned 1.5; at 0.2, the most of plain's runs that still learn more, 1.5 too
+    half = [(f / 2, v) for f, v in plain]
+    assert conclusions.advantage(runs({"plain": plain, "freeze": half}), 0, "m", "freeze", "plain") == pytest.approx((0.5 + 0.0) / 2)
+    # a mode that reaches 0.05 only is compared there: plain has learned half of 1.0
+    short = [(0.02, 0.1), (0.05, 0.2)]
+    assert conclusions.advantage(runs({"plain": plain, "freeze": short}), 0, "m", "freeze", "plain") == pytest.approx(0.2 - 0.5)
+
+
+def test_it_goes_on_where_it_stopped(finished, tmp_path):
+    out, _, rows = finished
+    again = tmp_path / "out"
+    shutil.copytree(out, again)
+    (again / "parts" / "seed1-adapters.jsonl").unlink()
+    said = []
+    gradient_localization.run(localization(again), say=said.append)
+    assert [line.split(":")[0] for line in said] == ["seed1-adapters"]
+    plain = lambda found: [{k: v for k, v in r.items() if k != "model"} for r in found]
+    assert plain(report.read_rows(again / "rows.jsonl")) == plain(rows)
+
+
+def test_a_given_model_and_published_probes(finished, tmp_path):
+    """Any model reference, and probes from a file: here TempLAMA's format."""
+    out, _, _ = finished
+    lines = []
+    for i in range(12):
+        for year, answer in ((2010, "a"), (2020, "b" if i % 3 else "a")):
+            if i % 4 or year == 2020:
+                lines.append({"query": f"Person {i} of town {i * 7 % 5} plays for _X_.", "answer": [{"name": f"club {answer}{i}"}], "date": str(year),
+                              "id": f"P{i}_rel_{year}", "relation": "rel"})
+    (tmp_path / "templama.json").write_text("\n".join(map(json.dumps, lines)))
+    config = localization(tmp_path / "out", model=f"run:{out}/runs/seed0", pretrain=None, seeds=1, methods=(Method("plain"),), online=None,
+                          probes=f"templama:{tmp_path}/templama.json@2010,2020")
+    with pytest.raises(InputError, match="has probes of kind new about 3 entities, and 4 are needed"):
+        gradient_localization.check(config)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(probes="no/such.jsonl"), "no/such.jsonl"),
+    (dict(probes=f"{LOCAL_WORLD}:time0"), "the target is empty"),
+    (dict(probes=f"{LOCAL_WORLD}:probes".replace("new=0.4", "new=0.0")), "probes of kind new about 0 entities"),
+    (dict(text="builtin:dogs"), "dogs"),
+    (dict(reference="builtin:dogs"), "dogs"),
+    (dict(data=Data(sources=(Source("builtin:dogs"),), length=48, batch=3)), "dogs"),
+    (dict(methods=(Method("plain"), Method("m", review=Review("builtin:dogs")))), "dogs"),
+    (dict(methods=(Method("plain"), Method("m", adapters=Adapters("blocks", rank=99)))), "rank=99 exceeds"),
+    (dict(online=Streamed("builtin:dogs")), "dogs"),
+    (dict(model="dir:no/such", pretrain=None), "no/such"),
+])
+def test_bad_input_is_found_first(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        gradient_localization.run(localization(tmp_path / "new", **options))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(model="dir:x"), "give either model= .* or pretrain="),
+    (dict(factors=()), r"factors=\(\); give ascending positive numbers"),
+    (dict(factors=(2.0, 1.0)), "give ascending positive numbers"),
+    (dict(methods=(Method("a"), Method("a"))), "methods are named a, a"),
+    (dict(methods=(Method("a", rate=0.0),)), "method a: rate=0.0"),
+    (dict(methods=(Method("a", recall=Recall(1.0, 1.0, 1.0)),), optimizer=Optimizer(name="sgd")), "recall needs optimizer.name=adamw"),
+    (dict(online=Streamed("builtin:docs", rates=(0.0,))), "online.rates"),
+    (dict(limit=1), "limit=1; it must be at least 2"),
+    (dict(ask=9), "ask=9 is more than the 4 steps"),
+    (dict(steps="4"), "GradientLocalization.steps='4' is a str, not int"),
+])
+def test_values_out_of_range_are_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        localization(tmp_path, **options)
+
+
+def test_entities_with_one_attribute_in_common_are_compared_by_it():
+    probe = lambda entity, attribute: data.Probe("a b", 2, 3, "new", None, entity, attribute)
+    probes = [probe("x", "job"), probe("x", "job"), probe("y", "job"), probe("y", "city")]
+    norms = metrics.LayerGradients({"mlp": np.array([[2.0, 8.0, 3.0, 100.0]])}, {"mlp": (0,)}, 1, np.ones(4), np.ones(4, int))
+    found = parts.by_entity(norms, probes, {"job"})
+    np.testing.assert_allclose(found.norms["mlp"], [[4.0, 3.0]])  # the geometric mean of 2 and 8
+    with pytest.raises(InputError, match="1 entities have probes of attributes"):
+        parts.by_entity(norms, probes, {"city"})
+
+
+def test_the_config_is_a_dataclass_of_options():
+    assert {f.name for f in dataclasses.fields(GradientLocalization)} >= {"model", "probes", "methods", "factors", "seeds"}
