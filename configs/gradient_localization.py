@@ -39,7 +39,7 @@ def config():
             Method("RecAdam", recall=Recall(strength=50.0, steepness=0.1, middle=24.0)),
         ),
         steps=56,
-        optimizer=Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0),
+        optimizer=Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None),
         factors=(0.25, 0.7, 2.0, 5.0),
         online=Streamed(f"{WORLD}:time1#text", tokens=8192, chunk=64, rates=(1e-4, 3e-4, 1e-3, 3e-3)),
         compute=COMPUTE,

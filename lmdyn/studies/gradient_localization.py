@@ -81,7 +81,7 @@ class GradientLocalization:
       pretrain: the run that is trained where no model is given; its `out` and `seed` are set by the study.
       methods: of continual pretraining. The first is the one that the others are told beside; it also has the running profile.
       steps: updates of a run.
-      optimizer: of all runs. Its state begins anew.
+      optimizer: of all runs. Its state begins anew. (Clipping would count frozen layers' gradients, too.)
       factors: what the rate is multiplied by, one run each, ascending.
       online: the online adaptation; None leaves it out.
       traced, limit: at most so many probes of a kind, for the profile, and for asking.
@@ -102,7 +102,7 @@ class GradientLocalization:
     pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
     methods: Annotated[tuple[Method, ...], tyro.conf.Fixed] = (Method("plain"),)
     steps: int = 72
-    optimizer: Optimizer = Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0)
+    optimizer: Optimizer = Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None)
     factors: tuple[float, ...] = (0.25, 0.7, 2.0, 5.0)
     online: Annotated[Streamed | None, tyro.conf.Fixed] = None
     traced: int = 192

@@ -74,7 +74,7 @@ def localization(out, **options):
             Method("adapters", adapters=Adapters(rank=2), review=Review("builtin:docs:test", ratio=1.0, decay=0.5), rate=2.0),
         ),
         steps=4,
-        optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0),
+        optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0, clip=None),
         factors=(1.0, 4.0),
         online=Streamed(f"{LOCAL_WORLD}:time1#text", tokens=90, chunk=20, rates=(1e-3, 1e-2)),
         traced=60,

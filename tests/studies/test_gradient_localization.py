@@ -79,13 +79,12 @@ def test_a_run_that_is_frozen_is_what_a_partition_gives(finished):
         other, _ = step(other, batch)
     before = transforms.flatten(here.params)
     found, wanted = (transforms.flatten(tree) for tree in (made.whole(state), training.whole(other, part)))
-    # the norm that gradients are clipped to is over what is trained: with the rest left out it is smaller
-    assert config.optimizer.clip == 1.0
     for path, leaf in found.items():
         layers = part.chosen.get(path, ())
         still = [i for i in range(len(leaf)) if i not in layers] if path[0] == "blocks" else slice(None)
         assert (np.asarray(leaf)[still].view(np.uint32) == np.asarray(before[path])[still].view(np.uint32)).all()
-        assert np.abs(np.asarray(leaf) - np.asarray(wanted[path])).max() < 0.05
+        # Adam divides by small numbers: 4 steps of 1e-2 differ by a fraction of one at most
+        assert np.abs(np.asarray(leaf) - np.asarray(wanted[path])).max() < 0.005
 
 
 def test_claims_are_made_of_rows(finished):
