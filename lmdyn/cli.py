@@ -216,7 +216,8 @@ class Study:
     """
 
 
-VERBS = {"measure": Measure, "gradients": Gradients, "online": Online, "report": Report, "train": Train, "plan": Plan, "reactivate": Reactivate, "study": Study}
+VERBS = {"measure": Measure, "online": Online, "report": Report, "train": Train, "plan": Plan, "reactivate": Reactivate,
+         "gradients": Gradients, "study": Study}
 EXAMPLE_CONFIGS = {"train": "configs/tiny.py", "plan": "configs/tiny.py", "study": "configs/knowledge_entropy.py"}
 DESCRIPTION = "Measure how a language model's knowledge is stored, and how it changes."
 EXAMPLES = """

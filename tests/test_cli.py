@@ -47,7 +47,8 @@ def run(capsys, *words):
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["-h"], ["measure", "--help"], ["online", "--help"], ["reactivate", "--help"], ["report", "--help"]],
+    [["--help"], ["-h"], ["measure", "--help"], ["online", "--help"], ["reactivate", "--help"], ["gradients", "--help"],
+     ["report", "--help"]],
     ids=" ".join,
 )
 def test_help_fits_80_columns_and_is_whole(capsys, monkeypatch, words):
@@ -60,7 +61,6 @@ def test_help_fits_80_columns_and_is_whole(capsys, monkeypatch, words):
         [f"--{n}" for n in verb.__dataclass_fields__ if n not in ("model", "models", "folder")] if verb else cli.VERBS
     ):
         assert name in out
-    assert "gradients" not in out, "verbs that are not there yet are not offered"
 
 
 def test_version(capsys):
