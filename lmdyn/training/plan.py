@@ -148,14 +148,14 @@ def compile_step(config: Train) -> Plan:
     from lmdyn.training import hardware, step
     from lmdyn.training import mesh as meshes
     from lmdyn.training.optimizer import make_optimizer
+    from lmdyn.training.prepare import trained_part
     from lmdyn.training.program import count
-    from lmdyn.transforms import partition
 
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.data.batch, mesh, config.accumulate)
     architecture = checkpoints.load(config.start).model.config if config.model is None else config.model
     form = shapes(architecture)
-    part = None if config.train == "all" else partition(form, config.train)
+    part = trained_part(config, form)
     optimizer = make_optimizer(config.optimizer, config.steps)
     dtype = "bfloat16" if config.compute.dtype == "auto" else config.compute.dtype
     compute = dataclasses.replace(config.compute, dtype=dtype)

@@ -84,10 +84,7 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
     model = LanguageModel(architecture, config.compute)
     optimizer = make_optimizer(config.optimizer, config.steps)
     form = shapes(architecture)
-    part = None if config.train == "all" else partition(form, config.train)
-    if config.adapters is not None:
-        where = config.adapters
-        part = low_rank(where.where, rank=where.rank, scale=where.scale, seed=config.seed).partition(form)
+    part = trained_part(config, form)
     model = meshes.spread(model, mesh) if mesh.size > 1 else model
 
     begin = lambda params: steps.start(params, optimizer, part)
@@ -125,6 +122,18 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
     meshes.check_batch(rows, mesh)
     held_out = data.batches(watched, tokenizer, config.data.length, rows, config.watch.tokens, progress)
     return Prepared(config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out)
+
+
+def trained_part(config: Train, form) -> Partition | Adapters | None:
+    """What a run trains: everything (None), what its selector names, or adapters. Args: form: shapes of the parameters.
+
+    Raises:
+      InputError: a selector that matches nothing, or adapters that do not fit.
+    """
+    if config.adapters is None:
+        return None if config.train == "all" else partition(form, config.train)
+    where = config.adapters
+    return low_rank(where.where, rank=where.rank, scale=where.scale, seed=config.seed).partition(form)
 
 
 def resolve_mesh(shape: tuple[int, int, int]) -> Mesh:

@@ -117,3 +117,21 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(start, tmp_path, opt
     with pytest.raises(InputError, match=message):
         training.train(run(tmp_path / "new", start, **options), say=lambda text: None)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_plan_counts_adapters(start):
+    """The adapters alone have gradients and optimizer state: R (in + out) numbers for each matrix and layer."""
+    from lmdyn.training import plan
+
+    found = plan.plan(run("x", start, adapters=Adapters("blocks.mlp", rank=2)))
+    assert found.trained == 3 * 3 * 2 * (12 + 20)
+    assert found.gradients == 4 * found.trained
+    assert 0 <= found.optimizer - 4 * (2 * found.trained) <= 16  # two moments, and counts of steps
+
+
+def test_adapters_are_divided_over_devices_with_the_same_numbers(start, tmp_path):
+    for name, mesh in (("one", (1, 1, 1)), ("four", (1, 2, 2))):
+        training.train(run(tmp_path / name, start, steps=2, adapters=Adapters("blocks", rank=2), mesh=mesh), say=lambda text: None)
+    one, four = params(tmp_path / "one"), params(tmp_path / "four")
+    for path, leaf in one.items():
+        np.testing.assert_allclose(four[path], leaf, rtol=1e-4, atol=1e-5)
