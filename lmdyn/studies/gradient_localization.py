@@ -83,6 +83,8 @@ class GradientLocalization:
       steps: updates of a run.
       optimizer: of all runs. Its state begins anew. (Clipping would count frozen layers' gradients, too.)
       factors: what the rate is multiplied by, one run each, ascending.
+      leave_out: frozen layers are left out of the compiled step, so that they cost neither gradient nor optimizer state: for models of size. Else
+        their updates are multiplied by 0, so that tiny models go through one program, which is compiled once. The numbers are the same.
       online: the online adaptation; None leaves it out.
       traced, limit: at most so many probes of a kind, for the profile, and for asking.
       spans: random spans that the profile is relative to.
@@ -104,6 +106,7 @@ class GradientLocalization:
     steps: int = 72
     optimizer: Optimizer = Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None)
     factors: tuple[float, ...] = (0.25, 0.7, 2.0, 5.0)
+    leave_out: bool = False
     online: Annotated[Streamed | None, tyro.conf.Fixed] = None
     traced: int = 192
     limit: int = 64

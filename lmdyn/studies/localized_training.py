@@ -245,6 +245,10 @@ class Rates(NamedTuple):
         """An optimizer's state with these rates in it, times a factor."""
         return transforms.with_rates(state, {group: factor * values for group, values in self.groups.items()}, factor * self.elsewhere)
 
+    def left(self) -> "Rates":
+        """The rates of what is left when all that has a rate of 0 is left out, for `freeze` and its like."""
+        return Rates({}, 1.0)
+
 
 def restriction(mode: str, r: Mapping[str, Sequence[float]], seed: int) -> Rates:
     """The rates of a mode, for a profile.
@@ -276,26 +280,23 @@ def selector(rates: Rates) -> str:
     return "+".join(f"blocks[{layers}].{group}" for group, layers in named if layers)
 
 
-def part_of(method, architecture):
-    """The adapters of a method, for a model; None where it has none."""
-    if method.adapters is None:
-        return None
-    where = method.adapters
-    return transforms.low_rank(where.where, rank=where.rank, scale=where.scale).partition(models.shapes(architecture))
+def part_of(method, architecture, rates: Rates | None = None):
+    """What a method trains, as a partition or adapters, with what has a rate of 0 left out.
 
-
-def cost(architecture, method, rates: Rates, rows: int, length: int) -> float:
-    """Operations of one training step of a run whose frozen layers are left out."""
+    Args:
+      rates: None leaves nothing out.
+    """
     form = models.shapes(architecture)
+    kept = transforms.partition(form, "all" if rates is None else selector(rates))
     if method.adapters is None:
-        return hardware.step_flops(architecture, rows, length, transforms.partition(form, selector(rates)))
-    if rates.elsewhere:
-        return hardware.step_flops(architecture, rows, length, part_of(method, architecture))
-    kept = transforms.partition(form, selector(rates)).chosen
-    whole = part_of(method, architecture)
-    chosen = {path: tuple(sorted(set(layers) & set(kept[path]))) for path, layers in whole.chosen.items() if path in kept}
-    fewer = transforms.Adapters(transforms.Partition(chosen, whole.part.depth), whole.rank, whole.scale, whole.seed)
-    return hardware.step_flops(architecture, rows, length, fewer)
+        return kept
+    where = method.adapters
+    whole = transforms.low_rank(where.where, rank=where.rank, scale=where.scale).partition(form)
+    chosen = {path: tuple(sorted(set(layers) & set(kept.chosen.get(path, ())))) for path, layers in whole.chosen.items()}
+    chosen = {path: layers for path, layers in chosen.items() if layers}
+    if not chosen:
+        raise InputError(f"method {method.name}: no adapter at {where.where} stands beside what is trained; give adapters at blocks")
+    return dataclasses.replace(whole, part=transforms.Partition(chosen, whole.part.depth))
 
 
 # --- continual pretraining ---------------------------------------------------------------------------------------------
@@ -325,19 +326,26 @@ class Program(NamedTuple):
 
 
 @remembered
-def program(config, model, adapters, recall, mode: str | None = None, reference=None) -> Program:
-    """Args: mode: `freeze` or `scale` of a running profile; None for rates that are given."""
-    rule = make_optimizer(dataclasses.replace(config.optimizer, recall=recall), config.steps)
+def program(config, model, method, rates: Rates | None = None, mode: str | None = None, reference=None) -> Program:
+    """The compiled step of a method.
+
+    Args:
+      method: its name and its review do not matter. rates: what has a rate of 0 is left out of the program; None: nothing is.
+      mode: `freeze` or `scale` of a running profile, whose `reference` is given; None for rates that are given.
+    """
+    rule = make_optimizer(dataclasses.replace(config.optimizer, recall=method.recall), config.steps)
     if mode is not None:
         rule = transforms.relocalize(rule, reference, mode)
-    optimizer = optax.chain(rule, transforms.adjustable_rates(GROUPS))
-    part = None
-    if adapters is not None:
-        part = transforms.low_rank(adapters.where, rank=adapters.rank, scale=adapters.scale).partition(models.shapes(model.config))
-
+    optimizer = optax.chain(rule, transforms.adjustable_rates(GROUPS if rates is None else ()))
+    part = None if method.adapters is None and rates is None else part_of(method, model.config, rates)
     begin = jax.jit(lambda params: training.start(jax.tree.map(jnp.copy, params), optimizer, part))
     step = jax.jit(make_step(model, optimizer, part=part), donate_argnums=0)
     return Program(begin, step, jax.jit(lambda state: training.whole(state, part)))
+
+
+def anonymous(method):
+    """A method without what its program does not depend on."""
+    return dataclasses.replace(method, name="", review=None, rate=1.0)
 
 
 @remembered
@@ -427,15 +435,17 @@ def _moved(old, new) -> float:
 def train_further(config, seed: int, method, r: Mapping[str, Sequence[float]]) -> list[dict]:
     """Continual pretraining by one method, in every mode and at every rate."""
     here = loaded(config, seed)
-    made = program(config, here.model, method.adapters, method.recall)
     given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
     for mode in MODES:
         if mode == "blocks" and method != config.methods[0]:
             continue
         rates = restriction(mode, r, seed)
-        flops = config.steps * cost(here.model.config, method, rates, config.data.batch, config.data.length)
+        without = rates if config.leave_out and not rates.elsewhere else None
+        made = program(config, here.model, anonymous(method), without)
+        part = part_of(method, here.model.config, rates)
+        flops = config.steps * hardware.step_flops(here.model.config, config.data.batch, config.data.length, part)
         for factor in config.factors:
-            found, state = one_run(config, here, made, given, before, rates, factor * method.rate)
+            found, state = one_run(config, here, made, given, before, rates if without is None else rates.left(), factor * method.rate)
             tags = {"seed": seed, "method": method.name, "mode": mode, "factor": factor}
             rows += run_rows(config, here, found, _moved(here.params, made.whole(state)), flops, tags)
     return rows
@@ -445,11 +455,11 @@ def train_running(config, seed: int, reference: Mapping[str, Sequence[float]]) -
     """Plain continual pretraining with the profile estimated on the way; also `running_profile`, what it is at the end of a run."""
     here, method = loaded(config, seed), config.methods[0]
     given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
-    depth = here.model.config.depth
-    everything = Rates({group: np.ones(depth) for group in GROUPS}, 1.0)
+    everything = Rates({group: np.ones(here.model.config.depth) for group in GROUPS}, 1.0)
+    part = part_of(method, here.model.config)
+    flops = config.steps * hardware.step_flops(here.model.config, config.data.batch, config.data.length, part)
     for mode in RUNNING:
-        made = program(config, here.model, method.adapters, method.recall, mode.split()[1], reference)
-        flops = config.steps * cost(here.model.config, method, everything, config.data.batch, config.data.length)
+        made = program(config, here.model, anonymous(method), None, mode.split()[1], reference)
         for factor in config.factors:
             found, state = one_run(config, here, made, given, before, everything, factor * method.rate)
             tags = {"seed": seed, "method": method.name, "mode": mode, "factor": factor}
