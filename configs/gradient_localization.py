@@ -19,7 +19,7 @@ COMPUTE = Compute(unroll=6)
 def config():
     return GradientLocalization(
         out="out/gradient_localization",
-        probes=f"{WORLD}:probes",
+        probes=(f"{WORLD}:probes",),
         text="builtin:docs:test",
         reference="builtin:docs:train",
         pretrain=Train(

@@ -72,8 +72,8 @@ class GradientLocalization:
 
     Attributes:
       out: the study's folder. The same command goes on with a study that was stopped.
-      probes: probes of what is true now, with their kind (updated, new, unchanged): of a world, or a published file, see
-        `lmdyn.data.read_probes`.
+      probes: probes of what is true now, with their kind (updated, new, unchanged): of a world, or published files, see
+        `lmdyn.data.read_probes`. All three kinds are needed; they may come from several files.
       data: the text of the continual pretraining, which tells the updated and new facts; `tokenizer` does not count.
       text: held-out pretraining text, for what is forgotten.
       reference: pretraining text that random spans are taken from.
@@ -96,7 +96,7 @@ class GradientLocalization:
     """
 
     out: str
-    probes: str
+    probes: tuple[str, ...]
     data: Data
     text: str
     reference: str
@@ -126,6 +126,8 @@ class GradientLocalization:
         for name, least in (("seeds", 1), ("seed", 0), ("steps", 1), ("traced", 2), ("limit", 2), ("spans", 2), ("ask", 1), ("tokens", 1), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}; it must be at least {least}")
+        if not self.probes:
+            raise InputError("probes=(); name at least one file or dataset of probes")
         if self.ask > self.steps:
             raise InputError(f"ask={self.ask} is more than the {self.steps} steps of a run")
         for name, values in (("factors", self.factors), ("online.rates", self.online.rates if self.online else (1.0,))):

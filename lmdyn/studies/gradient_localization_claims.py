@@ -100,10 +100,10 @@ def _profile(rows, make) -> list[Claim]:
     tests = table(rows, "profile_difference", site=None)
     p = float(stats.combine_pvalues([r["p"] for r in tests]).pvalue)
     told = ", ".join(f"{r['p']:.2g}" for r in tests)
+    asked = "on attributes that both kinds have" if all(r["matched"] for r in tests) else "of kinds that are asked for different attributes"
     one = make("kinds-differ", "Updated and new facts light up different layers.", interval([r["value"] for r in tests]), "log share", "profile",
                f"Root mean square, over groups and layers, of the difference of mean log shares of the gradient. Permutation tests over "
-               f"entities, on attributes that both kinds have: p = {told}; together "
-               f"{p:.2g} (Fisher), which gives the verdict.")
+               f"entities, {asked}: p = {told}; together {p:.2g} (Fisher), which gives the verdict.")
     return [*found, dataclasses.replace(one, verdict="held" if p < ALPHA else "undecided")]
 
 

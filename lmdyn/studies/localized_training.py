@@ -81,14 +81,14 @@ def questions(config, tokenizer, seed: int, architecture=None) -> Questions:
     Raises:
       InputError: no probes of a kind, or of one entity only; a target that does not fit into the model.
     """
-    found = data.read_probes(config.probes.replace("{seed}", str(seed)))
+    found = [probe for ref in config.probes for probe in data.read_probes(ref.replace("{seed}", str(seed)))]
     halves: tuple[dict, dict] = ({}, {})
     for kind in (*LEARNED, KEPT):
         own = [p for p in found if p.kind == kind]
         names = list(dict.fromkeys(p.entity or p.prompt for p in own))
         if len(names) < 4:
             there = sorted({str(p.kind) for p in found})
-            raise InputError(f"{config.probes} has probes of kind {kind} about {len(names)} entities, and 4 are needed, two for the profile and "
+            raise InputError(f"{' '.join(config.probes)} has probes of kind {kind} about {len(names)} entities, and 4 are needed, two for the profile and "
                              f"two to ask for; its kinds are: {', '.join(there)}")
         side = {name: number % 2 for number, name in enumerate(names)}
         for half, chosen in enumerate(halves):
@@ -162,10 +162,11 @@ def profile(config, seed: int) -> list[dict]:
     for group in GROUPS:
         for layer, r in enumerate(np.mean([ratios[kind][group] for kind in LEARNED], axis=0)):
             make({"metric": "relative_gradient_norm", "site": group, "layer": layer, "value": float(r), "unit": "ratio"}, kind="traced")
-    first, second = (by_entity(norms[kind], probes[kind], shared(probes)) for kind in LEARNED)
+    common = shared(probes)
+    first, second = (by_entity(norms[kind], probes[kind], common) for kind in LEARNED)
     found = metrics.compare_profiles(first, second, seed=seed)
     make({"metric": "profile_difference", "value": found.size, "unit": "log share"}, p=found.p,
-         entities=[len(first.losses), len(second.losses)])
+         entities=[len(first.losses), len(second.losses)], matched=common is not None)
     for group, values in found.difference.items():
         for layer, value in enumerate(values):
             make({"metric": "profile_difference", "site": group, "layer": layer, "value": float(value), "unit": "log share"})
@@ -175,22 +176,24 @@ def profile(config, seed: int) -> list[dict]:
     return rows
 
 
-def shared(probes: Mapping[str, Sequence[Probe]]) -> set:
-    """The attributes that all of the learned kinds are asked for: others would tell kinds apart by what is asked."""
-    return set.intersection(*({p.attribute for p in probes[kind]} for kind in LEARNED))
+def shared(probes: Mapping[str, Sequence[Probe]]) -> set | None:
+    """The attributes that all of the learned kinds are asked for: others would tell kinds apart by what is asked. None, which stands for all,
+    where two entities of each kind are not asked for a common one (published files of different make)."""
+    common = set.intersection(*({p.attribute for p in probes[kind]} for kind in LEARNED))
+    asked = (len({p.entity or p.prompt for p in probes[kind] if p.attribute in common}) for kind in LEARNED)
+    return common if min(asked) > 1 else None
 
 
-def by_entity(found: LayerGradients, probes: Sequence[Probe], attributes: set) -> LayerGradients:
-    """Geometric means of the norms over the probes of each entity, of some attributes: probes of one entity are not independent.
+def by_entity(found: LayerGradients, probes: Sequence[Probe], attributes: set | None) -> LayerGradients:
+    """Geometric means of the norms over the probes of each entity, of some attributes (None: all): probes of one entity are not independent.
 
-    Raises:
-      InputError: fewer than two entities are left.
+    >>> probes = [Probe("a b", 2, 3, entity="x"), Probe("a b", 2, 3, entity="y"), Probe("c d", 2, 3, entity="x")]
+    >>> norms = LayerGradients({"mlp": np.array([[2.0, 3.0, 8.0]])}, {"mlp": (0,)}, 1, np.ones(3), np.ones(3, int))
+    >>> by_entity(norms, probes, None).norms["mlp"].round(6).tolist()
+    [[4.0, 3.0]]
     """
-    owners = [p.entity or p.prompt if p.attribute in attributes else None for p in probes]
-    names = [name for name in dict.fromkeys(owners) if name is not None]
-    if len(names) < 2:
-        raise InputError(f"{len(names)} entities have probes of attributes that both {' and '.join(LEARNED)} have; at least 2 are needed")
-    at = [np.flatnonzero([owner == name for owner in owners]) for name in names]
+    owners = [p.entity or p.prompt if attributes is None or p.attribute in attributes else None for p in probes]
+    at = [np.flatnonzero([owner == name for owner in owners]) for name in dict.fromkeys(owners) if name is not None]
     merged = lambda values: np.stack([np.exp(np.log(np.maximum(values[..., i], 1e-30)).mean(-1)) for i in at], -1)
     norms = {group: merged(values) for group, values in found.norms.items()}
     return dataclasses.replace(found, norms=norms, losses=merged(found.losses), tokens=np.array([found.tokens[i].sum() for i in at]))
@@ -417,13 +420,14 @@ def outcome(before: Asked, after: Asked) -> tuple[float, float, dict[str, float]
     `learned`: the rise of log-probability of updated and of new spans, their mean, nats. `forgotten`: the mean of the relative rise of old
     text's nll and the relative fall of unchanged spans' log-probability (as in the study of knowledge entropy); above 0 is forgotten.
 
-    >>> outcome(Asked({"updated": -4.0, "new": -6.0, "unchanged": -2.0}, 4.0), Asked({"updated": -3.0, "new": -3.0, "unchanged": -2.2}, 5.0))[:2]
-    (2.0, 0.175)
+    >>> before, after = Asked({"updated": -4.0, "new": -6.0, "unchanged": -2.0}, 4.0), Asked({"updated": -3.0, "new": -3.0, "unchanged": -2.5}, 5.0)
+    >>> outcome(before, after)
+    (2.0, 0.25, {'text': 0.25, 'facts': 0.25})
     """
     learned = float(np.mean([after.spans[kind] - before.spans[kind] for kind in LEARNED]))
     text = after.old_nll / before.old_nll - 1
     facts = (before.spans[KEPT] - after.spans[KEPT]) / abs(before.spans[KEPT])
-    return learned, round((text + facts) / 2, 12), {"text": text, "facts": facts}
+    return learned, (text + facts) / 2, {"text": text, "facts": facts}
 
 
 def _moved(old, new) -> float:

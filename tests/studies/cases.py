@@ -64,7 +64,7 @@ def localization(out, **options):
     )
     given = dict(
         out=str(out),
-        probes=f"{LOCAL_WORLD}:probes",
+        probes=(f"{LOCAL_WORLD}:probes",),
         data=Data(sources=(Source(f"{LOCAL_WORLD}:time1#text"),), length=48, batch=3),
         text="builtin:docs:test",
         reference="builtin:docs:test",

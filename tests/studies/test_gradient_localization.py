@@ -143,26 +143,32 @@ def test_it_goes_on_where_it_stopped(finished, tmp_path):
 
 
 def test_a_given_model_and_published_probes(finished, tmp_path):
-    """Any model reference, and probes from a file: here TempLAMA's format."""
+    """Any model reference, and probes from files of two makes: TempLAMA's for updated facts, ECBD's for new entities."""
     out, _, _ = finished
-    lines = []
-    for i in range(12):
-        for year, answer in ((2010, "a"), (2020, "b" if i % 3 else "a")):
-            if i % 4 or year == 2020:
-                lines.append({"query": f"Person {i} of town {i * 7 % 5} plays for _X_.", "answer": [{"name": f"club {answer}{i}"}], "date": str(year),
-                              "id": f"P{i}_rel_{year}", "relation": "rel"})
-    (tmp_path / "templama.json").write_text("\n".join(map(json.dumps, lines)))
+    relations = [{"query": f"Person {i} of town {i * 7 % 5} plays for _X_.", "answer": [{"name": f"club {'b' if i % 3 and year == 2020 else 'a'}{i}"}],
+                  "date": str(year), "id": f"P{i}_rel_{year}", "relation": "rel"} for i in range(24) for year in (2010, 2020)]
+    entities = [{"masked_sentence": f"Place {i} is known for <extra_id_0>, of course.", "answer_d": {"<extra_id_0>": f"thing {i}"}, "year": "2019",
+                 "entity_span_str": f"Place {i}"} for i in range(8)]
+    for name, lines in (("templama", relations), ("ecbd", entities)):
+        (tmp_path / f"{name}.json").write_text("\n".join(map(json.dumps, lines)))
+    refs = (f"templama:{tmp_path}/templama.json@2010,2020", f"ecbd:{tmp_path}/ecbd.json@2018")
     config = localization(tmp_path / "out", model=f"run:{out}/runs/seed0", pretrain=None, seeds=1, methods=(Method("plain"),), online=None,
-                          probes=f"templama:{tmp_path}/templama.json@2010,2020")
-    with pytest.raises(InputError, match="has probes of kind new about 3 entities, and 4 are needed"):
-        gradient_localization.check(config)
-    assert not (tmp_path / "out").exists()
+                          probes=refs, leave_out=True, factors=(1.0,))
+    gradient_localization.run(config, say=lambda text: None)
+    rows = report.read_rows(tmp_path / "out" / "rows.jsonl")
+    (test,) = of(rows, "profile_difference", site=None)
+    assert test["matched"] is False and test["entities"] == [8, 4]
+    found = of(rows, "flops", mode="freeze")[0]["value"], of(rows, "flops", mode="plain")[0]["value"]
+    assert found[0] < found[1]
+    assert {c["verdict"] for c in json.loads((tmp_path / "out" / "claims.json").read_text()) if c["id"] != "kinds-differ"} == {"undecided"}
+    with pytest.raises(InputError, match="has probes of kind new about 0 entities, and 4 are needed"):
+        gradient_localization.check(dataclasses.replace(config, probes=refs[:1]))
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(probes="no/such.jsonl"), "no/such.jsonl"),
-    (dict(probes=f"{LOCAL_WORLD}:time0"), "the target is empty"),
-    (dict(probes=f"{LOCAL_WORLD}:probes".replace("new=0.4", "new=0.0")), "probes of kind new about 0 entities"),
+    (dict(probes=("no/such.jsonl",)), "no/such.jsonl"),
+    (dict(probes=(f"{LOCAL_WORLD}:time0",)), "the target is empty"),
+    (dict(probes=(f"{LOCAL_WORLD}:probes".replace("new=0.4", "new=0.0"),)), "probes of kind new about 0 entities"),
     (dict(text="builtin:dogs"), "dogs"),
     (dict(reference="builtin:dogs"), "dogs"),
     (dict(data=Data(sources=(Source("builtin:dogs"),), length=48, batch=3)), "dogs"),
@@ -179,6 +185,7 @@ def test_bad_input_is_found_first(tmp_path, options, message):
 
 @pytest.mark.parametrize("options, message", [
     (dict(model="dir:x"), "give either model= .* or pretrain="),
+    (dict(probes=()), r"probes=\(\)"),
     (dict(factors=()), r"factors=\(\); give ascending positive numbers"),
     (dict(factors=(2.0, 1.0)), "give ascending positive numbers"),
     (dict(methods=(Method("a"), Method("a"))), "methods are named a, a"),
@@ -194,14 +201,13 @@ def test_values_out_of_range_are_refused(tmp_path, options, message):
         localization(tmp_path, **options)
 
 
-def test_entities_with_one_attribute_in_common_are_compared_by_it():
+def test_kinds_are_compared_by_the_attributes_that_both_have():
     probe = lambda entity, attribute: data.Probe("a b", 2, 3, "new", None, entity, attribute)
-    probes = [probe("x", "job"), probe("x", "job"), probe("y", "job"), probe("y", "city")]
+    probes = {"new": [probe("x", "job"), probe("x", "job"), probe("y", "job"), probe("y", "city")], "updated": [probe("z", "job"), probe("w", "job")]}
+    assert parts.shared(probes) == {"job"}
     norms = metrics.LayerGradients({"mlp": np.array([[2.0, 8.0, 3.0, 100.0]])}, {"mlp": (0,)}, 1, np.ones(4), np.ones(4, int))
-    found = parts.by_entity(norms, probes, {"job"})
-    np.testing.assert_allclose(found.norms["mlp"], [[4.0, 3.0]])  # the geometric mean of 2 and 8
-    with pytest.raises(InputError, match="1 entities have probes of attributes"):
-        parts.by_entity(norms, probes, {"city"})
+    np.testing.assert_allclose(parts.by_entity(norms, probes["new"], {"job"}).norms["mlp"], [[4.0, 3.0]])  # the geometric mean of 2 and 8
+    assert parts.shared({**probes, "updated": [probe("z", "job"), probe("w", "club")]}) is None
 
 
 def test_the_config_is_a_dataclass_of_options():
