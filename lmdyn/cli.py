@@ -224,7 +224,8 @@ EXAMPLES = """
 
 examples:
   lmdyn measure gguf:model.gguf --data builtin:docs --out out/measure.jsonl
-  lmdyn gradients gguf:model.gguf --probe facts.jsonl --reference builtin:docs --out out/gradients.jsonl
+  lmdyn gradients gguf:model.gguf --probe facts.jsonl \\
+    --reference builtin:docs --out out/gradients.jsonl
   lmdyn online gguf:model.gguf --data builtin:docs --out out/online.jsonl
   lmdyn online --config configs/smollm2_online.py --lr 0.02
   lmdyn train --config configs/tiny.py

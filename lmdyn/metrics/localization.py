@@ -59,7 +59,7 @@ def sequences(kinds: Mapping[str, Sequence[Probe]], text, tokenizer, spans: int,
     ends = np.cumsum([len(own) for own in kinds.values()])[:-1]
     cut = [np.split(array, ends) for array in every]
     encoded = {kind: ProbeBatch(*(part[i] for part in cut)) for i, kind in enumerate(kinds)}
-    stream = data.join(data.tokenize(text, tokenizer, tokens), tokenizer.end_of_text)
+    stream = data.join(data.tokenize(text, tokenizer, tokens), tokenizer.end_of_text)[: None if tokens is None else tokens + 1]
     return encoded, data.random_spans(stream, every, spans, seed)
 
 
