@@ -119,13 +119,13 @@ def test_a_series_by_reference(finished, tmp_path):
 def test_a_series_of_the_hub_and_facts_of_ones_own(finished, tmp_path, monkeypatch):
     """The same checkpoints, as the hub's client lays them out, give what the run gives; facts come from a JSON Lines file."""
     constants = pytest.importorskip("huggingface_hub.constants")
-    root = tmp_path / "hub" / "models--org--name"
+    root = tmp_path / "cache" / "models--org--name"
     (root / "refs").mkdir(parents=True)
     for step in (2, 4, 8):
         loaded = checkpoints.load(f"run:{finished[0]}/runs/seed0@{step}")
         checkpoints.export(loaded.model, loaded.params, loaded.tokenizer, root / "snapshots" / (str(step) * 40))
         (root / "refs" / f"step{step}000-tokens{step}B").write_text(str(step) * 40)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     facts = [{"name": name, "texts": [f"The capital of {name} is {city}.", f"{city} rules {name}."],
               "probes": [{"depth": "memorisation", "prompt": f"The capital of {name} is", "target": f"{city}."}]}
