@@ -292,6 +292,12 @@ def test_series_draws_means_over_seeds():
     assert all(d["value"] == 0.25 for d in drawn(forgetting) if "step" in d), "of everything, not of the text alone"
 
 
+def test_the_second_half_begins_where_each_length_has_it():
+    rows = [r for r in decay() if not (r.get("run") == 2 and r["step"] == 8)]  # a run of half the length
+    halves = [{d["step"] for d in drawn(chart) if d.keys() == {"step"}} for chart in entropy_decay.curves(rows).chart]
+    assert halves == [{2.0, 4.0}, {4.0}]
+
+
 def test_effects_are_ordered_by_size_with_their_intervals():
     data = entropy_decay.effects(decay()).data
     assert [d["factor"] for d in data] == ["rate", "MLP"]
