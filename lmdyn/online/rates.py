@@ -1,5 +1,6 @@
 """The learning rate of a stream, chosen on its first tokens, before the rest is seen."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ class Chosen(NamedTuple):
       prefix: how many predictions these are means of. What comes after them took no part in the choice.
       outcome: of the whole stream at that rate, from its first chunk on; its `flops` are those of this run alone.
       flops: of all of it, trials included.
+      seconds: wall time of the run over the whole stream, its program compiled before.
     """
 
     rate: float
@@ -29,6 +31,7 @@ class Chosen(NamedTuple):
     prefix: int
     outcome: Outcome
     flops: float
+    seconds: float
 
     @property
     def rest(self) -> float:
@@ -78,5 +81,6 @@ def choose_rate(model: LanguageModel, params, documents, *, rule: Callable, rate
         flops += trial.flops
         tried[rate] = trial.mean if np.isfinite(trial.mean) else np.inf
     best = min(sorted(tried), key=tried.get)
+    started = time.perf_counter()
     outcome = evaluate(model, params, chunks, optimizer=make(best), static=static, piece=count, **options)
-    return Chosen(best, tried, seen, outcome, flops + outcome.flops)
+    return Chosen(best, tried, seen, outcome, flops + outcome.flops, time.perf_counter() - started)
