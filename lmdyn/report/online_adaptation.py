@@ -65,8 +65,10 @@ def _gains(found, name=lambda r: r["setting"], **more) -> list[dict[str, Any]]:
 
 
 def rules(rows: Rows) -> Figure | None:
-    """What each rule saves, by stream; of a given model, with what it costs."""
+    """What each rule saves, by stream; of the fine-tuned model, on the stream that it was tuned for."""
     found = _own(rows, "rules")
+    far = found[-1]["stream"] if found else None
+    found = [r for r in found if r.get("trained") != "tuned" or r["stream"] == far]
     if not found:
         return None
     points = [{**p, "kind": kind} for p, kind in zip(_gains(found), map(_kind, found), strict=True)]
