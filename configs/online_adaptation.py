@@ -14,7 +14,7 @@ from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Grid, Meta, OnlineAdaptation
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
 
-STEPS, TUNED = 512, 256
+STEPS, TUNED = 384, 128
 RULE = Optimizer(rate=4e-3, warmup=20, schedule="constant")
 ADAM = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -30,7 +30,7 @@ def config():
         grid=Grid(
             home="builtin:docs:test",
             streams=("builtin:docs:test", "builtin:code:test"),
-            tokens=16384, prefix=2048, chunk=64,
+            tokens=12288, prefix=1536, chunk=64,
             rates={"SGD": (0.03, 0.1, 0.3, 1.0), "AdamW": ADAM, "Adam, no momentum": ADAM, "RMS rule": ADAM},
             low_rank_rates=(1e-3, 3e-3, 1e-2, 3e-2),
         ),
@@ -46,8 +46,8 @@ def config():
             model=shape(64),
             data=Data(sources=(Source("builtin:docs:train"),), tokenizer="bpe:1024", length=256, batch=8),
             steps=STEPS, optimizer=RULE,
-            watch=Watch("builtin:docs:test", metrics="nll", every=128, tokens=8192),
-            keep=Keep(every=128, powers_of_two=False, save=STEPS, last=1),
+            watch=Watch("builtin:docs:test", metrics="nll", every=96, tokens=8192),
+            keep=Keep(every=96, powers_of_two=False, save=STEPS, last=1),
             compute=Compute(unroll=6),
             out="set by the study",
         ),
@@ -62,10 +62,10 @@ def config():
         ),
         windows=(
             ("none", 0, 32), ("none", 0, 64), ("none", 0, 128), ("none", 0, 256),
-            ("cache", 64, 32), ("cache", 64, 64), ("cache", 128, 64), ("cache", 192, 64),
-            ("overlap", 128, 32), ("overlap", 128, 64), ("overlap", 256, 64), ("overlap", 256, 128),
+            ("cache", 64, 64), ("cache", 192, 64), ("cache", 128, 128),
+            ("overlap", 128, 64), ("overlap", 256, 64), ("overlap", 256, 128),
         ),
         document=2048,
         segment=2048,
-        meta=Meta("builtin:docs:train"),
+        meta=Meta("builtin:docs:train", updates=24),
     )
