@@ -38,8 +38,8 @@ def config():
             home="builtin:docs:train",
             streams=("builtin:docs:test", "builtin:code:test"),
             choose="builtin:code:train",
-            tokens=4096, prefix=2048, chunk=512, adapt="blocks", main="Adam, no momentum",
-            rates={"SGD": (0.01, 0.03), "AdamW": (3e-5, 1e-4), "Adam, no momentum": (5e-5, 1e-4), "RMS rule": (2e-5, 6e-5)},
+            tokens=3072, prefix=1536, chunk=512, adapt="blocks", main="Adam, no momentum",
+            rates={"SGD": (0.01,), "AdamW": (3e-5, 1e-4), "Adam, no momentum": (5e-5, 1e-4), "RMS rule": (3e-6, 1e-5, 3e-5)},
             low_rank_rates=(3e-4, 1e-3),
         ),
         pretrain=Train(

@@ -41,7 +41,7 @@ class Chosen(NamedTuple):
 
 def choose_rate(model: LanguageModel, params, documents, *, rule: Callable, rates: Sequence[float], prefix: int, chunk: int = 512,
                 context: contexts.Context = contexts.none(), static: np.ndarray | None = None, tokens: int | None = None,
-                reset="never", end_of_text: int | None = None, **options) -> Chosen:
+                reset="never", end_of_text: int | None = None, piece: int | None = None, **options) -> Chosen:
     """Tries every rate on the first chunks of a stream, and evaluates all of it at the best.
 
     Args:
@@ -49,6 +49,7 @@ def choose_rate(model: LanguageModel, params, documents, *, rule: Callable, rate
       rule: `rate -> optax.GradientTransformation`, such as `optax.sgd`; see `at_any_rate`. One program serves all rates.
       rates: what is tried.
       prefix: predictions of the prefix, rounded up to whole chunks; something must be left after it.
+      piece: as for `evaluate`; the whole prefix, if not given.
       chunk, context, static, tokens, reset, end_of_text, options: as for `evaluate` (one stream, not documents side by side).
 
     Raises:
@@ -72,15 +73,15 @@ def choose_rate(model: LanguageModel, params, documents, *, rule: Callable, rate
         raise InputError(f"prefix={prefix}: rates are tried on at least 1 prediction, and the stream, of {done[-1]:,} in chunks of "
                          f"{chunk}, must go on after it; use a shorter prefix or a longer text")
     first = Stream(*(None if part is None else part[:count] for part in chunks))
-    make, seen = at_any_rate(rule), int(done[count - 1])
+    make, seen, piece = at_any_rate(rule), int(done[count - 1]), piece or count
     options = {"chunk": chunk, "context": context, "reset": reset, **options}
     tried, flops = {}, 0.0
     for rate in rates:
         still = None if static is None else static[:seen]
-        trial = evaluate(model, params, first, optimizer=make(rate), static=still, piece=count, **{**options, "donate": False})
+        trial = evaluate(model, params, first, optimizer=make(rate), static=still, piece=piece, **{**options, "donate": False})
         flops += trial.flops
         tried[rate] = trial.mean if np.isfinite(trial.mean) else np.inf
     best = min(sorted(tried), key=tried.get)
     started = time.perf_counter()
-    outcome = evaluate(model, params, chunks, optimizer=make(best), static=static, piece=count, **options)
+    outcome = evaluate(model, params, chunks, optimizer=make(best), static=static, piece=piece, **options)
     return Chosen(best, tried, seen, outcome, flops + outcome.flops, time.perf_counter() - started)

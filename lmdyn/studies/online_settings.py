@@ -168,7 +168,7 @@ class Bench:
         """The static evaluation of a stream in a setting's context, once for all settings that share it."""
         place = ("static", key, setting.chunk, setting.context)
         if place not in self.known:
-            piece = self.grid.prefix // setting.chunk
+            piece = 1 if self.grid.choose is not None else self.grid.prefix // setting.chunk
             params = self.params if params is None else params
             online.evaluate(self.model, params, Stream(*(None if part is None else part[:piece] for part in stream)), chunk=setting.chunk,
                             context=setting.context, piece=piece)  # so that the second one's time is not the compiler's
@@ -211,7 +211,8 @@ def _rate_elsewhere(bench: Bench, setting: Setting) -> float:
         if len(rates) > 1:
             stream = cut(bench, text, setting)
             trials = online.choose_rate(bench.model, bench.params, stream, rule=bench.rule(setting), rates=rates, prefix=grid.prefix,
-                                        chunk=setting.chunk, context=setting.context, adapt=setting.part).tried
+                                        chunk=setting.chunk, context=setting.context, adapt=setting.part, piece=1, guard=grid.guard,
+                                        static=bench.static("choose", stream, setting)[0].nll).tried
         bench.known[place] = min(trials, key=trials.get) if trials else rates[0]
     return bench.known[place]
 
