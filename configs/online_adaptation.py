@@ -39,7 +39,7 @@ def config():
             streams=("builtin:docs:test", "builtin:code:test"),
             choose="builtin:code:train",
             tokens=3072, prefix=1536, chunk=512, adapt="blocks", main="Adam, no momentum",
-            rates={"SGD": (0.01,), "AdamW": (3e-5, 1e-4), "Adam, no momentum": (5e-5, 1e-4), "RMS rule": (3e-6, 1e-5, 3e-5)},
+            rates={"SGD": (0.01,), "AdamW": (3e-5, 1e-4), "Adam, no momentum": (5e-5, 1e-4), "RMS rule": (1e-5, 3e-5, 1e-4)},
             low_rank_rates=(3e-4, 1e-3),
         ),
         pretrain=Train(
