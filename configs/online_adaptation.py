@@ -28,7 +28,7 @@ def config():
     return OnlineAdaptation(
         out="out/online_adaptation",
         grid=Grid(
-            home="builtin:docs:test",
+            home="builtin:docs:train", statistics=64,
             streams=("builtin:docs:test", "builtin:code:test"),
             tokens=12288, prefix=1536, chunk=64,
             rates={"SGD": (0.03, 0.1, 0.3, 1.0), "AdamW": ADAM, "Adam, no momentum": ADAM, "RMS rule": ADAM},
