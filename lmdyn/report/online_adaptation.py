@@ -81,11 +81,12 @@ def rules(rows: Rows) -> Figure | None:
                + ("" if len(kinds) <= 3 else "A small dot is a text."))
     static = {(_kind(r), r.get("seed")): r for r in _own(rows, "rules", "static_nll")}
     table = []
-    for r in found:
-        still = static.get((_kind(r), r.get("seed")))
-        cost = "" if still is None else f"{r['flops'] / still['flops']:.2f}"
-        table.append({"text": _kind(r), "seed": str(r["seed"]), "setting": r["setting"], "static nll": f"{r['static']:.3f}", "online nll": f"{r['value']:.3f}",
-                      "rate": f"{r['rate']:g}", "MFLOP a token": f"{r['flops'] / 1e6:,.2f}", "of static": cost, "tokens a second": f"{1 / r['seconds']:,.0f}"})
+    for r in [*(r for r in static.values() if r.get("trained") != "tuned" or r["stream"] == far), *found]:
+        still = static.get((_kind(r), r.get("seed")), r)
+        table.append({"text": _kind(r), "seed": str(r["seed"]), "setting": r["setting"], "nll": f"{r['value']:.3f}", "static nll": f"{r.get('static', r['value']):.3f}",
+                      "rate": f"{r['rate']:g}" if "rate" in r else "", "MFLOP a token": f"{r['flops'] / 1e6:,.2f}", "of static": f"{r['flops'] / still['flops']:.2f}",
+                      "tokens a second": f"{1 / r['seconds']:,.0f}"})
+    table.sort(key=lambda line: (line["text"], line["seed"]))
     return Figure("rules", "What each rule saves", caption, chart, tidy(points), table)
 
 
