@@ -23,8 +23,8 @@ def whole():
         for text in (HOME, FAR):
             for trained in ("base", "tuned"):
                 rows.append(online(seed, "rules", "static", 3.0, metric="static_nll", rule=None, stream=text, trained=trained, flops=1e6))
-                for name in ("AdamW", "low-rank") if trained == "base" else ("AdamW",):
-                    rows.append(online(seed, "rules", name, 2.5 + seed, stream=text, trained=trained))
+                names = ("AdamW", "low-rank") if trained == "base" else ("AdamW",)
+                rows += [online(seed, "rules", name, 2.5 + seed, stream=text, trained=trained) for name in names]
                 rows += [online(seed, "rules", "AdamW", 2.0 + seed, metric="nll_along", stream=text, trained=trained, begin=b, end=b + 5) for b in (0, 5)]
         rows += [online(seed, "places", name, 2.0 + seed) for name in ("MLPs", "block 0")]
         rows += [online(seed, "places", f"rank {rank}", 2.5, rank=rank) for rank in (1, 4)]
