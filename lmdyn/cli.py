@@ -124,14 +124,39 @@ class Online:
     """What a chunk sees before itself: nothing, a cache of old keys and values, or a window encoded afresh."""
     window: Annotated[int | None, tyro.conf.arg(metavar="W", help_behavior_hint="")] = None
     """Tokens of the cache or the window; needed with them."""
+    keep: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """First tokens of the text that a cache never gives up; 4 suffice."""
     optimizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "sgd"
-    """sgd, momentum, adam, adamw, rmsprop, adagrad or lion (optax)."""
+    """sgd, momentum, adam, adam0 (without momentum), adamw, rmsprop, adagrad, lion (optax); or rms: gradients over their root mean square
+    on training text (Krause et al. 2018), see --statistics."""
     lr: Annotated[float, tyro.conf.arg(metavar="RATE")] = 0.01
     """Learning rate; 0.01 suits sgd, the others want much less (adam: 1e-5)."""
-    adapt: Annotated[str, tyro.conf.arg(metavar="SELECTOR")] = "all"
+    rates: Annotated[str | None, tyro.conf.arg(metavar="A,B,...", help_behavior_hint="")] = None
+    """Learning rates to choose from, in place of --lr: the one that is best on the first --prefix predictions."""
+    prefix: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Predictions that the rate is chosen on; the others are not looked at."""
+    decay: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    """Share of the way back to the model as it was that is gone at every update."""
+    statistics: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Root mean square gradients for --optimizer rms, kept beside the model; made from --training where the file is not there yet."""
+    training: Annotated[str | None, tyro.conf.arg(metavar="REF", help_behavior_hint="")] = None
+    """Text like the model's training text; --batches of one chunk of it make the statistics."""
+    batches: Annotated[int, tyro.conf.arg(metavar="N")] = 64
+    """Of --training."""
+    adapt: Annotated[str | None, tyro.conf.arg(metavar="SELECTOR", help_behavior_hint="(default: all; blocks.mlp with --rank)")] = None
     """Which parameters change: all, blocks[10:20].mlp, head, ... joined by +."""
-    reset: Literal["never", "document"] = "never"
-    """When the model returns to where it began."""
+    rank: Annotated[int | None, tyro.conf.arg(metavar="R", help_behavior_hint="")] = None
+    """Low-rank adapters beside the selected matrices change, in place of these."""
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Optimizer steps on every chunk."""
+    every: Annotated[int, tyro.conf.arg(metavar="K")] = 1
+    """The model changes after every K-th chunk only, by their mean gradient."""
+    reset: Literal["never", "document", "change"] = "never"
+    """When the model returns to where it began: change is where a detector finds that what was learnt no longer helps."""
+    guard: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="")] = None
+    """Adaptation ends when it has lost so many nats, all tokens together, against the unadapted model."""
+    parallel: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """With --reset document: so many documents are read side by side, each with a copy of what adapts."""
     tokens: Count = None
     """Stop after N predictions; the whole text if not given."""
     static: bool = True

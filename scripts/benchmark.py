@@ -9,6 +9,7 @@ gradients  norms of each sequence's own gradient, attention and MLP of every lay
 tiny     training steps: 4 layers of width 128, 16 x 256 tokens of bytes, clipping and AdamW (`train` is tiny and 135m)
 135m     training steps: the shape of SmolLM2-135M, random weights, 1 x 512 tokens, clipping and AdamW
 lesson   three models go through the same continual training, with probes before, between and after
+streams  8 documents with an adapter each, one after another and side by side, over chunks of 16 to 512, tiny and 135m
 watch    what measuring the whole default set every 50 steps adds to the time of training `tiny`; lmdyn alone
 
 Each side runs in a fresh process of its own, in turns, with the same threads and numbers (float32 on a CPU); PyTorch
@@ -25,6 +26,7 @@ For `entropy` with `gguf:`, lmdyn holds quantised weights and PyTorch float32 on
 import argparse
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import math
@@ -40,6 +42,7 @@ import time
 from pathlib import Path
 
 import benchmark_jobs
+import benchmark_streams
 import benchmark_studies
 import benchmark_training
 import numpy as np
@@ -140,6 +143,13 @@ def watch(order):
     return benchmark_training.watch(order)
 
 
+def streams(order):
+    """Documents side by side, one side of the comparison."""
+    if order["device"] == "cpu" and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: order["threads"]])
+    return benchmark_streams.streams(order)
+
+
 def tokens_of(order):
     """Token ids [N + 1] of a text, by lmdyn's tokenizer, to a file: both sides read the same."""
     from lmdyn import checkpoints, data
@@ -222,16 +232,18 @@ def show(name, ours, theirs, which):
 
 def main():
     if sys.argv[1:2] == ["--worker"]:
-        function = {f.__name__: f for f in (work, make_model, watch, tokens_of, devices)}[sys.argv[2]]
+        function = {f.__name__: f for f in (work, make_model, watch, streams, tokens_of, devices)}[sys.argv[2]]
         print(json.dumps(function(json.loads(sys.argv[3]))))
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*JOBS, "train", "watch"]
+    names = [*JOBS, "train", "watch", "streams"]
     parser.add_argument("jobs", nargs="+", choices=names, metavar="job", help=", ".join(names))
     parser.add_argument("--model", help="gguf:PATH or dir:PATH; for entropy, online and gradients")
     parser.add_argument("--data", default="builtin:docs", help="any text reference of lmdyn")
     parser.add_argument("--tokens", type=int, default=12 * LENGTH, help=f"a multiple of {LENGTH}")
     parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], help="default: the job's own")
+    parser.add_argument("--shapes", default="tiny,135m", help="of streams")
+    parser.add_argument("--lengths", default=",".join(map(str, benchmark_streams.LENGTHS)), help="chunks of streams")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -258,7 +270,11 @@ def main():
             results[name] = benchmark(name, order, args.repeats, args.batches)
         if "watch" in wanted:
             benchmark_training.show_watch(fresh(watch, common))
-    same = [show(name, r["lmdyn"], r[side], side) for name, r in results.items() for side in r if side != "lmdyn"]
+        same = []
+        if "streams" in wanted:
+            lengths = [int(n) for n in args.lengths.split(",")]
+            results["streams"], same = benchmark_streams.run_streams(functools.partial(fresh, streams), common, folder, args.repeats, args.shapes.split(","), lengths)
+    same += [show(name, r["lmdyn"], r[side], side) for name, r in results.items() if name in jobs for side in r if side != "lmdyn"]
     if args.out:
         args.out.write_text(json.dumps({**common, "results": results}, indent=1))
     return 0 if all(same) else "FAIL: the two sides did not compute the same number"

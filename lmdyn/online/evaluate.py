@@ -15,7 +15,7 @@ import optax
 from lmdyn.data import check_tokens
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel
-from lmdyn.online import contexts, core, cost, lanes, resets
+from lmdyn.online import contexts, core, cost, lanes, resets, rules
 from lmdyn.online.core import Watch, start
 from lmdyn.online.streams import Stream, stream
 from lmdyn.transforms import Localized, LowRank, partition
@@ -52,9 +52,13 @@ class Outcome(NamedTuple):
         return float(np.exp(self.mean))
 
 
-@functools.lru_cache(maxsize=32)
-def _compiled(model, part, optimizer, context, steps, change, guard):
-    """The jitted core, which owns its carry: the old parameters' memory is used for the new ones."""
+@functools.lru_cache(maxsize=256)
+def _compiled(model, part, update, context, steps, change, guard):
+    """The jitted core, which owns its carry: the old parameters' memory is used for the new ones.
+
+    Optimizers that share an `update` share the program, and differ in their states (`lmdyn.online.at_any_rate`).
+    """
+    optimizer = None if update is None else optax.GradientTransformation(None, update)
     run = functools.partial(core.adapt, model, part, optimizer, context, steps=steps, change=change, guard=guard)
     return jax.jit(run, donate_argnums=2)
 
@@ -69,20 +73,21 @@ def evaluate(
     context: contexts.Context = contexts.none(),
     adapt: str | LowRank | Localized = "all",
     steps: int = 1,
+    every: int = 1,
     reset: str | resets.Change = "never",
     guard: float | None = None,
     static: np.ndarray | None = None,
     parallel: int = 1,
     end_of_text: int | None = None,
     tokens: int | None = None,
+    piece: int | None = None,
     progress: bool = False,
     donate: bool = False,
 ) -> Outcome:
     """Evaluates a text, adapting to it on the way if an optimizer is given.
 
     For every chunk: score it with the current parameters, record its nll, *then* take an optimizer step on its mean nll. Without
-    an optimizer the same evaluation is static. For an update after every k chunks only, give the optimizer as
-    `optax.MultiSteps(optimizer, k).gradient_transformation()`.
+    an optimizer the same evaluation is static.
 
     Args:
       model, params: as `lmdyn.load` returns them. `params` are not changed (but see `donate`).
@@ -93,6 +98,8 @@ def evaluate(
       adapt: what adapts: a selector of parameters, e.g. `"blocks[10:20].mlp"`, `lmdyn.transforms.low_rank(...)`, or
         `lmdyn.transforms.localized(profile, mode)`. The backward pass stops at the lowest block of them.
       steps: optimizer steps on every chunk.
+      every: k; the model changes after every k chunks only, by the mean of their gradients (of each of their steps). What is
+        left at the end of a document or stream is not learned from.
       reset: `never`; `document`: every document starts from `params`, a fresh optimizer state and no context; or `change(...)`: at
         an alarm of the detector the model goes back to `params`, or part of the way, with a fresh optimizer state and its context.
       guard: nats, all tokens together, that may be lost against the static model before adaptation stops for good. From then on the
@@ -103,6 +110,7 @@ def evaluate(
         the body is there once. The same numbers to rounding, and small chunks go much faster.
       end_of_text: joins documents when `reset="never"`.
       tokens: stop after this many predictions.
+      piece: chunks of one run of the compiled program, which then serves texts of any length; the numbers are the same.
       progress: show a bar on standard error (the scan then runs in several pieces, with the same numbers).
       donate: the memory of `params` may be used for the adapted ones; `params` are gone afterwards.
 
@@ -111,8 +119,8 @@ def evaluate(
 
     Raises:
       InputError: a context that the model cannot have, a selector that matches nothing, an empty text, `parallel` without
-        documents that are reset or with a guard, `static` of another length, fewer than 1 step, an optimizer whose state cannot
-        be carried over a reset.
+        documents that are reset or with a guard, `static` of another length, fewer than 1 step, chunk between updates or
+        chunk a piece, an optimizer whose state cannot be carried over a reset.
 
     >>> import lmdyn.models as models, optax
     >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
@@ -129,12 +137,17 @@ def evaluate(
                          "side, at least 1, and more than 1 need reset='document' and no guard")
     if steps < 1:
         raise InputError(f"steps={steps}: a chunk is learned from in at least 1 step")
+    if every < 1:
+        raise InputError(f"every={every}: the model changes after every k chunks, k at least 1")
+    if piece is not None and piece < 1:
+        raise InputError(f"piece={piece}: a run of the program takes at least 1 chunk")
     if guard is not None and not guard >= 0:
         raise InputError(f"guard={guard}: the nats that may be lost are 0 or more")
     chunks = documents if isinstance(documents, Stream) else stream(
         documents, chunk=chunk, context=context, reset="never" if change else reset, end_of_text=end_of_text, tokens=tokens)
     check_tokens(chunks.inputs, model.config.vocab)
     check_tokens(chunks.targets, model.config.vocab)
+    optimizer = optimizer if optimizer is None or every == 1 else rules.every(optimizer, every)
     part = None if optimizer is None else partition(params, adapt) if isinstance(adapt, str) else adapt.partition(params)
     if part is not None and isinstance(adapt, Localized):
         optimizer = adapt.after(optimizer)
@@ -159,8 +172,9 @@ def evaluate(
     fresh = start(model, chosen, optimizer, context)._replace(watch=watch) if again else None
     carry = start(model, chosen if donate and not again else jax.tree.map(jnp.copy, chosen), optimizer, context)
     carry = carry._replace(watch=jax.tree.map(jnp.copy, watch))
-    run = functools.partial(_compiled(model, part, optimizer, context, steps, change, guard), fresh, rest)
-    pieces = _pieces((chunks, still), flops) if progress else [(chunks, still)]
+    update = None if optimizer is None else optimizer.update
+    run = functools.partial(_compiled(model, part, update, context, steps, change, guard), fresh, rest)
+    pieces = _cut((chunks, still), piece) if piece else _pieces((chunks, still), flops) if progress else [(chunks, still)]
     with _bar(chunks.tokens, part, progress) as bar:
         carry, (nll, events) = _through(run, carry, pieces, bar)
     params = params if part is None else part.join(carry.chosen, rest)
@@ -189,7 +203,7 @@ def _side_by_side(model, part, optimizer, context, chosen, rest, chunks: Stream,
     parts = lanes.segments(order, worth=30 * _rate() / each)  # half a minute's work pays for another program
     fresh = start(model, chosen, optimizer, context)
     carry = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (order.shape[1], *jnp.shape(leaf))), fresh)
-    run = functools.partial(lanes.compiled(model, part, optimizer, context, steps), fresh, rest)
+    run = functools.partial(lanes.compiled(model, part, None if optimizer is None else optimizer.update, context, steps), fresh, rest)
     nll = np.zeros(chunks.targets.shape, np.float32)
     with _bar(chunks.tokens, part, progress) as bar:
         for places in parts:
@@ -230,5 +244,9 @@ def _pieces(chunks: tuple, flops: float) -> list[tuple]:
     """The stream, and what lies beside it, in equal runs of chunks: short enough to watch, equal so that one program serves all."""
     count = len(chunks[0].first)
     longest = max(1, int(count * _rate() / max(flops, 1.0)))
-    size = max(k for k in range(1, count + 1) if count % k == 0 and k <= longest)
-    return [jax.tree.map(lambda array: array[i : i + size], chunks) for i in range(0, count, size)]
+    return _cut(chunks, max(k for k in range(1, count + 1) if count % k == 0 and k <= longest))
+
+
+def _cut(chunks: tuple, size: int) -> list[tuple]:
+    """Runs of so many chunks, the last one of what is left."""
+    return [jax.tree.map(lambda array: array[i : i + size], chunks) for i in range(0, len(chunks[0].first), size)]

@@ -10,6 +10,7 @@ import heapq
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lmdyn.models import forward, heads, loss
 from lmdyn.online.contexts import kept, seen
@@ -129,7 +130,8 @@ def adapt(model, part, optimizer, context, fresh, rest, carry, chunks: Stream, *
     return jax.lax.scan(step, carry, chunks)
 
 
-@functools.lru_cache(maxsize=32)
-def compiled(model, part, optimizer, context, steps: int = 1):
-    """The jitted core, which owns its carry."""
+@functools.lru_cache(maxsize=64)
+def compiled(model, part, update, context, steps: int = 1):
+    """The jitted core, which owns its carry; `update` is an optimizer's."""
+    optimizer = None if update is None else optax.GradientTransformation(None, update)
     return jax.jit(functools.partial(adapt, model, part, optimizer, context, steps=steps), donate_argnums=2)

@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from lmdyn.report import claims, entropy_decay, fact_learning, figures, gradient_localization, knowledge_entropy, theme
+from lmdyn.report import (
+    claims,
+    entropy_decay,
+    fact_learning,
+    figures,
+    gradient_localization,
+    knowledge_entropy,
+    online_adaptation,
+    theme,
+)
 from lmdyn.report.figures import Figure, short
 
 
@@ -76,6 +85,7 @@ STUDIES = {
     "entropy decay": entropy_decay.figures,
     "fact learning": fact_learning.figures,
     "gradient localization": gradient_localization.figures,
+    "online adaptation": online_adaptation.figures,
 }
 """The figures of a study, from its rows, by the study's name."""
 

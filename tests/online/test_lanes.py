@@ -85,7 +85,7 @@ def test_the_body_is_there_once():
     def memory(count):
         placed = lanes.laid_out(chunks, lanes.schedule(chunks.first, count))
         carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), fresh)
-        run = lanes.compiled(model, part, optimizer, context)
+        run = lanes.compiled(model, part, optimizer.update, context)
         return run.lower(fresh, rest, carry, placed).compile().memory_analysis().temp_size_in_bytes
 
     body = sum(leaf.size * 4 for leaf in jax.tree.leaves(rest["blocks"]))
