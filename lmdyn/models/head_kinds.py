@@ -214,8 +214,7 @@ def of(config: ModelConfig) -> Head | None:
     >>> of(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16, head="low_rank:2")).size
     34
     """
-    kind, size = parse_head(config.head)
-    return None if kind == "full" else named(config.head, config.width, config.vocab)
+    return None if config.head == "full" else named(config.head, config.width, config.vocab)
 
 
 def named(text: str, width: int, vocab: int) -> Head:
