@@ -1,4 +1,4 @@
-"""When does knowledge entropy decay? Sixteen small runs, six factors at two levels (a quarter of all 64 combinations, in which no main
+"""When does knowledge entropy decay? Sixteen small runs, seven factors at two levels (an eighth of all 128 combinations, in which no main
 effect is mixed with another or with an interaction of two).
 
 Shows: entropy drops in the first tens of steps and then mostly rises; what makes it fall again later on.
@@ -19,22 +19,23 @@ FACTORS = (
     Factor("rate at the end", "the same", "a fiftieth"),
     Factor("weight decay", "0", "0.3"),
     Factor("MLP", "plain", "gated"),
+    Factor("steps", "384", "1152"),
 )
-STEPS = 768
 
 
-def train(width, text, rate, decay, weight_decay, gated):
+def train(width, text, rate, decay, weight_decay, gated, long):
     """A run at these levels, -1 or 1 each."""
-    width, pick = 96 if width > 0 else 48, lambda level, low, high: high if level > 0 else low
+    pick = lambda level, low, high: high if level > 0 else low
+    width, steps = pick(width, 48, 96), pick(long, 384, 1152)
     return Train(
         model=ModelConfig(vocab=257, width=width, depth=4, heads=4, head_width=width // 4, positions=256, query_key_norm="head",
                           mlp_width=pick(gated, 4 * width, 8 * width // 3), gated=gated > 0, activation=pick(gated, "gelu", "silu")),
         data=Data(sources=(Source("builtin:docs:train", every=pick(text, 1, 8)),), length=256, batch=8),
-        steps=STEPS,
+        steps=steps,
         optimizer=Optimizer(rate=pick(rate, 2e-3, 1e-2), warmup=20, schedule=pick(decay, "constant", "cosine"), final=0.02,
                             weight_decay=pick(weight_decay, 0.0, 0.3)),
         watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=24, tokens=8192),
-        keep=Keep(powers_of_two=False, save=STEPS, last=1),
+        keep=Keep(powers_of_two=False, save=steps, last=1),
         compute=Compute(unroll=4),
         out="set by the study",
     )
@@ -42,7 +43,8 @@ def train(width, text, rate, decay, weight_decay, gated):
 
 def config():
     names = tuple(factor.name for factor in FACTORS)
-    generators = {"weight decay": ("width", "text", "rate"), "MLP": ("text", "rate", "rate at the end")}
+    generators = {"weight decay": ("width", "text", "rate"), "MLP": ("text", "rate", "rate at the end"),
+                  "steps": ("width", "rate", "rate at the end")}
     design = fraction(names, generators)
     runs = tuple(Run(tuple(levels), train(*levels)) for levels in design.tolist())
     return EntropyDecay(out="out/entropy_decay", factors=FACTORS, runs=runs)

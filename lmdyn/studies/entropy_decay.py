@@ -22,6 +22,7 @@ from lmdyn.studies import factorial
 from lmdyn.studies.claims import Claim, claim, differs
 from lmdyn.studies.folder import Folder
 from lmdyn.studies.statistics import Interval, interval
+from lmdyn.studies.workers import Task
 from lmdyn.training import Train
 from lmdyn.training.config import to_json
 
@@ -61,11 +62,13 @@ class EntropyDecay:
     Attributes:
       out: the study's folder. The same command goes on with a study that was stopped.
       factors: what is varied. runs: the design (`lmdyn.studies.factorial.fraction` makes one).
+      workers: processes that train side by side; 0: on a CPU one a core, elsewhere one.
     """
 
     out: str
     factors: Annotated[tuple[Factor, ...], tyro.conf.Fixed]
     runs: Annotated[tuple[Run, ...], tyro.conf.Fixed]
+    workers: int = 0
 
     def __post_init__(self):
         check_types(self)
@@ -87,25 +90,22 @@ def run(config: EntropyDecay, command: list[str] | None = None, say=None) -> Pat
       InputError: whatever is wrong with a run.
     """
     folder = Folder(config.out, NAME, to_json(config), command, say)
-    rows = []
+    tasks = []
     for number, one in enumerate(config.runs):
-        rows += _watched(config, folder, number, one)
+        levels = {f.name: (f.low, f.high)[level > 0] for f, level in zip(config.factors, one.levels, strict=True)}
+        train = dataclasses.replace(one.train, out=str(folder.path / "runs" / f"run{number}"))
+        tags = {"run": number, "levels": levels, "signs": list(one.levels)}
+        tasks.append(Task(f"run{number}", _watched, (train, tags, folder.command)))
+    rows = folder.parts(tasks, config.workers)
     rows += summary(config.factors, rows)
     return folder.finish(rows, claims(rows), config.runs[0].train.seed)
 
 
-def _watched(config: EntropyDecay, folder: Folder, number: int, one: Run) -> list[dict]:
-    out = folder.path / "runs" / f"run{number}"
-    levels = {f.name: (f.low, f.high)[level > 0] for f, level in zip(config.factors, one.levels, strict=True)}
-
-    def make():
-        folder.say(f"run {number + 1} of {len(config.runs)}: {', '.join(f'{k} {v}' for k, v in levels.items())}")
-        if training.train(dataclasses.replace(one.train, out=str(out)), folder.command, say=folder.say).signal is not None:
-            raise KeyboardInterrupt
-        rows = report.read_rows(out / "rows.jsonl")
-        return [{**row, "run": number, "levels": levels, "signs": list(one.levels)} for row in rows]
-
-    return folder.part(f"run{number}", make)
+def _watched(run: Train, tags: dict, command: list[str]) -> list[dict]:
+    """One run, and the rows of what it watched."""
+    if training.train(run, command, say=lambda text: None).signal is not None:
+        raise KeyboardInterrupt
+    return [{**row, **tags} for row in report.read_rows(Path(run.out) / "rows.jsonl")]
 
 
 def response(rows, number: int) -> dict[str, float]:

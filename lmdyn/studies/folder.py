@@ -11,7 +11,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lmdyn import report
@@ -19,6 +19,7 @@ from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
 from lmdyn.report import provenance
 from lmdyn.report.rows import dumps
+from lmdyn.studies import workers as processes
 from lmdyn.studies.claims import Claim
 from lmdyn.training.config import differences
 
@@ -63,14 +64,20 @@ class Folder:
         Args:
           name: of the part; a file name. make: gives its rows (`lmdyn.report.row`).
         """
-        file = self.path / "parts" / f"{name}.jsonl"
-        if file.exists():
-            return report.read_rows(file)
-        started = time.time()
-        rows = [{**row, "part": name} for row in make()]
-        atomic_write(file, dumps(rows))
-        self.say(f"{name}: {time.time() - started:.0f} s ({(time.time() - self.started) / 60:.1f} minutes so far)")
-        return report.read_rows(file)
+        return self.parts([processes.Task(name, make)], workers=1)
+
+    def parts(self, tasks: Sequence[processes.Task], workers: int = 0) -> list[dict]:
+        """The rows of several parts, in their order; those that are not finished yet are made side by side.
+
+        Args:
+          workers: processes; 0: on a CPU one a core, elsewhere one (`lmdyn.studies.workers.count`).
+        """
+        file = lambda task: self.path / "parts" / f"{task.name}.jsonl"
+        missing = [task for task in tasks if not file(task).exists()]
+        for task, rows, seconds in processes.run(missing, workers):
+            atomic_write(file(task), dumps([{**row, "part": task.name} for row in rows]))
+            self.say(f"{task.name}: {seconds:.0f} s ({(time.time() - self.started) / 60:.1f} minutes so far)")
+        return [row for task in tasks for row in report.read_rows(file(task))]
 
     def finish(self, rows: Iterable[dict], claims: Iterable[Claim], seed: int) -> Path:
         """Writes rows, claims, figures and the report; returns the report's path."""

@@ -11,11 +11,9 @@ Rows of a starting point carry `seed`, `start` (its name) and `kind`: `series`, 
 
 import dataclasses
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-import jax
 import numpy as np
 import tyro
 
@@ -25,7 +23,8 @@ from lmdyn.errors import InputError, check_types
 from lmdyn.models import Compute
 from lmdyn.studies import knowledge_entropy_claims as conclusions
 from lmdyn.studies.folder import Folder
-from lmdyn.studies.lessons import Exam, Further, Tell, answers, make_lesson, teacher
+from lmdyn.studies.lessons import Exam, Further, Lesson, Tell, answers, make_lesson, teacher
+from lmdyn.studies.workers import Task, remembered
 from lmdyn.training import Change, Objective, Train
 from lmdyn.training.config import to_json
 from lmdyn.training.prepare import make_tokenizer
@@ -67,7 +66,7 @@ class KnowledgeEntropy:
       ratios, gains: the grid of reactivation.
       tokens: predictions of one measurement of text, in windows of `further`.
       seeds: how many. seed: the first.
-      workers: models taught at once, in threads; 0: two on a CPU, one elsewhere.
+      workers: processes that train and teach side by side; 0: on a CPU one a core, but one for a given series, whose models may be large.
       compute: dtype and attention. cache: folder of tokenised text.
     """
 
@@ -106,14 +105,18 @@ class KnowledgeEntropy:
 
 
 class Start(NamedTuple):
-    """A model from which the lesson begins: `params()` makes its parameters."""
+    """A model from which the lesson begins: a checkpoint, or one with dormant coefficients woken.
+
+    `ratio`, `gain` and `how` (what else `transforms.choose_coefficients` takes) are those of the reactivation; None where there is none.
+    """
 
     name: str
     kind: str
     reference: str
     step: int | None
-    params: Any
-    extra: dict
+    ratio: float | None = None
+    gain: float | None = None
+    how: dict | None = None
 
 
 def run(config: KnowledgeEntropy, command: list[str] | None = None, say=None) -> Path:
@@ -124,17 +127,21 @@ def run(config: KnowledgeEntropy, command: list[str] | None = None, say=None) ->
     """
     series = check(config)
     folder = Folder(config.out, NAME, to_json(config), command, say)
+    # models of a given series may be too large to have two of them at once
+    workers = config.workers or (0 if config.series is None else 1)
+    rows, tasks = [], []
     if config.series is None:
-        for seed in _seeds(config):
-            for variant in (None, *config.variants):
-                _pretrain(config, folder, seed, variant)
-    rows, teach_of = [], functools.cache(lambda model: teacher(model, config.further, config.tell))
+        runs = [(seed, variant) for seed in _seeds(config) for variant in (None, *config.variants)]
+        rows += folder.parts([_pretraining_task(config, folder, *one) for one in runs], workers)
     for seed in _seeds(config):
         refs = series
         if refs is None:
             steps = ",".join(map(str, _kept(config.pretrain, config.at)))
-            refs = checkpoints.series(f"run:{_run_folder(folder, seed, None)}@{steps}")
-        rows += _one_seed(config, folder, seed, refs, teach_of)
+            refs = checkpoints.series(f"run:{_run_folder(folder.path, seed, None)}@{steps}")
+        starts = _starts(config, folder.path, seed, refs)
+        tasks += [Task(f"seed{seed}-{s.name.replace(' ', '-')}", _taught, (config, seed, str(refs[-1]), s)) for s in starts]
+    rows += folder.parts(tasks, workers)
+    folder.tokens = sum(r["value"] for r in rows if r["metric"] == "lesson_tokens")
     rows += conclusions.summary(rows)
     return folder.finish(rows, conclusions.claims(rows), config.seed)
 
@@ -187,8 +194,8 @@ def _seeds(config):
     return range(config.seed, config.seed + config.seeds)
 
 
-def _run_folder(folder: Folder, seed: int, variant: Variant | None) -> Path:
-    return folder.path / "runs" / (f"seed{seed}" + (f"-{variant.name.replace(' ', '-')}" if variant else ""))
+def _run_folder(study: Path, seed: int, variant: Variant | None) -> Path:
+    return study / "runs" / (f"seed{seed}" + (f"-{variant.name.replace(' ', '-')}" if variant else ""))
 
 
 def _pretraining(config: KnowledgeEntropy, seed: int) -> Train:
@@ -197,106 +204,96 @@ def _pretraining(config: KnowledgeEntropy, seed: int) -> Train:
     return dataclasses.replace(run, data=dataclasses.replace(run.data, sources=sources), seed=seed)
 
 
-def _pretrain(config: KnowledgeEntropy, folder: Folder, seed: int, variant: Variant | None):
-    """One pretraining run, its measurements as a part of the study."""
-    out = _run_folder(folder, seed, variant)
+def _pretraining_task(config: KnowledgeEntropy, folder: Folder, seed: int, variant: Variant | None) -> Task:
+    out = _run_folder(folder.path, seed, variant)
     more = {} if variant is None else {"objective": variant.objective, "changes": variant.changes}
     run = dataclasses.replace(_pretraining(config, seed), out=str(out), **more)
-
-    def make():
-        ended = training.train(run, folder.command, say=folder.say)
-        if ended.signal is not None:
-            raise KeyboardInterrupt
-        found = report.read_rows(out / "rows.jsonl") if run.watch is not None else []
-        return [{**row, "seed": seed, "start": variant.name if variant else "plain", "kind": "pretraining"} for row in found]
-
-    return folder.part(f"pretraining-{out.name}", make)
+    return Task(f"pretraining-{out.name}", _pretrained, (run, variant.name if variant else "plain", folder.command))
 
 
-def _one_seed(config: KnowledgeEntropy, folder: Folder, seed: int, refs, teach_of) -> list[dict]:
-    """Everything that begins from one seed's checkpoints. `teach_of(model)`: the same compiled step for all seeds."""
-    rows = []
-    for variant in (None, *config.variants) if config.series is None else ():
-        rows += _pretrain(config, folder, seed, variant)  # read: they are finished
-    load = functools.partial(checkpoints.load, compute=config.compute)
-    last = load(refs[-1])
+def _pretrained(run: Train, name: str, command: list[str]) -> list[dict]:
+    """One pretraining run; the rows of what it watched."""
+    if training.train(run, command, say=lambda text: None).signal is not None:
+        raise KeyboardInterrupt
+    found = report.read_rows(Path(run.out) / "rows.jsonl") if run.watch is not None else []
+    return [{**row, "seed": run.seed, "start": name, "kind": "pretraining"} for row in found]
+
+
+def _starts(config: KnowledgeEntropy, study: Path, seed: int, refs) -> list[Start]:
+    """All that one seed's lessons begin from: the series; its last checkpoint with coefficients woken, over a grid of ratio and gain, each
+    with its control, and by measured entropy at the first gain; the ends of other ways to pretrain."""
+    starts, last = [Start(f"step {r.step}", "series", str(r), r.step) for r in refs], refs[-1]
+    for ratio in config.ratios:
+        for gain in config.gains:
+            kinds = {"reactivated": {}, "random": {"control": "random", "seed": seed}}
+            if gain == config.gains[0]:
+                kinds["by entropy"] = {"strength": "entropy"}
+            for kind, how in kinds.items():
+                starts.append(Start(f"{kind} ratio {ratio:g} gain {gain:g}", kind, str(last), last.step, ratio, gain, how))
+    for variant in config.variants if config.series is None else ():
+        reference = checkpoints.parse(f"run:{_run_folder(study, seed, variant)}")
+        starts.append(Start(variant.name, "variant", str(reference), reference.step))
+    return starts
+
+
+class _School(NamedTuple):
+    """What all lessons of a seed share. `last`: the loaded last checkpoint; `coefficients`: its mean MLP coefficients, `[L, F]`."""
+
+    last: checkpoints.Loaded
+    held_out: list
+    exam: Exam
+    lesson: Lesson
+    coefficients: np.ndarray
+
+
+@remembered
+def _school(config: KnowledgeEntropy, seed: int, reference: str) -> _School:
+    last = checkpoints.load(reference, config.compute)
     data.check_vocabulary(last.tokenizer, last.model.config)
     length, batch = config.further.length, config.further.batch
-    held_out = list(data.batches(config.text, last.tokenizer, length, batch, config.tokens))
-    other = config.further.held_out
-    exam = Exam(
-        _known(config, last.tokenizer, seed),
-        held_out,
-        None if other is None else list(data.batches(other, last.tokenizer, length, batch, config.tokens)),
-    )
+    cut = lambda text: list(data.batches(text, last.tokenizer, length, batch, config.tokens))
+    held_out, other = cut(config.text), config.further.held_out
+    exam = Exam(_known(config, last.tokenizer, seed), held_out, None if other is None else cut(other))
     lesson = make_lesson(config.tell, config.further, last.tokenizer, seed, config.cache)
     coefficients = metrics.measure(_entropy(), last.model, last.params, held_out).coefficients
-    teach, measured = teach_of(last.model), _measured()
+    return _School(last, held_out, exam, lesson, coefficients)
 
-    def one(start: Start) -> list[dict]:
-        def make():
-            params = start.params()
-            tags = {"seed": seed, "start": start.name, "kind": start.kind, **start.extra}
-            about = {"step": start.step, "tokens": config.tokens}
-            found = metrics.measure(measured, last.model, params, held_out)
-            entropies = [report.row(start.reference, **about, **r, **tags) for m in found.values() for r in m.rows()]
-            return entropies + answers(start.reference, start.step, teach(params, lesson, exam), lesson, tags)
 
-        return folder.part(f"seed{seed}-{start.name.replace(' ', '-')}", make)
+@remembered
+def _teacher(model, further: Further, tell: Tell):  # of a process, so that all its lessons share one compiled step
+    return teacher(model, further, tell)
 
-    starts = [Start(f"step {r.step}", "series", str(r), r.step, functools.partial(_params, load, r), {}) for r in refs]
-    starts += _reactivated(config, refs[-1], last, coefficients, seed)
-    for variant in config.variants if config.series is None else ():
-        reference = checkpoints.parse(f"run:{_run_folder(folder, seed, variant)}")
-        starts.append(Start(variant.name, "variant", str(reference), reference.step, functools.partial(_params, load, reference), {}))
-    workers = config.workers or (2 if jax.default_backend() == "cpu" else 1)
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for found in pool.map(one, starts):
-                rows += found
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    folder.tokens += len(starts) * sum(int(b.mask.sum()) for b in lesson.batches)
-    return rows
+
+def _taught(config: KnowledgeEntropy, seed: int, last: str, begun: Start) -> list[dict]:
+    """One starting point, measured, and what the lesson did to it."""
+    school = _school(config, seed, last)
+    model, params = school.last.model, school.last.params
+    tags = {"seed": seed, "start": begun.name, "kind": begun.kind}
+    if begun.ratio is not None:
+        chosen = transforms.choose_coefficients(school.coefficients, begun.ratio, **begun.how)
+        params = transforms.reactivate(params, school.coefficients, begun.ratio, begun.gain, chosen)
+        tags |= {"ratio": begun.ratio, "gain": begun.gain}
+    elif begun.reference != last:
+        params = checkpoints.load(begun.reference, config.compute).params
+    about = {"step": begun.step, "tokens": config.tokens}
+    found = metrics.measure(_measured(), model, params, school.held_out)
+    rows = [report.row(begun.reference, **about, **r, **tags) for m in found.values() for r in m.rows()]
+    asked = _teacher(model, config.further, config.tell)(params, school.lesson, school.exam)
+    told = sum(int(b.mask.sum()) for b in school.lesson.batches)
+    return [
+        *rows, *answers(begun.reference, begun.step, asked, school.lesson, tags),
+        report.row(begun.reference, "lesson_tokens", told, "tokens", step=begun.step, **tags),
+    ]
 
 
 @functools.cache
-def _measured():  # one metric, so that every seed runs the same compiled program
+def _measured():  # one metric, so that all lessons of a process run the same compiled program
     return metrics.build(METRICS)
 
 
 @functools.cache
 def _entropy():
     return metrics.knowledge_entropy()
-
-
-def _params(load, reference):
-    return load(reference).params
-
-
-def _reactivated(config, reference, last, coefficients, seed) -> list[Start]:
-    """The last checkpoint with coefficients woken: a grid of ratio and gain, each with its control, and by
-    measured entropy at the first gain."""
-    starts = []
-
-    def add(name, kind, ratio, gain, **how):
-        wake = functools.partial(_wake, last.params, coefficients, ratio, gain, **how)
-        starts.append(Start(name, kind, str(reference), reference.step, wake, {"ratio": ratio, "gain": gain}))
-
-    for ratio in config.ratios:
-        for gain in config.gains:
-            cell = f"ratio {ratio:g} gain {gain:g}"
-            add(f"reactivated {cell}", "reactivated", ratio, gain)
-            add(f"random {cell}", "random", ratio, gain, control="random", seed=seed)
-            if gain == config.gains[0]:
-                add(f"by entropy {cell}", "by entropy", ratio, gain, strength="entropy")
-    return starts
-
-
-def _wake(params, coefficients, ratio, gain, **how):
-    chosen = transforms.choose_coefficients(coefficients, ratio, **how)
-    return transforms.reactivate(params, coefficients, ratio, gain, chosen)
 
 
 def _known(config, tokenizer, seed):

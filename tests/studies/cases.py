@@ -41,6 +41,6 @@ def small(out, **options):
         seeds=2,
         gains=(1.0,),
         ratios=(0.25, 0.5),
-        workers=2,
+        workers=1,
     )
     return KnowledgeEntropy(**{**given, **options})

@@ -29,7 +29,7 @@ def study(out, steps=4):
             base, model=model, data=dataclasses.replace(base.data, sources=base.data.sources[:1]), steps=steps, optimizer=rule,
             watch=watch, keep=Keep(powers_of_two=False, save=9, last=1), out="x",
         )))
-    return EntropyDecay(str(out), FACTORS, tuple(runs))
+    return EntropyDecay(str(out), FACTORS, tuple(runs), workers=1)
 
 
 @pytest.mark.slow

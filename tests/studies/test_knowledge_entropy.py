@@ -98,7 +98,7 @@ def test_it_goes_on_where_it_stopped_and_gives_the_same(finished, tmp_path):
     for name in ("seed1-step-8", "seed0-entropy-bonus"):
         (again / "parts" / f"{name}.jsonl").unlink()
     said = []
-    knowledge_entropy.run(dataclasses.replace(small(again), workers=1), say=said.append)
+    knowledge_entropy.run(dataclasses.replace(small(again), workers=2), say=said.append)  # in processes: the same numbers
     assert sorted(line.split(":")[0] for line in said) == ["seed0-entropy-bonus", "seed1-step-8"]
     plain = lambda found: [{k: v for k, v in r.items() if k != "model"} for r in found]
     assert plain(report.read_rows(again / "rows.jsonl")) == plain(rows)
