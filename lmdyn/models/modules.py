@@ -266,7 +266,8 @@ class Head(nn.Module):
         if kind is None:
             _matrix(self, "kernel", self.std, (x.shape[-1], self.config.vocab))
             return
-        for name, shape in head_kinds.matrices(kind).items():  # What only widens or narrows keeps the size of states; what gives scores or weights begins near 0, as a full head does.
+        for name, shape in head_kinds.matrices(kind).items():
+            # What only widens or narrows keeps the size of states; what gives scores or weights begins near 0, as a full head does.
             Matrix(shape, self.std if name in ("output", "prior") else shape[0] ** -0.5, name=name)()
 
 
