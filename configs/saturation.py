@@ -4,7 +4,7 @@ from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Heads, Saturation, Target
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
 
-STEPS = 1536
+STEPS = 1280
 
 
 def config():
@@ -23,9 +23,9 @@ def config():
             log_every=1,
             out="set by the study",
         ),
-        widths=(8, 16, 24, 32, 48, 64),
+        widths=(8, 16, 32, 48, 64),
         narrow=16,
-        heads=Heads(text="builtin:code:train", kinds=("mixture:4", "sigsoftmax", "projected:16", "projected:64")),
+        heads=Heads(text="builtin:code:train", kinds=("mixture:4", "sigsoftmax", "projected:64")),
         target=Target(text="builtin:code:train"),
         compute=Compute(unroll=2),
     )

@@ -23,7 +23,7 @@ SPECTRA_AT = 7
 
 def figures(rows: Rows) -> list[Figure]:
     """Every figure that the rows have something for, in the order of the page."""
-    made = (losses, anisotropy, spectra, ranks, target, alternatives)
+    made = (losses, anisotropy, anisotropy_by_depth, spectra, singular_entropy, ranks, target, target_growth, alternatives)
     return [figure for make in made if (figure := make(rows)) is not None]
 
 
@@ -168,33 +168,50 @@ def _residuals(residuals, color, shades):
     return panel(tidy(data), zero, bars, base.mark_point(style="dot", size=60).encode(shape=shape), hover(base, tip), shades=shades, height=260)
 
 
-def anisotropy(rows: Rows) -> Figure | None:
-    """Anisotropy of the last layer over steps, and by depth for the narrowest and the widest model."""
-    by_layer = [
+def _by_layer(rows) -> list[dict[str, Any]]:
+    return [
         {"name": r["name"], "seed": r["seed"], "step": r["step"], "layer": r["layer"], "value": float(r["value"])}
         for r in _plain(rows)
         if r["metric"] == "anisotropy" and r["site"] == "residual"
     ]
+
+
+def anisotropy(rows: Rows) -> Figure | None:
+    """Anisotropy of the last layer, and of what the head reads, over steps."""
+    by_layer, order = _by_layer(rows), names(rows)
+    steps = sorted({p["step"] for p in by_layer if p["step"] > 0})
+    if len(steps) < 2:
+        return None
+    depth = {name: max(p["layer"] for p in by_layer if p["name"] == name) for name in order}
+    last = [{**p, "trained": 0} for p in by_layer if p["layer"] == depth[p["name"]] and p["step"] > 0]
+    final = [p for p in _points(rows, "anisotropy", site="final") if p["step"] > 0]
+    x = step_axis(steps, _ticks(steps))
+    charts = tuple(
+        _curves(_averaged(points, 5), [], [], _color(order), title, x, len(order))
+        for title, points in (("Last layer, mean cosine", last), ("After the last norm, mean cosine", final))
+    )
+    caption = (
+        "Mean cosine between the representations of all pairs of tokens, after the last block and after the last norm, which the head reads; mean "
+        "over seeds, smoothed over five measurements. The paper finds that it rises abruptly in small models, when their loss saturates."
+    )
+    return Figure("anisotropy", "Anisotropy over training", caption, charts, tidy(last))
+
+
+def anisotropy_by_depth(rows: Rows) -> Figure | None:
+    """Anisotropy after each number of blocks, by step, for the narrowest, a middle and the widest model."""
+    by_layer = _by_layer(rows)
     if not by_layer:
         return None
-    order, color = names(rows), _color(names(rows))
-    depth = {name: max(p["layer"] for p in by_layer if p["name"] == name) for name in order}
-    steps = sorted({p["step"] for p in by_layer if p["step"] > 0})
-    charts = []
-    if len(steps) > 1:
-        last = [{**p, "trained": 0} for p in by_layer if p["layer"] == depth[p["name"]] and p["step"] > 0]
-        final = [p for p in _points(rows, "anisotropy", site="final") if p["step"] > 0]
-        x = step_axis(steps, _ticks(steps))
-        for title, points in (("Last layer, mean cosine", last), ("After the last norm, mean cosine", final)):
-            charts.append(_curves(_averaged(points, 5), [], [], color, title, x, len(order)))
-    for name in dict.fromkeys((order[0], order[-1])):
-        charts.append(_depths([p for p in by_layer if p["name"] == name], name))
+    charts = tuple(_depths([p for p in by_layer if p["name"] == name], name) for name in _three(names(rows)))
     caption = (
-        "Mean cosine between the representations of all pairs of tokens: over the steps of training, mean over seeds, for the last layer and for "
-        "what the head reads; and after each number of blocks (0 is the embedding), for the narrowest and the widest model, from early (pale) to "
-        "late (dark)."
+        "The same after each number of blocks (0 is the embedding), from early (pale) to late (dark); mean over seeds."
     )
-    return Figure("anisotropy", "Anisotropy by step and depth", caption, tuple(charts) if len(charts) > 1 else charts[0], tidy(by_layer))
+    return Figure("anisotropy-by-depth", "Anisotropy by depth", caption, charts if len(charts) > 1 else charts[0], tidy(by_layer))
+
+
+def _three(order) -> list[str]:
+    """The first, a middle and the last."""
+    return list(order) if len(order) <= 3 else [order[0], order[len(order) // 2], order[-1]]
 
 
 def _some(steps, count: int = SPECTRA_AT) -> list[int]:
@@ -219,19 +236,19 @@ def _depths(points, name):
 
 
 def spectra(rows: Rows) -> Figure | None:
-    """The head's singular values by step, and its singular entropy over steps."""
+    """The head's singular values by step."""
     held = [r for r in _plain(rows) if r["metric"] == "head_spectrum"]
     if not held:
         return None
-    order, first = names(rows), min(r["seed"] for r in held)
-    charts, data = [], []
-    shown = order if len(order) <= 3 else [order[0], order[len(order) // 2], order[-1]]
-    for name in shown:
-        own_ = [r for r in held if r["name"] == name and r["seed"] == first]
-        steps = _some({r["step"] for r in own_})
+    charts, data, first = [], [], min(r["seed"] for r in held)
+    for name in _three(names(rows)):
+        mine = [r for r in held if r["name"] == name and r["seed"] == first]
+        steps = _some({r["step"] for r in mine})
         points = [
             {"name": name, "step": r["step"], "index": i, "place": i / r["directions"], "value": max(float(v), 1e-6)}
-            for r in own_ if r["step"] in steps for i, v in zip(r["index"], r["values"], strict=True)
+            for r in mine
+            if r["step"] in steps
+            for i, v in zip(r["index"], r["values"], strict=True)
         ]
         data += points
         x = alt.X("place:Q", title="singular values, as a share of the width", axis=alt.Axis(format="%", tickCount=4),
@@ -241,21 +258,37 @@ def spectra(rows: Rows) -> Figure | None:
         tip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("index:Q", title="singular value"),
                alt.Tooltip("value:Q", title="share of the largest", format=".3g")]
         charts.append(panel(tidy(points), base.mark_line(style="line"), hover(base, tip), shades=len(steps), height=260))
-    entropy = [p for p in _points(rows, "head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))) if p["step"] > 0]
-    steps = sorted({p["step"] for p in entropy})
-    if len(steps) > 1:
-        charts.append(_curves(_averaged(entropy, 5), [], [], _color(order), "Singular entropy, share of log D", step_axis(steps, _ticks(steps)), len(order)))
     caption = (
-        "Singular values of the head by step, from early (pale) to late (dark), each as a share of the largest; of one seed. Widths differ, so they are "
-        "counted as shares of the width. Singular entropy is KL(q || uniform) of the values q, which is 0 for a flat spectrum and log D for a single "
-        "direction; over log D, so that widths compare; mean over seeds."
+        "Singular values of the head by step, from early (pale) to late (dark), each as a share of the largest; one seed. Widths differ, so values are "
+        "counted as shares of the width. The paper finds that the spectrum flattens first, and in small models collapses later."
     )
-    table = [{"model": name, "singular entropy at the end, nats": f"{_mean(last, 'value'):.3f}", "effective rank": f"{_mean(last, 'effective_rank'):.1f}",
-              "directions": f"{last[0]['directions']}"}
-             for name in order
-             if (end := max((r["step"] for r in held if r["name"] == name), default=None)) is not None
-             and (last := [r for r in held if r["name"] == name and r["step"] == end])]
-    return Figure("spectra", "The head's spectrum", caption, tuple(charts) if len(charts) > 1 else charts[0], tidy(data), table)
+    return Figure("spectra", "The head's spectrum by step", caption, tuple(charts) if len(charts) > 1 else charts[0], tidy(data), _spectrum_table(held, rows))
+
+
+def _spectrum_table(held, rows):
+    found = []
+    for name in names(rows):
+        end = max((r["step"] for r in held if r["name"] == name), default=None)
+        last = [r for r in held if r["name"] == name and r["step"] == end]
+        if last:
+            found.append({"model": name, "singular entropy at the end, nats": f"{_mean(last, 'value'):.3f}",
+                          "effective rank": f"{_mean(last, 'effective_rank'):.1f}", "directions": f"{last[0]['directions']}"})
+    return found
+
+
+def singular_entropy(rows: Rows) -> Figure | None:
+    """Singular entropy of the head over steps."""
+    points = [p for p in _points(rows, "head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))) if p["step"] > 0]
+    steps, order = sorted({p["step"] for p in points}), names(rows)
+    if len(steps) < 2:
+        return None
+    title = "Singular entropy, share of log D"
+    chart = _curves(_averaged(points, 5), [], [], _color(order), title, step_axis(steps, _ticks(steps)), len(order))
+    caption = (
+        "KL(q || uniform) of the head's singular values q, which is 0 for a flat spectrum and log D for a single direction; over log D, so that widths "
+        "compare. Mean over seeds, smoothed over five measurements. Where a curve falls the spectrum flattens; where it rises, it collapses."
+    )
+    return Figure("singular-entropy", "Singular entropy of the head", caption, chart, tidy(points))
 
 
 def ranks(rows: Rows) -> Figure | None:
@@ -273,7 +306,7 @@ def ranks(rows: Rows) -> Figure | None:
     tip = [alt.Tooltip("start:N"), alt.Tooltip("rank:Q"), alt.Tooltip("value:Q", title="loss", format=".3f"), alt.Tooltip("each:N", title="seeds")]
     best = min(m["value"] for m in mean if m["rank"] == every[-1])
     charts = []
-    for title, most in (("Held-out loss, nats a token", math.inf), ("The same, near the best", best * 1.15)):
+    for title, most in (("Held-out loss, nats a token", math.inf), ("The same, near the best", best * 1.08)):
         near = [m for m in mean if m["value"] <= most]
         if len({m["rank"] for m in near}) < 2:
             continue
@@ -316,22 +349,28 @@ def target(rows: Rows) -> Figure | None:
                                   color=alt.Color("tokens:O", sort=sizes, legend=legend))
         tip = [alt.Tooltip("tokens:Q", format=",d"), alt.Tooltip("rank:Q"), alt.Tooltip("value:Q", title="error", format=".1%")]
         charts.append(panel(tidy(points), base.mark_line(style="line"), base.mark_point(style="dot"), hover(base, tip), shades=len(sizes), height=260))
-    needed = [{"context": f"{r['context']} token{'s' * (r['context'] > 1)}", "tokens": r["size"], "seed": r["seed"], "value": float(r["value"])}
-              for r in rows if r["metric"] == "target_rank"]
-    if len({p["tokens"] for p in needed}) > 1:
-        mean = panels.told(needed, ["context", "tokens"], format=".0f")
-        x = alt.X("tokens:Q", title="tokens of text", axis=alt.Axis(tickCount=4, format="~s"), scale=alt.Scale(type="log", nice=False, padding=12))
-        base = alt.Chart().encode(x=x, y=upright("Directions needed", format="~s", zero=True),
-                                  color=alt.Color("context:N", legend=alt.Legend(title="after", titleOrient="left")))
-        tip = [alt.Tooltip("context:N"), alt.Tooltip("tokens:Q", format=",d"), alt.Tooltip("value:Q", title="directions", format=".0f"), alt.Tooltip("each:N", title="seeds")]
-        charts.append(panel(tidy(mean), base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip), height=260))
-    error = next((r["error"] for r in rows if r["metric"] == "target_rank"), None)
     caption = (
         "How well a matrix of some rank can stand for the distributions of the next token after each context of the text: relative error in the sense of least "
         "squares, every position of the text counted once, for growing shares of the text, in documents drawn by seed (one seed)."
-        + (f" Directions needed: for an error of {error:.0%}. A rank that still grows with the text is the text's, not the language's." if error else "")
     )
     return Figure("target", "How many directions the text itself takes", caption, tuple(charts) if len(charts) > 1 else charts[0], tidy(data))
+
+
+def target_growth(rows: Rows) -> Figure | None:
+    """The rank that is needed against the text's size."""
+    needed = [{"context": f"{r['context']} token{'s' * (r['context'] > 1)}", "tokens": r["size"], "seed": r["seed"], "value": float(r["value"])}
+              for r in rows if r["metric"] == "target_rank"]
+    if len({p["tokens"] for p in needed}) < 2:
+        return None
+    mean = panels.told(needed, ["context", "tokens"], format=".0f")
+    error = next(r["error"] for r in rows if r["metric"] == "target_rank")
+    x = alt.X("tokens:Q", title="tokens of text", axis=alt.Axis(tickCount=4, format="~s"), scale=alt.Scale(type="log", nice=False, padding=12))
+    base = alt.Chart().encode(x=x, y=upright(f"Directions needed for an error of {error:.0%}", format="~s", zero=True),
+                              color=alt.Color("context:N", legend=alt.Legend(title="after", titleOrient="left")))
+    tip = [alt.Tooltip("context:N"), alt.Tooltip("tokens:Q", format=",d"), alt.Tooltip("value:Q", title="directions", format=".0f"), alt.Tooltip("each:N", title="seeds")]
+    chart = panel(tidy(mean), base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip), height=260)
+    caption = "The rank that an approximation needs, against the size of the text, mean over orders of its documents. A rank that still grows is the text's, not the language's."
+    return Figure("target-growth", "The rank that the text needs grows with it", caption, chart, tidy(needed))
 
 
 def alternatives(rows: Rows) -> Figure | None:

@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
     @property
     def end(self) -> float:
-        """Nll at the end."""
+        """Nll at the end: the mean over the last tenth."""
         return float(self.nll[-self.last :].mean())
 
 
@@ -144,10 +144,11 @@ def _laws(rows, fit_from) -> list[dict]:
             predicted = float(law.predict(run.parameters, trained))
             found.append(report.row(run.name, "scaling_point", loss, "nats", trained=trained, predicted=predicted, fitted=not run.narrow, **_about(run)))
         for run in own:
-            beyond = law.residual(run.parameters, float(run.trained[-1]), run.end)
+            trained = float(run.trained[-run.last :].mean())
+            beyond = law.residual(run.parameters, trained, run.end)
             ends = {} if not math.isfinite(beyond.low) else {"low": beyond.low, "high": beyond.high}
             found.append(report.row(run.name, "scaling_residual", beyond.value, "share", loss=run.end, fitted=not run.narrow,
-                                    predicted=float(law.predict(run.parameters, run.trained[-1])), **ends, **_about(run)))
+                                    predicted=float(law.predict(run.parameters, trained)), **ends, **_about(run)))
     return found
 
 
@@ -316,13 +317,13 @@ def _spectra(rows) -> list[Claim]:
     collapse = _aligned(narrow, read, since_elsewhere)
     found = [
         _make("spectrum-flattens", "At first the head's spectrum flattens in narrow models.", _over(_aligned(narrow, read, flattening)), "share",
-              "spectra", f"{over}: from its peak in the first quarter down to its lowest, both placed by the other seeds."),
-        _make("spectrum-collapses", "Later it collapses onto few directions.", _over(collapse), "share", "spectra",
+              "singular-entropy", f"{over}: from its peak in the first quarter down to its lowest, both placed by the other seeds."),
+        _make("spectrum-collapses", "Later it collapses onto few directions.", _over(collapse), "share", "singular-entropy",
               f"{over}: at the end, less where it is lowest in the other seeds."),
     ]
     if wide and collapse is not None and (elsewhere := _aligned(wide, read, since_elsewhere)) is not None:
         found.append(_make("spectrum-collapses-more", "It collapses in narrow models more than in wide ones.", _over(collapse - elsewhere), "share",
-                           "spectra", "That collapse, narrow models less wide ones."))
+                           "singular-entropy", "That collapse, narrow models less wide ones."))
     return found
 
 
@@ -369,7 +370,7 @@ def _targets(rows) -> list[Claim]:
             effective = {r["share"]: r["value"] for r in rows if r["metric"] == "target_effective_rank" and r["context"] == context}
             more = f" The effective rank of the whole text is {effective[whole]:.0f}." if whole in effective else ""
             found.append(_make(f"target-grows-{context}", f"The directions that the {of} need still grow with the text.",
-                               interval([needed[seed] - half[seed] for seed in both]), "directions", "target",
+                               interval([needed[seed] - half[seed] for seed in both]), "directions", "target-growth",
                                f"Directions for a relative error of {error:g}: the whole text less half of it, documents drawn by seed.{more}",
                                source=OURS))
     return found
