@@ -4,7 +4,7 @@ from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Heads, Saturation, Target
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
 
-STEPS = 1280
+STEPS = 3072
 
 
 def config():
@@ -12,12 +12,12 @@ def config():
         out="out/saturation",
         text="builtin:code:test",
         pretrain=Train(
-            model=ModelConfig(vocab=1024, width=64, depth=2, heads=8, head_width=8, positions=256, query_key_norm="head", mlp_width=256,
+            model=ModelConfig(vocab=1024, width=64, depth=2, heads=8, head_width=8, positions=128, query_key_norm="head", mlp_width=256,
                               gated=False, activation="gelu"),
-            data=Data(sources=(Source("builtin:code:train"),), tokenizer="bpe:1024", length=256, batch=8),
+            data=Data(sources=(Source("builtin:code:train"),), tokenizer="bpe:1024", length=128, batch=4),
             steps=STEPS,
             optimizer=Optimizer(rate=1e-2, warmup=50, schedule="constant"),
-            watch=Watch("builtin:code:test", metrics="nll,anisotropy,head_spectrum", every=16, tokens=8192),
+            watch=Watch("builtin:code:test", metrics="nll,anisotropy,head_spectrum", every=32, tokens=8192, batch=32),
             keep=Keep(powers_of_two=False, save=STEPS, last=1),
             compute=Compute(unroll=2),
             log_every=1,
@@ -27,5 +27,7 @@ def config():
         narrow=16,
         heads=Heads(text="builtin:code:train", kinds=("mixture:4", "sigsoftmax", "projected:64")),
         target=Target(text="builtin:code:train"),
+        length=128,
+        batch=32,
         compute=Compute(unroll=2),
     )

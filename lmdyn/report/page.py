@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from lmdyn.report import claims, entropy_decay, figures, knowledge_entropy, saturation, theme
+from lmdyn.report import claims, entropy_decay, figures, knowledge_entropy, saturation, scaling, theme
 from lmdyn.report.figures import Figure, short
 
 
@@ -70,7 +70,8 @@ def render(
     )
 
 
-STUDIES = {"knowledge entropy": knowledge_entropy.figures, "entropy decay": entropy_decay.figures, "saturation": saturation.figures}
+STUDIES = {"knowledge entropy": knowledge_entropy.figures, "entropy decay": entropy_decay.figures, "saturation": saturation.figures,
+           "scaling law": scaling.figures}
 """The figures of a study, from its rows, by the study's name."""
 
 

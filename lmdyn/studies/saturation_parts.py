@@ -15,6 +15,7 @@ from lmdyn import checkpoints, data, metrics, report, training
 from lmdyn.errors import InputError
 from lmdyn.metrics import targets
 from lmdyn.models import Compute, ModelConfig, head_kinds, shapes
+from lmdyn.report.figures import short
 from lmdyn.studies.workers import remembered
 from lmdyn.training import Train
 from lmdyn.training.final_states import FinalStates, final_states
@@ -80,7 +81,7 @@ def measured(reference: str, step: int | None, how: Measurement, narrow: int, to
     watch = metrics.combine(nll=metrics.likelihood(), anisotropy=metrics.anisotropy(), head_spectrum=metrics.head_spectrum(how.vocabulary))
     found = metrics.measure(watch, loaded.model, loaded.params, batches)
     series = reference.partition("@")[0]
-    tags = {"kind": "given", "name": report.figures.short(series), "seed": 0, "width": config.width, "narrow": config.width <= narrow,
+    tags = {"kind": "given", "name": short(series), "seed": 0, "width": config.width, "narrow": config.width <= narrow,
             "head": "full", "parameters": parameters(config), "run": series}
     # A model that stands alone is its own last step.
     step, trained = step or 0, None if step is None or tokens_per_step is None else step * tokens_per_step
@@ -110,7 +111,7 @@ def _body(reference: str, heads, how: Frozen):
     if config.head != "full":
         raise InputError(f"{reference} has a head '{config.head}'; ranks are of a full head, which is one matrix")
     fit, test = _states(loaded, heads.text, heads.tokens, how), _states(loaded, how.text, how.tokens, how)
-    return loaded, fit, test, {"kind": "frozen", "width": config.width, "body": report.figures.short(reference)}
+    return loaded, fit, test, {"kind": "frozen", "width": config.width, "body": short(reference)}
 
 
 def _fitted(kinds: dict, fit: FinalStates, test: FinalStates, heads, seed: int, starts=None) -> dict[str, float]:

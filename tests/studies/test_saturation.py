@@ -117,7 +117,7 @@ def tiny(out, **changes):
     )
     heads = Heads("builtin:docs:test", tokens=200, ranks=(1, 4), kinds=("mixture:2",), scratch=False, steps=3, batch=50)
     given = dict(out=str(out), text="builtin:docs:test", heads=heads, target=Target("builtin:docs:test", contexts=(1,), shares=(0.5, 1.0)), pretrain=run,
-                 widths=(4, 8), narrow=4, tokens=100, length=16, batch=2, seeds=2, workers=1, compute=Compute(dtype="float32"), states=str(out) + "-states")
+                 widths=(4, 8), narrow=4, tokens=100, length=16, batch=2, seeds=1, workers=1, compute=Compute(dtype="float32"), states=str(out) + "-states")
     return Saturation(**{**given, **changes})
 
 
