@@ -185,7 +185,9 @@ class HeadSpectrum:
 
     def rows(self):
         size = len(self.spectrum.values)
-        index = np.unique(np.round(np.geomspace(1, size, min(self.kept, size))).astype(int) - 1) if size > self.kept else np.arange(size)
+        half, index = self.kept // 2, np.arange(size)
+        if size > self.kept:  # half of them close together at the largest, half evenly over all
+            index = np.unique(np.round(np.concatenate([np.geomspace(1, size, half), np.linspace(1, size, half)])).astype(int) - 1)
         values = [float(f"{v:.5g}") for v in self.spectrum.normalized[index]]
         return [base.row("head_spectrum", float(self.spectrum.singular_entropy), "nats", "head", directions=size, index=(index + 1).tolist(),
                          values=values, largest=float(self.spectrum.values[0]), effective_rank=float(self.spectrum.effective_rank))]
@@ -193,7 +195,7 @@ class HeadSpectrum:
 
 def head_spectrum(vocabulary: slice | None = None, kept: int = 64) -> base.Metric:
     """`singular_entropy`, with the singular values in the row: as shares of the largest (`values`, at `index` counted from 1), every one
-    of them, or `kept` evenly spaced on a logarithmic axis.
+    of them, or `kept`, half of them close together at the largest and half evenly over all.
 
     Args:
       vocabulary: see `head_of`.

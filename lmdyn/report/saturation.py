@@ -221,16 +221,19 @@ def _some(steps, count: int = SPECTRA_AT) -> list[int]:
     return sorted({min(steps, key=lambda s: abs(s - w)) for w in wanted})
 
 
-def _step_color(steps) -> alt.Color:
+def _by_step(steps) -> dict[str, alt.Color]:
+    """Colour from early to late; nothing where there is one step."""
+    if len(steps) < 2:
+        return {}
     shown = steps if len(steps) <= 4 else [steps[0], steps[len(steps) // 2], steps[-1]]
-    return alt.Color("step:O", sort=steps, legend=alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4))
+    return {"color": alt.Color("step:O", sort=steps, legend=alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4))}
 
 
 def _depths(points, name):
     steps = _some({p["step"] for p in points})
     data = means([p for p in points if p["step"] in steps], "step", "layer")
     x = alt.X("layer:Q", title="blocks applied", axis=alt.Axis(format="d", tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
-    base = alt.Chart().encode(x=x, y=upright(f"By depth: {name}", zero=True), color=_step_color(steps))
+    base = alt.Chart().encode(x=x, y=upright(f"By depth: {name}", zero=True), **_by_step(steps))
     tip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", title="mean cosine", format=".3f")]
     return panel(tidy(data), base.mark_line(style="line"), base.mark_point(style="dot"), hover(base, tip), shades=len(steps), height=260)
 
@@ -254,7 +257,7 @@ def spectra(rows: Rows) -> Figure | None:
         x = alt.X("place:Q", title="singular values, as a share of the width", axis=alt.Axis(format="%", tickCount=4),
                   scale=alt.Scale(nice=False, domain=[0, 1]))
         y = alt.Y("value:Q", title=f"{name}: share of the largest", axis=alt.Axis(tickCount=4, format="~g"), scale=alt.Scale(type="log", nice=False))
-        base = alt.Chart().encode(x=x, y=y, color=_step_color(steps))
+        base = alt.Chart().encode(x=x, y=y, **_by_step(steps))
         tip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("index:Q", title="singular value"),
                alt.Tooltip("value:Q", title="share of the largest", format=".3g")]
         charts.append(panel(tidy(points), base.mark_line(style="line"), hover(base, tip), shades=len(steps), height=260))
