@@ -204,7 +204,7 @@ def scaling(options, command: list[str]) -> None:
     between = {name: [low, high] for name, (low, high) in law.intervals().items() if math.isfinite(low)}
     about = {name: getattr(law, name) for name in "AabB"}
     rows = [report.row(options.table, "scaling_law", law.E, "nats", **about, intervals=between, runs=int(fitted.sum()))]
-    name = lambda size: f"{size:.3g} parameters"
+    name = lambda size: f"{next(f'{size / unit:.3g}{letter}' for unit, letter in ((1e9, 'B'), (1e6, 'M'), (1, '')) if size >= unit or unit == 1)} parameters"
     for size, tokens, loss, inside in zip(*runs, fitted, strict=True):
         predicted = float(law.predict(size, tokens))
         rows.append(report.row(name(size), "scaling_point", loss, "nats", name=name(size), parameters=size, trained=tokens, predicted=predicted,

@@ -32,7 +32,7 @@ def test_a_typed_table_gives_the_law_and_who_ends_above_it(table, tmp_path, caps
     above = {r["parameters"]: r for r in rows if r["metric"] == "scaling_residual"}
     assert above[7e7]["value"] == pytest.approx(0.08, abs=0.01) and above[7e7]["low"] > 0.05 and not above[7e7]["fitted"]
     assert all(abs(above[size]["value"]) < 0.005 for size in (4e8, 1e9, 3e9, 7e9))
-    assert "7e+07 parameters" in capsys.readouterr().out
+    assert "70M parameters" in capsys.readouterr().out
     page = report.build(tmp_path / "out").read_text(encoding="utf-8")
     assert 'id="scaling-law"' in page and json.dumps("Loss, nats a token")[1:-1] in page
 
