@@ -203,6 +203,24 @@ class Reactivate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scaling:
+    """Fit a scaling law L(N, T) = E + A / N^a + B / T^b to the runs of a table, and say how far each model ends from it.
+
+    The table is a CSV file whose first line names the columns N (parameters), T (training tokens) and loss (nats a token); a
+    checkpoint a line. lmdyn report draws what was found.
+    """
+
+    table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.csv")]
+    """The runs."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """Rows are written here as JSON Lines, and what made them to FILE.meta.json."""
+    above: Annotated[float, tyro.conf.arg(metavar="N")] = 0.0
+    """Fit models with more parameters than this; smaller ones are only held against the law."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Of the bootstrap that intervals come from."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """Build the HTML page of a folder of rows, or of several folders beside one another.
 
@@ -242,7 +260,7 @@ class Study:
 
 
 VERBS = {"measure": Measure, "online": Online, "report": Report, "train": Train, "plan": Plan, "reactivate": Reactivate,
-         "gradients": Gradients, "study": Study}
+         "gradients": Gradients, "study": Study, "scaling": Scaling}
 EXAMPLE_CONFIGS = {"train": "configs/tiny.py", "plan": "configs/tiny.py", "study": "configs/knowledge_entropy.py"}
 DESCRIPTION = "Measure how a language model's knowledge is stored, and how it changes."
 EXAMPLES = """
@@ -257,6 +275,7 @@ examples:
   lmdyn measure "run:runs/tiny@*" --data builtin:docs:test --out out/tiny.jsonl
   lmdyn reactivate gguf:model.gguf --data builtin:docs --out out/awake
   lmdyn study --config configs/knowledge_entropy.py --out out/study
+  lmdyn scaling runs.csv --above 3e8 --out out/scaling.jsonl
   lmdyn report out
 
 --config FILE is a Python file that is read first; options given beside it

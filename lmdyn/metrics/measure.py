@@ -12,7 +12,7 @@ from lmdyn.metrics import base
 from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
 from lmdyn.metrics.geometry import anisotropy
 from lmdyn.metrics.likelihood import likelihood
-from lmdyn.metrics.spectra import layer_spectra, singular_entropy
+from lmdyn.metrics.spectra import head_spectrum, layer_spectra, singular_entropy
 from lmdyn.models.forward import observe
 
 REGISTRY = {
@@ -23,6 +23,7 @@ REGISTRY = {
     "anisotropy": anisotropy,
     "singular_entropy": singular_entropy,
     "layer_spectra": layer_spectra,
+    "head_spectrum": head_spectrum,
 }
 """Metrics by the name that rows carry; each entry makes a `Metric`."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from lmdyn.data import ProbeBatch, check_tokens
 from lmdyn.errors import InputError
-from lmdyn.models import heads, ops
+from lmdyn.models import head_kinds, heads, ops
 from lmdyn.models.forward import forward
 
 
@@ -36,8 +36,12 @@ def _step(model):
     def step(params, inputs, places, targets):
         states = forward(model, params, inputs).states
         asked = jnp.take_along_axis(states, places[:, :, None], 1)
-        head, tied = heads.matrix(params)
-        found = heads.token_scores(asked.reshape(-1, asked.shape[-1]), head, targets.reshape(-1), tied, model.rows)
+        flat, kind = asked.reshape(-1, asked.shape[-1]), head_kinds.of(model.config)
+        if kind is None:
+            head, tied = heads.matrix(params)
+            found = heads.token_scores(flat, head, targets.reshape(-1), tied, model.rows)
+        else:
+            found = head_kinds.token_scores(kind, head_kinds.flat(kind, params), flat, targets.reshape(-1))
         return jax.tree.map(lambda out: out.reshape(targets.shape), found)
 
     return step

@@ -142,9 +142,65 @@ def _finite(matrix, name) -> np.ndarray:
     return matrix
 
 
+def head_of(params, vocabulary: slice | None = None) -> Spectrum:
+    """The spectrum of what gives the scores of the vocabulary: the head, the embedding that it is tied to, or the last matrix of a head of
+    another kind.
+
+    Args:
+      vocabulary: which tokens; None takes all. A vocabulary that was padded to a round size has columns that are never trained.
+
+    Raises:
+      InputError: a slice without a token; or as `spectrum_of`.
+
+    >>> head_of({"head": {"kernel": np.diag([4.0, 2.0, 1.0])}}, slice(0, 2)).values.tolist()
+    [4.0, 2.0]
+    """
+    other = "head" in params and "kernel" not in params["head"]
+    head, tied = (params["head"]["output"]["kernel"], False) if other else heads.matrix(params)
+    if vocabulary is not None:
+        size = head.shape[0 if tied else 1]
+        start, stop, _ = vocabulary.indices(size)
+        if start >= stop:
+            asked = ":".join("" if end is None else str(end) for end in (vocabulary.start, vocabulary.stop))
+            raise InputError(f"vocabulary {asked} holds no token of the head's {size}; use 0:{size}, or a part of it")
+        head = head[start:stop] if tied else head[:, start:stop]
+    return Spectrum(singular_values(_finite(head, "head")), "head")
+
+
 def singular_entropy() -> base.Metric:
     """Singular entropy and effective rank of the output head; reads parameters only, so it costs no forward pass."""
-    return base.sums({}, lambda sums, count, params: spectrum_of(params, "head")["head"])
+    return base.sums({}, lambda sums, count, params: head_of(params))
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSpectrum:
+    """A head's spectrum whose row holds the values themselves, so that it can be drawn.
+
+    Attributes:
+      spectrum: all of them. kept: how many a row holds at most.
+    """
+
+    spectrum: Spectrum
+    kept: int
+
+    def rows(self):
+        size = len(self.spectrum.values)
+        half, index = self.kept // 2, np.arange(size)
+        if size > self.kept:  # half of them close together at the largest, half evenly over all
+            index = np.unique(np.round(np.concatenate([np.geomspace(1, size, half), np.linspace(1, size, half)])).astype(int) - 1)
+        values = [float(f"{v:.5g}") for v in self.spectrum.normalized[index]]
+        return [base.row("head_spectrum", float(self.spectrum.singular_entropy), "nats", "head", directions=size, index=(index + 1).tolist(),
+                         values=values, largest=float(self.spectrum.values[0]), effective_rank=float(self.spectrum.effective_rank))]
+
+
+def head_spectrum(vocabulary: slice | None = None, kept: int = 64) -> base.Metric:
+    """`singular_entropy`, with the singular values in the row: as shares of the largest (`values`, at `index` counted from 1), every one
+    of them, or `kept`, half of them close together at the largest and half evenly over all.
+
+    Args:
+      vocabulary: see `head_of`.
+    """
+    return base.sums({}, lambda sums, count, params: HeadSpectrum(head_of(params, vocabulary), kept))
 
 
 def layer_spectra(selector: str = "blocks") -> base.Metric:

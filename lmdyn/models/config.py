@@ -30,6 +30,26 @@ class RotaryScaling:
     truncate: bool = True
 
 
+HEADS = {"full": False, "low_rank": True, "mixture": True, "sigsoftmax": False, "projected": True}
+"""Kinds of output head, and whether a number goes with it."""
+
+
+def parse_head(text: str) -> tuple[str, int]:
+    """The kind of a head and its number: rank, components or width; 0 for kinds without one.
+
+    Raises:
+      InputError: another kind, or a number that is missing, not wanted or below 1.
+
+    >>> parse_head("mixture:4"), parse_head("full")
+    (('mixture', 4), ('full', 0))
+    """
+    kind, colon, number = text.partition(":")
+    choose("head", kind, tuple(HEADS))
+    if HEADS[kind] != bool(colon) or (colon and not (number.isdecimal() and int(number))):
+        raise InputError(f"head='{text}'; write " + (f"{kind}:N with a number of 1 or more" if HEADS[kind] else f"'{kind}' alone"))
+    return kind, int(number or 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The architecture of a decoder language model.
@@ -73,6 +93,8 @@ class ModelConfig:
     output_bias: bool = False
     mlp_bias: bool = False
     tied_head: bool = False
+    head: str = "full"
+    """What predicts from the final states: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax` or `projected:P` (`lmdyn.models.head_kinds`)."""
     init: Literal["normal", "depth", "small"] = "normal"
     """`normal`: all matrices normal(0, init_std). `depth`: as `normal`, with the two matrices that write to the
     residual divided by sqrt(2 L) (GPT-2). `small`: std sqrt(2 / (5 D)), and 2 / (L sqrt(D)) for those two (GPT-NeoX)."""
@@ -90,6 +112,11 @@ class ModelConfig:
             allowed = getattr(field.type, "__args__", ())
             if allowed and all(isinstance(a, str) for a in allowed):
                 choose(field.name, getattr(self, field.name), allowed)
+        kind, size = parse_head(self.head)
+        if kind != "full" and self.tied_head:
+            raise InputError(f"head='{self.head}' has matrices of its own, which the embedding cannot stand for; it needs tied_head=False")
+        if kind == "low_rank" and size > min(self.width, self.vocab):
+            raise InputError(f"head='{self.head}': rank {size} of a head [{self.width}, {self.vocab}]; use 1 to {min(self.width, self.vocab)}")
         if self.position == "rotary" and (self.rotary_width % 2 or self.rotary_width < 2):
             raise InputError(f"rotary_share={self.rotary_share} of head_width={self.head_width} rotates {self.rotary_width} numbers; an even number >= 2 is needed")
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from lmdyn.errors import InputError, choose
-from lmdyn.models import heads, rotary
+from lmdyn.models import head_kinds, heads, rotary
 from lmdyn.models.attention import Reach
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.modules import LanguageModel, Shared, resolve
@@ -172,8 +172,14 @@ def forward(
 
 
 def logits(model: LanguageModel, params, tokens, **options):
-    """Next-token logits `[B, T, V]` in float32 of tokens `[B, T]`; options as for `forward`."""
-    return heads.logits(params, forward(model, params, tokens, **options).states)
+    """Next-token logits `[B, T, V]` in float32 of tokens `[B, T]`; options as for `forward`. Those of another head than the full one are
+    log-probabilities."""
+    states = forward(model, params, tokens, **options).states
+    kind = head_kinds.of(model.config)
+    if kind is None:
+        return heads.logits(params, states)
+    found = kind.log_probabilities(head_kinds.flat(kind, params), states.reshape(-1, states.shape[-1]))
+    return found.reshape(*states.shape[:-1], kind.vocab)
 
 
 def loss(model: LanguageModel, params, inputs, targets, weights, **options):
@@ -195,10 +201,13 @@ def loss(model: LanguageModel, params, inputs, targets, weights, **options):
     >>> bool(abs(total - nll.mean()) < 1e-6)
     True
     """
-    out = forward(model, params, inputs, **options)
-    head, tied = heads.matrix(params)
-    flat = out.states[:, -targets.shape[1] :].reshape(-1, out.states.shape[-1])
-    total, nll = heads.weighted_nll(flat, head, targets.reshape(-1), weights.reshape(-1), tied, model.rows)
+    out, kind = forward(model, params, inputs, **options), head_kinds.of(model.config)
+    flat, targets_, weights = out.states[:, -targets.shape[1] :].reshape(-1, out.states.shape[-1]), targets.reshape(-1), weights.reshape(-1)
+    if kind is None:
+        head, tied = heads.matrix(params)
+        total, nll = heads.weighted_nll(flat, head, targets_, weights, tied, model.rows)
+    else:
+        total, nll = head_kinds.weighted_nll(kind, head_kinds.flat(kind, params), flat, targets_, weights)
     return total, (nll.reshape(targets.shape), out)
 
 
@@ -212,9 +221,11 @@ def token_nll(model: LanguageModel, params, inputs, targets, **options):
     >>> token_nll(model, init(model), jnp.ones([1, 5], jnp.int32), jnp.ones([1, 5], jnp.int32)).shape
     (1, 5)
     """
-    states = forward(model, params, inputs, **options).states
-    head, tied = heads.matrix(params)
+    states, kind = forward(model, params, inputs, **options).states, head_kinds.of(model.config)
     flat = states.reshape(-1, states.shape[-1])
+    if kind is not None:
+        return head_kinds.token_nll(kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)).reshape(targets.shape)
+    head, tied = heads.matrix(params)
     return heads.token_nll(flat, head, targets.reshape(-1), tied, model.rows).reshape(targets.shape)
 
 
@@ -236,6 +247,12 @@ def observe(model: LanguageModel, params, inputs, targets, mask, taps: Mapping[s
     out = forward(model, params, inputs, mask=mask, taps=body)
     tapped = dict(out.tapped)
     if top:
-        flat = lambda a: a.reshape(-1, *a.shape[2:])
-        tapped |= heads.observe(params, flat(out.states), flat(targets), flat(mask), top, model.rows)
+        flat, kind = lambda a: a.reshape(-1, *a.shape[2:]), head_kinds.of(model.config)
+        tokens = flat(out.states), flat(targets), flat(mask)
+        if kind is None:
+            tapped |= heads.observe(params, *tokens, top, model.rows)
+        else:
+            own = head_kinds.flat(kind, params)
+            score = lambda x: kind.log_probabilities(own, x)
+            tapped |= heads.observe_with(score, kind.vocab * kind.copies, *tokens, top)
     return tapped

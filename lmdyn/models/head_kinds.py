@@ -5,7 +5,8 @@
 
 A full head, `log_softmax(x W)`, has logits of rank D at most, however large V is. The others have less (`low_rank`) or more: a mixture of
 softmaxes (Yang et al. 2018, arXiv 1711.03953), sigsoftmax (Kanai et al. 2018, arXiv 1805.10829), a wider projection (`projected`).
-All of them train on any model's final states with one loss, `weighted_nll`, which never holds all log-probabilities.
+All of them train on any model's final states with one loss, `weighted_nll`, which never holds all log-probabilities: on a frozen body
+(`lmdyn.training.head_fits`), or jointly, as the head of a model whose config names it (`ModelConfig(head="mixture:4")`).
 
 Shape letters: n tokens, D width, V vocabulary, R rank, K components, P projected width.
 """
@@ -20,6 +21,7 @@ import numpy as np
 
 from lmdyn.errors import InputError
 from lmdyn.models import heads
+from lmdyn.models.config import ModelConfig, parse_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,17 @@ def token_nll(head: Head, params, states, targets):
     return heads._in_blocks(block, None, (states, targets), _rows(head, states))[1]
 
 
+def token_scores(head: Head, params, states, targets):
+    """Nll `[N]` in nats, and `[N]` booleans: whether the target is the most likely token; like `heads.token_scores`."""
+
+    def block(carry, rows):
+        x, target = rows
+        log_p = head.log_probabilities(params, x)
+        return carry, (-jnp.take_along_axis(log_p, target[:, None], -1)[:, 0], jnp.argmax(log_p, -1) == target)
+
+    return heads._in_blocks(block, None, (states, targets), _rows(head, states))[1]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def weighted_nll(head: Head, params, states, targets, weights):
     """`sum_i weights_i nll_i`, and every nll; like `heads.weighted_nll`, for a head of any kind.
@@ -193,6 +206,49 @@ def _weighted_nll_backward(head, saved, cotangents):
 
 
 weighted_nll.defvjp(_weighted_nll_forward, _weighted_nll_backward)
+
+
+def of(config: ModelConfig) -> Head | None:
+    """The head that a model's config names; None for the full one, which `lmdyn.models.heads` computes.
+
+    >>> of(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16, head="low_rank:2")).size
+    34
+    """
+    return None if config.head == "full" else named(config.head, config.width, config.vocab)
+
+
+def named(text: str, width: int, vocab: int) -> Head:
+    """A head by name: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax`, `projected:P`.
+
+    Raises:
+      InputError: another name, or a size that the kind cannot have.
+
+    >>> named("mixture:3", 6, 11) is mixture(6, 11, 3)
+    True
+    """
+    kind, size = parse_head(text)
+    make = {"full": full, "low_rank": low_rank, "mixture": mixture, "sigsoftmax": sigsoftmax, "projected": projected}[kind]
+    return make(width, vocab, size) if size else make(width, vocab)
+
+
+def matrices(head: Head) -> dict[str, tuple[int, int]]:
+    """Shapes of a head's matrices, by the name that they have in `params["head"]` of a model: what gives scores is `output`.
+
+    >>> matrices(low_rank(6, 11, rank=2))
+    {'down': (6, 2), 'output': (2, 11)}
+    """
+    shapes = jax.eval_shape(head.init, jax.random.key(0))
+    return {_nested(name): leaf.shape for name, leaf in shapes.items()}
+
+
+def _nested(name: str) -> str:
+    return "output" if name in ("kernel", "up") else name
+
+
+def flat(head: Head, params) -> dict:
+    """What the functions above take, of a model's parameters: `params["head"]` is `{"output": {"kernel": ...}, ...}`."""
+    names = jax.eval_shape(head.init, jax.random.key(0))
+    return {name: params["head"][_nested(name)]["kernel"] for name in names}
 
 
 def kernel_of(params) -> jax.Array:

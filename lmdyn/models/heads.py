@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from lmdyn.errors import InputError
 from lmdyn.models import ops
 from lmdyn.models.packed import Packed, unpack
 
@@ -24,7 +25,13 @@ def matrix(params):
 
     >>> matrix({"head": {"kernel": jnp.ones([4, 9])}})[1], matrix({"embed": {"embedding": jnp.ones([9, 4])}})[1]
     (False, True)
+
+    Raises:
+      InputError: the model's head is of another kind (`lmdyn.models.head_kinds`), which no one matrix is.
     """
+    if "head" in params and "kernel" not in params["head"]:
+        there = ", ".join(sorted(params["head"]))
+        raise InputError(f"the model's head has the matrices {there}; this needs a full head, which is one matrix")
     head, tied = (params["head"]["kernel"], False) if "head" in params else (params["embed"]["embedding"], True)
     return (unpack(head), True) if isinstance(head, Packed) else (head, tied)
 
@@ -188,7 +195,7 @@ def token_scores(states, head, targets, tied: bool, rows=None):
 
 
 def observe(params, states, targets, mask, taps: Mapping[str, Callable], rows=None):
-    """Taps on predictions, in blocks of tokens.
+    """Taps on predictions of a full head, in blocks of tokens.
 
     Args:
       states: `[N, D]`; targets: `[N]`; mask: `[N]` booleans.
@@ -205,10 +212,16 @@ def observe(params, states, targets, mask, taps: Mapping[str, Callable], rows=No
         sums = _by_device(lambda *a: observe(params, *a, taps), rows, (states, targets, mask))
         return jax.tree.map(lambda s: s.sum(0), sums)
     vocab = head.shape[0 if tied else 1]
+    return observe_with(lambda x: scores(x, head, tied), vocab, states, targets, mask, taps)
+
+
+def observe_with(score: Callable, vocab: int, states, targets, mask, taps: Mapping[str, Callable]):
+    """`observe` for any head. Args: score: states `[n, D]` to scores `[n, V]`, of which softmax gives the probabilities. vocab: V, or
+    more where `score` holds several arrays of that size at once."""
 
     def block(carry, rows):
         x, target, counts = rows
-        logit = scores(x, head, tied)
+        logit = score(x)
         normalizer, nll = _nll(logit, target)
         found = {"nll": nll, "log_probabilities": logit - normalizer}
         sums = {site: reducer(found[site], counts) for site, reducer in taps.items()}

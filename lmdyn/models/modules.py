@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from lmdyn.models import attention, ops, rotary
+from lmdyn.models import attention, head_kinds, ops, rotary
 from lmdyn.models.adapters import Adapted
 from lmdyn.models.config import Compute, ModelConfig
 from lmdyn.models.packed import Packed, unpack
@@ -224,7 +224,7 @@ class LanguageModel(nn.Module):
         )(config, compute, self.taps, self.rows)
         self.final_norm = Norm(config)
         if not config.tied_head:
-            self.head = Head(config.vocab, std)
+            self.head = Head(config, std)
 
     def embedded(self, tokens, positions):
         """`[B, T]` tokens and positions to `[B, T, D]`, in the compute dtype."""
@@ -255,12 +255,29 @@ class LanguageModel(nn.Module):
 
 
 class Head(nn.Module):
-    vocab: int
+    """Holds the head's parameters; `lmdyn.models.heads` and `head_kinds` compute with them."""
+
+    config: ModelConfig
     std: float
 
     @nn.compact
     def __call__(self, x):
-        return ops.linear(x, _matrix(self, "kernel", self.std, (x.shape[-1], self.vocab)))
+        kind = head_kinds.of(self.config)
+        if kind is None:
+            _matrix(self, "kernel", self.std, (x.shape[-1], self.config.vocab))
+            return
+        for name, shape in head_kinds.matrices(kind).items():
+            # What only widens or narrows keeps the size of states; what gives scores or weights begins near 0, as a full head does.
+            Matrix(shape, self.std if name in ("output", "prior") else shape[0] ** -0.5, name=name)()
+
+
+class Matrix(nn.Module):
+    shape: tuple[int, int]
+    std: float
+
+    @nn.compact
+    def __call__(self):
+        return _matrix(self, "kernel", self.std, self.shape)
 
 
 def resolve(compute: Compute) -> Compute:

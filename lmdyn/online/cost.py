@@ -1,6 +1,6 @@
 """What an evaluation costs, by formula (METHODS section 5): matrix products only, a multiply-add counted as 2."""
 
-from lmdyn.models import attention
+from lmdyn.models import attention, head_kinds
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.forward import shapes
 from lmdyn.online.contexts import Context
@@ -17,6 +17,19 @@ def block_weights(config: ModelConfig) -> int:
     return attention + (3 if config.gated else 2) * config.width * config.mlp_width
 
 
+def head_weights(config: ModelConfig) -> int:
+    """Multiply-adds of the head for one token: its numbers, with those that a mixture's components share counted for each.
+
+    >>> sizes = dict(vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8)
+    >>> [head_weights(ModelConfig(**sizes, head=head)) for head in ("full", "low_rank:2", "mixture:3")]   # 3 (4 4 + 4 + 4 9)
+    [36, 26, 168]
+    """
+    kind = head_kinds.of(config)
+    if kind is None:
+        return config.width * config.vocab
+    return kind.size + (kind.copies - 2) * config.width * config.vocab * config.head.startswith("mixture")
+
+
 def forward(config: ModelConfig, encoded: int, scored: int, pairs: int, part: Partition | Adapters | None = None) -> float:
     """Operations of one forward pass.
 
@@ -28,7 +41,7 @@ def forward(config: ModelConfig, encoded: int, scored: int, pairs: int, part: Pa
     """
     attention = 4 * config.heads * config.head_width * pairs
     beside = 2 * adapter_weights(config, part) * encoded if isinstance(part, Adapters) else 0
-    return config.depth * (2 * block_weights(config) * encoded + attention) + beside + 2 * config.width * config.vocab * scored
+    return config.depth * (2 * block_weights(config) * encoded + attention) + beside + 2 * head_weights(config) * scored
 
 
 def adapter_weights(config: ModelConfig, part: Adapters) -> int:
@@ -66,10 +79,10 @@ def backward(config: ModelConfig, part: Partition | Adapters, encoded: int, scor
     scores, so its backward pass is five products where the forward has two.
     """
     chosen = dict(part.chosen)
-    head = ("embed", "embedding") if config.tied_head else ("head", "kernel")
+    head = "embed" if config.tied_head else "head"
     # the states' gradient is needed by all that lies below the head
-    below = any(path != ("head", "kernel") for path in chosen)
-    total = 2 * config.width * config.vocab * scored * (below + (head in chosen))
+    below = any(path[0] != "head" for path in chosen)
+    total = 2 * head_weights(config) * scored * (below + any(path[0] == head for path in chosen))
     for block in range(part.lowest, config.depth):
         weights, attends = _passed(config, part, block)
         total += 2 * weights * encoded + attends * 10 * config.heads * config.head_width * pairs

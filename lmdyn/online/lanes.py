@@ -89,7 +89,9 @@ def adapt(model, part, optimizer, context, fresh, rest, carry, chunks: Stream, *
     Returns:
       The carry after the last step, and nll `[n, S, C]` in nats.
     """
-    own_head = part is not None and any(path[0] == ("embed" if model.config.tied_head else "head") for path in part.chosen)
+    own_head = model.config.head != "full" or (
+        part is not None and any(path[0] == ("embed" if model.config.tied_head else "head") for path in part.chosen)
+    )
 
     def restart(carry, first):
         one = lambda old, new: jnp.where(first.reshape(-1, *[1] * jnp.ndim(new)), new, old)

@@ -24,6 +24,8 @@ from lmdyn.report import (
     gradient_localization,
     knowledge_entropy,
     online_adaptation,
+    saturation,
+    scaling,
     theme,
 )
 from lmdyn.report.figures import Figure, short
@@ -86,6 +88,8 @@ STUDIES = {
     "fact learning": fact_learning.figures,
     "gradient localization": gradient_localization.figures,
     "online adaptation": online_adaptation.figures,
+    "saturation": saturation.figures,
+    "scaling law": scaling.figures,
 }
 """The figures of a study, from its rows, by the study's name."""
 

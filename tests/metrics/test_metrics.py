@@ -105,9 +105,14 @@ def test_merging_over_batches_and_devices_changes_nothing(measured):
     assert mesh.size == 8
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     spread = metrics.measure(EVERYTHING, model, params, batches, sharding=rows)
+    run = jax.jit(lambda b: models.forward(model, params, b.inputs, taps={"residual": lambda x, mask: x}))
+    states = np.concatenate([np.asarray(run(b).tapped["residual"])[:, b.mask] for b in batches], 1).astype(np.float64)
+    unit = states / np.linalg.norm(states, axis=-1, keepdims=True)
+    pairs = [(u @ u.T)[~np.eye(len(u), dtype=bool)].mean() for u in unit]  # the O(n^2) definition
     for other in (merged, spread):
         for place, value in values(found).items():
             assert values(other)[place] == pytest.approx(value, rel=1e-5), place
+        np.testing.assert_allclose(other["anisotropy"].residual, pairs, rtol=0, atol=1e-6)
 
 
 def test_padding_never_counts(measured):

@@ -87,3 +87,27 @@ def test_what_has_no_spectrum_says_why():
         broken = jax.tree.map(lambda leaf, number=number: leaf * number, params)
         with pytest.raises(InputError, match=f"layer 0 of attention.key.*{message}"):
             metrics.spectrum_of(broken, "blocks")
+
+
+def test_a_head_s_spectrum_may_be_of_a_slice_of_the_vocabulary_and_of_any_kind_of_head():
+    """Tied or not, a slice is NumPy's of those tokens' vectors; a head of another kind is the matrix that gives its scores."""
+    rng = np.random.default_rng(7)
+    kernel = rng.normal(size=(5, 13))
+    wanted = np.linalg.svd(kernel[:, 2:9], compute_uv=False)
+    for params in ({"head": {"kernel": kernel}}, {"embed": {"embedding": kernel.T}}, {"head": {"output": {"kernel": kernel}, "latent": {"kernel": kernel}}}):
+        np.testing.assert_allclose(metrics.head_of(params, slice(2, 9)).values, wanted, rtol=1e-4)
+        np.testing.assert_allclose(metrics.head_of(params).values, np.linalg.svd(kernel, compute_uv=False), rtol=1e-4)
+    for empty in (slice(13, 20), slice(4, 4)):
+        with pytest.raises(InputError, match="holds no token of the head's 13"):
+            metrics.head_of({"head": {"kernel": kernel}}, empty)
+
+
+def test_rows_of_a_head_hold_its_spectrum_few_enough_to_be_drawn():
+    values = np.geomspace(8.0, 1.0, 300)
+    params = {"head": {"kernel": np.diag(values)}}
+    [row] = module.HeadSpectrum(metrics.head_of(params), 20).rows()
+    assert row["index"][0] == 1 and row["index"][-1] == row["directions"] == 300 and len(row["index"]) <= 20
+    np.testing.assert_allclose(row["values"], values[np.array(row["index"]) - 1] / 8, rtol=1e-4)
+    [whole] = module.HeadSpectrum(metrics.head_of(params), 300).rows()
+    share = values / values.sum()
+    assert len(whole["values"]) == 300 and whole["value"] == pytest.approx(np.sum(share * np.log(share * 300)))

@@ -1,0 +1,33 @@
+"""Saturation of narrow models (Godey et al. 2024), on a ladder of tiny models that the study trains itself."""
+
+from lmdyn.models import Compute, ModelConfig
+from lmdyn.studies import Heads, Saturation, Target
+from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+
+STEPS = 3072
+
+
+def config():
+    return Saturation(
+        out="out/saturation",
+        text="builtin:code:test",
+        pretrain=Train(
+            model=ModelConfig(vocab=1024, width=64, depth=2, heads=8, head_width=8, positions=128, query_key_norm="head", mlp_width=256,
+                              gated=False, activation="gelu"),
+            data=Data(sources=(Source("builtin:code:train"),), tokenizer="bpe:1024", length=128, batch=4),
+            steps=STEPS,
+            optimizer=Optimizer(rate=1e-2, warmup=50, schedule="constant"),
+            watch=Watch("builtin:code:test", metrics="nll,anisotropy,head_spectrum", every=32, tokens=8192, batch=32),
+            keep=Keep(powers_of_two=False, save=STEPS, last=1),
+            compute=Compute(unroll=2),
+            log_every=1,
+            out="set by the study",
+        ),
+        widths=(8, 16, 32, 48, 64),
+        narrow=16,
+        heads=Heads(text="builtin:code:train", kinds=("mixture:4", "sigsoftmax", "projected:64")),
+        target=Target(text="builtin:code:train"),
+        length=128,
+        batch=32,
+        compute=Compute(unroll=2),
+    )

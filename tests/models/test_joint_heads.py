@@ -1,0 +1,112 @@
+"""Heads of other kinds inside a whole model: the same numbers as the head alone on the model's states, everywhere a model is used."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lmdyn import data, metrics, models, online, training
+from lmdyn.checkpoints import configs
+from lmdyn.errors import InputError
+from lmdyn.metrics import spans
+from lmdyn.models import head_kinds, heads
+from tests.helpers import SMALL, assert_close, batch
+
+KINDS = ("low_rank:5", "mixture:2", "sigsoftmax", "projected:31")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request):
+    model = models.LanguageModel(dataclasses.replace(SMALL, depth=2, head=request.param))
+    matrices = lambda path, leaf: leaf * 4 if path[-1].key in ("kernel", "embedding") else leaf
+    return model, jax.tree_util.tree_map_with_path(matrices, models.init(model, seed=1))
+
+
+def written_out(model, params, inputs):
+    """`log p` from the model's states by the papers' formulas, in float64."""
+    from tests.models.test_head_kinds import gelu, softmax
+
+    x = np.asarray(models.forward(model, params, inputs).states, np.float64)
+    p = {name: np.asarray(part["kernel"], np.float64) for name, part in params["head"].items()}
+    kind, width = model.config.head.partition(":")[0], x.shape[-1]
+    if kind == "low_rank":
+        return np.log(softmax(x @ p["down"] @ p["output"]))
+    if kind == "projected":
+        return np.log(softmax(gelu(x @ p["wide"]) @ p["output"]))
+    if kind == "sigsoftmax":
+        z = x @ p["output"]
+        return np.log(softmax(z - np.log1p(np.exp(-z))))
+    parts = [softmax(np.tanh(x @ p["latent"][:, k * width : (k + 1) * width]) @ p["output"]) for k in range(2)]
+    return np.log(sum(softmax(x @ p["prior"])[..., [k]] * parts[k] for k in range(2)))
+
+
+def test_every_use_of_a_model_sees_its_head(made):
+    model, params = made
+    b = batch(3, 7, masked=True)
+    log_p = written_out(model, params, b.inputs)
+    nll = -np.take_along_axis(log_p, b.targets[..., None], -1)[..., 0]
+    weights = b.mask / b.mask.sum()
+    total, (each, _) = jax.jit(models.loss, static_argnums=0)(model, params, b.inputs, b.targets, weights)
+    assert_close(total, (nll * weights).sum(), 1e-5)
+    assert_close(each, nll, 1e-5)
+    assert_close(jax.jit(models.token_nll, static_argnums=0)(model, params, b.inputs, b.targets), nll, 1e-5)
+    assert_close(jax.jit(models.logits, static_argnums=0)(model, params, b.inputs), log_p, 1e-5)
+    metric = metrics.combine(nll=metrics.likelihood(), entropy=metrics.prediction_entropy())
+    found = metrics.measure(metric, model, params, [b])
+    assert found["nll"].nll == pytest.approx(nll[b.mask].mean(), rel=1e-5)
+    assert found["entropy"].mean == pytest.approx(-(np.exp(log_p) * log_p).sum(-1)[b.mask].mean(), rel=1e-5)
+    probes = data.ProbeBatch(b.inputs, b.targets, b.mask & (np.arange(7) > 1), b.mask)
+    inside = [n[span].mean() for n, span in zip(nll, probes.span, strict=True)]
+    assert_close(spans.score_probes(model, params, probes).log_probability, np.negative(inside), 1e-5)
+
+
+def test_a_head_is_trained_with_its_body(made):
+    model, params = made
+    b = batch(4, 9)
+    state = training.start(params, optimizer := optax.adam(1e-2))
+    step = jax.jit(training.make_step(model, optimizer))
+    state, first = step(state, b)
+    moved = jax.tree.map(lambda new, old: float(jnp.abs(new - old).max()), state.params, params)
+    assert all(change > 0 for change in jax.tree.leaves(moved["head"])) and moved["embed"]["embedding"] > 0
+    for _ in range(5):
+        state, last = step(state, b)
+    assert last["loss"] < first["loss"]
+
+
+def test_online_evaluation_scores_with_the_head():
+    model = models.LanguageModel(dataclasses.replace(SMALL, depth=2, head="mixture:2"))
+    params = models.init(model, seed=1)
+    ids = batch(1, 21).inputs[0]
+    docs = [ids[:11], ids[11:]]
+    alone = online.evaluate(model, params, docs, optimizer=None, chunk=5, reset="document")
+    lanes = online.evaluate(model, params, docs, optimizer=optax.sgd(0.0), chunk=5, adapt="blocks", reset="document", parallel=2)
+    assert_close(lanes.nll, alone.nll, 1e-5)
+
+
+def test_sizes_are_those_of_the_parameters(made):
+    model, params = made
+    kind = head_kinds.of(model.config)
+    assert kind.size == sum(leaf.size for leaf in jax.tree.leaves(params["head"]))
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(head="mixture:2", tied_head=True), "matrices of its own, which the embedding cannot stand for; it needs tied_head=False"),
+    (dict(head="low_rank:25"), "rank 25 of a head \\[24, 61\\]; use 1 to 24"),
+    (dict(head="mixture"), "write mixture:N"),
+    (dict(head="mixture:0"), "write mixture:N"),
+    (dict(head="full:3"), "write 'full' alone"),
+    (dict(head="mixed:3"), "head 'mixed'")])
+def test_impossible_heads_say_why(change, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_what_needs_one_matrix_refuses_another_head(made):
+    model, params = made
+    with pytest.raises(InputError, match="needs a full head"):
+        heads.matrix(params)
+    with pytest.raises(InputError, match="head="):
+        configs.write_config(model.config)
