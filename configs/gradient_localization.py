@@ -40,7 +40,7 @@ def config():
         ),
         steps=56,
         optimizer=Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None),
-        factors=(0.25, 0.7, 2.0, 5.0),
+        factors=(0.25, 1.0, 4.0),
         online=Streamed(f"{WORLD}:time1#text", tokens=8192, chunk=64, rates=(1e-4, 3e-4, 1e-3, 3e-3)),
         compute=COMPUTE,
     )

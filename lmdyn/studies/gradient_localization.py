@@ -105,7 +105,7 @@ class GradientLocalization:
     methods: Annotated[tuple[Method, ...], tyro.conf.Fixed] = (Method("plain"),)
     steps: int = 72
     optimizer: Optimizer = Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None)
-    factors: tuple[float, ...] = (0.25, 0.7, 2.0, 5.0)
+    factors: tuple[float, ...] = (0.25, 1.0, 4.0)
     leave_out: bool = False
     online: Annotated[Streamed | None, tyro.conf.Fixed] = None
     traced: int = 192
