@@ -38,7 +38,7 @@ def config():
             home="builtin:docs:train",
             streams=("builtin:docs:test", "builtin:code:test"),
             choose="builtin:code:train",
-            tokens=3072, prefix=1536, chunk=512, adapt="blocks", main="Adam, no momentum",
+            tokens=2048, prefix=1024, chunk=512, adapt="blocks", main="Adam, no momentum",
             rates={"SGD": (0.01,), "AdamW": (3e-5, 1e-4), "Adam, no momentum": (5e-5, 1e-4), "RMS rule": (1e-5, 3e-5, 1e-4)},
             low_rank_rates=(3e-4, 1e-3),
         ),
