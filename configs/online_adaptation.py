@@ -11,7 +11,7 @@ A model of your own: --model gguf:SmolLM2-135M-Instruct.Q4_1.gguf adapts it, by 
 """
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.studies import Grid, Meta, OnlineAdaptation
+from lmdyn.studies import Grid, Meta, OnlineAdaptation, Size
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
 
 STEPS, TUNED = 384, 128
@@ -51,7 +51,7 @@ def config():
             compute=Compute(unroll=6),
             out="set by the study",
         ),
-        sizes=(shape(32), shape(96)),
+        sizes=(Size(shape(32)), Size(shape(96), rate=1.5e-3)),
         tune=Train(
             data=Data(sources=(Source("builtin:code:train"),), length=256, batch=8),
             start="set by the study",
