@@ -11,7 +11,7 @@ A model of your own: --model gguf:SmolLM2-135M-Instruct.Q4_1.gguf adapts it, by 
 """
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.studies import Grid, Meta, OnlineAdaptation
+from lmdyn.studies import Grid, Meta, OnlineAdaptation, Size
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
 
 STEPS, TUNED = 384, 128
@@ -38,7 +38,7 @@ def config():
             home="builtin:docs:train",
             streams=("builtin:docs:test", "builtin:code:test"),
             choose="builtin:code:train",
-            tokens=3072, prefix=1536, chunk=512, adapt="blocks", main="Adam, no momentum",
+            tokens=2048, prefix=1024, chunk=512, adapt="blocks", main="Adam, no momentum",
             rates={"SGD": (0.01,), "AdamW": (3e-5, 1e-4), "Adam, no momentum": (5e-5, 1e-4), "RMS rule": (1e-5, 3e-5, 1e-4)},
             low_rank_rates=(3e-4, 1e-3),
         ),
@@ -51,7 +51,7 @@ def config():
             compute=Compute(unroll=6),
             out="set by the study",
         ),
-        sizes=(shape(32), shape(96)),
+        sizes=(Size(shape(32)), Size(shape(96), rate=1.5e-3)),
         tune=Train(
             data=Data(sources=(Source("builtin:code:train"),), length=256, batch=8),
             start="set by the study",

@@ -14,7 +14,7 @@ from lmdyn.studies.factorial import fraction
 from lmdyn.studies.gradient_localization import GradientLocalization, Method, Streamed
 from lmdyn.studies.knowledge_entropy import KnowledgeEntropy, Variant
 from lmdyn.studies.lessons import Further, Tell
-from lmdyn.studies.online_adaptation import Meta, OnlineAdaptation
+from lmdyn.studies.online_adaptation import Meta, OnlineAdaptation, Size
 from lmdyn.studies.online_settings import Grid
 from lmdyn.studies.saturation import Heads, Saturation, Target
 

@@ -49,6 +49,14 @@ class Meta:
 
 
 @dataclasses.dataclass(frozen=True)
+class Size:
+    """Another architecture, trained as `pretrain` is. Attributes: model. rate: of its optimizer; that of `pretrain` if None."""
+
+    model: ModelConfig
+    rate: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class OnlineAdaptation:
     """What adapting online gives, under which shift, where in the model, by which rule, against which context, at which cost.
 
@@ -75,7 +83,7 @@ class OnlineAdaptation:
     given: Grid
     model: str | None = None
     pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
-    sizes: Annotated[tuple[ModelConfig, ...], tyro.conf.Fixed] = ()
+    sizes: Annotated[tuple[Size, ...], tyro.conf.Fixed] = ()
     tune: Annotated[Train | None, tyro.conf.Fixed] = None
     windows: Annotated[tuple[tuple[str, int, int], ...], tyro.conf.Fixed] = ()
     keep: int = 4
@@ -116,7 +124,7 @@ def run(config: OnlineAdaptation, command: list[str] | None = None, say=None) ->
         rows = folder.parts(tasks, workers=config.workers or 1)  # one model at a time: it keeps all cores busy
     else:
         seeds = range(config.seed, config.seed + config.seeds)
-        study = str(folder.path.absolute())
+        study = str(folder.path)
         runs = [Task(f"seed{seed}-{name}", parts.pretrained, (config, study, seed, name, folder.command))
                 for seed in seeds for name in parts.models(config) if name != "tuned"]
         rows = folder.parts(runs, config.workers)

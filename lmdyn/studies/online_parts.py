@@ -51,7 +51,9 @@ def pretrained(config, study: str, seed: int, name: str, command: list[str]) -> 
     if name == "tuned":
         run = dataclasses.replace(config.tune, start=f"run:{_folder(study, seed, 'base')}", model=None)
     elif name != "base":
-        run = dataclasses.replace(run, model=config.sizes[int(name.removeprefix("size"))])
+        size = config.sizes[int(name.removeprefix("size"))]
+        rule = run.optimizer if size.rate is None else dataclasses.replace(run.optimizer, rate=size.rate)
+        run = dataclasses.replace(run, model=size.model, optimizer=rule)
     run = dataclasses.replace(run, out=_folder(study, seed, name), seed=seed)
     if training.train(run, command, say=lambda text: None).signal is not None:
         raise KeyboardInterrupt

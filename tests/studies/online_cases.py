@@ -1,7 +1,7 @@
 """A study of online adaptation that takes seconds: what it finds means nothing."""
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.studies import Grid, Meta, OnlineAdaptation
+from lmdyn.studies import Grid, Meta, OnlineAdaptation, Size
 from lmdyn.training import Data, Keep, Optimizer, Source, Train
 
 SHAPE = dict(vocab=257, depth=4, heads=2, head_width=6, positions=64)
@@ -23,7 +23,7 @@ def small(out, **options):
     tune = Train(data=Data(sources=(Source("builtin:code:test"),), length=48, batch=4), steps=4, optimizer=run.optimizer,
                  keep=Keep(save=4, last=1), compute=run.compute, mesh=(1, 1, 1), start="set by the study", out="set by the study")
     given = dict(
-        out=str(out), grid=GRID, given=GRID, pretrain=run, sizes=(ModelConfig(width=6, mlp_width=10, **SHAPE),), tune=tune,
+        out=str(out), grid=GRID, given=GRID, pretrain=run, sizes=(Size(ModelConfig(width=6, mlp_width=10, **SHAPE), rate=1e-2),), tune=tune,
         windows=(("none", 0, 16), ("none", 0, 32), ("cache", 24, 16), ("overlap", 32, 16)), keep=2, document=64, segment=64,
         meta=Meta("builtin:docs:test", chunks=2, episodes=2, updates=2), seeds=2, workers=1,
     )
