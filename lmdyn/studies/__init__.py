@@ -1,12 +1,12 @@
 """One module a paper: a config in; rows, figures and claims out."""
 
 from lmdyn.studies import (
-           entropy_decay,
-           fact_learning,
-           gradient_localization,
-           knowledge_entropy,
-           online_adaptation,
-           saturation,
+    entropy_decay,
+    fact_learning,
+    gradient_localization,
+    knowledge_entropy,
+    online_adaptation,
+    saturation,
 )
 from lmdyn.studies.entropy_decay import EntropyDecay, Factor, Run
 from lmdyn.studies.fact_learning import FactLearning
@@ -19,7 +19,7 @@ from lmdyn.studies.online_settings import Grid
 from lmdyn.studies.saturation import Heads, Saturation, Target
 
 __all__ = ["EntropyDecay", "FactLearning", "Factor", "Further", "GradientLocalization", "Grid", "Heads", "KnowledgeEntropy", "Meta", "Method",
-           "OnlineAdaptation", "Run", "Saturation", "Streamed", "Target", "Tell", "Variant", "fraction"]
+           "OnlineAdaptation", "Run", "Saturation", "Size", "Streamed", "Target", "Tell", "Variant", "fraction"]
 
 RUN = {
     EntropyDecay: entropy_decay.run,
