@@ -41,8 +41,8 @@ class Memory(NamedTuple):
 def memory(config: ModelConfig, chunks, context: Context, part: Partition | Adapters | None, optimizer: optax.GradientTransformation | None = None) -> Memory:
     """What `lmdyn.online.evaluate(..., donate=True)` takes of the device, the text itself left out.
 
-    What is held is exact. The rest is fitted to what the compiler reserves, within 10% of the total (`tests/online/test_footprint.py`): it depends on
-    how the compiler shares buffers. Of parts of a model it is rather too much than too little.
+    What is held is exact. The rest is fitted to what the compiler reserves, within 5% of the total (`tests/online/test_footprint.py`): it depends on
+    how the compiler shares buffers.
 
     Args:
       chunks: a `Stream`. part: what adapts; None for static evaluation. optimizer: its rule; None for static evaluation.
@@ -75,9 +75,11 @@ def memory(config: ModelConfig, chunks, context: Context, part: Partition | Adap
 
 
 def _kept(config: ModelConfig, part) -> int:
-    """Floats a token that one block leaves for its backward pass: those that every gradient needs, and the inputs of matrices that are trained."""
+    """Floats a token that one block leaves for its backward pass: those that every gradient needs, the inputs of matrices that are trained, and
+    what the scales of its norms need."""
     query, key = config.heads * config.head_width, config.kv_heads * config.head_width
-    always = 5 * config.width + 2 * query + 2 * key + (1 + config.gated) * config.mlp_width + config.heads
+    always = 2 * config.width + 2 * query + 2 * key + (1 + config.gated) * config.mlp_width + config.heads
     trained = {path[1:3] for path in part.chosen if path[0] == "blocks"}
+    norms = any(path[0].endswith("norm") for path in trained)
     into = {"query": config.width, "output": query, "up": config.width, "down": config.mlp_width}
-    return always + sum(size for name, size in into.items() if any(name == path[1] for path in trained))
+    return always + 3 * config.width * norms + sum(size for name, size in into.items() if any(name == path[1] for path in trained))
