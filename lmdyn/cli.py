@@ -127,7 +127,7 @@ class Online:
     keep: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """First tokens of the text that a cache never gives up; 4 suffice."""
     optimizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "sgd"
-    """sgd, momentum, adam, adam0 (without momentum), adamw, rmsprop, adagrad, lion (optax); or rms: gradients over their root mean square
+    """sgd, momentum, adam, adam0 (without momentum), adamw, rmsprop, adagrad, lion (optax); or rms: the gradient over its root mean square
     on training text (Krause et al. 2018), see --statistics."""
     lr: Annotated[float, tyro.conf.arg(metavar="RATE")] = 0.01
     """Learning rate; 0.01 suits sgd, the others want much less (adam: 1e-5)."""
@@ -138,7 +138,7 @@ class Online:
     decay: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
     """Share of the way back to the model as it was that is gone at every update."""
     statistics: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Root mean square gradients for --optimizer rms, kept beside the model; made from --training where the file is not there yet."""
+    """Root mean square of the gradient for --optimizer rms, kept beside the model; made from --training where the file is not there yet."""
     training: Annotated[str | None, tyro.conf.arg(metavar="REF", help_behavior_hint="")] = None
     """Text like the model's training text; --batches of one chunk of it make the statistics."""
     batches: Annotated[int, tyro.conf.arg(metavar="N")] = 64

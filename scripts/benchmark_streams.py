@@ -1,6 +1,7 @@
 """The job `streams` of `benchmark.py`: documents with an adapter each, side by side over one body, against the same one after another.
 
-8 documents of random tokens, low-rank adapters of rank 8 at the MLPs, Adam, chunks of 16 to 512; each document is 2 chunks long. PyTorch does
+8 documents of random tokens, low-rank adapters of rank 8 at the MLPs, Adam, chunks of 16 to 512; a document has 2 chunks at least, and
+1,024 tokens (128 for the large shape) at least. PyTorch does
 the same with plain modules: one document at a time, and all in one batch, whose adapters are batched products. All must find the same nll.
 """
 
@@ -12,15 +13,17 @@ from pathlib import Path
 import numpy as np
 from benchmark_training import SHAPES, make, plain
 
-STREAMS, CHUNKS, RANK, RATE = 8, 2, 8, 1e-3
+STREAMS, RANK, RATE = 8, 8, 1e-3
+LEAST = {"tiny": 1024, "135m": 128}
 LENGTHS = (16, 32, 64, 128, 256, 512)
 ROOM = 1024
 """Positions that the models have: enough for the longest chunk."""
 
 
-def documents(vocab, chunk):
-    """`[8, 2 C + 1]` token ids."""
-    return np.random.default_rng(chunk).integers(0, vocab, (STREAMS, CHUNKS * chunk + 1))
+def documents(shape, chunk):
+    """`[8, N + 1]` token ids, N a multiple of the chunk."""
+    length = chunk * max(2, LEAST[shape] // chunk)
+    return np.random.default_rng(chunk).integers(0, SHAPES[shape]["vocab"], (STREAMS, length + 1))
 
 
 def timed(run, repeats):
@@ -42,7 +45,6 @@ def lmdyn_streams(order):
     from lmdyn.transforms import flatten
 
     keep_memory()
-    shape = SHAPES[order["shape"]]
     path = f"{order['out']}.{order['shape']}"
     model, params = checkpoints.load(make(order["shape"])(path), models.Compute(dtype=order["dtype"], unroll=4 if order["shape"] == "tiny" else 1))[:2]
     low, optimizer = transforms.low_rank("blocks.mlp", rank=RANK), optax.adam(RATE)
@@ -51,7 +53,7 @@ def lmdyn_streams(order):
     found = {}
     for chunk in order["lengths"]:
         for name, parallel in (("alone", 1), ("together", STREAMS)):
-            run = functools.partial(online.evaluate, model, params, list(documents(shape["vocab"], chunk)), optimizer=optimizer, chunk=chunk, adapt=low,
+            run = functools.partial(online.evaluate, model, params, list(documents(order["shape"], chunk)), optimizer=optimizer, chunk=chunk, adapt=low,
                                     reset="document", parallel=parallel)
             seconds, outcome = timed(run, order["repeats"])
             found[f"{chunk} {name}"] = {"speed": len(outcome.nll) / seconds, "nll": outcome.mean}
@@ -81,11 +83,10 @@ def torch_streams(order):
             module.forward = functools.partial(beside, f"blocks/mlp/{name}", layer, module.forward)
     mixed = torch.autocast(order["device"], torch.bfloat16, order["dtype"] == "bfloat16")
 
-    def adapt(texts):
+    def adapt(texts, chunk):
         """All rows of `texts` side by side."""
         held.update({key: leaf.expand(len(texts), *leaf.shape).clone().requires_grad_() for key, leaf in start.items()})
         optimizer, scores = torch.optim.Adam(list(held.values()), RATE), []
-        chunk = (texts.shape[1] - 1) // CHUNKS
         for at in range(0, texts.shape[1] - 1, chunk):
             window = texts[:, at : at + chunk + 1]
             with mixed:
@@ -99,10 +100,10 @@ def torch_streams(order):
 
     found = {}
     for chunk in order["lengths"]:
-        texts = torch.from_numpy(documents(shape["vocab"], chunk)).to(order["device"])
+        texts = torch.from_numpy(documents(order["shape"], chunk)).to(order["device"])
         for name, groups in (("alone", texts.split(1)), ("together", (texts,))):
-            seconds, nll = timed(lambda groups=groups: float(np.mean([adapt(group) for group in groups])), order["repeats"])
-            found[f"{chunk} {name}"] = {"speed": STREAMS * CHUNKS * chunk / seconds, "nll": nll}
+            seconds, nll = timed(lambda groups=groups, chunk=chunk: float(np.mean([adapt(group, chunk) for group in groups])), order["repeats"])
+            found[f"{chunk} {name}"] = {"speed": STREAMS * (texts.shape[1] - 1) / seconds, "nll": nll}
     return found
 
 

@@ -8,6 +8,7 @@ frozen layers cost no weight gradient (`lmdyn.transforms.partition`).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -51,6 +52,11 @@ def init(model: LanguageModel, seed: int = 0):
 
 def shapes(config: ModelConfig):
     """The parameter tree of `config`, as `jax.ShapeDtypeStruct`s: nothing is computed."""
+    return jax.tree.map(lambda leaf: leaf, _shapes(config))  # a dict of its own for everyone
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(config: ModelConfig):
     model = LanguageModel(config)
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct([1, 2], jnp.int32))["params"]
 

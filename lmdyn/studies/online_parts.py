@@ -197,8 +197,8 @@ def localized(config, study: str, seed: int) -> list[dict]:
 def controls(found, seed: int, draws: int = 2) -> list[str]:
     """Selectors of equal cost: as many attention and MLP layers as lie above the profile's mean, the lowest of them where it was.
 
-    >>> controls({"attention": np.array([1.0, 3.0, 1.0]), "mlp": np.array([1.0, 1.0, 3.0])}, seed=0, draws=1)
-    ['blocks[1].attention+blocks[2].mlp']
+    >>> controls({"attention": np.array([1.0, 1.0, 3.0]), "mlp": np.array([1.0, 1.0, 3.0])}, seed=0, draws=1)   # nothing else costs as much
+    ['blocks[2].attention+blocks[2].mlp']
     """
     mean = np.mean([*found["attention"], *found["mlp"]])
     chosen = {kind: np.flatnonzero(np.asarray(found[kind]) > mean) for kind in ("attention", "mlp")}
