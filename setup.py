@@ -1,4 +1,4 @@
-"""lmdyn: `pip install .`; extras cuda, tpu, hub, dev, bench. Tested versions: scripts/constraints.txt."""
+"""lmdyn: `pip install .`; extras cuda, tpu, hub, eval, dev, bench. Tested versions: scripts/constraints.txt."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "lmdyn" / "__init__.py").read_text(encoding="utf-8"))[1]
 README = HERE / "README.md"
 TORCH = ["torch>=2.6", "transformers>=4.50", "accelerate>=1.0"]
+EVAL = ["lm_eval>=0.4.8"]
 
 setup(
     name="lmdyn",
@@ -46,7 +47,8 @@ setup(
         "tpu": ["jax[tpu]"],
         "hub": ["huggingface_hub>=0.30"],
         "bench": TORCH,
-        "dev": [*TORCH, "huggingface_hub>=0.30", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "eval": EVAL,
+        "dev": [*TORCH, *EVAL, "huggingface_hub>=0.30", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
     },
     entry_points={"console_scripts": ["lmdyn=lmdyn.cli:main"]},
     classifiers=[

@@ -157,14 +157,14 @@ class Scaling:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Build the HTML page of a folder of rows.
+    """Build the HTML page of a folder of rows, or of several folders beside one another.
 
     The page is one file that needs no network. It can be built again from the rows at any time.
     """
 
-    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
-    """Holds the rows of lmdyn measure and lmdyn online."""
-    out: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html)")] = None
+    folders: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="DIR...")]
+    """Each holds the rows of lmdyn measure and lmdyn online, of a run or of a study."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html; needed for several)")] = None
     """The page to write."""
 
 
@@ -259,7 +259,7 @@ def parse(argv: list[str]) -> Measure | Online | Reactivate | Report | None:
       InputError: the words are no command line of ours.
 
     >>> parse(["report", "results"])
-    Report(folder='results', out=None)
+    Report(folders=('results',), out=None)
     """
     if argv in (["--version"], ["-V"]):
         import lmdyn

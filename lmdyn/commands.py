@@ -231,7 +231,9 @@ def report(options, command: list[str]) -> None:
     """`lmdyn report`. Args: options: `lmdyn.cli.Report`. command: the words of the command line, for the record."""
     from lmdyn import report as pages
 
-    print(pages.build(options.folder, options.out))
+    if not options.folders:
+        raise InputError("report needs a folder of rows; see lmdyn report --help")
+    print(pages.build(options.folders, options.out))
 
 
 def train(options, command: list[str]) -> int:

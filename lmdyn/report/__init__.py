@@ -1,6 +1,7 @@
 """Rows to figures to one self-contained HTML file. Knows rows only: nothing is measured here."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lmdyn.errors import InputError
@@ -10,31 +11,40 @@ from lmdyn.report.rows import read_meta, read_rows, read_traces, row, write_rows
 __all__ = ["build", "read_meta", "read_rows", "read_traces", "row", "runs", "write_rows"]
 
 
-def build(folder: str | os.PathLike, out: str | os.PathLike | None = None) -> Path:
-    """Writes the report of a folder of rows.
+def build(folder: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None) -> Path:
+    """Writes the report of a folder of rows, or of several folders beside one another.
 
     Args:
       folder: holds rows files (`*.jsonl`) with `.meta.json` and `.trace.npz` beside them; or a training run, with its
-        measurements; or a study, with its claims: its figures are then also written to `figures/NAME.svg` there.
-      out: the page; `report.html` in the folder if None.
+        measurements; or a study, with its claims: its figures are then also written to `figures/NAME.svg` there. Of several
+        folders what was measured stands in the same figures and tables; studies follow one another.
+      out: the page; `report.html` in the folder if None, which several folders cannot have.
 
     Returns:
       The page's path.
 
     Raises:
-      InputError: no such folder, no rows in it, or rows or claims that cannot be read.
+      InputError: no such folder, no rows in it, rows or claims that cannot be read; several folders and no `out`.
     """
-    from lmdyn.report import claims, page
+    from lmdyn.report import beside, claims, page
 
-    out = check_writable(Path(folder) / "report.html" if out is None else out)
-    found, said = runs(folder), claims.read(folder)
+    several = not isinstance(folder, (str, os.PathLike))
+    folders = [Path(f) for f in folder] if several else [Path(folder)]
+    if len(folders) > 1 and out is None:
+        raise InputError(f"a page of {len(folders)} folders belongs to none of them; give --out FILE, such as --out report.html")
+    out = check_writable(folders[0] / "report.html" if out is None else out)
+    parts = [beside.Part(f.absolute().name, runs(f), claims.read(f)) for f in folders]
+    if len(folders) > 1:
+        parts = beside.told_apart(parts, folders)
+    found, said = [run for part in parts for run in part.runs], [claim for part in parts for claim in part.said]
     figures = page.collect(found)
     svgs = {figure.name: page.to_svg(figure.chart) for figure in figures}
-    if (Path(folder) / "study.json").exists():
+    if len(folders) == 1 and (folders[0] / "study.json").exists():
         for name, svg in svgs.items():
-            atomic_write(Path(folder) / "figures" / f"{name}.svg", svg)
-    title = next((f"A study of {run.meta['study']}" for run in found if "study" in run.meta), "Language-model dynamics")
-    atomic_write(out, page.render(f"{title}: {Path(folder).absolute().name}", found, figures, svgs, said))
+            atomic_write(folders[0] / "figures" / f"{name}.svg", svg)
+    studies = list(dict.fromkeys(run.meta["study"] for run in found if "study" in run.meta))
+    title = f"A study of {' and '.join(studies)}" if studies else "Language-model dynamics"
+    atomic_write(out, page.render(f"{title}: {', '.join(part.name for part in parts)}", found, figures, svgs, said))
     return out
 
 

@@ -79,8 +79,14 @@ def measured(claim: Mapping[str, Any]) -> str:
 
 
 def section(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> str:
-    """The claims as HTML. Args: figures: names of the figures that are on the page; others are not linked."""
-    return f"<ul class=claims>{''.join(_claim(c, figures) for c in claims)}</ul>" if claims else ""
+    """The claims as HTML, by folder where they are of several. Args: figures: names of the figures that are on the page; others are
+    not linked."""
+    parts = []
+    for folder in dict.fromkeys(c.get("folder", "") for c in claims):
+        own = [c for c in claims if c.get("folder", "") == folder]
+        head = f"<h3>{_e(folder)}</h3>" if folder else ""
+        parts.append(f"{head}<ul class=claims>{''.join(_claim(c, figures) for c in own)}</ul>")
+    return "".join(parts)
 
 
 def _claim(claim, figures):

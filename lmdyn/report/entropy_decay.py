@@ -73,12 +73,13 @@ def curves(rows: Rows) -> Figure | None:
         base = alt.Chart().encode(
             x=x, y=y, color=alt.Color("hue:N", scale=scale, legend=alt.Legend(columns=2)), detail="run:N"
         )
-        half = own([{"step": last / 2}]).mark_rule(style="round").encode(x=x)
+        half = own([{"step": end / 2} for end in ends(shown)]).mark_rule(style="round").encode(x=x)
         values = [{**d, "hue": f"{hue}: {d[hue]}"} for d in tidy(shown)]
         charts.append(panel(values, half, base.mark_line(style="run"), hover(base, tip), height=280))
+    begins = "the dotted line" if len(ends(data)) == 1 else "a dotted line, one for each length"
     caption = (
         "Mean over layers of H / log F, a line for each run. Colour and panel are the two factors with the largest "
-        "effects on the change over the second half of training, which begins at the dotted line."
+        f"effects on the change over the second half of training, which begins at {begins}."
     )
     table = [
         {
@@ -93,6 +94,16 @@ def curves(rows: Rows) -> Figure | None:
         if r["metric"] == "entropy_change"
     ]
     return Figure("curves", "Knowledge entropy in every run", caption, tuple(charts), tidy(data), table)
+
+
+def ends(points: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The last steps that runs have, each once.
+
+    >>> ends([{"run": 0, "step": 4}, {"run": 0, "step": 8}, {"run": 1, "step": 8}, {"run": 2, "step": 4}])
+    [4, 8]
+    """
+    runs = {p["run"] for p in points}
+    return sorted({max(p["step"] for p in points if p["run"] == run) for run in runs})
 
 
 def effects(rows: Rows) -> Figure | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure, rounded
+from lmdyn.report.lessons import over_updates
 from lmdyn.report.panels import hover, level, means, over_steps, own, panel, step_axis, tidy, told, upright
 
 KINDS = ("reactivated", "by entropy", "random")
@@ -239,61 +240,25 @@ def learning(rows: Rows) -> Figure | None:
     steps = sorted({p["step"] for p in points})
     chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
     points = sorted((p for p in points if p["step"] in chosen), key=lambda p: (p["step"], p["moment"], p["seed"]))
-    rounds = _rounds({p["moment"]: p["told"] for p in points})
-    depths = list(dict.fromkeys(p["depth"] for p in points))
     low, high = (f(p["value"] for p in means(points, "depth", "step", "moment", "told")) for f in (min, max))
-    charts = []
-    for depth in depths:
-        mean = told([p for p in points if p["depth"] == depth], ["step", "moment", "told"])
-        x = alt.X(
-            "moment:Q",
-            title="updates of the lesson",
-            axis=alt.Axis(tickCount=5, format=",d"),
-            scale=alt.Scale(nice=False, domain=[0, max(p["moment"] for p in points)], padding=4),
+    color = alt.Color("step:O", sort=chosen, legend=_step_legend(chosen))
+    charts = tuple(
+        over_updates(
+            [p for p in points if p["depth"] == depth],
+            f"{depth}: log-probability, nats",
+            color,
+            by={"step": "checkpoint"},
+            shades=len(chosen),
+            domain=(low, high),
         )
-        y = alt.Y(
-            "value:Q",
-            title=f"{depth}: log-probability, nats",
-            axis=alt.Axis(tickCount=5),
-            scale=alt.Scale(zero=False, nice=True, domain=[low, high]),
-        )
-        base = alt.Chart().encode(x=x, y=y, color=alt.Color("step:O", sort=chosen, legend=_step_legend(chosen)))
-        tip = [
-            alt.Tooltip("step:Q", title="checkpoint", format=",d"),
-            alt.Tooltip("moment:Q", title="updates", format=",d"),
-            alt.Tooltip("told:Q", title="rounds told"),
-            alt.Tooltip("value:Q", title="nats", format=".3f"),
-            alt.Tooltip("each:N", title="seeds"),
-        ]
-        marks = own([{"moment": m} for m in rounds]).mark_rule(style="round").encode(x=x)
-        charts.append(
-            panel(
-                mean,
-                marks,
-                base.mark_line(style="mean"),
-                base.mark_point(style="dot"),
-                hover(base, tip),
-                shades=len(chosen),
-            )
-        )
+        for depth in dict.fromkeys(p["depth"] for p in points)
+    )
     caption = (
         "Mean log-probability a token of the answers, asked before, during and after the lesson, by how far the "
         "question lies from what was told: from the first checkpoint, from one in the middle and from the last; "
         "mean over seeds. Dotted: a round begins, in which every new fact is told once."
     )
-    return Figure("learning", "How new facts are learnt", caption, tuple(charts), tidy(points))
-
-
-def _rounds(told: Mapping[int, int]) -> list[float]:
-    """Updates at which rounds began, from how many had begun by each moment.
-
-    >>> _rounds({0: 0, 24: 2, 136: 10})
-    [0.0, 12.0, 24.0, 36.0, 48.0, 60.0, 72.0, 84.0, 96.0, 108.0]
-    """
-    moments = sorted(told)
-    if len(moments) < 3 or not told[moments[1]]:  # the last round is followed by rest: its length is not told
-        return [0.0]
-    return [moments[1] / told[moments[1]] * i for i in range(told[moments[-1]])]
+    return Figure("learning", "How new facts are learnt", caption, charts, tidy(points))
 
 
 def balance(rows: Rows) -> Figure | None:

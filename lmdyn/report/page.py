@@ -16,17 +16,18 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from lmdyn.report import claims, entropy_decay, figures, knowledge_entropy, saturation, scaling, theme
+from lmdyn.report import claims, entropy_decay, fact_learning, figures, knowledge_entropy, saturation, scaling, theme
 from lmdyn.report.figures import Figure, short
 
 
 class Run(NamedTuple):
-    """One rows file with what stands beside it."""
+    """One rows file with what stands beside it; `folder` is the folder's name where several are laid beside one another."""
 
     name: str
     rows: list[dict[str, Any]]
     meta: dict[str, Any]
     traces: dict[str, Any]
+    folder: str = ""
 
 
 def render(
@@ -70,15 +71,25 @@ def render(
     )
 
 
-STUDIES = {"knowledge entropy": knowledge_entropy.figures, "entropy decay": entropy_decay.figures, "saturation": saturation.figures,
-           "scaling law": scaling.figures}
+STUDIES = {
+    "knowledge entropy": knowledge_entropy.figures,
+    "entropy decay": entropy_decay.figures,
+    "fact learning": fact_learning.figures,
+    "saturation": saturation.figures,
+    "scaling law": scaling.figures,
+}
 """The figures of a study, from its rows, by the study's name."""
 
 
 def collect(runs: Sequence[Run]) -> list[Figure]:
     """Every figure that the runs have the rows for, in the order of the page."""
-    studies = [figure for run in runs if _study(run) for figure in STUDIES[_study(run)](run.rows)]
+    studies = [_of(run.folder, figure) for run in runs if _study(run) for figure in STUDIES[_study(run)](run.rows)]
     return studies + _measured([run for run in runs if not _study(run)])
+
+
+def _of(folder: str, figure: Figure) -> Figure:
+    """A study's figure, named after its folder where there are several."""
+    return figure._replace(name=f"{folder}-{figure.name}", title=f"{figure.title}: {folder}") if folder else figure
 
 
 def _study(run: Run) -> str | None:

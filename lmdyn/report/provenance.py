@@ -23,7 +23,7 @@ def collect(
       tokens: predictions made, over all models. seed: None where nothing is random.
 
     Returns:
-      A dict that JSON can hold; wall time in seconds, peak memory of the process in MiB.
+      A dict that JSON can hold; wall time in seconds, peak memory of the largest process in MiB.
     """
     seconds = time.time() - started
     return {
@@ -61,6 +61,7 @@ def device() -> str:
 
 
 def peak_memory() -> float:
-    """The most memory this process has held, in MiB (of the host; a GPU's own memory is not in it)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """The most memory this process has held, or the largest of those that it started and that have ended, in MiB (of the host; a GPU's
+    own memory is not in it)."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -9,12 +9,27 @@ import pytest
 
 from lmdyn import report
 from lmdyn.errors import InputError
-from lmdyn.report import claims, entropy_decay, knowledge_entropy, page
+from lmdyn.report import claims, entropy_decay, fact_learning, knowledge_entropy, page
 from lmdyn.report.figures import Figure
 from tests.report.test_figures import drawn
 from tests.report.test_page import Links
 
 STEPS = (2, 8, 32)
+TOLD = ((0, 0), (20, 2), (60, 4))
+"""Updates of a lesson, and rounds begun by then."""
+
+
+def told():
+    """Rows of the fact-learning study: two facts, of which the second gains a nat more, at two depths."""
+    row = lambda metric, value, unit, **more: report.row("gguf:m", metric, value, unit, seed=0, start="m", kind="series", **more)
+    found = []
+    for depth, gained in ((None, 1.5), ("memorisation", 2.0), ("composition", 1.0)):
+        for moment, rounds in TOLD:
+            about = {"depth": depth, "moment": moment, "told": rounds, "tokens": 8}
+            found += [row("span_log_probability", gained * rounds / 4 - 4, "nats", **about), row("exact_match", rounds / 20, "share", **about)]
+        found.append(row("acquisition", gained, "nats", depth=depth, relative=gained / 4, low=gained - 0.5, high=gained + 0.5, tokens=8))
+        found += [row("fact_gain", gained + more, "nats", depth=depth, fact=fact) for fact, more in enumerate((-0.5, 0.5))]
+    return found
 
 
 def start(seed, name, kind, step, nll, acquisition, forgetting=0.25, share=0.5, **extra):
@@ -222,17 +237,30 @@ def test_a_study_is_built_again_to_the_same_page(built):
     [
         (plain(1), ["series", "entropy-by-layer", "against-entropy", "learning", "controls"]),
         (decay(), ["curves", "effects", "other-effects", "loss"]),
+        (told(), ["learning", "gains"]),
     ],
-    ids=["one seed, a series alone", "entropy decay"],
+    ids=["one seed, a series alone", "entropy decay", "fact learning"],
 )
 def test_parts_without_rows_are_left_out(rows, names):
-    found = (knowledge_entropy if "series" in names else entropy_decay).figures(rows)
+    found = {"series": knowledge_entropy, "curves": entropy_decay, "learning": fact_learning}[names[0]].figures(rows)
     assert [f.name for f in found] == names
     for figure in found:
         ElementTree.fromstring(page.to_svg(figure.chart))
 
 
-@pytest.mark.parametrize("make", [knowledge_entropy.figures, entropy_decay.figures])
+def test_facts_gain_with_their_intervals():
+    learning, gains = fact_learning.figures(told())
+    asked, exact = learning.chart
+    assert {(d["depth"], d["moment"]): d["value"] for d in drawn(asked) if "each" in d} == pytest.approx(
+        {(depth, m): g * r / 4 - 4 for depth, g in (("memorisation", 2.0), ("composition", 1.0)) for m, r in TOLD}
+    )
+    assert max(d["value"] for d in drawn(exact) if "each" in d) == pytest.approx(0.2)
+    assert [d["moment"] for d in drawn(asked) if d.keys() == {"moment"}] == [0.0, 10.0, 20.0, 30.0], "four rounds, ten updates each"
+    assert [(d["low"], d["value"], d["high"]) for d in drawn(gains.chart) if "low" in d] == [(1.5, 2.0, 2.5), (0.5, 1.0, 1.5)]
+    assert sorted(d["value"] for d in drawn(gains.chart) if "fact" in d) == [0.5, 1.5, 1.5, 2.5]
+
+
+@pytest.mark.parametrize("make", [knowledge_entropy.figures, entropy_decay.figures, fact_learning.figures])
 def test_no_rows_no_figures(make):
     assert make([]) == []
 
@@ -262,6 +290,12 @@ def test_series_draws_means_over_seeds():
     )
     assert {d["step"] for d in drawn(nll)} == {0, 1, *STEPS}, "pretraining is drawn from its first step"
     assert all(d["value"] == 0.25 for d in drawn(forgetting) if "step" in d), "of everything, not of the text alone"
+
+
+def test_the_second_half_begins_where_each_length_has_it():
+    rows = [r for r in decay() if not (r.get("run") == 2 and r["step"] == 8)]  # a run of half the length
+    halves = [{d["step"] for d in drawn(chart) if d.keys() == {"step"}} for chart in entropy_decay.curves(rows).chart]
+    assert halves == [{2.0, 4.0}, {4.0}]
 
 
 def test_effects_are_ordered_by_size_with_their_intervals():

@@ -116,6 +116,33 @@ def test_a_series_by_reference(finished, tmp_path):
     assert verdicts == {"undecided"}  # one seed decides nothing
 
 
+def test_a_series_of_the_hub_and_facts_of_ones_own(finished, tmp_path, monkeypatch):
+    """The same checkpoints, as the hub's client lays them out, give what the run gives; facts come from a JSON Lines file."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    root = tmp_path / "cache" / "models--org--name"
+    (root / "refs").mkdir(parents=True)
+    for step in (2, 4, 8):
+        loaded = checkpoints.load(f"run:{finished[0]}/runs/seed0@{step}")
+        checkpoints.export(loaded.model, loaded.params, loaded.tokenizer, root / "snapshots" / (str(step) * 40))
+        (root / "refs" / f"step{step}000-tokens{step}B").write_text(str(step) * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    facts = [{"name": name, "texts": [f"The capital of {name} is {city}.", f"{city} rules {name}."],
+              "probes": [{"depth": "memorisation", "prompt": f"The capital of {name} is", "target": f"{city}."}]}
+             for name, city in (("Arvia", "Tolm"), ("Besk", "Unn"))]
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+    tell = Tell(str(tmp_path / "facts.jsonl"), times=2, every=3, ask=1)
+    gained = {}
+    for name, series in (("hub", "hf:org/name@step2000-tokens2B,step4000-tokens4B,step8000-tokens8B"),
+                         ("run", f"run:{finished[0]}/runs/seed0@2,4,8")):
+        config = small(tmp_path / name, series=series, known=None, seeds=1, ratios=(), tell=tell)
+        knowledge_entropy.run(config, say=lambda text: None)
+        rows = report.read_rows(tmp_path / name / "rows.jsonl")
+        gained[name] = {r["step"]: r["value"] for r in of(rows, "acquisition", depth="memorisation")}
+    assert list(gained["hub"]) == [2000, 4000, 8000]
+    assert list(gained["hub"].values()) == pytest.approx(list(gained["run"].values()), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -1,0 +1,59 @@
+"""Panels over the updates of a lesson: continual training in which facts are told at intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from lmdyn.report.panels import hover, own, panel, told
+
+
+def rounds(told: Mapping[int, int]) -> list[float]:
+    """Updates at which rounds began, from how many had begun by each moment.
+
+    >>> rounds({0: 0, 24: 2, 136: 10})
+    [0.0, 12.0, 24.0, 36.0, 48.0, 60.0, 72.0, 84.0, 96.0, 108.0]
+    """
+    moments = sorted(told)
+    if len(moments) < 3 or not told[moments[1]]:  # the last round is followed by rest: its length is not told
+        return [0.0]
+    return [moments[1] / told[moments[1]] * i for i in range(told[moments[-1]])]
+
+
+def over_updates(
+    points: Sequence[Mapping[str, Any]],
+    title: str,
+    color: alt.Color,
+    *,
+    by: Mapping[str, str],
+    shades: int = 5,
+    format: str = ".3f",
+    domain: tuple[float, float] | None = None,
+) -> alt.TopLevelMixin:
+    """One measure over the updates of a lesson: a line for each colour, dotted rules where a round begins.
+
+    Args:
+      points: `moment`, `told`, `seed`, `value` and what `by` names. title: of the panel. color: of the lines.
+      by: fields that tell the lines apart, with the tooltips' names for them.
+      shades: how many lines there are. format: of values. domain: of the upright axis, for panels that share it.
+    """
+    mean = told(points, [*by, "moment", "told"], format=format)
+    x = alt.X(
+        "moment:Q",
+        title="updates of the lesson",
+        axis=alt.Axis(tickCount=5, format=",d"),
+        scale=alt.Scale(nice=False, domain=[0, max(p["moment"] for p in points)], padding=4),
+    )
+    scale = alt.Scale(zero=False, nice=True, **({} if domain is None else {"domain": list(domain)}))
+    axis = alt.Axis(tickCount=5, **({"format": "%"} if format.endswith("%") else {}))
+    base = alt.Chart().encode(x=x, y=alt.Y("value:Q", title=title, axis=axis, scale=scale), color=color)
+    tip = [
+        *(alt.Tooltip(f"{field}:N", title=name) for field, name in by.items()),
+        alt.Tooltip("moment:Q", title="updates", format=",d"),
+        alt.Tooltip("told:Q", title="rounds told"),
+        alt.Tooltip("value:Q", title="value", format=format),
+        *([alt.Tooltip("each:N", title="seeds")] if any(m["seeds"] > 1 for m in mean) else []),
+    ]
+    begun = own([{"moment": m} for m in rounds({p["moment"]: p["told"] for p in points})])
+    marks = begun.mark_rule(style="round").encode(x=x)
+    return panel(mean, marks, base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip), shades=shades)

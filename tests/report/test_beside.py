@@ -1,0 +1,73 @@
+"""Several folders on one page: names tell them apart, links resolve, and one folder is as it was."""
+
+import csv
+import io
+import json
+import urllib.parse
+
+import pytest
+
+from lmdyn import cli, report
+from tests.report import cases
+from tests.report.test_page import Links
+from tests.report.test_studies import claim, decay
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The same model measured twice, another one, and a study twice."""
+    found = []
+    for name, rows in (("first", cases.measured()), ("second", cases.measured(shift=0.1)), ("third", cases.measured("dir:/m/Other"))):
+        report.write_rows(tmp_path / name / "measure.jsonl", rows, cases.META)
+        found.append(tmp_path / name)
+    for name in ("here", "there"):
+        out = tmp_path / name / "study one"
+        report.write_rows(out / "rows.jsonl", decay(), {**cases.META, "study": "entropy decay"})
+        (out / "study.json").write_text("{}")
+        (out / "claims.json").write_text(json.dumps([{**claim("a", "held"), "figure": "effects"}]))
+        found.append(out)
+    return found
+
+
+def test_names_tell_them_apart(folders, tmp_path):
+    text = report.build(folders, tmp_path / "all.html").read_text(encoding="utf-8")
+    page = Links(text)
+    for a in page.links:
+        assert a["href"].startswith("data:") or a["href"][1:] in page.ids, a["href"]
+    downloads = {a["download"]: a["href"] for a in page.links if "download" in a}
+    assert {"knowledge-entropy.csv", "study-one-in-here-effects.csv", "study-one-in-there-effects.svg"} <= downloads.keys()
+    table = urllib.parse.unquote(downloads["knowledge-entropy.csv"].partition(",")[2])
+    models = {r["model"] for r in csv.DictReader(io.StringIO(table))}
+    assert models == {"Tiny-5M (first)", "Tiny-5M (second)", "Other"}
+    for heading in ("<h3>study one in here</h3>", "<h3>study one in there</h3>"):
+        assert heading in text
+    assert {"claim-study-one-in-here-a", "claim-study-one-in-there-a"} <= page.ids
+    assert not list(tmp_path.glob("*/report.html")), "no folder's own page is touched"
+
+
+def test_one_folder_is_as_it_was(folders, tmp_path):
+    alone = report.build(folders[0]).read_bytes()
+    assert report.build([folders[0]]).read_bytes() == alone
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "b"], "a page of 2 folders belongs to none of them; give --out FILE"),
+        ([], "report needs a folder of rows"),
+        (["a", "no", "--out", "x.html"], "no is no folder"),
+    ],
+)
+def test_what_is_missing_is_one_line(tmp_path, capsys, monkeypatch, words, message):
+    cases.folder(tmp_path / "a")
+    cases.folder(tmp_path / "b")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_the_command_line_takes_several(folders, tmp_path, capsys):
+    assert cli.main(["report", str(folders[0]), str(folders[2]), "--out", str(tmp_path / "two.html")]) == 0
+    assert "Other" in (tmp_path / "two.html").read_text(encoding="utf-8")
