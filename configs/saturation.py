@@ -8,7 +8,7 @@ Takes: TAKES
 Run: lmdyn study --config configs/saturation.py --out out/saturation
 
 Given models in place of the ladder: --series "hf:EleutherAI/pythia-14m@step1000,step16000,step143000" hf:EleutherAI/pythia-410m@step143000
---narrow 128 --tokens-per-step 2097152 --vocabulary 0:50254 --text text:valid.txt --length 1024 --batch 1 --heads None --target None (the
+--narrow 128 --tokens-per-step 2097152 --vocabulary 0:50254 --text text:valid.txt --length 1024 --batch 1 --also none (the
 ladder then does not count; configs/saturation_smollm2.py is an example).
 """
 

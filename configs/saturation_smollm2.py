@@ -6,7 +6,7 @@ Expect: singular entropy 0.127 nats, effective rank 507 of 576.
 Run: lmdyn study --config configs/saturation_smollm2.py --text text:valid.txt --heads.text text:train.txt
 
 Any other model or series: --series hf:EleutherAI/pythia-70m@step1000,step143000 hf:EleutherAI/pythia-410m@step143000 --tokens-per-step 2097152
---vocabulary 0:50254 (their vocabulary is padded), with --heads None for spectra, anisotropy and the law alone.
+--vocabulary 0:50254 (their vocabulary is padded), with --also none for spectra, anisotropy and the law alone.
 """
 
 import os

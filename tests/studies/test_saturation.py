@@ -172,6 +172,7 @@ def test_a_given_model_s_bad_input_is_one_line(tmp_path):
     (dict(narrow=8), "parts no widths"),
     (dict(vocabulary="5"), "write START:STOP"),
     (dict(fit_from=1.0), "fit_from"),
+    (dict(also="head"), "did you mean 'heads'"),
     (dict(heads=Heads("builtin:docs:test", ranks=(1, 9))), "rank 9 of a model of width 8"),
     (dict(heads=Heads("builtin:docs:test", ranks=(1,), width=5)), "no width of the ladder"),
     (dict(heads=Heads("builtin:docs:test", ranks=(1,), kinds=("full",))), "always among them"),
