@@ -23,7 +23,7 @@ from lmdyn.studies import workers as processes
 from lmdyn.studies.claims import Claim
 from lmdyn.training.config import differences
 
-FREE = ("out", "workers", "cache")
+FREE = ("out", "workers", "cache", "states")
 """Fields of a study's config that may change when it goes on: nothing that its numbers rest on."""
 
 

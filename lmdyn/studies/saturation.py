@@ -16,7 +16,7 @@ from typing import Annotated
 import tyro
 
 from lmdyn import checkpoints, data
-from lmdyn.errors import InputError, check_types
+from lmdyn.errors import InputError, check_types, choose
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.models.config import parse_head
 from lmdyn.studies import saturation_claims as conclusions
@@ -27,6 +27,7 @@ from lmdyn.training import Train
 from lmdyn.training.config import to_json
 
 NAME = "saturation"
+ALSO = ("heads", "target")
 WATCHED = ("nll", "anisotropy", "head_spectrum")
 
 
@@ -85,8 +86,8 @@ class Saturation:
     Attributes:
       out: the study's folder. The same command goes on with a study that was stopped.
       text: held-out text: losses, anisotropy and heads are measured on it.
-      heads: the experiments with heads; None leaves them out.
-      target: the rank of the text; None leaves it out.
+      heads: the experiments with heads. target: the rank of the text. None leaves them out.
+      also: which of the two are done: `heads,target`, one of them, or `none`.
       series: models to measure in place of a ladder of our own: references, each of which may name a series.
       pretrain: the run of the ladder; its `out`, `seed` and the width of its model are set by the study. It watches
         `nll,anisotropy,head_spectrum`.
@@ -104,6 +105,7 @@ class Saturation:
     text: str
     heads: Heads | None = None
     target: Target | None = None
+    also: str = "heads,target"
     series: tuple[str, ...] = ()
     pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
     widths: tuple[int, ...] = (8, 16, 32, 64)
@@ -129,9 +131,11 @@ class Saturation:
         for name, value in least.items():
             if (found := getattr(self, name)) is not None and found < value:
                 raise InputError(f"{name}={found}; it must be at least {value}")
+        for name in self.also.split(","):
+            choose("also", name, (*ALSO, "none"))
         if not 0 < self.fit_from < 1:
             raise InputError(f"fit_from={self.fit_from}; it is a share of the steps, above 0 and below 1")
-        if self.heads is not None:
+        if self.does("heads"):
             for name in ("tokens", "steps", "batch"):
                 if getattr(self.heads, name) < 1:
                     raise InputError(f"heads.{name}={getattr(self.heads, name)}; it must be at least 1")
@@ -140,7 +144,7 @@ class Saturation:
             for kind in self.heads.kinds:
                 if parse_head(kind)[0] == "full":
                     raise InputError("heads.kinds: a full head is always among them; name the others")
-        if self.target is not None and not all(0 < share <= 1 for share in self.target.shares):
+        if self.does("target") and not all(0 < share <= 1 for share in self.target.shares):
             raise InputError(f"target.shares={self.target.shares}; a share of the text is above 0 and at most 1")
         if not self.series:
             self._check_ladder()
@@ -154,7 +158,7 @@ class Saturation:
         watch = self.pretrain.watch
         if watch is None or not set(WATCHED) <= set(watch.metrics.split(",")):
             raise InputError(f"pretrain.watch must measure {','.join(WATCHED)}")
-        if self.heads is not None:
+        if self.does("heads"):
             _check_ranks(self.heads.ranks, widths[-1])
             if self.body not in widths:
                 raise InputError(f"heads.width={self.heads.width} is no width of the ladder; use one of {', '.join(map(str, widths))}")
@@ -162,6 +166,10 @@ class Saturation:
                 dataclasses.replace(resized(self.pretrain.model, self.body), head=kind, tied_head=False)
                 if self.pretrain.model.tied_head:
                     raise InputError("pretrain.model has a tied head, and heads.kinds need one of their own; set tied_head=False, or heads.kinds=()")
+
+    def does(self, part: str) -> bool:
+        """Whether `heads` or `target` is done."""
+        return getattr(self, part) is not None and part in self.also.split(",")
 
     @property
     def body(self) -> int:
@@ -234,9 +242,9 @@ def check(config: Saturation):
         ranks and spectra are of the matrix that predicts, whoever owns it.
     """
     data.documents(config.text)
-    for part in (config.heads, config.target):
-        if part is not None:
-            data.documents(part.text)
+    for part in ALSO:
+        if config.does(part):
+            data.documents(getattr(config, part).text)
     parse_slice(config.vocabulary)
     if not config.series:
         for width in config.widths:
@@ -245,7 +253,7 @@ def check(config: Saturation):
             data.documents(source.ref)
         return None
     given = [reference for series in config.series for reference in checkpoints.series(series)]
-    if config.heads is not None:
+    if config.does("heads"):
         _check_ranks(config.heads.ranks, parts.architecture(str(given[-1])).width)
     return given
 
@@ -253,7 +261,7 @@ def check(config: Saturation):
 def _ladder(config: Saturation, folder: Folder) -> list[Task]:
     """Every training run, the longest first, so that none is left alone at the end."""
     wanted = [(width, "full") for width in sorted(config.widths, reverse=True)]
-    if config.heads is not None and config.heads.joint:
+    if config.does("heads") and config.heads.joint:
         wanted[1:1] = [(config.body, kind) for kind in config.heads.kinds]
     tasks = []
     for width, head in wanted:
@@ -285,14 +293,14 @@ def _further(config: Saturation, folder: Folder, given) -> list[Task]:
     """Heads on frozen bodies, and the text's own rank."""
     tasks, last = [], str(given[-1]) if given else None
     frozen = parts.Frozen(config.text, config.tokens, config.length, config.batch, config.compute, config.cache, config.states)
-    if config.heads is not None:
+    if config.does("heads"):
         for seed in _seeds(config):
             body = last or f"run:{folder.path / 'runs' / _name(seed, max(config.widths))}"
             tasks.append(Task(f"ranks-seed{seed}", parts.head_ranks, (body, config.heads, frozen, seed)))
         for seed in _seeds(config) if config.heads.kinds else ():
             body = last or f"run:{folder.path / 'runs' / _name(seed, config.body)}"
             tasks.append(Task(f"kinds-seed{seed}", parts.head_alternatives, (body, config.heads, frozen, seed)))
-    if config.target is not None:
+    if config.does("target"):
         body = last or f"run:{folder.path / 'runs' / _name(config.seed, max(config.widths))}"
         tasks += [Task(f"target{context}-seed{seed}", parts.target, (body, config.target, context, seed, config.cache))
                   for context in config.target.contexts for seed in _seeds(config)]

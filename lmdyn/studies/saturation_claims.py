@@ -19,8 +19,8 @@ from lmdyn.studies.statistics import Interval, interval
 STUDY, SOURCE, OURS = "saturation", "Godey et al. 2024", "lmdyn"
 MOMENTS = 8
 """Of each wide run, so many moments go into the scaling law."""
-NEAR = 2
-"""A loss of the law is the mean over a measurement and so many on each side of it."""
+NEAR = 0.05
+"""A loss of the law is the mean over the measurements within this share of its step: a wider mean of a convex curve lies above it."""
 LATE = 0.1
 """The end of a run is the mean over this share of its measurements."""
 
@@ -130,8 +130,8 @@ def _laws(rows, fit_from) -> list[dict]:
         points = []
         for run in own:
             for place in _moments(run, fit_from):
-                near = run.nll[max(0, place - NEAR) : place + NEAR + 1]
-                points.append((run, float(run.trained[place]), float(near.mean())))
+                near = np.abs(run.steps - run.steps[place]) <= NEAR * run.steps[place]
+                points.append((run, float(run.trained[near].mean()), float(run.nll[near].mean())))
         wide = [(run.parameters, trained, loss) for run, trained, loss in points if not run.narrow]
         if not wide:
             if own:

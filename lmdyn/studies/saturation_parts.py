@@ -3,6 +3,7 @@
 Shape letters: D width, V vocabulary, R rank.
 """
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -71,6 +72,12 @@ def train(run: Train, tags: dict, command: list[str]) -> list[dict]:
     return found
 
 
+@functools.cache
+def _watch(vocabulary: tuple | None) -> metrics.Metric:  # one metric, so that every checkpoint of a series runs the same compiled program
+    spectrum = metrics.head_spectrum(None if vocabulary is None else slice(*vocabulary))
+    return metrics.combine(nll=metrics.likelihood(), anisotropy=metrics.anisotropy(), head_spectrum=spectrum)
+
+
 def measured(reference: str, step: int | None, how: Measurement, narrow: int, tokens_per_step: int | None) -> list[dict]:
     """What the ladder's runs watch, of one given checkpoint."""
     loaded = checkpoints.load(reference, how.compute, packed=True)
@@ -78,8 +85,8 @@ def measured(reference: str, step: int | None, how: Measurement, narrow: int, to
     config = loaded.model.config
     metrics.head_of(loaded.params, how.vocabulary)  # refuses a slice without a token before the text is read
     batches = data.batches(how.text, loaded.tokenizer, how.length, how.batch, how.tokens)
-    watch = metrics.combine(nll=metrics.likelihood(), anisotropy=metrics.anisotropy(), head_spectrum=metrics.head_spectrum(how.vocabulary))
-    found = metrics.measure(watch, loaded.model, loaded.params, batches)
+    vocabulary = None if how.vocabulary is None else (how.vocabulary.start, how.vocabulary.stop)
+    found = metrics.measure(_watch(vocabulary), loaded.model, loaded.params, batches)
     series = reference.partition("@")[0]
     tags = {"kind": "given", "name": short(series), "seed": 0, "width": config.width, "narrow": config.width <= narrow,
             "head": "full", "parameters": parameters(config), "run": series}

@@ -49,11 +49,13 @@ def test_every_use_of_a_model_sees_its_head(made):
     log_p = written_out(model, params, b.inputs)
     nll = -np.take_along_axis(log_p, b.targets[..., None], -1)[..., 0]
     weights = b.mask / b.mask.sum()
-    total, (each, _) = jax.jit(models.loss, static_argnums=0)(model, params, b.inputs, b.targets, weights)
+    uses = jax.jit(lambda p: (models.loss(model, p, b.inputs, b.targets, weights)[:2], models.token_nll(model, p, b.inputs, b.targets),
+                              models.logits(model, p, b.inputs)))
+    (total, (each, _)), differentiable, logits = uses(params)
     assert_close(total, (nll * weights).sum(), 1e-5)
     assert_close(each, nll, 1e-5)
-    assert_close(jax.jit(models.token_nll, static_argnums=0)(model, params, b.inputs, b.targets), nll, 1e-5)
-    assert_close(jax.jit(models.logits, static_argnums=0)(model, params, b.inputs), log_p, 1e-5)
+    assert_close(differentiable, nll, 1e-5)
+    assert_close(logits, log_p, 1e-5)
     metric = metrics.combine(nll=metrics.likelihood(), entropy=metrics.prediction_entropy())
     found = metrics.measure(metric, model, params, [b])
     assert found["nll"].nll == pytest.approx(nll[b.mask].mean(), rel=1e-5)
@@ -65,6 +67,8 @@ def test_every_use_of_a_model_sees_its_head(made):
 
 def test_a_head_is_trained_with_its_body(made):
     model, params = made
+    if model.config.head not in ("mixture:2", "projected:31"):
+        pytest.skip("two kinds will do: the gradients of all are held against plain ones in test_head_kinds")
     b = batch(4, 9)
     state = training.start(params, optimizer := optax.adam(1e-2))
     step = jax.jit(training.make_step(model, optimizer))
