@@ -58,7 +58,7 @@ def test_help_fits_80_columns_and_is_whole(capsys, monkeypatch, words):
     assert max(map(len, out.splitlines())) <= 80
     verb = cli.VERBS.get(words[0])
     for name in (
-        [f"--{n}" for n in verb.__dataclass_fields__ if n not in ("model", "models", "folder")] if verb else cli.VERBS
+        [f"--{n}" for n in verb.__dataclass_fields__ if n not in ("model", "models", "folders")] if verb else cli.VERBS
     ):
         assert name in out
 

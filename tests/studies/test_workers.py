@@ -21,7 +21,7 @@ def square(x):
 def refuse(x):
     if x == 3:
         raise InputError("x=3; it must be less")
-    time.sleep(20)
+    time.sleep(60)
     return []
 
 
@@ -102,8 +102,13 @@ def test_no_process_outlives_its_parent(tmp_path, how):
         children = [p for p in _children(parent.pid) if "spawn_main" in _words(p)]
     assert len(children) == 2
     time.sleep(2)
-    parent.send_signal(how)
-    said, _ = parent.communicate(timeout=60)
+    for _ in range(5):  # a Ctrl-C that falls into a callback of the garbage collector is lost: one presses it again
+        parent.send_signal(how)
+        try:
+            said, _ = parent.communicate(timeout=8)
+            break
+        except subprocess.TimeoutExpired:
+            pass
     assert ("interrupted" in said) == (how == signal.SIGINT)
     until = time.time() + 20
     while time.time() < until and any("spawn_main" in _words(p) for p in children):
