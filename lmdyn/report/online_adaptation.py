@@ -146,7 +146,7 @@ def _trade(mean, hues, shapes, title):
     x = alt.X("mflop:Q", title="MFLOP a token", scale=alt.Scale(type="log", nice=False, padding=14), axis=alt.Axis(tickCount=5, grid=True, format="~g"))
     base = alt.Chart().encode(x=x, y=upright(title))
     marks = {"color": alt.Color("hue:N", scale=alt.Scale(domain=hues), legend=alt.Legend(columns=2)),
-             "shape": alt.Shape("shape:N", scale=alt.Scale(domain=shapes, range=["circle", "diamond", "square", "triangle-up"][: len(shapes)]), legend=alt.Legend(columns=2))}
+             "shape": alt.Shape("shape:N", scale=alt.Scale(domain=shapes, range=["circle", "diamond", "square", "triangle-up"][: len(shapes)]), legend=alt.Legend(columns=2, orient="bottom"))}
     tip = [alt.Tooltip("hue:N", title="of"), alt.Tooltip("shape:N", title="adapts"), alt.Tooltip("context:N"), alt.Tooltip("chunk:Q"), alt.Tooltip("window:Q"),
            alt.Tooltip("value:Q", title="nll", format=".3f"), alt.Tooltip("mflop:Q", title="MFLOP a token", format=",.2f"), alt.Tooltip("each:N", title="seeds")]
     front, best = [], float("inf")
