@@ -5,7 +5,7 @@ retention from each checkpoint, reactivation, and other ways to pretrain. MLPs a
 configs/entropy_decay.py found that entropy then falls over training; with gated MLPs (GATED below) it rises here.
 Expect: the ability to keep what was known falls over the series, the ability to learn rises; reactivation raises both as they are
 measured, but models end where they end without it. Most other claims stay undecided with three seeds. The README has the numbers.
-Takes: about 19 minutes on 2 cores.
+Takes: about 15 minutes on 2 cores.
 Run: lmdyn study --config configs/knowledge_entropy.py --out out/knowledge_entropy
 
 A series of your own: --series "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B" --known None

@@ -49,6 +49,12 @@ def test_finished_parts_are_read_and_not_made_again(tmp_path):
     assert [again[0], again[2]] == first and again[1]["value"] == 1
 
 
+def test_more_processes_than_cores():
+    many = len(os.sched_getaffinity(0)) + 1
+    found = list(run([Task(str(x), square, (x,)) for x in range(many)], workers=many))
+    assert sorted(rows[0]["value"] for _, rows, _ in found) == [x * x for x in range(many)]
+
+
 def test_what_cannot_be_sent_to_a_process_is_made_here(tmp_path):
     found = [rows[0]["process"] for _, rows, _ in run([Task(str(x), lambda: square(2)) for x in range(2)], workers=2)]
     assert found == [os.getpid()] * 2
