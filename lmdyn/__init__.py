@@ -5,17 +5,20 @@ Packages are imported when first used, so that `import lmdyn` is quick.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lmdyn import checkpoints, data, errors, metrics, models, online, report, training, transforms
+    from lmdyn.data.tokenizers import Tokenizer
+    from lmdyn.models import Compute, LanguageModel
+    from lmdyn.types import Params
 
 __all__ = ["checkpoints", "data", "errors", "load", "metrics", "models", "online", "report", "training", "transforms"]
 
 
-def load(ref: str, compute=None):
+def load(ref: str, compute: "Compute | None" = None) -> "tuple[LanguageModel, Params, Tokenizer]":
     """A model, its parameters and its tokenizer (`lmdyn.checkpoints.load` also tells name and step).
 
     Args:
@@ -32,11 +35,11 @@ def load(ref: str, compute=None):
     return loaded.model, loaded.params, loaded.tokenizer
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"lmdyn.{name}")
     raise AttributeError(f"module 'lmdyn' has no attribute '{name}'")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])

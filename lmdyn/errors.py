@@ -1,5 +1,8 @@
 """The one error that a user can mend."""
 
+from collections.abc import Iterable
+from typing import Any
+
 
 class InputError(ValueError):
     """Bad input. The message is one line that names the value, the limit and the mend.
@@ -11,7 +14,7 @@ class InputError(ValueError):
     """
 
 
-def choose(kind: str, name: str, known) -> str:
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
     """`name` if it is among the `known` names, else an `InputError` that lists them and the nearest.
 
     >>> choose("metric", "likelihood", ["likelihood", "anisotropy"])
@@ -30,7 +33,7 @@ def choose(kind: str, name: str, known) -> str:
     raise InputError(f"unknown {kind} '{name}';{hint} known: {', '.join(known)}")
 
 
-def check_types(instance) -> None:
+def check_types(instance: Any) -> None:
     """Raises an `InputError` that names the first field of a dataclass (or of one inside it) whose value has another type.
 
     >>> import dataclasses

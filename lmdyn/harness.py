@@ -9,6 +9,7 @@ Adapted parameters, such as `lmdyn.online.evaluate(...).params`, are passed as `
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,9 @@ from lmdyn import checkpoints, metrics
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.models import forward, heads, new_cache
+from lmdyn.models.config import Compute
+from lmdyn.models.modules import LanguageModel
+from lmdyn.types import Params
 
 try:
     from lm_eval import utils
@@ -46,7 +50,8 @@ class Harness(TemplateLM):
       InputError: length beyond the model's positions, or rows below 1.
     """
 
-    def __init__(self, model, params=None, length: int | None = None, rows: int = 16, compute=None):
+    def __init__(self, model: str | LanguageModel, params: Params | None = None, length: int | None = None, rows: int = 16,
+                 compute: Compute | None = None) -> None:
         super().__init__()
         loaded = checkpoints.load(model, compute) if isinstance(model, str) else model
         self.model, self.tokens = loaded.model, loaded.tokenizer
@@ -68,7 +73,7 @@ class Harness(TemplateLM):
     def max_length(self) -> int:
         return self.length
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         return [int(i) for i in self.tokens.encode(string)]
 
     def tok_decode(self, tokens: Sequence[int]) -> str:
@@ -97,7 +102,7 @@ class Harness(TemplateLM):
     def _padded(self, n: int) -> int:
         return min(self.length, max(SHORTEST, 1 << (n - 1).bit_length()))
 
-    def loglikelihood_rolling(self, requests, disable_tqdm: bool = False) -> list[float]:
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         windows, owner = [], []
         for number, request in enumerate(requests):
             rolled = utils.get_rolling_token_windows(
@@ -110,7 +115,7 @@ class Harness(TemplateLM):
         np.add.at(found, owner, [value for value, _ in self._loglikelihood_tokens(windows, disable_tqdm)])
         return found.tolist()
 
-    def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy decoding, one request at a time, with a cache of keys and values. Sampling is refused, not ignored."""
         found = []
         for request in tqdm(requests, desc="generating", unit="text", disable=disable_tqdm):
@@ -159,5 +164,5 @@ def _batch(cut, size: int) -> ProbeBatch:
     for row, (ids, scored) in enumerate(cut):
         n = len(ids) - 1
         inputs[row, :n], targets[row, :n] = ids[:-1], ids[1:]
-        mask[row, :n], span[row, n - scored : n] = True, True
+        mask[row, :n], span[row, n - scored: n]  = True, True
     return ProbeBatch(inputs, targets, span, mask)

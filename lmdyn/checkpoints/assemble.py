@@ -7,7 +7,7 @@ handed to JAX without a copy.
 import functools
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from lmdyn.checkpoints.families import Rule
 from lmdyn.checkpoints.layouts import LAYOUTS
 from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig
+from lmdyn.types import Params
 
 BLOCK_NUMBERS = 2**18
 
@@ -70,7 +71,8 @@ def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(models.shapes(config), sep="/").items()}
 
 
-def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored: Iterable[str] = (), keep=None):
+def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored: Iterable[str] = (),
+             keep: Callable[[Any], Any] | None = None) -> Params:
     """The parameters of `config`, read from `source`.
 
     Args:
@@ -161,7 +163,7 @@ class Stored(NamedTuple):
     make: Callable[[], np.ndarray]
 
 
-def disassemble(config: ModelConfig, rules: Iterable[Rule], params) -> list[Stored]:
+def disassemble(config: ModelConfig, rules: Iterable[Rule], params: Params) -> list[Stored]:
     """The inverse of `assemble`; nothing is copied before `make` is called.
 
     Args:

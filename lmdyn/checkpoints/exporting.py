@@ -15,12 +15,13 @@ from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.files import check_new_folder
 from lmdyn.models import LanguageModel
+from lmdyn.types import Params, PathLike
 
 SHARD_BYTES = 4 * 2**30
 
 
 def export(
-    model: LanguageModel, params, tokenizer: Tokenizer | None, folder, notes: Mapping[str, str] | None = None
+    model: LanguageModel, params: Params, tokenizer: Tokenizer | None, folder: PathLike, notes: Mapping[str, str] | None = None
 ) -> None:
     """Writes `config.json`, float32 safetensors, `tokenizer.json` and what goes with them.
 

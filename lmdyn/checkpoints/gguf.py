@@ -14,6 +14,7 @@ from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
 from lmdyn.models.config import ModelConfig, RotaryScaling
 from lmdyn.models.packed import KINDS, Packed, from_bytes
+from lmdyn.types import PathLike
 
 # GGUF architecture -> family, activation, layout of queries and keys. llama.cpp's converter permutes the rows of queries and
 # keys to rotary pairs for the architectures whose graph rotates pairs (Llama, OLMo 1); the others keep halves.
@@ -73,7 +74,7 @@ def rules(architecture: str, joined: bool) -> tuple[Rule, ...]:
     return (*(rule for rule in found if rule.path not in replaced), *together)
 
 
-def read_file(path, name: str = "gguf", packed: bool = False) -> tuple[Checkpoint, tokenizers.Tokenizer]:
+def read_file(path: PathLike, name: str = "gguf", packed: bool = False) -> tuple[Checkpoint, tokenizers.Tokenizer]:
     """The model and the tokenizer of a GGUF file.
 
     Args:

@@ -16,6 +16,7 @@ import gguf
 import numpy as np
 
 from lmdyn.errors import InputError
+from lmdyn.types import PathLike
 
 _SCALARS = {
     gguf.GGUFValueType.UINT8: "B",
@@ -89,7 +90,7 @@ class _Cursor:
         return [self.value(inner) for _ in range(count)]
 
 
-def read_header(path) -> Header:
+def read_header(path: PathLike) -> Header:
     """The header of the GGUF file at `path` (versions 2 and 3, little-endian).
 
     Raises:

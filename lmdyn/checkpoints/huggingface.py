@@ -15,6 +15,7 @@ from lmdyn.checkpoints.configs import read_config
 from lmdyn.checkpoints.families import HEADS, IGNORED, family
 from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig
+from lmdyn.types import PathLike
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt")
@@ -28,7 +29,7 @@ class Checkpoint(NamedTuple):
     params: dict
 
 
-def read_folder(folder) -> Checkpoint:
+def read_folder(folder: PathLike) -> Checkpoint:
     """The model of a Hugging Face folder: `config.json`, and `model.safetensors` or its shards with their index.
 
     float16, bfloat16 and float64 tensors become float32.

@@ -8,11 +8,12 @@ import time
 from lmdyn.commands.common import at_least, mesh_of, numbers, say, set_up_jax, show
 from lmdyn.errors import InputError, choose
 from lmdyn.files import check_writable
+from lmdyn.options import Online
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adam0", "adamw", "rmsprop", "adagrad", "lion", "rms")
 
 
-def online(options, command: list[str]) -> None:
+def online(options: Online, command: list[str]) -> None:
     """`lmdyn online`. Args: options: `lmdyn.options.Online`. command: the words of the command line, for the record."""
     started = time.time()
     _check_online(options)

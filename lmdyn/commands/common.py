@@ -3,12 +3,20 @@
 import math
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lmdyn.errors import InputError
+from lmdyn.types import Row
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from lmdyn.models import ModelConfig
 
 
-def at_least(least, options, *names):
+def at_least(least: float, options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and value < least:
@@ -26,7 +34,7 @@ def numbers(name: str, text: str) -> list[float]:
     return found
 
 
-def check_positions(config, length):
+def check_positions(config: "ModelConfig", length: int) -> None:
     if config.position == "learned" and length > config.positions:
         raise InputError(
             f"--length {length} exceeds the model's {config.positions} positions; use --length "
@@ -34,7 +42,7 @@ def check_positions(config, length):
         )
 
 
-def mesh_of(options, rows: int | None):
+def mesh_of(options: Any, rows: int | None) -> "Mesh | None":
     """The mesh of `--mesh`; None for one device. `rows` must divide over it; one stream has none to divide."""
     if options.mesh is None:
         return None
@@ -49,7 +57,7 @@ def mesh_of(options, rows: int | None):
     return mesh
 
 
-def set_up_jax():
+def set_up_jax() -> None:
     """Compiled programs are kept between runs, in the user's cache folder, unless the environment says where."""
     import jax
 
@@ -63,12 +71,12 @@ def set_up_jax():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def rows_of(results):
+def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of a combined metric's results."""
     return [dict(r) for result in results.values() for r in result.rows()]
 
 
-def show(rows):
+def show(rows: Sequence[Row]) -> None:
     """The whole-model values, on stdout."""
     for r in rows:
         if r["layer"] is None:
@@ -77,5 +85,5 @@ def show(rows):
             print(f"{r['metric'] + site:32} {r['value']:12.5g} {r['unit']}{more}", flush=True)
 
 
-def say(text):
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,12 +1,18 @@
 """`lmdyn train`, `plan`, `study` and `report`: what a config file says, and the page of what came out."""
 
 import json
+from typing import TYPE_CHECKING, Any
 
 from lmdyn.commands.common import say, set_up_jax
 from lmdyn.errors import InputError
+from lmdyn.options import Report
+
+if TYPE_CHECKING:
+    from lmdyn.training.options import PlanOptions, TrainOptions
 
 
-def train(options, command: list[str]) -> int:
+
+def train(options: "TrainOptions", command: list[str]) -> int:
     """`lmdyn train`. Args: options: `lmdyn.training.options.TrainOptions`. command: the words of the command line, for the record.
 
     Returns:
@@ -27,7 +33,7 @@ def train(options, command: list[str]) -> int:
     return 130 if ended.signal == "SIGINT" else 0
 
 
-def plan(options, command: list[str]) -> None:
+def plan(options: "PlanOptions", command: list[str]) -> None:
     """`lmdyn plan`. Args: options: `lmdyn.training.options.PlanOptions`. command: the words of the command line."""
     from lmdyn.training import plan as plans
 
@@ -35,7 +41,7 @@ def plan(options, command: list[str]) -> None:
     print(plans.describe(plans.plan(options.run)))
 
 
-def study(options, command: list[str]) -> int:
+def study(options: Any, command: list[str]) -> int:
     """`lmdyn study`. Args: options: a config of `lmdyn.studies`. command: the words of the command line, for the record.
 
     Returns:
@@ -59,7 +65,7 @@ def study(options, command: list[str]) -> int:
     return 0
 
 
-def report(options, command: list[str]) -> None:
+def report(options: Report, command: list[str]) -> None:
     """`lmdyn report`. Args: options: `lmdyn.options.Report`. command: the words of the command line, for the record."""
     from lmdyn import report as pages
 

@@ -7,9 +7,10 @@ import time
 from lmdyn.commands.common import at_least, say
 from lmdyn.errors import InputError
 from lmdyn.files import check_writable
+from lmdyn.options import Scaling
 
 
-def scaling(options, command: list[str]) -> None:
+def scaling(options: Scaling, command: list[str]) -> None:
     """`lmdyn scaling`. Args: options: `lmdyn.options.Scaling`. command: the words of the command line, for the record."""
     started = time.time()
     at_least(0, options, "seed")

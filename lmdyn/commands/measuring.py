@@ -7,9 +7,10 @@ import time
 from lmdyn.commands.common import at_least, check_positions, mesh_of, rows_of, say, set_up_jax, show
 from lmdyn.errors import InputError
 from lmdyn.files import check_writable
+from lmdyn.options import Gradients, Measure
 
 
-def measure(options, command: list[str]) -> None:
+def measure(options: Measure, command: list[str]) -> None:
     """`lmdyn measure`. Args: options: `lmdyn.options.Measure`. command: the words of the command line, for the record."""
     started = time.time()
     at_least(1, options, "length", "batch", "tokens")
@@ -55,7 +56,7 @@ def _text_bytes(tokenizer, ids) -> int:
     return len(tokenizer.decode(ids[ids != tokenizer.end_of_text]).encode("utf-8", "replace"))
 
 
-def gradients(options, command: list[str]) -> None:
+def gradients(options: Gradients, command: list[str]) -> None:
     """`lmdyn gradients`. Args: options: `lmdyn.options.Gradients`. command: the words of the command line, for the record."""
     started = time.time()
     at_least(1, options, "limit", "length", "tokens", "batch", "resamples")

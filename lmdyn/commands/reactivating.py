@@ -8,9 +8,10 @@ import time
 from lmdyn.commands.common import at_least, check_positions, rows_of, say, set_up_jax
 from lmdyn.errors import InputError
 from lmdyn.files import check_new_folder
+from lmdyn.options import Reactivate
 
 
-def reactivate(options, command: list[str]) -> None:
+def reactivate(options: Reactivate, command: list[str]) -> None:
     """`lmdyn reactivate`. Args: options: `lmdyn.options.Reactivate`. command: the words of the command line, for the record."""
     started = time.time()
     at_least(1, options, "length", "batch", "tokens")

@@ -8,7 +8,9 @@ import ast
 import functools
 import inspect
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lmdyn.errors import InputError, choose
 
@@ -31,7 +33,7 @@ MODULES = tuple(
 SPLITS = ("train", "test")
 
 
-def corpus(name: str):
+def corpus(name: str) -> tuple[tuple, Callable[[Any], str]]:
     """The items of a built-in text and the function that reads one of them.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lmdyn.data import sources, worlds
 from lmdyn.data.probes import Probe, probe
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError, choose
 
 DEPTHS = {"memorisation": "mem", "paraphrase": "gen", "composition": "hard_gen"}
@@ -230,7 +231,7 @@ def world_facts(world: worlds.World) -> tuple[Fact, ...]:
     return tuple(found)
 
 
-def check_fit(facts: Sequence[Fact], tokenizer, length: int) -> None:
+def check_fit(facts: Sequence[Fact], tokenizer: Tokenizer, length: int) -> None:
     """Raises an `InputError` that names the longest text, if it has more tokens than a window.
 
     A text of `length` tokens fits: all of them are predicted after an end-of-text token.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lmdyn.data import sources
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 
 EXAMPLE = '{"prompt": "...", "target": "..."}'
@@ -172,7 +173,7 @@ def _plain(value):
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def encode_probes(probes: Sequence[Probe], tokenizer, length: int | None = None) -> ProbeBatch:
+def encode_probes(probes: Sequence[Probe], tokenizer: Tokenizer, length: int | None = None) -> ProbeBatch:
     """Probes as token ids, padded to one length, with the targets that are asked for marked.
 
     A token counts if one of its characters is in the span, also where it holds others too (in most vocabularies the

@@ -41,7 +41,7 @@ class Documents:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return dataclasses.replace(self, items=self.items[index])
         index = operator.index(index)

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lmdyn.data.sources import documents
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
 
@@ -43,7 +44,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, index) -> np.ndarray:
+    def __getitem__(self, index: int | slice) -> np.ndarray:
         index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"document {index} of {self.name}, which has {len(self)}")
@@ -58,7 +59,7 @@ def default_cache() -> Path:
 
 
 def store(
-    source: str | Sequence[str], tokenizer, *, cache: str | os.PathLike | None = None, progress: bool = False
+    source: str | Sequence[str], tokenizer: Tokenizer, *, cache: str | os.PathLike | None = None, progress: bool = False
 ) -> Tokens:
     """The tokens of a text, from the cache on disk if they are there, else tokenised and put there.
 

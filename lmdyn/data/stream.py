@@ -10,7 +10,7 @@ Shape letters: B batch (all hosts together), T tokens of a window.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Review:
     ratio: float
     decay: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.ratio < np.inf or not 0 <= self.decay <= 1:
             raise InputError(f"a review with ratio={self.ratio}, decay={self.decay}: the ratio is above 0, the decay from 0 to 1")
 
@@ -102,7 +102,7 @@ class Packed:
     ([[1, 2, 0], [3, 4, 5]], [0, 0, 0], [True, True, False])
     """
 
-    def __init__(self, tokens: Tokens, length: int, end_of_text: int, seed: int, predict_across: bool = True):
+    def __init__(self, tokens: Tokens, length: int, end_of_text: int, seed: int, predict_across: bool = True) -> None:
         self.tokens, self.length, self.end_of_text, self.predict_across = tokens, length, end_of_text, predict_across
         self.order = np.random.default_rng(seed).permutation(len(tokens))
         sizes = np.diff(tokens.ends, prepend=0)[self.order] + 1
@@ -117,7 +117,7 @@ class Packed:
     def __len__(self) -> int:
         return int(self.starts[-1] - 1) // self.length
 
-    def __getitem__(self, index) -> Batch:
+    def __getitem__(self, index: int) -> Batch:
         start = int(index) * self.length
         stop = start + self.length + 1
         window, owner = np.empty(self.length + 1, np.int32), np.empty(self.length + 1, np.int32)
@@ -155,7 +155,7 @@ class Stream:
     fingerprint: dict
     epoch: dict[str, int]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Batch]:
         import grain
 
         # Windows are cut from a memory map in microseconds: few threads, a short queue.

@@ -15,6 +15,7 @@ import tokenizers as hf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from lmdyn.errors import InputError, choose
+from lmdyn.types import PathLike
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -47,7 +48,7 @@ class Tokenizer:
         encoding = self.backend.encode(text, add_special_tokens=False)
         return np.asarray(encoding.ids, np.int32), encoding.offsets
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of token ids, special tokens included."""
         ids = np.asarray(ids)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.vocab:
@@ -133,7 +134,7 @@ def train_bpe(documents: Sequence[str], vocab: int, name: str = "bpe") -> Tokeni
     return _finish(backend, None, name, name)
 
 
-def from_file(path, end_of_text: str | int | None = None, name: str | None = None) -> Tokenizer:
+def from_file(path: PathLike, end_of_text: str | int | None = None, name: str | None = None) -> Tokenizer:
     """A tokenizer from a `tokenizer.json`.
 
     Args:
@@ -154,7 +155,7 @@ def from_file(path, end_of_text: str | int | None = None, name: str | None = Non
     return _finish(backend, end_of_text, name or path.resolve().parent.name, str(path))
 
 
-def from_folder(folder, name: str | None = None) -> Tokenizer:
+def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
     """The tokenizer of a Hugging Face folder: `tokenizer.json`, or else `vocab.json` with `merges.txt`.
 
     The end of text, where there is no "<|endoftext|>", is the eos token of `tokenizer_config.json`,

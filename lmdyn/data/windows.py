@@ -11,13 +11,17 @@ import dataclasses
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from lmdyn.data.sources import documents
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
+
+if TYPE_CHECKING:
+    from lmdyn.models import ModelConfig
 
 
 class Batch(NamedTuple):
@@ -73,7 +77,7 @@ class Windows:
 
 
 def tokenize(
-    source: str | Sequence[str], tokenizer, tokens: int | None = None, progress: bool = False
+    source: str | Sequence[str], tokenizer: Tokenizer, tokens: int | None = None, progress: bool = False
 ) -> list[np.ndarray]:
     """Each document's tokens, without special tokens. Documents that give none are left out.
 
@@ -166,7 +170,7 @@ def windows(stream: np.ndarray, length: int, batch: int = 1, tokens: int | None 
 
 def batches(
     ref: str | Sequence[str],
-    tokenizer,
+    tokenizer: Tokenizer,
     length: int = 512,
     batch: int = 8,
     tokens: int | None = None,
@@ -210,7 +214,7 @@ def check_tokens(ids: np.ndarray, vocab: int) -> None:
         )
 
 
-def check_vocabulary(tokenizer, config) -> None:
+def check_vocabulary(tokenizer: Tokenizer, config: "ModelConfig") -> None:
     """Raises an `InputError` when a tokenizer can make ids that the model has no embedding for.
 
     Args:

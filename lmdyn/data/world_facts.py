@@ -7,7 +7,7 @@ others, at any size, and one seed always gives the same world. See `lmdyn.data.w
 import dataclasses
 import functools
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class World:
     new: float = 0.2
     renderings: int = 5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.places is None:
             object.__setattr__(self, "places", min(max(self.people // 10, 10), 10_000))
         limits = {
@@ -159,7 +159,7 @@ def _names() -> int:
     return len(words.FIRST) ** 2 * len(words.LAST)
 
 
-def hashed(*parts):
+def hashed(*parts: Any) -> Any:
     """64 bits from integers, strings and (last) a uint64 array: SplitMix64's mixer (Steele et al. 2014), chained.
 
     >>> hashed(1234567)  # the generator's first output from this state

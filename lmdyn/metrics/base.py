@@ -9,12 +9,14 @@ Metrics combine into one, so that any number of them costs one forward pass a ba
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from lmdyn.types import ArrayLike, Tree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class Sum(NamedTuple):
         return np.asarray(self.high, np.float64) + np.asarray(self.low, np.float64)
 
 
-def zeros(shape=()) -> Sum:
+def zeros(shape: Sequence[int] = ()) -> Sum:
     """An empty sum.
 
     >>> zeros((2,)).value().tolist()
@@ -57,7 +59,7 @@ def zeros(shape=()) -> Sum:
     return Sum(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
 
 
-def add(total: Sum, more) -> Sum:
+def add(total: Sum, more: Any) -> Sum:
     """`total + more`, for a float32 array or another `Sum`.
 
     >>> add(add(zeros(), jnp.float32(2.0**24)), jnp.float32(1.0)).value().item() - 2.0**24
@@ -75,7 +77,7 @@ def _two_sum(a, b):
     return total, (a - (total - b_part)) + (b - b_part)
 
 
-def merge(first, second):
+def merge(first: Tree, second: Tree) -> Tree:
     """The state after both parts of the data, from the states after each.
 
     >>> merge({"n": add(zeros(), 1.0)}, {"n": add(zeros(), 2.0)})["n"].value().item()
@@ -84,7 +86,7 @@ def merge(first, second):
     return jax.tree.map(add, first, second, is_leaf=lambda node: isinstance(node, Sum))
 
 
-def sums(taps: Mapping[str, Callable], finish) -> Metric:
+def sums(taps: Mapping[str, Callable], finish: Callable[[Any, float, Any], Any]) -> Metric:
     """A metric whose state is the sum of what its taps return, and the count of tokens.
 
     Args:
@@ -139,7 +141,7 @@ def combine(**metrics: Metric) -> Metric:
     )
 
 
-def row(metric: str, value, unit: str, site: str | None = None, layer: int | None = None, **extra) -> dict:
+def row(metric: str, value: ArrayLike, unit: str, site: str | None = None, layer: int | None = None, **extra: Any) -> dict:
     """One measurement as a tidy row; whoever writes it adds `model`, `step` and `tokens`.
 
     >>> row("nll", 3.0, "nats")

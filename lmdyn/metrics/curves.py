@@ -17,6 +17,7 @@ from scipy.optimize import isotonic_regression
 from scipy.signal import lfilter
 
 from lmdyn.errors import InputError
+from lmdyn.types import ArrayLike
 
 MOST_POINTS = 200
 """Longer curves are averaged in this many bins: nothing is lost for a window that spans a tenth of the curve."""
@@ -44,7 +45,7 @@ class SaturationPoint:
 
 
 def saturation_point(
-    steps, losses, *, smooth: float = 0.1, level: float = 0.05, coverage: float = 0.9, draws: int = 1000, seed: int = 0
+    steps: ArrayLike, losses: ArrayLike, *, smooth: float = 0.1, level: float = 0.05, coverage: float = 0.9, draws: int = 1000, seed: int = 0
 ) -> SaturationPoint | None:
     """The point after which a loss stops falling and rises, or None.
 

@@ -1,15 +1,17 @@
 """Knowledge entropy and its controls (Kim et al. 2024, arXiv 2410.01380; METHODS section 2). Natural logarithms."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.metrics import base
+from lmdyn.types import ArrayLike
 
 
-def entropy(weights) -> np.ndarray:
+def entropy(weights: ArrayLike) -> np.ndarray:
     """Entropy in nats of non-negative weights, normalised over the last axis, in float64.
 
     >>> [round(float(h), 4) for h in entropy([[1, 1, 1, 1], [0, 3, 0, 0]])]   # log 4, and 0
@@ -47,7 +49,7 @@ class KnowledgeEntropy:
         """`[L]`, `H / log F`, so that widths compare."""
         return self.per_layer / np.log(self.coefficients.shape[-1])
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         share = self.normalized
         layers = [base.row("knowledge_entropy", h, "nats", "mlp", layer, normalized=float(share[layer]))
                   for layer, h in enumerate(self.per_layer)]
@@ -95,7 +97,7 @@ class AttentionEntropy:
     def mean(self) -> float:
         return float(self.per_layer.mean())
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         layers = [base.row("attention_entropy", h, "nats", "attention", layer) for layer, h in enumerate(self.per_layer)]
         return [*layers, base.row("attention_entropy", self.mean, "nats", "attention")]
 
@@ -120,7 +122,7 @@ class PredictionEntropy:
 
     mean: float
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         return [base.row("prediction_entropy", self.mean, "nats", "head")]
 
 

@@ -1,6 +1,7 @@
 """Geometry of representations (Godey et al. 2024, arXiv 2404.07647; METHODS section 4)."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,12 +22,12 @@ class Anisotropy:
     residual: np.ndarray
     final: float
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         depths = [base.row("anisotropy", a, "cosine", "residual", layer) for layer, a in enumerate(self.residual)]
         return [*depths, base.row("anisotropy", self.final, "cosine", "final")]
 
 
-def mean_cosine(sum_of_units, count: float) -> np.ndarray:
+def mean_cosine(sum_of_units: np.ndarray, count: float) -> np.ndarray:
     """`(|sum u|^2 - n) / (n^2 - n)`: the mean cosine over all pairs of n unit vectors, from their sum alone.
 
     Args:

@@ -10,26 +10,30 @@ Shape letters: B batch, T tokens, S tokens of a span, L layers, D width, V vocab
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.data import check_tokens
+from lmdyn.data.probes import Probe, ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.models import forward, heads, ops
+from lmdyn.models.modules import LanguageModel
 from lmdyn.models.packed import Packed, unpack
 from lmdyn.models.watched import Watched, gram
 from lmdyn.transforms import groups as grouping
 from lmdyn.transforms.selectors import flatten, unflatten
+from lmdyn.types import Array, Params
 
 EMBED, HEAD = ("embed", "embedding"), ("head", "kernel")
 
 
-def gradient_norms(model, params, inputs, targets, span, groups: Iterable[str] | str | None = None, *, most: int | None = None):
+def gradient_norms(model: LanguageModel, params: Params, inputs: Array, targets: Array, span: Array,
+                   groups: Iterable[str] | str | None = None, *, most: int | None = None) -> dict[str, jax.Array]:
     """Norms of the gradient of each sequence's loss: the mean nll over its span.
 
     A pure function: jit it with `model`, `groups` and `most` static.
@@ -190,19 +194,20 @@ class LayerGradients:
         """`{group: [l] or []}`, mean over probes."""
         return {group: norms.mean(-1) for group, norms in self.norms.items()}
 
-    def of(self, chosen) -> "LayerGradients":
+    def of(self, chosen: Any) -> "LayerGradients":
         """The same of some probes: indices, or `[P]` booleans, such as the probes of one kind of knowledge."""
         norms = {group: norms[..., chosen] for group, norms in self.norms.items()}
         return dataclasses.replace(self, norms=norms, losses=self.losses[chosen], tokens=self.tokens[chosen])
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         count = len(self.losses)
         return [base.row("gradient_norm", value, "nats", group, layer, sequences=count)
                 for group, mean in self.profile.items()
                 for layer, value in zip(self.layers[group] or (None,), np.atleast_1d(mean), strict=True)]
 
 
-def layer_gradients(model, params, probes, *, groups: Iterable[str] | str | None = None, batch: int = 16, progress: bool = False) -> LayerGradients:
+def layer_gradients(model: LanguageModel, params: Params, probes: ProbeBatch | Sequence[Probe], *,
+                    groups: Iterable[str] | str | None = None, batch: int = 16, progress: bool = False) -> LayerGradients:
     """`gradient_norms` of any number of probes, in batches.
 
     Args:

@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from lmdyn.metrics import base
 from lmdyn.models.forward import token_nll
+from lmdyn.models.modules import LanguageModel
+from lmdyn.types import Array, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Likelihood:
         """
         return self.nll * self.tokens / math.log(2) / text_bytes
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         return [base.row("nll", self.nll, "nats", perplexity=self.perplexity)]
 
 
@@ -47,7 +51,7 @@ def likelihood() -> base.Metric:
     return base.sums({"nll": lambda nll, mask: jnp.sum(jnp.where(mask, nll, 0.0))}, finish)
 
 
-def span_log_probability(model, params, inputs, targets, span):
+def span_log_probability(model: LanguageModel, params: Params, inputs: Array, targets: Array, span: Array) -> jax.Array:
     """Mean `log p` over the targets of a marked span, given all before it (Chang et al. 2024, `l(q)`).
 
     Args:

@@ -6,15 +6,19 @@ Probes are told apart by their kind. Each kind has its relative profile, and eac
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lmdyn import data
 from lmdyn.data import Probe, ProbeBatch
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.metrics.gradients import LayerGradients, layer_gradients
 from lmdyn.metrics.relative import ProfileDifference, RelativeGradients, compare_profiles, relative_gradients
+from lmdyn.models.modules import LanguageModel
+from lmdyn.types import Params
 
 UNKNOWN = "all"
 """What probes without a kind are called."""
@@ -44,7 +48,8 @@ def by_kind(probes: Iterable[Probe], limit: int | None = None) -> dict[str, tupl
     return {kind: tuple(own[i] for i in picked(own)) for kind, own in found.items()}
 
 
-def sequences(kinds: Mapping[str, Sequence[Probe]], text, tokenizer, spans: int, *, length: int | None = None, tokens: int | None = None,
+def sequences(kinds: Mapping[str, Sequence[Probe]], text: str | Sequence[str], tokenizer: Tokenizer, spans: int, *,
+              length: int | None = None, tokens: int | None = None,
               seed: int = 0) -> tuple[dict[str, ProbeBatch], ProbeBatch]:
     """Probes as token ids, by kind, and random spans of a text that are like all of them in length and place.
 
@@ -63,7 +68,8 @@ def sequences(kinds: Mapping[str, Sequence[Probe]], text, tokenizer, spans: int,
     return encoded, data.random_spans(stream, every, spans, seed)
 
 
-def norms_of(model, params, sets: Mapping[str, ProbeBatch], *, groups=("attention", "mlp"), batch: int = 16,
+def norms_of(model: LanguageModel, params: Params, sets: Mapping[str, ProbeBatch], *, groups: Iterable[str] = ("attention", "mlp"),
+             batch: int = 16,
              progress: bool = False) -> dict[str, LayerGradients]:
     """`layer_gradients` of several sets of sequences of one length T, in one compiled program.
 
@@ -95,7 +101,7 @@ class Localization:
     relative: Mapping[str, RelativeGradients]
     differences: Mapping[tuple[str, str], ProfileDifference]
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """`gradient_norm` with `set` (probe or reference) and `kind`; `relative_gradient_norm` with `kind`; `profile_difference` with `kinds`:
         its size with `p`, and by group and layer."""
         found = [{**row, "set": "probe", "kind": kind} for kind, norms in self.norms.items() for row in norms.rows()]
@@ -109,7 +115,8 @@ class Localization:
         return found
 
 
-def locate(model, params, probes: Mapping[str, ProbeBatch], random: ProbeBatch, *, groups=("attention", "mlp"), batch: int = 16,
+def locate(model: LanguageModel, params: Params, probes: Mapping[str, ProbeBatch], random: ProbeBatch, *,
+           groups: Iterable[str] = ("attention", "mlp"), batch: int = 16,
              resamples: int = 2000, seed: int = 0, progress: bool = False) -> Localization:
     """Gradient norms of every probe and random span, relative profiles, and tests between kinds.
 

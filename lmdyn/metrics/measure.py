@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import numpy as np
 
 from lmdyn.data import check_tokens
+from lmdyn.data.windows import Batch
 from lmdyn.errors import InputError, choose
 from lmdyn.metrics import base
 from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
@@ -14,6 +16,8 @@ from lmdyn.metrics.geometry import anisotropy
 from lmdyn.metrics.likelihood import likelihood
 from lmdyn.metrics.spectra import head_spectrum, layer_spectra, singular_entropy
 from lmdyn.models.forward import observe
+from lmdyn.models.modules import LanguageModel
+from lmdyn.types import Params, Tree
 
 REGISTRY = {
     "nll": likelihood,
@@ -59,7 +63,8 @@ def _step(metric: base.Metric, model):
     return step
 
 
-def accumulate(metric: base.Metric, model, params, batches, *, state=None, progress: bool = False, sharding=None):
+def accumulate(metric: base.Metric, model: LanguageModel, params: Params, batches: Iterable[Batch], *, state: Tree = None,
+               progress: bool = False, sharding: jax.sharding.Sharding | None = None) -> Tree:
     """The metric's state after all batches; states of several parts of the data join by `merge`.
 
     Args:
@@ -93,13 +98,14 @@ def accumulate(metric: base.Metric, model, params, batches, *, state=None, progr
     return state
 
 
-def empty(metric: base.Metric, model, params, batch):
+def empty(metric: base.Metric, model: LanguageModel, params: Params, batch: Batch) -> Tree:
     """The metric's state before any batch, for batches shaped like `batch`."""
     observed = lambda p, b: observe(model, p, b.inputs, b.targets, b.mask, metric.taps)
     return metric.init(jax.eval_shape(observed, params, batch))
 
 
-def measure(metric: base.Metric, model, params, batches, *, progress: bool = False, sharding=None):
+def measure(metric: base.Metric, model: LanguageModel, params: Params, batches: Iterable[Batch], *, progress: bool = False,
+            sharding: jax.sharding.Sharding | None = None) -> Any:
     """Measures `metric` over `batches`: one forward pass a batch, however many metrics are combined.
 
     Args:

@@ -6,7 +6,7 @@ Shape letters: P probes, l layers of a group, N resamples or permutations, G gro
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class RelativeGradients(Mapping):
     def __len__(self) -> int:
         return len(self.ratio)
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         more = {"level": self.level, "sequences": self.sequences[0], "reference_sequences": self.sequences[1]}
         numbers = lambda group: (np.atleast_1d(part[group]) for part in (self.ratio, self.low, self.high))
         return [base.row("relative_gradient_norm", r, "ratio", group, layer, low=float(low), high=float(high), **more)

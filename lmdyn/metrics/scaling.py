@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from lmdyn.errors import InputError
+from lmdyn.types import ArrayLike
 
 LEAST_RUNS = 4
 UNKNOWNS = 5
@@ -62,7 +63,7 @@ class ScalingLaw:
     draws: np.ndarray
     scatter: np.ndarray
 
-    def predict(self, parameters, tokens) -> np.ndarray:
+    def predict(self, parameters: ArrayLike, tokens: ArrayLike) -> np.ndarray:
         """Loss in nats. Args: parameters, tokens: numbers or arrays that broadcast."""
         return self.E + self.A * np.power(parameters, -self.a, dtype=float) + self.B * np.power(tokens, -self.b, dtype=float)
 
@@ -100,7 +101,8 @@ def _interval(values, coverage):
     return float(low), float(high)
 
 
-def fit_scaling_law(parameters, tokens, losses, *, delta: float = 1e-3, draws: int = 1000, seed: int = 0) -> ScalingLaw:
+def fit_scaling_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, delta: float = 1e-3, draws: int = 1000,
+                    seed: int = 0) -> ScalingLaw:
     """Fits `L(N, T) = E + A / N^a + B / T^b`.
 
     Many starts go down together for a while, and L-BFGS finishes the best of them. The bootstrap resamples residuals, enlarged by

@@ -17,6 +17,8 @@ from lmdyn.data import ProbeBatch, check_tokens
 from lmdyn.errors import InputError
 from lmdyn.models import head_kinds, heads, ops
 from lmdyn.models.forward import forward
+from lmdyn.models.modules import LanguageModel
+from lmdyn.types import Params
 
 
 class SpanScores(NamedTuple):
@@ -47,7 +49,7 @@ def _step(model):
     return step
 
 
-def score_probes(model, params, batch: ProbeBatch, *, rows: int = 64) -> SpanScores:
+def score_probes(model: LanguageModel, params: Params, batch: ProbeBatch, *, rows: int = 64) -> SpanScores:
     """Scores every probe's span, given all before it; one compilation for a model and a shape of batch.
 
     Probes are padded at their end, which causal attention never looks at from a span, so the mask is not needed.

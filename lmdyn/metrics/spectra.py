@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +12,14 @@ from lmdyn.metrics.entropies import entropy
 from lmdyn.models import heads
 from lmdyn.models.packed import Packed, unpack
 from lmdyn.transforms.selectors import flatten, select
+from lmdyn.types import Array, Params
 
 EXACT = 2**18
 """Matrices of at most this many numbers are decomposed as they are, larger ones by their Gram matrix."""
 BLOCK_ROWS = 4096
 
 
-def singular_values(matrices) -> np.ndarray:
+def singular_values(matrices: Array) -> np.ndarray:
     """All singular values, largest first, computed in float64.
 
     Small matrices (up to `EXACT` numbers) go to LAPACK as they are. A larger one goes by the eigenvalues of its smaller Gram matrix,
@@ -80,7 +82,7 @@ class Spectrum:
         """Values as shares of the largest, so that matrices of several sizes compare."""
         return self.values / self.values[..., :1]
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         parts = zip(self.layers or [None], np.atleast_1d(self.singular_entropy), np.atleast_1d(self.effective_rank), strict=True)
         return [base.row("singular_entropy", h, "nats", self.site, layer, effective_rank=float(rank)) for layer, h, rank in parts]
 
@@ -98,11 +100,11 @@ class Spectra:
     def __getitem__(self, site: str) -> Spectrum:
         return self.matrices[site]
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         return [row for spectrum in self.matrices.values() for row in spectrum.rows()]
 
 
-def spectrum_of(params, selector: str) -> Spectra:
+def spectrum_of(params: Params, selector: str) -> Spectra:
     """Spectra of every matrix that a selector names.
 
     Args:
@@ -142,7 +144,7 @@ def _finite(matrix, name) -> np.ndarray:
     return matrix
 
 
-def head_of(params, vocabulary: slice | None = None) -> Spectrum:
+def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
     """The spectrum of what gives the scores of the vocabulary: the head, the embedding that it is tied to, or the last matrix of a head of
     another kind.
 
@@ -183,7 +185,7 @@ class HeadSpectrum:
     spectrum: Spectrum
     kept: int
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         size = len(self.spectrum.values)
         half, index = self.kept // 2, np.arange(size)
         if size > self.kept:  # half of them close together at the largest, half evenly over all

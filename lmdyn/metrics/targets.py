@@ -14,7 +14,7 @@ Shape letters: n tokens, c tokens of context, C distinct contexts, V vocabulary.
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
@@ -22,6 +22,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh, svds
 
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
+from lmdyn.types import ArrayLike
 
 CHUNK = 2**20
 """Tokens read at a time."""
@@ -34,7 +35,7 @@ VECTORS = 3
 
 
 def ngram_counts(
-    tokens, vocab: int, context: int = 1, *, ends=None, least: int = 1, memory: int = 2**30
+    tokens: ArrayLike, vocab: int, context: int = 1, *, ends: ArrayLike = None, least: int = 1, memory: int = 2**30
 ) -> scipy.sparse.csr_array:
     """How often every token follows every context of a text.
 
@@ -114,7 +115,7 @@ def _count_part(positions, vocab, least) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((counts.astype(np.float64), columns.astype(np.int32), starts), shape=shape)
 
 
-def distributions(counts, weight: Literal["contexts", "tokens"] = "contexts") -> scipy.sparse.csr_array:
+def distributions(counts: Any, weight: Literal["contexts", "tokens"] = "contexts") -> scipy.sparse.csr_array:
     """Rows made empirical distributions.
 
     Args:
@@ -163,13 +164,14 @@ class TargetRank:
         enough = np.flatnonzero(self.errors <= error + 1e-9)
         return int(enough[0]) if len(enough) else None
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """`target_error` at ranks 1, 2, 4, ... k."""
         ranks = sorted({*(2**i for i in range(len(self.values).bit_length())), len(self.values)})
         return [base.row("target_error", self.errors[rank], "share", "target", rank=rank, contexts=self.contexts) for rank in ranks]
 
 
-def target_rank(counts, k: int = 2000, weight: Literal["contexts", "tokens"] = "contexts", *, tolerance: float = 1e-6, seed: int = 0) -> TargetRank:
+def target_rank(counts: Any, k: int = 2000, weight: Literal["contexts", "tokens"] = "contexts", *, tolerance: float = 1e-6,
+                seed: int = 0) -> TargetRank:
     """The leading singular values of the next-token distributions.
 
     With `DENSE` columns or rows at most, all of them, exact; else `k`, by Lanczos bidiagonalisation with partial reorthogonalisation (PROPACK,
@@ -208,8 +210,8 @@ def target_rank(counts, k: int = 2000, weight: Literal["contexts", "tokens"] = "
 
 
 def target_growth(
-    tokens, vocab: int, context: int, sizes: Iterable[int], k: int = 2000, weight: Literal["contexts", "tokens"] = "contexts",
-    *, ends=None, least: int = 1, memory: int = 2**30,
+    tokens: ArrayLike, vocab: int, context: int, sizes: Iterable[int], k: int = 2000, weight: Literal["contexts", "tokens"] = "contexts",
+    *, ends: ArrayLike = None, least: int = 1, memory: int = 2**30,
 ) -> list[TargetRank]:
     """The same for the text's first tokens: as many as each of `sizes` says.
 

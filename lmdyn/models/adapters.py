@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from lmdyn.models.packed import decoded
+from lmdyn.types import Array
 
 
 @jax.tree_util.register_dataclass
@@ -31,7 +32,7 @@ class Adapted:
     scale: float = dataclasses.field(metadata={"static": True})
 
 
-def beside(x, adapted: Adapted):
+def beside(x: Array, adapted: Adapted) -> jax.Array:
     """What the adapter adds to `x W`: `s (x A) B`, in the dtype of `x`.
 
     Args:
@@ -48,7 +49,7 @@ def beside(x, adapted: Adapted):
     return (x @ adapted.a.astype(x.dtype) * adapted.scale) @ adapted.b.astype(x.dtype)
 
 
-def merged(adapted: Adapted):
+def merged(adapted: Adapted) -> jax.Array:
     """`W + s A B`, `[..., in, out]` float32; a quantised W is decoded.
 
     >>> import jax.numpy as jnp

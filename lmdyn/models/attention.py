@@ -9,10 +9,13 @@ heads, R = H / G heads that share one, K head width.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from lmdyn.types import Array
 
 MASKED = -1e30
 
@@ -29,7 +32,7 @@ class Reach(NamedTuple):
     query_document: jax.Array | None = None
     key_document: jax.Array | None = None
 
-    def allows(self, start: int, stop: int, end: int):
+    def allows(self, start: int, stop: int, end: int) -> jax.Array:
         """`[B, 1, stop - start, end]` booleans, for queries `start:stop` and keys `:end`."""
         query, key = self.query[:, start:stop, None], self.key[:, None, :end]
         allowed = (key <= query) & (key >= 0)
@@ -93,7 +96,8 @@ def _scores(query, key, allowed):
     return jnp.where(allowed, scores, MASKED)
 
 
-def attend(query, key, value, reach=None, tap=None, mask=None):
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, reach: Reach | None = None, tap: Callable | None = None,
+           mask: Array | None = None) -> tuple[jax.Array, Any]:
     """Softmax attention of scaled queries.
 
     Args:
@@ -178,7 +182,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 @functools.partial(jax.jit, static_argnames="implementation")
-def attend_by_library(query, key, value, reach=None, *, implementation: str):
+def attend_by_library(query: jax.Array, key: jax.Array, value: jax.Array, reach: Reach | None = None, *, implementation: str) -> jax.Array:
     """The same by `jax.nn.dot_product_attention`: what is fast on a GPU (`xla`, or `cudnn` in bfloat16)."""
     length, keys = query.shape[1], key.shape[1]
     allowed = _allowed(reach, 0, length, keys, keys - length)

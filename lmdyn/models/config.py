@@ -100,7 +100,7 @@ class ModelConfig:
     residual divided by sqrt(2 L) (GPT-2). `small`: std sqrt(2 / (5 D)), and 2 / (L sqrt(D)) for those two (GPT-NeoX)."""
     init_std: float = 0.02
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.kv_heads:
             object.__setattr__(self, "kv_heads", self.heads)
         for field in ("vocab", "width", "depth", "heads", "kv_heads", "head_width", "mlp_width", "positions"):

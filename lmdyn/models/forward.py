@@ -21,6 +21,7 @@ from lmdyn.models import head_kinds, heads, rotary
 from lmdyn.models.attention import Reach
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.modules import LanguageModel, Shared, resolve
+from lmdyn.types import Array, Params, Tree
 
 BLOCK_SITES = ("residual", "mlp.coefficients", "mlp.output", "attention.output", "attention.probabilities")
 STATE_SITES = ("residual", "final")
@@ -39,7 +40,7 @@ class Forward(NamedTuple):
     """Reduced values by site; those of blocks have a leading axis L (`residual`: L + 1)."""
 
 
-def init(model: LanguageModel, seed: int = 0):
+def init(model: LanguageModel, seed: int = 0) -> Params:
     """Fresh float32 parameters.
 
     >>> from lmdyn.models import LanguageModel, ModelConfig
@@ -50,7 +51,7 @@ def init(model: LanguageModel, seed: int = 0):
     return jax.jit(model.init)(jax.random.key(seed), jnp.zeros([1, 2], jnp.int32))["params"]
 
 
-def shapes(config: ModelConfig):
+def shapes(config: ModelConfig) -> Params:
     """The parameter tree of `config`, as `jax.ShapeDtypeStruct`s: nothing is computed."""
     return jax.tree.map(lambda leaf: leaf, _shapes(config))  # a dict of its own for everyone
 
@@ -61,7 +62,7 @@ def _shapes(config: ModelConfig):
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct([1, 2], jnp.int32))["params"]
 
 
-def new_cache(model: LanguageModel, batch: int, window: int):
+def new_cache(model: LanguageModel, batch: int, window: int) -> Tree:
     """An empty cache for the keys and values of the last `window` tokens.
 
     Keys are kept before rotation, so that a cache can move to other positions. `position` is -1 where empty.
@@ -91,13 +92,13 @@ def _depth(stack) -> int:
 
 def forward(
     model: LanguageModel,
-    params,
-    tokens,
+    params: Params,
+    tokens: Array,
     *,
-    mask=None,
-    positions=None,
-    documents=None,
-    cache=None,
+    mask: Array | None = None,
+    positions: Array | None = None,
+    documents: Array | None = None,
+    cache: Tree = None,
     taps: Mapping[str, Callable] | None = None,
 ) -> Forward:
     """Tokens to final states.
@@ -177,7 +178,7 @@ def forward(
     return Forward(states, cache, tapped)
 
 
-def logits(model: LanguageModel, params, tokens, **options):
+def logits(model: LanguageModel, params: Params, tokens: Array, **options: Any) -> jax.Array:
     """Next-token logits `[B, T, V]` in float32 of tokens `[B, T]`; options as for `forward`. Those of another head than the full one are
     log-probabilities."""
     states = forward(model, params, tokens, **options).states
@@ -188,7 +189,8 @@ def logits(model: LanguageModel, params, tokens, **options):
     return found.reshape(*states.shape[:-1], kind.vocab)
 
 
-def loss(model: LanguageModel, params, inputs, targets, weights, **options):
+def loss(model: LanguageModel, params: Params, inputs: Array, targets: Array, weights: Array, **options: Any) -> tuple[jax.Array,
+         tuple[jax.Array, Forward]]:
     """`sum weights * nll`, with its gradient fused: what training and online adaptation minimise.
 
     Args:
@@ -217,7 +219,7 @@ def loss(model: LanguageModel, params, inputs, targets, weights, **options):
     return total, (nll.reshape(targets.shape), out)
 
 
-def token_nll(model: LanguageModel, params, inputs, targets, **options):
+def token_nll(model: LanguageModel, params: Params, inputs: Array, targets: Array, **options: Any) -> jax.Array:
     """Negative log-likelihood `[B, T]`, in nats, of each target given its input and what came before.
 
     Differentiable, but for training `loss` is faster: it does not compute the logits twice.
@@ -235,7 +237,7 @@ def token_nll(model: LanguageModel, params, inputs, targets, **options):
     return heads.token_nll(flat, head, targets.reshape(-1), tied, model.rows).reshape(targets.shape)
 
 
-def observe(model: LanguageModel, params, inputs, targets, mask, taps: Mapping[str, Callable]) -> dict:
+def observe(model: LanguageModel, params: Params, inputs: Array, targets: Array, mask: Array, taps: Mapping[str, Callable]) -> dict:
     """One forward pass for any taps; the head is computed only if a tap asks for predictions.
 
     Args:

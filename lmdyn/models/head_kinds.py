@@ -22,6 +22,7 @@ import numpy as np
 from lmdyn.errors import InputError
 from lmdyn.models import heads
 from lmdyn.models.config import ModelConfig, parse_head
+from lmdyn.types import Array, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +137,13 @@ def _rows(head, states):
     return heads._block_rows(states.shape[0], head.vocab * head.copies)
 
 
-def token_nll(head: Head, params, states, targets):
+def token_nll(head: Head, params: Tree, states: Array, targets: Array) -> jax.Array:
     """Nll `[N]` in nats of states `[N, D]`, block by block."""
     block = lambda carry, rows: (carry, _nll(head, params, *rows))
     return heads._in_blocks(block, None, (states, targets), _rows(head, states))[1]
 
 
-def token_scores(head: Head, params, states, targets):
+def token_scores(head: Head, params: Tree, states: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
     """Nll `[N]` in nats, and `[N]` booleans: whether the target is the most likely token; like `heads.token_scores`."""
 
     def block(carry, rows):
@@ -154,7 +155,7 @@ def token_scores(head: Head, params, states, targets):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def weighted_nll(head: Head, params, states, targets, weights):
+def weighted_nll(head: Head, params: Tree, states: Array, targets: Array, weights: Array) -> tuple[jax.Array, jax.Array]:
     """`sum_i weights_i nll_i`, and every nll; like `heads.weighted_nll`, for a head of any kind.
 
     The gradient is made in the forward pass, block by block, so that memory is that of one block's log-probabilities. The nll per token
@@ -245,19 +246,19 @@ def _nested(name: str) -> str:
     return "output" if name in ("kernel", "up") else name
 
 
-def flat(head: Head, params) -> dict:
+def flat(head: Head, params: Tree) -> dict:
     """What the functions above take, of a model's parameters: `params["head"]` is `{"output": {"kernel": ...}, ...}`."""
     names = jax.eval_shape(head.init, jax.random.key(0))
     return {name: params["head"][_nested(name)]["kernel"] for name in names}
 
 
-def kernel_of(params) -> jax.Array:
+def kernel_of(params: Tree) -> jax.Array:
     """The head of a language model's parameters as `[D, V]`, tied or not."""
     head, tied = heads.matrix(params)
     return head.T if tied else head
 
 
-def truncated(kernel, ranks: Iterable[int]) -> dict[int, dict]:
+def truncated(kernel: Array, ranks: Iterable[int]) -> dict[int, dict]:
     """The best approximations of a head, for `low_rank`: its truncated singular value decomposition.
 
     Args:

@@ -8,6 +8,7 @@ Shape letters: N tokens (batch and time together), D width, V vocabulary.
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +16,13 @@ import jax.numpy as jnp
 from lmdyn.errors import InputError
 from lmdyn.models import ops
 from lmdyn.models.packed import Packed, unpack
+from lmdyn.types import Array, Params
 
 BLOCK_BYTES = 2**27
 """Logits of one block of tokens take at most this much, on each device."""
 
 
-def matrix(params):
+def matrix(params: Params) -> tuple[Any, bool]:
     """The head as `[V, D]` (tied) or `[D, V]`, and whether it is `[V, D]`.
 
     >>> matrix({"head": {"kernel": jnp.ones([4, 9])}})[1], matrix({"embed": {"embedding": jnp.ones([9, 4])}})[1]
@@ -36,14 +38,14 @@ def matrix(params):
     return (unpack(head), True) if isinstance(head, Packed) else (head, tied)
 
 
-def scores(states, head, tied: bool):
+def scores(states: Array, head: Array, tied: bool) -> jax.Array:
     """Logits `[N, V]` in float32 of states `[N, D]`."""
     contracted = ((1,), (1 if tied else 0,))
     return jax.lax.dot_general(states, head.astype(states.dtype), (contracted, ((), ())),
                                preferred_element_type=jnp.float32)
 
 
-def logits(params, states):
+def logits(params: Params, states: Array) -> jax.Array:
     """Logits `[..., V]` in float32 of final states `[..., D]`."""
     head, tied = matrix(params)
     flat = scores(states.reshape(-1, states.shape[-1]), head, tied)
@@ -83,7 +85,8 @@ def _by_device(function, rows, arrays):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def weighted_nll(states, head, targets, weights, tied: bool, rows=None):
+def weighted_nll(states: Array, head: Array, targets: Array, weights: Array, tied: bool,
+                 rows: jax.sharding.NamedSharding | None = None) -> tuple[jax.Array, jax.Array]:
     """`sum_i weights_i nll_i`, and every nll, without ever holding all logits.
 
     The gradient is computed in the forward pass, while a block's probabilities are at hand, so the head's product is
@@ -153,7 +156,7 @@ def _weighted_nll_backward(tied, rows, saved, cotangents):
 weighted_nll.defvjp(_weighted_nll_forward, _weighted_nll_backward)
 
 
-def token_nll(states, head, targets, tied: bool, rows=None):
+def token_nll(states: Array, head: Array, targets: Array, tied: bool, rows: jax.sharding.NamedSharding | None = None) -> jax.Array:
     """Nll `[N]` in nats, differentiable; the backward pass makes each block's logits again.
 
     Args: as for `weighted_nll`.
@@ -171,7 +174,8 @@ def token_nll(states, head, targets, tied: bool, rows=None):
     return _in_blocks(block, None, (states, targets), _block_rows(states.shape[0], vocab))[1]
 
 
-def token_scores(states, head, targets, tied: bool, rows=None):
+def token_scores(states: Array, head: Array, targets: Array, tied: bool,
+                 rows: jax.sharding.NamedSharding | None = None) -> tuple[jax.Array, jax.Array]:
     """Nll `[N]` in nats, and `[N]` booleans: whether the target is the most likely token, which greedy decoding would write.
 
     Args: as for `weighted_nll`.
@@ -194,7 +198,8 @@ def token_scores(states, head, targets, tied: bool, rows=None):
     return _in_blocks(block, None, (states, targets), _block_rows(states.shape[0], vocab))[1]
 
 
-def observe(params, states, targets, mask, taps: Mapping[str, Callable], rows=None):
+def observe(params: Params, states: Array, targets: Array, mask: Array, taps: Mapping[str, Callable],
+            rows: jax.sharding.NamedSharding | None = None) -> dict[str, Any]:
     """Taps on predictions of a full head, in blocks of tokens.
 
     Args:
@@ -215,7 +220,7 @@ def observe(params, states, targets, mask, taps: Mapping[str, Callable], rows=No
     return observe_with(lambda x: scores(x, head, tied), vocab, states, targets, mask, taps)
 
 
-def observe_with(score: Callable, vocab: int, states, targets, mask, taps: Mapping[str, Callable]):
+def observe_with(score: Callable, vocab: int, states: Array, targets: Array, mask: Array, taps: Mapping[str, Callable]) -> dict[str, Any]:
     """`observe` for any head. Args: score: states `[n, D]` to scores `[n, V]`, of which softmax gives the probabilities. vocab: V, or
     more where `score` holds several arrays of that size at once."""
 

@@ -20,6 +20,7 @@ from lmdyn.models.adapters import Adapted
 from lmdyn.models.config import Compute, ModelConfig
 from lmdyn.models.packed import Packed, unpack
 from lmdyn.models.watched import Watched
+from lmdyn.types import Array, Tree
 
 
 class Shared(NamedTuple):
@@ -52,7 +53,7 @@ class Linear(nn.Module):
     std: float
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> jax.Array:
         kernel = _matrix(self, "kernel", self.std, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
         return ops.linear(x, kernel, bias)
@@ -64,7 +65,7 @@ class Norm(nn.Module):
     bare: bool = False
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> jax.Array:
         config = self.config
         width = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (width,)) if config.norm_scale or self.bare else None
@@ -79,7 +80,7 @@ class Embed(nn.Module):
     rows: jax.sharding.NamedSharding | None = None
 
     @nn.compact
-    def __call__(self, ids):
+    def __call__(self, ids: Array) -> jax.Array:
         table = _matrix(self, "embedding", self.std, (self.size, self.width))
         # Gathered along the width first: else the gradient of every token would be gathered on every device.
         found = ops.gathered(table, 1, self.rows)[ids]
@@ -92,7 +93,7 @@ class Attention(nn.Module):
     tap: Callable | None = None
 
     @nn.compact
-    def __call__(self, x, cache, shared: Shared):
+    def __call__(self, x: Array, cache: Tree, shared: Shared) -> tuple[jax.Array, Any, Any]:
         """Returns `[B, T, D]`, the cache with the T new keys and values, and what the tap gathered."""
         config = self.config
         batch, length, _ = x.shape
@@ -136,7 +137,7 @@ class MLP(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, tap):
+    def __call__(self, x: Array, tap: Callable) -> jax.Array:
         config = self.config
         widen = lambda name: Linear(config.mlp_width, config.mlp_bias, _std(config, False), name=name)(x)
         if config.gated:
@@ -156,7 +157,7 @@ class Block(nn.Module):
     rows: jax.sharding.NamedSharding | None = None
 
     @nn.compact
-    def __call__(self, x, cache, shared: Shared):
+    def __call__(self, x: Array, cache: Tree, shared: Shared) -> tuple[jax.Array, tuple[Any, dict[str, Any]]]:
         config, gathered = self.config, {}
         x = ops.held(x, self.rows)
 
@@ -204,7 +205,7 @@ class LanguageModel(nn.Module):
     taps: Mapping[str, Callable] = dataclasses.field(default_factory=FrozenDict)
     rows: jax.sharding.NamedSharding | None = None
 
-    def setup(self):
+    def setup(self) -> None:
         config, compute = self.config, resolve(self.compute)
         std = _std(config, False)
         self.embed = Embed(config.vocab, config.width, std, self.rows)
@@ -226,23 +227,23 @@ class LanguageModel(nn.Module):
         if not config.tied_head:
             self.head = Head(config, std)
 
-    def embedded(self, tokens, positions):
+    def embedded(self, tokens: Array, positions: Array) -> jax.Array:
         """`[B, T]` tokens and positions to `[B, T, D]`, in the compute dtype."""
         x = self.embed(tokens)
         if self.config.position == "learned":
             x = x + self.positions(positions)
         return ops.held(x.astype(resolve(self.compute).dtype), self.rows)
 
-    def run(self, x, cache, shared: Shared):
+    def run(self, x: Array, cache: Tree, shared: Shared) -> Any:
         """Through the blocks: `[B, T, D]` to `[B, T, D]`, the new cache `[L, ...]`, and the tapped `[L, ...]`."""
         x, (cache, gathered) = self.blocks(x, cache, shared)
         return x, cache, gathered
 
-    def finish(self, x):
+    def finish(self, x: Array) -> jax.Array:
         """The final norm: what the head reads."""
         return ops.held(self.final_norm(x), self.rows)
 
-    def __call__(self, tokens):
+    def __call__(self, tokens: Array) -> jax.Array:
         """Final states `[B, T, D]` of `[B, T]` tokens, without taps or cache; `init` runs this."""
         positions = jnp.arange(tokens.shape[1])[None]
         x = self.embedded(tokens, positions)
@@ -261,7 +262,7 @@ class Head(nn.Module):
     std: float
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Array) -> None:
         kind = head_kinds.of(self.config)
         if kind is None:
             _matrix(self, "kernel", self.std, (x.shape[-1], self.config.vocab))
@@ -276,7 +277,7 @@ class Matrix(nn.Module):
     std: float
 
     @nn.compact
-    def __call__(self):
+    def __call__(self) -> jax.Array:
         return _matrix(self, "kernel", self.std, self.shape)
 
 

@@ -7,6 +7,7 @@ vector-Jacobian products keep only what the backward pass needs.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lmdyn.models.adapters import Adapted, beside
 from lmdyn.models.packed import Packed, decoded
 from lmdyn.models.watched import Watched, product
+from lmdyn.types import Array
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -24,7 +26,7 @@ ACTIVATIONS = {
 }
 
 
-def linear(x, kernel, bias=None):
+def linear(x: Array, kernel: Any, bias: Array | None = None) -> jax.Array:
     """`x kernel + bias`, as one two-dimensional product in the dtype of `x`.
 
     Args:
@@ -65,7 +67,7 @@ def _normalize(x, scale, bias, kind, eps):
 
 
 @functools.partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
-def activate(gate, up, kind: str):
+def activate(gate: Array, up: Array | None, kind: str) -> jax.Array:
     """`act(gate) * up`, or `act(gate)` where `up` is None; the backward pass computes it again from its inputs.
 
     Args:
@@ -82,7 +84,7 @@ def activate(gate, up, kind: str):
     return found if up is None else found * up
 
 
-def normalize(x, scale=None, bias=None, *, kind: str, eps: float):
+def normalize(x: Array, scale: Array | None = None, bias: Array | None = None, *, kind: str, eps: float) -> jax.Array:
     """Root-mean-square norm (`rms`) or layer norm (`layer`) over the last axis, computed in float32.
 
     Args:
@@ -99,7 +101,7 @@ def normalize(x, scale=None, bias=None, *, kind: str, eps: float):
     return _normalize(x, scale, bias, kind, eps)
 
 
-def unit(x):
+def unit(x: Array) -> jax.Array:
     """Vectors over the last axis scaled to length 1, in float32; a zero vector stays zero.
 
     >>> [round(float(v), 4) for v in unit(jnp.array([3.0, 4.0]))]
@@ -110,12 +112,12 @@ def unit(x):
     return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-def held(x, rows):
+def held(x: Array, rows: jax.sharding.NamedSharding | None) -> jax.Array:
     """`x` with its first axis divided as `rows` says: a `NamedSharding`, or None for `x` as it is."""
     return x if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 
-def gathered(matrix, axis: int, rows):
+def gathered(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | None) -> Any:
     """A matrix gathered along one axis, the other left as it is; the matrix itself if `rows` is None.
 
     Along the model width, which every row of the batch needs: without this, the compiler would move activations.
@@ -127,7 +129,7 @@ def gathered(matrix, axis: int, rows):
     return jax.lax.with_sharding_constraint(matrix, NamedSharding(rows.mesh, PartitionSpec(*spec)))
 
 
-def runs(rows) -> int:
+def runs(rows: jax.sharding.NamedSharding | None) -> int:
     """Into how many runs `rows` divides the first axis: 1 if it is None.
 
     >>> runs(None)

@@ -9,6 +9,7 @@ Kinds are llama.cpp's (blocks of 32 numbers along a row, float16 scales): `Q4_0`
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ class Packed:
         """`[..., out, in]`."""
         return (*self.codes.shape[:-2], self.codes.shape[-2] * BLOCK)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> "Packed":
         """Some of the first axis: layers of a stack, or rows of a matrix."""
         return jax.tree.map(lambda part: part[index], self)
 
@@ -67,7 +68,7 @@ def from_bytes(rows: np.ndarray, kind: str) -> Packed:
     return Packed(codes.view(np.int8) if kind == "Q8_0" else codes, half(0), half(2) if kind == "Q4_1" else None, kind)
 
 
-def unpack(matrix):
+def unpack(matrix: Any) -> Any:
     """`[..., out, in]` float32 of a `Packed` matrix."""
     codes = matrix.codes
     if matrix.kind == "Q8_0":
@@ -82,6 +83,6 @@ def unpack(matrix):
     return numbers.reshape(matrix.shape)
 
 
-def decoded(matrix):
+def decoded(matrix: Any) -> Any:
     """`[..., in, out]` float32 of a `Packed` matrix; any other passes unchanged."""
     return unpack(matrix).swapaxes(-1, -2) if isinstance(matrix, Packed) else matrix

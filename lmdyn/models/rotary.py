@@ -2,10 +2,12 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.models.config import ModelConfig
+from lmdyn.types import Array
 
 
 def frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
@@ -45,7 +47,7 @@ def frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     return plain * (1 - ramp) + plain / scaling.factor * ramp, attention
 
 
-def angles(config: ModelConfig, positions):
+def angles(config: ModelConfig, positions: Array) -> tuple[jax.Array, jax.Array]:
     """Cosines and sines for `rotate`.
 
     Args:
@@ -59,7 +61,7 @@ def angles(config: ModelConfig, positions):
     return jnp.cos(angle) * factor, jnp.sin(angle) * factor
 
 
-def rotate(x, cos_sin):
+def rotate(x: Array, cos_sin: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Turns the first `rotary_width` numbers of every head by its position's angle.
 
     Args:

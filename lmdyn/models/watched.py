@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from lmdyn.models.packed import Packed, unpack
+from lmdyn.types import Array
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +38,7 @@ class Watched:
     square: jax.Array
 
 
-def gram(x):
+def gram(x: Array) -> jax.Array:
     """Products of all pairs of tokens, `[T, T]` float32, of `[T, D]`.
 
     >>> gram(jnp.array([[3.0, 0.0], [1.0, 2.0]])).tolist()
@@ -46,7 +47,7 @@ def gram(x):
     return jnp.dot(x, x.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
-def product(x, kernel: Watched):
+def product(x: Array, kernel: Watched) -> jax.Array:
     """`x W` of one sequence.
 
     Args:

@@ -1,12 +1,17 @@
 """What a chunk may look back on (METHODS section 5)."""
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
 
 from lmdyn.errors import InputError
+from lmdyn.models.config import ModelConfig
+from lmdyn.types import Tree
+
+if TYPE_CHECKING:
+    from lmdyn.online.streams import Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +53,7 @@ def overlap(window: int) -> Context:
     return Context("overlap", window)
 
 
-def seen(context: Context, cache, chunk) -> dict:
+def seen(context: Context, cache: Tree, chunk: "Stream") -> dict:
     """What `lmdyn.models.forward` needs beside a chunk's inputs.
 
     Args:
@@ -67,7 +72,7 @@ def seen(context: Context, cache, chunk) -> dict:
     return {"cache": cache, "positions": context.window + jnp.arange(chunk.targets.shape[-1], dtype=jnp.int32)[None]}
 
 
-def kept(context: Context, before, after, length: int):
+def kept(context: Context, before: Tree, after: Tree, length: int) -> Tree:
     """The cache that the next chunk sees.
 
     Args:
@@ -92,7 +97,7 @@ def kept(context: Context, before, after, length: int):
             "position": jnp.where(twice, -1, positions)}
 
 
-def check(context: Context, chunk: int, config) -> None:
+def check(context: Context, chunk: int, config: ModelConfig) -> None:
     """Refuses what cannot be run.
 
     Raises:

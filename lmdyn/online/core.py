@@ -3,6 +3,7 @@
 Shape letters: n chunks, C predictions a chunk.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,10 @@ import optax
 
 from lmdyn.models import LanguageModel, loss, new_cache
 from lmdyn.online import contexts, resets
+from lmdyn.online.contexts import Context
 from lmdyn.online.streams import Stream
 from lmdyn.transforms import Adapters, Partition
+from lmdyn.types import Array, Tree
 
 
 class Carry(NamedTuple):
@@ -44,14 +47,14 @@ class Events(NamedTuple):
     stopped: jax.Array
 
 
-def start(model, chosen, optimizer, context) -> Carry:
+def start(model: LanguageModel, chosen: Tree, optimizer: optax.GradientTransformation | None, context: Context) -> Carry:
     """The carry before the first chunk of a document."""
     state = None if optimizer is None else optimizer.init(chosen)
     cache = new_cache(model, 1, context.window) if context.kind == "cache" else None
     return Carry(chosen, state, cache)
 
 
-def learned(slope, update, chosen, state, steps: int):
+def learned(slope: Callable, update: Callable, chosen: Tree, state: Tree, steps: int) -> tuple[Tree, Tree, Any]:
     """Takes a chunk's steps.
 
     Args:
@@ -73,8 +76,9 @@ def learned(slope, update, chosen, state, steps: int):
     return *now, aux
 
 
-def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer, context, fresh, rest, carry: Carry, chunks: Stream,
-          static=None, *, steps: int = 1, change: resets.Change | None = None, guard: float | None = None):
+def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: optax.GradientTransformation | None,
+          context: Context, fresh: Tree, rest: Tree, carry: Carry, chunks: Stream,
+          static: Array | None = None, *, steps: int = 1, change: resets.Change | None = None, guard: float | None = None) -> tuple[Carry, Any]:
     """The pure core: one `lax.scan` over chunks, scoring each before learning from it.
 
     Args:

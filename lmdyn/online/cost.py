@@ -4,6 +4,7 @@ from lmdyn.models import attention, head_kinds
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.forward import shapes
 from lmdyn.online.contexts import Context
+from lmdyn.online.streams import Stream
 from lmdyn.transforms import Adapters, Partition, flatten
 
 
@@ -94,7 +95,7 @@ def backward(config: ModelConfig, part: Partition | Adapters, encoded: int, scor
     return total
 
 
-def flops(config: ModelConfig, chunks, context: Context, part: Partition | Adapters | None, count: int | None = None,
+def flops(config: ModelConfig, chunks: Stream, context: Context, part: Partition | Adapters | None, count: int | None = None,
           steps: int = 1) -> float:
     """Operations of a whole evaluation.
 

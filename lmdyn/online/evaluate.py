@@ -5,6 +5,7 @@ Shape letters: n chunks, C predictions a chunk, N predictions in all, W window.
 
 import contextlib
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from lmdyn.online import contexts, core, cost, lanes, resets, rules
 from lmdyn.online.core import Watch, start
 from lmdyn.online.streams import Stream, stream
 from lmdyn.transforms import Localized, LowRank, partition
+from lmdyn.types import Params
 
 
 class Outcome(NamedTuple):
@@ -65,8 +67,8 @@ def _compiled(model, part, update, context, steps, change, guard):
 
 def evaluate(
     model: LanguageModel,
-    params,
-    documents,
+    params: Params,
+    documents: Stream | Sequence[np.ndarray] | np.ndarray,
     *,
     optimizer: optax.GradientTransformation | None = None,
     chunk: int = 512,

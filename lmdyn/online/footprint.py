@@ -15,6 +15,7 @@ from lmdyn.models.config import ModelConfig
 from lmdyn.models.forward import shapes
 from lmdyn.online.contexts import Context
 from lmdyn.online.cost import block_weights
+from lmdyn.online.streams import Stream
 from lmdyn.transforms import Adapters, Partition
 
 
@@ -38,7 +39,8 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def memory(config: ModelConfig, chunks, context: Context, part: Partition | Adapters | None, optimizer: optax.GradientTransformation | None = None) -> Memory:
+def memory(config: ModelConfig, chunks: Stream, context: Context, part: Partition | Adapters | None,
+           optimizer: optax.GradientTransformation | None = None) -> Memory:
     """What `lmdyn.online.evaluate(..., donate=True)` takes of the device, the text itself left out.
 
     What is held is exact. The rest is fitted to what the compiler reserves, within 5% of the total (`tests/online/test_footprint.py`): it depends on

@@ -6,6 +6,7 @@ meet the tokens of all lanes in one product. Shape letters: n steps, S lanes, C 
 
 import functools
 import heapq
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,13 @@ import numpy as np
 import optax
 
 from lmdyn.models import forward, heads, loss
-from lmdyn.online.contexts import kept, seen
-from lmdyn.online.core import learned
+from lmdyn.models.modules import LanguageModel
+from lmdyn.online.contexts import Context, kept, seen
+from lmdyn.online.core import Carry, learned
 from lmdyn.online.streams import Stream
+from lmdyn.transforms.adapters import Adapters
+from lmdyn.transforms.partition import Partition
+from lmdyn.types import Tree
 
 
 def schedule(first: np.ndarray, lanes: int) -> np.ndarray:
@@ -77,7 +82,8 @@ def laid_out(chunks: Stream, order: np.ndarray) -> Stream:
     return placed._replace(mask=placed.mask & busy[..., None], first=placed.first & busy)
 
 
-def adapt(model, part, optimizer, context, fresh, rest, carry, chunks: Stream, *, steps: int = 1):
+def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: optax.GradientTransformation | None,
+          context: Context, fresh: Tree, rest: Tree, carry: Carry, chunks: Stream, *, steps: int = 1) -> tuple[Carry, jax.Array]:
     """The pure core, as `lmdyn.online.adapt`, for lanes.
 
     Args:
@@ -133,7 +139,7 @@ def adapt(model, part, optimizer, context, fresh, rest, carry, chunks: Stream, *
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(model, part, update, context, steps: int = 1):
+def compiled(model: LanguageModel, part: Partition | Adapters | None, update: Callable, context: Context, steps: int = 1) -> Callable:
     """The jitted core, which owns its carry; `update` is an optimizer's."""
     optimizer = None if update is None else optax.GradientTransformation(None, update)
     return jax.jit(functools.partial(adapt, model, part, optimizer, context, steps=steps), donate_argnums=2)

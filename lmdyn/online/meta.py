@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from lmdyn.errors import choose
 from lmdyn.models import LanguageModel, loss
 from lmdyn.online.streams import Stream
+from lmdyn.types import Params
 
 ORDERS = ("first", "full")
 
@@ -25,7 +26,7 @@ class Slope(NamedTuple):
     after: Any
 
 
-def meta_gradient(model: LanguageModel, params, chunks: Stream, *, rate: float, order: str = "first") -> Slope:
+def meta_gradient(model: LanguageModel, params: Params, chunks: Stream, *, rate: float, order: str = "first") -> Slope:
     """The gradient of online nll under plain gradient descent, with respect to where it began. Pure: jit it with `model`, `order` static.
 
     Args:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,10 @@ from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel
 from lmdyn.online import contexts
 from lmdyn.online.evaluate import Outcome, evaluate
+from lmdyn.online.resets import Change
 from lmdyn.online.rules import at_any_rate
 from lmdyn.online.streams import Stream, stream
+from lmdyn.types import Params
 
 
 class Chosen(NamedTuple):
@@ -39,9 +41,10 @@ class Chosen(NamedTuple):
         return float(self.outcome.nll[self.prefix :].mean(dtype=np.float64))
 
 
-def choose_rate(model: LanguageModel, params, documents, *, rule: Callable, rates: Sequence[float], prefix: int, chunk: int = 512,
+def choose_rate(model: LanguageModel, params: Params, documents: Stream | Sequence[np.ndarray] | np.ndarray, *, rule: Callable,
+                rates: Sequence[float], prefix: int, chunk: int = 512,
                 context: contexts.Context = contexts.none(), static: np.ndarray | None = None, tokens: int | None = None,
-                reset="never", end_of_text: int | None = None, piece: int | None = None, **options) -> Chosen:
+                reset: str | Change = "never", end_of_text: int | None = None, piece: int | None = None, **options: Any) -> Chosen:
     """Tries every rate on the first chunks of a stream, and evaluates all of it at the best.
 
     Args:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lmdyn.errors import InputError
+from lmdyn.types import Array
 
 FLOOR = 1e-4
 """Nats: a smaller standard deviation counts as this, so that an excess that never varies gives no alarm."""
@@ -79,7 +80,7 @@ def unseen() -> Seen:
     return Seen(*[jnp.float32(0)] * 4)
 
 
-def follow(rule: Change, seen: Seen, excess) -> tuple[Seen, jax.Array]:
+def follow(rule: Change, seen: Seen, excess: Array) -> tuple[Seen, jax.Array]:
     """One chunk more: pure, and made for a scan.
 
     Args:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
+from lmdyn.types import Row
+
 HEIGHT = 260
 BINS = 48
 """Points of a curve along the stream: enough to see change, few enough that a bin's mean is steady."""
@@ -102,7 +104,7 @@ def by_layer(
     return chart_of(data, *layers).properties(usermeta={"shades": len(order)})
 
 
-def layer_data(rows, metric, site) -> list[dict[str, Any]]:
+def layer_data(rows: Sequence[Row], metric: str, site: str | None) -> list[dict[str, Any]]:
     """model, step, layer, value of a per-layer metric, and share and ceiling where a row's `normalized` tells them."""
     data = []
     for r in rows:
@@ -114,7 +116,7 @@ def layer_data(rows, metric, site) -> list[dict[str, Any]]:
     return data
 
 
-def final_data(rows, metric) -> list[dict[str, Any]]:
+def final_data(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     """model, value of a metric after the last norm."""
     return [
         {"model": label(r), "step": r["step"], "layer": "final", "value": rounded(r["value"])}

@@ -162,7 +162,7 @@ def dots(
     order: Sequence[str],
     kinds: Sequence[str] = (),
     format: str = ".3f",
-    more=None,
+    more: Any = None,
 ) -> alt.TopLevelMixin:
     """A line for each name, on it a small dot for each seed and a large one for their mean; an upright line at 0.
 

@@ -56,7 +56,8 @@ def differs(found: Interval | None) -> Verdict:
     return "held" if judge(found) != "undecided" else "undecided"
 
 
-def claim(study: str, source: str, id: str, sentence: str, found: Interval | None, unit: str, figure: str, how: str, above=0.0) -> Claim:
+def claim(study: str, source: str, id: str, sentence: str, found: Interval | None, unit: str, figure: str, how: str,
+          above: float = 0.0) -> Claim:
     """The claim that a number is above a limit, judged by its interval.
 
     >>> claim("s", "Kim et al. 2024", "decay", "It falls.", Interval(2.0, 1.0, 3.0, 3), "nats", "series", "Peak less end.").verdict

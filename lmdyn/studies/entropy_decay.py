@@ -10,6 +10,7 @@ The response of a run is the change of knowledge entropy over the second half of
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from lmdyn.studies.statistics import Interval, interval
 from lmdyn.studies.workers import Task
 from lmdyn.training import Train
 from lmdyn.training.config import to_json
+from lmdyn.types import Row, Say
 
 NAME = "entropy decay"
 
@@ -70,7 +72,7 @@ class EntropyDecay:
     runs: Annotated[tuple[Run, ...], tyro.conf.Fixed]
     workers: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         for number, run in enumerate(self.runs):
             if len(run.levels) != len(self.factors) or not set(run.levels) <= {-1, 1}:
@@ -83,7 +85,7 @@ class EntropyDecay:
         factorial.effects([run.levels for run in self.runs], np.zeros(len(self.runs)))
 
 
-def run(config: EntropyDecay, command: list[str] | None = None, say=None) -> Path:
+def run(config: EntropyDecay, command: list[str] | None = None, say: Say | None = None) -> Path:
     """The whole study; returns its report.
 
     Raises:
@@ -108,7 +110,7 @@ def _watched(run: Train, tags: dict, command: list[str]) -> list[dict]:
     return [{**row, **tags} for row in report.read_rows(Path(run.out) / "rows.jsonl")]
 
 
-def response(rows, number: int) -> dict[str, float]:
+def response(rows: Sequence[Row], number: int) -> dict[str, float]:
     """What one run showed: `change`, see the top of this file; `dip`, the fall from step 0 to the lowest of the first half; `end`; and
     `nll_change`, of the nll over the same second half."""
     own = [r for r in rows if r.get("run") == number]
@@ -127,7 +129,7 @@ def _table(rows):
     return numbers, np.array([signs[n] for n in numbers]), [names[n] for n in numbers], [response(rows, n) for n in numbers]
 
 
-def summary(factors, rows) -> list[dict]:
+def summary(factors: Sequence[Factor], rows: Sequence[Row]) -> list[dict]:
     """Rows `entropy_change` (a run) and `effect` (a factor: high level less low)."""
     numbers, design, levels, found = _table(rows)
     made = [
@@ -143,7 +145,7 @@ def summary(factors, rows) -> list[dict]:
     return made
 
 
-def claims(rows) -> list[Claim]:
+def claims(rows: Sequence[Row]) -> list[Claim]:
     """The paper's first sentence, and one sentence a factor."""
     runs = [r for r in rows if r["metric"] == "entropy_change"]
     change = np.array([r["value"] for r in runs])

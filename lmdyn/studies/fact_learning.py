@@ -5,6 +5,7 @@ The replicate is a fact: intervals say how much other facts of this kind could d
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lmdyn.studies.folder import Folder
 from lmdyn.studies.lessons import Exam, Further, Tell, make_lesson, teacher
 from lmdyn.studies.lessons import answers as as_rows
 from lmdyn.training.config import to_json
+from lmdyn.types import Row, Say
 
 NAME, SOURCE = "fact learning", "Chang et al. 2024"
 
@@ -47,13 +49,13 @@ class FactLearning:
     compute: Compute = Compute()
     cache: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         if self.tokens < 1:
             raise InputError(f"tokens={self.tokens}; it must be at least 1")
 
 
-def run(config: FactLearning, command: list[str] | None = None, say=None) -> Path:
+def run(config: FactLearning, command: list[str] | None = None, say: Say | None = None) -> Path:
     """The whole study; returns its report.
 
     Raises:
@@ -80,7 +82,7 @@ def run(config: FactLearning, command: list[str] | None = None, say=None) -> Pat
     return folder.finish(rows, claims(rows), config.seed)
 
 
-def table(rows) -> str:
+def table(rows: Sequence[Row]) -> str:
     """What was gained by depth, as text.
 
     >>> gained = {"metric": "acquisition", "depth": "paraphrase", "value": 1.5, "low": 1.0, "high": 2.0, "relative": 0.5, "tokens": 9}
@@ -99,7 +101,7 @@ def table(rows) -> str:
     return "\n".join(lines)
 
 
-def claims(rows) -> list[Claim]:
+def claims(rows: Sequence[Row]) -> list[Claim]:
     """That facts are learnt at each depth, and that words are learnt better than what follows from them."""
     found, by_depth = [], {}
     for row in rows:

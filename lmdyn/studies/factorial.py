@@ -12,6 +12,7 @@ from scipy import stats
 
 from lmdyn.errors import InputError
 from lmdyn.studies.statistics import LEVEL, Interval
+from lmdyn.types import ArrayLike
 
 
 def fraction(factors: tuple[str, ...], generators: dict[str, tuple[str, ...]] | None = None) -> np.ndarray:
@@ -49,7 +50,7 @@ class Effects(NamedTuple):
     effects: list[Interval]
 
 
-def effects(design, response, level: float = LEVEL) -> Effects:
+def effects(design: ArrayLike, response: ArrayLike, level: float = LEVEL) -> Effects:
     """Main effects by least squares, with Student's t intervals; the noise is what the main effects leave.
 
     Interactions are part of that noise, so the intervals are wide where factors interact.

@@ -22,6 +22,7 @@ from lmdyn.report.rows import dumps
 from lmdyn.studies import workers as processes
 from lmdyn.studies.claims import Claim
 from lmdyn.training.config import differences
+from lmdyn.types import PathLike
 
 FREE = ("out", "workers", "cache", "states")
 """Fields of a study's config that may change when it goes on: nothing that its numbers rest on."""
@@ -39,7 +40,8 @@ class Folder:
       InputError: the folder holds another study, or this one with another config.
     """
 
-    def __init__(self, path, study: str, config: dict, command: list[str] | None = None, say: Callable[[str], None] | None = None):
+    def __init__(self, path: PathLike, study: str, config: dict, command: list[str] | None = None,
+                 say: Callable[[str], None] | None = None) -> None:
         self.path, self.study, self.config, self.command = Path(path), study, config, command or []
         self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         self.started, self.tokens = time.time(), 0

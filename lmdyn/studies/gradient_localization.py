@@ -27,6 +27,7 @@ from lmdyn.studies.workers import Task
 from lmdyn.training import Adapters, Data, Optimizer, Recall, Review, Train
 from lmdyn.training.config import to_json
 from lmdyn.training.prepare import make_tokenizer
+from lmdyn.types import Say
 
 NAME = "gradient localization"
 
@@ -119,7 +120,7 @@ class GradientLocalization:
     compute: Compute = Compute()
     cache: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         if (self.model is None) == (self.pretrain is None):
             raise InputError("give either model= (a model reference) or pretrain= (a run to make one), and not both")
@@ -145,7 +146,7 @@ class GradientLocalization:
             raise InputError(f"online.chunk={self.online.chunk}, online.tokens={self.online.tokens}; both must be at least 1")
 
 
-def run(config: GradientLocalization, command: list[str] | None = None, say=None) -> Path:
+def run(config: GradientLocalization, command: list[str] | None = None, say: Say | None = None) -> Path:
     """The whole study; returns its report.
 
     Raises:

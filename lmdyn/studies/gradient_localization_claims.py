@@ -6,6 +6,7 @@ Shape letters: S seeds, F factors of the rate, L layers.
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,6 +15,7 @@ from lmdyn import report
 from lmdyn.studies.claims import Claim, claim
 from lmdyn.studies.knowledge_entropy_claims import best_elsewhere, seeds
 from lmdyn.studies.statistics import Interval, interval
+from lmdyn.types import Row
 
 STUDY, SOURCE, OURS = "gradient localization", "Fernandez et al. 2024", "lmdyn"
 ALPHA = 0.05
@@ -21,17 +23,17 @@ KINDS = ("updated", "new")
 HOW = "Nats of log-probability, mean of updated and new spans, at no more forgetting; mean over the levels that runs of rising rates reach"
 
 
-def table(rows, metric: str, **wanted) -> list[dict]:
+def table(rows: Sequence[Row], metric: str, **wanted: Any) -> list[dict]:
     """The rows of a metric with these fields."""
     return [r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())]
 
 
-def methods(rows) -> list[str]:
+def methods(rows: Sequence[Row]) -> list[str]:
     """Methods of continual pretraining, in their order."""
     return list(dict.fromkeys(r["method"] for r in rows if r["metric"] == "learned"))
 
 
-def frontier(rows, seed: int, method: str, mode: str) -> list[tuple[float, float]]:
+def frontier(rows: Sequence[Row], seed: int, method: str, mode: str) -> list[tuple[float, float]]:
     """`[F + 1]` pairs (forgotten, learned) from a rate of 0, where both are 0, to the highest."""
     of = lambda metric: {r["factor"]: r["value"] for r in table(rows, metric, seed=seed, method=method, mode=mode)}
     forgotten, learned = of("forgotten"), of("learned")
@@ -55,7 +57,7 @@ def most_learned(points: Sequence[tuple[float, float]], forgotten: float) -> flo
     return float(max(found)) if found else float(min(points)[1])
 
 
-def advantage(rows, seed: int, method: str, mode: str, against: str) -> float:
+def advantage(rows: Sequence[Row], seed: int, method: str, mode: str, against: str) -> float:
     """How much more one mode learns than another at no more forgetting, nats.
 
     The mean over levels of forgetting: those of the unrestricted runs up to the one that learns most, but no more than both modes reach.
@@ -68,7 +70,7 @@ def advantage(rows, seed: int, method: str, mode: str, against: str) -> float:
     return float(np.mean([most_learned(one, f) - most_learned(other, f) for f in limits]))
 
 
-def relative_norms(rows, kind: str) -> tuple[list[tuple[str, int]], np.ndarray]:
+def relative_norms(rows: Sequence[Row], kind: str) -> tuple[list[tuple[str, int]], np.ndarray]:
     """Places (site, layer), and `[S, places]` relative norms there."""
     found = table(rows, "relative_gradient_norm", kind=kind)
     places = sorted({(r["site"], r["layer"]) for r in found})
@@ -76,7 +78,7 @@ def relative_norms(rows, kind: str) -> tuple[list[tuple[str, int]], np.ndarray]:
     return places, np.array([[value[seed, *place] for place in places] for seed in seeds(found)])
 
 
-def claims(rows) -> list[Claim]:
+def claims(rows: Sequence[Row]) -> list[Claim]:
     """What the study ends in: the paper's sentences, and what is beyond it."""
     make = lambda *args, source=SOURCE, **more: claim(STUDY, source, *args, **more)
     return [*_profile(rows, make), *_training(rows, make), *_running(rows, make), *_online(rows, make)]
@@ -142,7 +144,7 @@ def _running(rows, make) -> list[Claim]:
     return found
 
 
-def online_nll(rows, mode: str, steps: int) -> np.ndarray:
+def online_nll(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray:
     """`[S, rates]` nll of a stream, with so many steps a chunk."""
     found = table(rows, "online_nll", mode=mode, steps=steps)
     rates = sorted({r["rate"] for r in found})
@@ -150,19 +152,19 @@ def online_nll(rows, mode: str, steps: int) -> np.ndarray:
     return np.array([[value[seed, rate] for rate in rates] for seed in seeds(found)])
 
 
-def online_best(rows, mode: str, steps: int) -> np.ndarray | None:
+def online_best(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray | None:
     """`[S]`: nll of each seed at the rate that is best in the other seeds; None for one seed."""
     best = best_elsewhere(-online_nll(rows, mode, steps))
     return None if best is None else -best
 
 
-def online_flops(rows, mode: str, steps: int) -> np.ndarray:
+def online_flops(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray:
     """`[S]` operations."""
     found = table(rows, "online_nll", mode=mode, steps=steps)
     return np.array([next(r["flops"] for r in found if r["seed"] == seed) for seed in seeds(found)])
 
 
-def at_equal_flops(rows, mode: str) -> np.ndarray | None:
+def at_equal_flops(rows: Sequence[Row], mode: str) -> np.ndarray | None:
     """`[S]`: nll of a restricted adaptation at the operations that adapting everything takes with one step a chunk: on the line between its
     own points with one step and with two."""
     points = [(online_flops(rows, mode, steps), online_best(rows, mode, steps)) for steps in (1, 2)]
@@ -197,7 +199,7 @@ def _online(rows, make) -> list[Claim]:
     return found
 
 
-def summary(rows) -> list[dict]:
+def summary(rows: Sequence[Row]) -> list[dict]:
     """Rows of what is computed from others: `advantage` over plain training by seed, method and mode; `online_at_best`, nll by mode and
     steps at the rate that is best in the other seeds."""
     found = []

@@ -28,6 +28,7 @@ from lmdyn.studies.workers import Task, remembered
 from lmdyn.training import Change, Objective, Train
 from lmdyn.training.config import to_json
 from lmdyn.training.prepare import make_tokenizer
+from lmdyn.types import Say
 
 NAME = "knowledge entropy"
 METRICS = "nll,knowledge_entropy,attention_entropy,prediction_entropy"
@@ -89,7 +90,7 @@ class KnowledgeEntropy:
     compute: Compute = Compute()
     cache: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         if self.series is None and self.pretrain is None:
             raise InputError("give either series= (checkpoints) or pretrain= (a run to make them)")
@@ -119,7 +120,7 @@ class Start(NamedTuple):
     how: dict | None = None
 
 
-def run(config: KnowledgeEntropy, command: list[str] | None = None, say=None) -> Path:
+def run(config: KnowledgeEntropy, command: list[str] | None = None, say: Say | None = None) -> Path:
     """The whole study; returns its report.
 
     Raises:
@@ -146,7 +147,7 @@ def run(config: KnowledgeEntropy, command: list[str] | None = None, say=None) ->
     return folder.finish(rows, conclusions.claims(rows), config.seed)
 
 
-def check(config: KnowledgeEntropy):
+def check(config: KnowledgeEntropy) -> None:
     """Finds, before anything is trained, what can be wrong with texts, facts and a given series; returns that series, or None.
 
     Raises:

@@ -3,6 +3,7 @@
 Shape letters: S seeds, K checkpoints of the series.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from lmdyn import report
 from lmdyn.studies.claims import Claim, claim
 from lmdyn.studies.statistics import Interval, correlation, interval
+from lmdyn.types import ArrayLike, Row
 
 STUDY, SOURCE, OURS = "knowledge entropy", "Kim et al. 2024", "lmdyn"
 
@@ -34,7 +36,7 @@ def _value(rows, metric, **wanted) -> float:
     return found[0]
 
 
-def outcome(rows, seed: int, start: str) -> dict[str, float]:
+def outcome(rows: Sequence[Row], seed: int, start: str) -> dict[str, float]:
     """What one starting point gave: `entropy`, `nll` (before the lesson), `acquisition`, `forgetting`; and where it ended: `new_after`, the
     new facts' log-probability, and `old_after`, the negative of the old domain's nll, both in nats, higher is better."""
     own = [r for r in rows if r.get("seed") == seed and r.get("start") == start and r.get("kind") != "pretraining"]
@@ -49,12 +51,12 @@ def outcome(rows, seed: int, start: str) -> dict[str, float]:
     }
 
 
-def seeds(rows) -> list[int]:
+def seeds(rows: Sequence[Row]) -> list[int]:
     """The seeds of a study's rows."""
     return sorted({r["seed"] for r in rows if "seed" in r})
 
 
-def series(rows) -> Series:
+def series(rows: Sequence[Row]) -> Series:
     """The series of all seeds, checkpoints by step."""
     steps = sorted({r["step"] for r in rows if r.get("kind") == "series"})
     found = [[outcome(rows, seed, f"step {step}") for step in steps] for seed in seeds(rows)]
@@ -69,7 +71,7 @@ def combined(table: Series) -> np.ndarray:
     return np.mean([(x - x.min(1, keepdims=True)) / np.where(spread(x) > 0, spread(x), 1) for x in parts], axis=0)
 
 
-def best_elsewhere(values) -> np.ndarray | None:
+def best_elsewhere(values: ArrayLike) -> np.ndarray | None:
     """`[S]`: for each seed, its value in the column that is best in the *other* seeds; None for one seed.
 
     Choosing the best column on the same numbers would make any column look good; what is chosen elsewhere does not.
@@ -84,7 +86,7 @@ def best_elsewhere(values) -> np.ndarray | None:
     return values[np.arange(len(values)), others.argmax(1)]
 
 
-def at_equal_loss(table: Series, column: str, nll) -> np.ndarray:
+def at_equal_loss(table: Series, column: str, nll: ArrayLike) -> np.ndarray:
     """`[S]`: what the plain series has where its nll is the one given, between its checkpoints; beyond them, its nearest checkpoint.
 
     Args:
@@ -107,12 +109,12 @@ def _middle(score: np.ndarray) -> np.ndarray | None:
     return None if inner is None else inner - np.maximum(score[:, 0], score[:, -1])
 
 
-def names(rows, kind: str) -> list[str]:
+def names(rows: Sequence[Row], kind: str) -> list[str]:
     """Starting points of a kind, in their order."""
     return list(dict.fromkeys(r["start"] for r in rows if r.get("kind") == kind))
 
 
-def claims(rows) -> list[Claim]:
+def claims(rows: Sequence[Row]) -> list[Claim]:
     """What the study ends in: the paper's sentences, and what is beyond it."""
     table = series(rows)
     make = lambda *args, source=SOURCE: claim(STUDY, source, *args)
@@ -206,7 +208,7 @@ def _variants(rows, table, make) -> list[Claim]:
     return found
 
 
-def summary(rows) -> list[dict]:
+def summary(rows: Sequence[Row]) -> list[dict]:
     """Rows of what is computed from others: `combined_score` of each checkpoint and seed, and `recommended`, the step whose mean score is
     highest, with the share of single seeds that would have chosen it, its lead over the next, and the lead's interval."""
     table = series(rows)

@@ -8,7 +8,7 @@ when, is part of it. Shape letters: B rows of a batch, T tokens, P probes.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,16 @@ from tqdm.auto import tqdm
 
 from lmdyn import data, metrics, report
 from lmdyn.data import Batch, ProbeBatch
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
+from lmdyn.models.modules import LanguageModel
 from lmdyn.studies import statistics
 from lmdyn.training import Optimizer, make_optimizer, make_step, start, whole
+from lmdyn.types import Row
+
+if TYPE_CHECKING:
+    from lmdyn.metrics import SpanScores
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Tell:
     ask: int = 2
     share: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("count", "times", "every", "ask"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -72,7 +79,7 @@ class Further:
     rest: int = 16
     optimizer: Optimizer = Optimizer(rate=1e-3, schedule="constant", warmup=10, weight_decay=0.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("length", 1), ("batch", 1), ("rest", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"further.{name}={getattr(self, name)}; it must be at least {least}")
@@ -107,7 +114,7 @@ def steps(tell: Tell, further: Further) -> int:
     return tell.times * tell.every + further.rest
 
 
-def make_lesson(tell: Tell, further: Further, tokenizer, seed: int, cache: str | None = None) -> Lesson:
+def make_lesson(tell: Tell, further: Further, tokenizer: Tokenizer, seed: int, cache: str | None = None) -> Lesson:
     """The lesson for a seed: which decides the order of the domain's windows, and what `{seed}` is.
 
     Raises:
@@ -180,7 +187,7 @@ class Exam(NamedTuple):
     new: Sequence[Batch] | None
 
 
-def teacher(model, further: Further, tell: Tell) -> Callable:
+def teacher(model: LanguageModel, further: Further, tell: Tell) -> Callable:
     """`teach(params, lesson, exam, progress=False) -> tuple[Asked, ...]`, one for each of the lesson's moments.
 
     All models of a study go through one compiled step. `teach` may run in several threads at once.
@@ -216,7 +223,7 @@ def teacher(model, further: Further, tell: Tell) -> Callable:
     return teach
 
 
-def answers(reference: str, step: int | None, asked, lesson: Lesson, tags: dict) -> list[dict]:
+def answers(reference: str, step: int | None, asked: "SpanScores", lesson: Lesson, tags: dict) -> list[dict]:
     """What was asked in a lesson, as rows.
 
     Rows: `span_log_probability` and `exact_match` of the new facts by `depth` at each `moment` (updates done), with the rounds `told`;
@@ -259,7 +266,7 @@ def answers(reference: str, step: int | None, asked, lesson: Lesson, tags: dict)
     return rows
 
 
-def forgetting(before, after) -> dict[str, float]:
+def forgetting(before: Row, after: Row) -> dict[str, float]:
     """Relative losses of what was known before: positive is forgotten.
 
     `text`: the rise of the old domain's nll over what it was. `facts`: the fall of old facts' span log-probability over its size.

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,23 @@ import optax
 
 from lmdyn import checkpoints, data, metrics, models, online, report, training, transforms
 from lmdyn.data import Batch, Probe, ProbeBatch
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.metrics import LayerGradients
 from lmdyn.metrics.localization import norms_of
+from lmdyn.models.config import ModelConfig
+from lmdyn.models.modules import LanguageModel
 from lmdyn.studies.workers import remembered
 from lmdyn.training import hardware, make_optimizer, make_step
+from lmdyn.transforms.adapters import Adapters
 from lmdyn.transforms.localization import KINDS as GROUPS
+from lmdyn.transforms.partition import Partition
 from lmdyn.transforms.running import DECAY, RunningProfile, relative
+from lmdyn.types import Params, Row, Tree
+
+if TYPE_CHECKING:
+    from lmdyn.studies.gradient_localization import GradientLocalization, Method
+
 
 LEARNED, KEPT = ("updated", "new"), "unchanged"
 """Kinds of facts that the continual pretraining tells, and the kind that it may make a model forget."""
@@ -36,19 +46,19 @@ REFERENCE_BATCHES = 16
 # --- pretraining -----------------------------------------------------------------------------------------------------
 
 
-def run_folder(config, seed: int) -> Path:
+def run_folder(config: "GradientLocalization", seed: int) -> Path:
     """Where the model of a seed is pretrained."""
     return Path(config.out) / "runs" / f"seed{seed}"
 
 
-def pretraining(config, seed: int) -> training.Train:
+def pretraining(config: "GradientLocalization", seed: int) -> training.Train:
     """The run that makes the model of a seed."""
     run = config.pretrain
     sources = tuple(dataclasses.replace(s, ref=s.ref.replace("{seed}", str(seed))) for s in run.data.sources)
     return dataclasses.replace(run, data=dataclasses.replace(run.data, sources=sources), seed=seed, out=str(run_folder(config, seed)))
 
 
-def pretrain(config, seed: int) -> list[dict]:
+def pretrain(config: "GradientLocalization", seed: int) -> list[dict]:
     """The pretraining of a seed's model, with what was measured on the way."""
     run = pretraining(config, seed)
     if training.train(run, [], say=lambda text: None).signal is not None:
@@ -75,7 +85,7 @@ class Questions(NamedTuple):
     asked: dict[str, tuple[Probe, ...]]
 
 
-def questions(config, tokenizer, seed: int, architecture=None) -> Questions:
+def questions(config: "GradientLocalization", tokenizer: Tokenizer, seed: int, architecture: ModelConfig | None = None) -> Questions:
     """Reads the probes of a seed and cuts them in two: every second entity makes the profile, the others are asked for.
 
     Raises:
@@ -119,7 +129,7 @@ class Loaded(NamedTuple):
 
 
 @remembered
-def loaded(config, seed: int) -> Loaded:
+def loaded(config: "GradientLocalization", seed: int) -> Loaded:
     """The model of a seed, and what belongs to it."""
     reference = checkpoints.parse(config.model or f"run:{run_folder(config, seed)}")
     found = checkpoints.load(reference, config.compute)
@@ -132,7 +142,7 @@ def loaded(config, seed: int) -> Loaded:
 # --- the profile ---------------------------------------------------------------------------------------------------------
 
 
-def profile(config, seed: int) -> list[dict]:
+def profile(config: "GradientLocalization", seed: int) -> list[dict]:
     """Where each kind of knowledge lights up.
 
     Rows: `gradient_norm` by `set` (updated, new, unchanged, random), `relative_gradient_norm` by `kind`, and as the mean of updated and new
@@ -199,7 +209,7 @@ def by_entity(found: LayerGradients, probes: Sequence[Probe], attributes: set | 
     return dataclasses.replace(found, norms=norms, losses=merged(found.losses), tokens=np.array([found.tokens[i].sum() for i in at]))
 
 
-def reference_norms(config, seed: int) -> dict[str, np.ndarray]:
+def reference_norms(config: "GradientLocalization", seed: int) -> dict[str, np.ndarray]:
     """`{group: [L]}`: mean norm of the gradient of whole batches of pretraining text, of the continual pretraining's shape."""
     here = loaded(config, seed)
     stored = data.store(data.documents(config.reference), here.tokenizer, cache=config.cache)
@@ -225,12 +235,12 @@ def _by_layer(rows, metric: str, seed: int, **wanted) -> dict[str, tuple[float, 
     return {group: tuple(r["value"] for r in sorted((r for r in own if r["site"] == group), key=lambda r: r["layer"])) for group in GROUPS}
 
 
-def traced(rows, seed: int) -> dict[str, tuple[float, ...]]:
+def traced(rows: Sequence[Row], seed: int) -> dict[str, tuple[float, ...]]:
     """The profile that restricts a seed's training: `{group: L numbers}`, mean of r of updated and of new facts."""
     return _by_layer(rows, "relative_gradient_norm", seed, kind="traced")
 
 
-def batch_norms(rows, seed: int) -> dict[str, tuple[float, ...]]:
+def batch_norms(rows: Sequence[Row], seed: int) -> dict[str, tuple[float, ...]]:
     """The reference of a seed's running profile."""
     return _by_layer(rows, "batch_gradient_norm", seed)
 
@@ -244,7 +254,7 @@ class Rates(NamedTuple):
     groups: dict[str, np.ndarray]
     elsewhere: float
 
-    def put(self, state, factor: float):
+    def put(self, state: Tree, factor: float) -> Tree:
         """An optimizer's state with these rates in it, times a factor."""
         return transforms.with_rates(state, {group: factor * values for group, values in self.groups.items()}, factor * self.elsewhere)
 
@@ -283,7 +293,7 @@ def selector(rates: Rates) -> str:
     return "+".join(f"blocks[{layers}].{group}" for group, layers in named if layers)
 
 
-def part_of(method, architecture, rates: Rates | None = None):
+def part_of(method: "Method", architecture: ModelConfig, rates: Rates | None = None) -> Partition | Adapters:
     """What a method trains, as a partition or adapters, with what has a rate of 0 left out.
 
     Args:
@@ -305,7 +315,7 @@ def part_of(method, architecture, rates: Rates | None = None):
 # --- continual pretraining ---------------------------------------------------------------------------------------------
 
 
-def batches(config, tokenizer, seed: int, method) -> list[Batch]:
+def batches(config: "GradientLocalization", tokenizer: Tokenizer, seed: int, method: "Method") -> list[Batch]:
     """The batches of a run: the same for all methods, but for what a review puts in."""
     name = lambda ref: ref.replace("{seed}", str(seed))
     store = lambda ref, every=1: data.store(data.documents(name(ref))[::every], tokenizer, cache=config.cache)
@@ -329,7 +339,8 @@ class Program(NamedTuple):
 
 
 @remembered
-def program(config, model, method, rates: Rates | None = None, mode: str | None = None, reference=None) -> Program:
+def program(config: "GradientLocalization", model: LanguageModel, method: "Method", rates: Rates | None = None,
+            mode: str | None = None, reference: Mapping[str, Sequence[float]] | None = None) -> Program:
     """The compiled step of a method.
 
     Args:
@@ -346,7 +357,7 @@ def program(config, model, method, rates: Rates | None = None, mode: str | None 
     return Program(begin, step, jax.jit(lambda state: training.whole(state, part)))
 
 
-def anonymous(method):
+def anonymous(method: "Method") -> "Method":
     """A method without what its program does not depend on."""
     return dataclasses.replace(method, name="", review=None, rate=1.0)
 
@@ -363,7 +374,7 @@ class Asked(NamedTuple):
     old_nll: float
 
 
-def ask(config, here: Loaded, params) -> Asked:
+def ask(config: "GradientLocalization", here: Loaded, params: Params) -> Asked:
     """Asks a model for all kinds of facts, and for old text."""
     kinds = {kind: len(probes) for kind, probes in here.questions.asked.items()}
     scores = metrics.score_probes(here.model, params, here.asked, rows=64).log_probability
@@ -372,7 +383,7 @@ def ask(config, here: Loaded, params) -> Asked:
                  metrics.measure(_nll(config), here.model, params, here.old).nll)
 
 
-def moments(config) -> list[int]:
+def moments(config: "GradientLocalization") -> list[int]:
     """Updates after which a run is asked: spread evenly, the last one among them.
 
     >>> import types
@@ -382,7 +393,8 @@ def moments(config) -> list[int]:
     return [config.steps * (i + 1) // config.ask for i in range(config.ask)]
 
 
-def one_run(config, here: Loaded, made: Program, given: list[Batch], before: Asked, rates: Rates, factor: float) -> tuple[dict[int, Asked], Any]:
+def one_run(config: "GradientLocalization", here: Loaded, made: Program, given: list[Batch], before: Asked, rates: Rates,
+            factor: float) -> tuple[dict[int, Asked], Any]:
     """Trains once; what was asked at each moment, and the parameters at the end."""
     state = made.begin(here.params)
     state = state._replace(optimizer=rates.put(state.optimizer, factor))
@@ -396,7 +408,7 @@ def one_run(config, here: Loaded, made: Program, given: list[Batch], before: Ask
     return found, state
 
 
-def run_rows(config, here: Loaded, found: Mapping[int, Asked], moved: float, flops: float, tags: dict) -> list[dict]:
+def run_rows(config: "GradientLocalization", here: Loaded, found: Mapping[int, Asked], moved: float, flops: float, tags: dict) -> list[dict]:
     """A run as rows: `span_log_probability` by `kind` and `moment`, with its `perplexity`; `old_nll`; `moved`, the distance from
     where it began over the size of the parameters; `flops`; and what they come to, `learned` and `forgotten`, see `outcome`."""
     rows, about = [], {"step": here.reference.step, **tags}
@@ -436,7 +448,7 @@ def _moved(old, new) -> float:
     return math.sqrt(sum(d for d, _ in squares) / sum(s for _, s in squares))
 
 
-def train_further(config, seed: int, method, r: Mapping[str, Sequence[float]]) -> list[dict]:
+def train_further(config: "GradientLocalization", seed: int, method: "Method", r: Mapping[str, Sequence[float]]) -> list[dict]:
     """Continual pretraining by one method, in every mode and at every rate."""
     here = loaded(config, seed)
     given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
@@ -455,7 +467,7 @@ def train_further(config, seed: int, method, r: Mapping[str, Sequence[float]]) -
     return rows
 
 
-def train_running(config, seed: int, reference: Mapping[str, Sequence[float]]) -> list[dict]:
+def train_running(config: "GradientLocalization", seed: int, reference: Mapping[str, Sequence[float]]) -> list[dict]:
     """Plain continual pretraining with the profile estimated on the way; also `running_profile`, what it is at the end of a run."""
     here, method = loaded(config, seed), config.methods[0]
     given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
@@ -479,7 +491,7 @@ def train_running(config, seed: int, reference: Mapping[str, Sequence[float]]) -
 # --- online adaptation -------------------------------------------------------------------------------------------------
 
 
-def adapt_online(config, seed: int, r: Mapping[str, Sequence[float]]) -> list[dict]:
+def adapt_online(config: "GradientLocalization", seed: int, r: Mapping[str, Sequence[float]]) -> list[dict]:
     """Static and online nll of a stream: adaptation of everything, restricted and scaled, at every rate, with one step a chunk or two.
 
     Rows: `static_nll`; `online_nll` by `mode`, `rate` and `steps`, with `flops`.
@@ -507,7 +519,7 @@ def adapt_online(config, seed: int, r: Mapping[str, Sequence[float]]) -> list[di
 
 
 @remembered
-def streamed(config, model, steps: int) -> Callable:
+def streamed(config: "GradientLocalization", model: LanguageModel, steps: int) -> Callable:
     """`(params, rates, rate, chunks) -> nll [n, C]`: `online.evaluate` with rates of layers that are given, so that all restrictions run in
     one compiled program; a rate of 0 gives the numbers of a selector that leaves the layer out."""
     context = online.none()

@@ -26,6 +26,7 @@ from lmdyn.studies.online_settings import Grid
 from lmdyn.studies.workers import Task
 from lmdyn.training import Train
 from lmdyn.training.config import to_json
+from lmdyn.types import Say
 
 NAME = conclusions.STUDY
 
@@ -96,7 +97,7 @@ class OnlineAdaptation:
     workers: int = 0
     compute: Compute = Compute()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         if self.model is None and self.pretrain is None:
             raise InputError("give either model= (a model reference) or pretrain= (a run to make one)")
@@ -111,7 +112,7 @@ class OnlineAdaptation:
                 raise InputError(f"document and segment are multiples of grid.chunk={self.grid.chunk}; {length} is none")
 
 
-def run(config: OnlineAdaptation, command: list[str] | None = None, say=None) -> Path:
+def run(config: OnlineAdaptation, command: list[str] | None = None, say: Say | None = None) -> Path:
     """The whole study; returns its report.
 
     Raises:

@@ -4,6 +4,8 @@ The replicate is a seed; of a given model, a stream. Shape letters: S replicates
 """
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +14,13 @@ from lmdyn.report.figures import short
 from lmdyn.studies.claims import Claim, claim
 from lmdyn.studies.knowledge_entropy_claims import best_elsewhere
 from lmdyn.studies.statistics import interval
+from lmdyn.types import ArrayLike, Row
 
 STUDY, SOURCE, OURS = "online adaptation", "Rannen-Triki et al. 2024", "lmdyn"
 
 
-def table(rows, analysis: str, field: str = "value", metric: str = "online_nll", by=("setting",), **wanted) -> tuple[list, np.ndarray]:
+def table(rows: Sequence[Row], analysis: str, field: str = "value", metric: str = "online_nll", by: Sequence[str] = ("setting",),
+          **wanted: Any) -> tuple[list, np.ndarray]:
     """One field of all settings of an analysis.
 
     Args:
@@ -37,7 +41,7 @@ def table(rows, analysis: str, field: str = "value", metric: str = "online_nll",
     return keys, np.array([[np.mean(found[k][one]) for k in keys] for one in everyone]).reshape(len(everyone), len(keys))
 
 
-def column(rows, analysis: str, setting, **more) -> np.ndarray | None:
+def column(rows: Sequence[Row], analysis: str, setting: str, **more: Any) -> np.ndarray | None:
     """`[S]` of one setting; None where it was not measured."""
     keys, values = table(rows, analysis, **more)
     return values[:, keys.index(setting)] if setting in keys else None
@@ -53,17 +57,17 @@ def _less(first, second):
     return None if first is None or second is None else first - second
 
 
-def streams(rows) -> list[str]:
+def streams(rows: Sequence[Row]) -> list[str]:
     """The streams of the table of rules, the one like home first."""
     return list(dict.fromkeys(r["stream"] for r in rows if r["metric"] == "online_nll" and r.get("analysis") == "rules"))
 
 
-def main_rule(rows) -> str | None:
+def main_rule(rows: Sequence[Row]) -> str | None:
     """The rule of everything else: that of the low-rank setting."""
     return next((r["rule"] for r in rows if r["metric"] == "online_nll" and r.get("analysis") == "rules" and r["setting"] == "low-rank"), None)
 
 
-def at_most(flops, values, budget) -> np.ndarray | None:
+def at_most(flops: ArrayLike, values: ArrayLike, budget: float) -> np.ndarray | None:
     """`[S]`: of the columns that cost no more than a budget, the one that is best in the other replicates; None if there is none.
 
     Args:
@@ -79,7 +83,7 @@ def at_most(flops, values, budget) -> np.ndarray | None:
     return None if chosen is None else -chosen
 
 
-def claims(rows) -> list[Claim]:
+def claims(rows: Sequence[Row]) -> list[Claim]:
     """What the study ends in: sentences of the papers, and what is beyond them."""
     found = []
 
@@ -239,7 +243,7 @@ def _beyond(rows, make):
              "Online nll (SGD) from the plain start less that from the meta-learned one, on the stream that is furthest from home.", OURS)
 
 
-def summary(rows) -> list[dict]:
+def summary(rows: Sequence[Row]) -> list[dict]:
     """Rows `recommended`: for each seed, the checkpoint with the most knowledge entropy (of those that adaptation was tried from), and its `lead`: how much
     lower its online nll on the last stream is than that of the last checkpoint."""
     made, own = [], [r for r in rows if r.get("analysis") == "checkpoints"]

@@ -8,6 +8,7 @@ import functools
 import itertools
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +21,19 @@ from lmdyn.online.meta import meta_gradient
 from lmdyn.studies.online_settings import Bench, Setting, adapted, measured, profile
 from lmdyn.studies.workers import remembered
 
+if TYPE_CHECKING:
+    from lmdyn.studies.online_adaptation import OnlineAdaptation
+
+
 ANALYSES = ("rules", "places", "context", "sizes", "position", "resets", "localized", "checkpoints", "meta")
 
 
-def models(config) -> tuple[str, ...]:
+def models(config: "OnlineAdaptation") -> tuple[str, ...]:
     """The models that are trained for each seed: `base`, `size0`, ... and `tuned`."""
     return ("base", *(f"size{i}" for i in range(len(config.sizes))), *(("tuned",) if config.tune is not None else ()))
 
 
-def wanted(config) -> list[tuple[str, str, tuple]]:
+def wanted(config: "OnlineAdaptation") -> list[tuple[str, str, tuple]]:
     """`(name of the part, function in MAKE, its further arguments)` for each part of a seed."""
     found = []
     for name in config.analyses:
@@ -45,7 +50,7 @@ def _folder(study: str, seed: int, name: str) -> str:
     return str(Path(study) / "runs" / f"seed{seed}-{name}")
 
 
-def pretrained(config, study: str, seed: int, name: str, command: list[str]) -> list[dict]:
+def pretrained(config: "OnlineAdaptation", study: str, seed: int, name: str, command: list[str]) -> list[dict]:
     """One training run; the rows of what it watched."""
     run = config.pretrain
     if name == "tuned":
@@ -75,7 +80,7 @@ def _shifted(config) -> str:
     return config.grid.streams[-1]
 
 
-def rules(config, study: str, seed: int, name: str) -> list[dict]:
+def rules(config: "OnlineAdaptation", study: str, seed: int, name: str) -> list[dict]:
     """Every rule on every stream, along the stream; of the tuned model, the main rule alone."""
     bench, grid = _of(config, study, seed, name), config.grid
     return [row for stream in grid.streams for setting in _table(grid, rules=grid.rules if name == "base" else ())
@@ -90,7 +95,7 @@ def _table(grid, rules) -> list[Setting]:
             *((plain("low-rank", adapt="blocks.mlp", rank=grid.rank), plain("MLPs", adapt="blocks.mlp")) if rules else ())]
 
 
-def places(config, study: str, seed: int) -> list[dict]:
+def places(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     """What adapts: all, MLPs, attention, every block, every MLP, neighbouring pairs, and the ladder of ranks; on the last stream."""
     bench, grid, depth = _of(config, study, seed), config.grid, config.pretrain.model.depth
     named = {"all": "all", "MLPs": "blocks.mlp", "attention": "blocks.attention"}
@@ -102,7 +107,7 @@ def places(config, study: str, seed: int) -> list[dict]:
     return [row for setting in settings for row in measured(bench, _shifted(config), setting, "places")]
 
 
-def contexts(config) -> list[tuple[str, Context, int]]:
+def contexts(config: "OnlineAdaptation") -> list[tuple[str, Context, int]]:
     """`(name, context, chunk)` of the windows that are compared."""
     found = []
     for kind, window, chunk in config.windows:
@@ -111,14 +116,14 @@ def contexts(config) -> list[tuple[str, Context, int]]:
     return found
 
 
-def context(config, study: str, seed: int) -> list[dict]:
+def context(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     """Static and adapted, with every context, on the last stream."""
     bench = _of(config, study, seed)
     return [row for name, kind, chunk in contexts(config) for rule in (None, config.grid.main)
             for row in measured(bench, _shifted(config), Setting(name, rule, chunk=chunk, context=kind), "context")]
 
 
-def sizes(config, study: str, seed: int, name: str) -> list[dict]:
+def sizes(config: "OnlineAdaptation", study: str, seed: int, name: str) -> list[dict]:
     """One size: static, all, and low-rank, with a short chunk, a long one, and a cache; on the last stream."""
     bench, grid = _of(config, study, seed, name), config.grid
     cache = next(((kind, chunk) for _, kind, chunk in reversed(contexts(config)) if kind.kind == "cache" and chunk == grid.chunk), None)
@@ -131,7 +136,7 @@ def sizes(config, study: str, seed: int, name: str) -> list[dict]:
     return rows
 
 
-def position(config, study: str, seed: int) -> list[dict]:
+def position(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     """The nll against the position in the document: adapted afresh to each, adapted all along, and static."""
     bench, grid, length = _of(config, study, seed), config.grid, config.document
     documents = [d[: length + 1] for d in data.tokenize(_shifted(config), bench.tokenizer) if len(d) > length]
@@ -160,7 +165,7 @@ RESETS = {
 }
 
 
-def resets(config, study: str, seed: int) -> list[dict]:
+def resets(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     """A stream that turns from one text to another and back: resets never, where it turns, and where the detector says."""
     bench, grid, length = _of(config, study, seed), config.grid, config.segment
     texts = [bench.text(stream) for stream in grid.streams]
@@ -183,7 +188,7 @@ def resets(config, study: str, seed: int) -> list[dict]:
     return rows
 
 
-def localized(config, study: str, seed: int) -> list[dict]:
+def localized(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     """The profile of the last stream's first chunks; adapting where it is above its mean, and at as many places drawn at random, at equal cost."""
     bench, grid, text = _of(config, study, seed), config.grid, _shifted(config)
     found = profile(bench, text)
@@ -194,7 +199,7 @@ def localized(config, study: str, seed: int) -> list[dict]:
     return rows
 
 
-def controls(found, seed: int, draws: int = 2) -> list[str]:
+def controls(found: Any, seed: int, draws: int = 2) -> list[str]:
     """Selectors of equal cost: as many attention and MLP layers as lie above the profile's mean, the lowest of them where it was.
 
     >>> controls({"attention": np.array([1.0, 1.0, 3.0]), "mlp": np.array([1.0, 1.0, 3.0])}, seed=0, draws=1)   # nothing else costs as much
@@ -216,7 +221,7 @@ def controls(found, seed: int, draws: int = 2) -> list[str]:
     return made
 
 
-def series(config, study: str, seed: int) -> list[dict]:
+def series(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     """Every checkpoint of the run: its knowledge entropy on home text, and what it reaches online."""
     grid, rows = config.grid, []
     run = _folder(study, seed, "base")
@@ -241,7 +246,7 @@ def _entropy():
     return metrics.knowledge_entropy()
 
 
-def meta(config, study: str, seed: int) -> list[dict]:
+def meta(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     """Starts that were trained on for the same cost: plainly, by the first-order meta-gradient, and by the full one."""
     bench, grid, rows = _of(config, study, seed), config.grid, []
     starts = {"plain": "plain", "first order": "first", "full": "full"}
@@ -254,7 +259,7 @@ def meta(config, study: str, seed: int) -> list[dict]:
     return rows
 
 
-def learned(bench: Bench, rule, order: str, seed: int):
+def learned(bench: Bench, rule: Any, order: str, seed: int) -> Any:
     """Parameters after training on: `plain`, by likelihood; `first` or `full`, by the meta-gradient. Each update sees the same episodes."""
     chunk, span = bench.grid.chunk, rule.chunks * bench.grid.chunk
     text = data.join(data.tokenize(rule.text, bench.tokenizer), bench.tokenizer.end_of_text)
@@ -288,7 +293,7 @@ def _meta_step(model, outer: float, inner: float, order: str):
     return jax.jit(step, donate_argnums=(0, 1))
 
 
-def given(config, text: str) -> list[dict]:
+def given(config: "OnlineAdaptation", text: str) -> list[dict]:
     """A given model on one of its texts: every rule, low-rank, the MLPs, and where the gradient profile says."""
     bench, grid = _given(config), config.given
     rows = []

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,12 +18,14 @@ import tyro
 from lmdyn import checkpoints, data, metrics, online, report, transforms
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
+from lmdyn.models.config import Compute
 from lmdyn.online import Context, Stream
+from lmdyn.types import Params
 
 BINS = 32
 
 
-def adam_without_momentum(rate):
+def adam_without_momentum(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Adam with b1 = 0: each coordinate's step is its gradient over a running root mean square of it."""
     return optax.adam(rate, b1=0.0)
 
@@ -50,7 +53,7 @@ class Setting:
     context: Context = online.none()
 
     @property
-    def part(self):
+    def part(self) -> str | transforms.LowRank:
         """What `lmdyn.online.evaluate` takes as `adapt`."""
         return self.adapt if self.rank is None else transforms.low_rank(self.adapt, rank=self.rank)
 
@@ -93,7 +96,7 @@ class Grid:
     guard: float = 500.0
     statistics: int = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("tokens", 1), ("prefix", 1), ("chunk", 1), ("rank", 1), ("statistics", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}; it must be at least {least}")
@@ -116,7 +119,7 @@ class Bench:
       reference: of the model. grid: texts and rates. tags: fields of every row. compute: how it is run.
     """
 
-    def __init__(self, reference: str, grid: Grid, compute, tags: dict):
+    def __init__(self, reference: str, grid: Grid, compute: Compute, tags: dict) -> None:
         self.reference, self.grid, self.tags = reference, grid, tags
         self.model, self.params, self.tokenizer, _, self.step = checkpoints.load(reference, compute)
         data.check_vocabulary(self.tokenizer, self.model.config)
@@ -129,13 +132,13 @@ class Bench:
         return config.depth * online.cost.block_weights(config) + config.width * config.vocab
 
     @functools.cached_property
-    def rms(self):
+    def rms(self) -> transforms.GradientRMS:
         """Root mean square gradients over text of home, in batches of one chunk."""
         length = self.grid.chunk
         batches = data.batches(self.grid.home, self.tokenizer, length, 1, self.grid.statistics * length)
         return transforms.gradient_rms(self.model, self.params, batches)
 
-    def rule(self, setting: Setting):
+    def rule(self, setting: Setting) -> Callable[[float], optax.GradientTransformation]:
         """`rate -> optimizer` of a setting."""
         if setting.rule != "RMS rule":
             return RULES[setting.rule]
@@ -164,7 +167,7 @@ class Bench:
             self.known[reference] = found[:need]
         return self.known[reference]
 
-    def static(self, key, stream: Stream, setting: Setting, params=None) -> online.Outcome:
+    def static(self, key: Any, stream: Stream, setting: Setting, params: Params | None = None) -> online.Outcome:
         """The static evaluation of a stream in a setting's context, once for all settings that share it."""
         place = ("static", key, setting.chunk, setting.context)
         if place not in self.known:
@@ -184,7 +187,8 @@ def cut(bench: Bench, text: np.ndarray, setting: Setting) -> Stream:
     return online.stream(text, chunk=setting.chunk, context=setting.context)
 
 
-def adapted(bench: Bench, key: str, stream: Stream, setting: Setting, params=None, **options):
+def adapted(bench: Bench, key: str, stream: Stream, setting: Setting, params: Params | None = None,
+            **options: Any) -> tuple[online.Chosen, np.ndarray, np.ndarray]:
     """`(Chosen, nll of the predictions that count, static nll of the same)` of one setting on one stream.
 
     Args:
@@ -217,8 +221,9 @@ def _rate_elsewhere(bench: Bench, setting: Setting) -> float:
     return bench.known[place]
 
 
-def measured(bench: Bench, reference: str, setting: Setting, analysis: str, along: bool = False, params=None, start: str = "last",
-             **tags) -> list[dict]:
+def measured(bench: Bench, reference: str, setting: Setting, analysis: str, along: bool = False, params: Params | None = None,
+             start: str = "last",
+             **tags: Any) -> list[dict]:
     """The rows of one setting on one text: `online_nll` (or `static_nll`), and with `along` `nll_along`, in `BINS` runs of predictions.
 
     Rows carry the setting's tags, `static` (nll of the same predictions and context without adapting), `flops` and `seconds` a token,
@@ -246,7 +251,7 @@ def measured(bench: Bench, reference: str, setting: Setting, analysis: str, alon
     return rows
 
 
-def profile(bench: Bench, reference: str):
+def profile(bench: Bench, reference: str) -> Any:
     """Where the gradient of a text's first chunks is large, relative to text of home: `lmdyn.metrics.RelativeGradients` by attention
     and MLP of every block."""
     grid = bench.grid

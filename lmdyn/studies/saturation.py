@@ -25,6 +25,7 @@ from lmdyn.studies.folder import Folder
 from lmdyn.studies.workers import Task
 from lmdyn.training import Train
 from lmdyn.training.config import to_json
+from lmdyn.types import Say
 
 NAME = "saturation"
 ALSO = ("heads", "target")
@@ -123,7 +124,7 @@ class Saturation:
     cache: str | None = None
     states: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         if not self.series and self.pretrain is None:
             raise InputError("give either series= (checkpoints) or pretrain= (the run of a ladder)")
@@ -215,7 +216,7 @@ def _check_ranks(ranks, width: int):
             raise InputError(f"heads.ranks: rank {rank} of a model of width {width}; use 1 to {width}")
 
 
-def run(config: Saturation, command: list[str] | None = None, say=None) -> Path:
+def run(config: Saturation, command: list[str] | None = None, say: Say | None = None) -> Path:
     """The whole study; returns its report.
 
     Raises:
@@ -234,7 +235,7 @@ def run(config: Saturation, command: list[str] | None = None, say=None) -> Path:
     return folder.finish(rows, conclusions.claims(rows), config.seed)
 
 
-def check(config: Saturation):
+def check(config: Saturation) -> None:
     """Finds, before anything is trained, what can be wrong with texts and given models; returns their references, or None.
 
     Raises:

@@ -5,7 +5,7 @@ Shape letters: S seeds, n measurements of a run, L layers.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from lmdyn.errors import InputError
 from lmdyn.metrics import curves, scaling
 from lmdyn.studies.claims import Claim, claim, judge
 from lmdyn.studies.statistics import Interval, interval
+from lmdyn.types import ArrayLike, Row
 
 STUDY, SOURCE, OURS = "saturation", "Godey et al. 2024", "lmdyn"
 MOMENTS = 8
@@ -54,7 +55,7 @@ class Run(NamedTuple):
         return float(self.nll[-self.last :].mean())
 
 
-def models(rows) -> list[Run]:
+def models(rows: Sequence[Row]) -> list[Run]:
     """The runs of the ladder, or the given series, by seed and width; then those with other heads."""
     groups: dict[tuple, list[dict]] = {}
     for r in rows:
@@ -81,12 +82,12 @@ def models(rows) -> list[Run]:
     return sorted(found, key=lambda run: (order[run.kind], run.seed, run.width, run.name, run.head))
 
 
-def plain(rows) -> list[Run]:
+def plain(rows: Sequence[Row]) -> list[Run]:
     """Those with a full head, which the ladder and the law are about."""
     return [run for run in models(rows) if run.kind != "joint"]
 
 
-def summary(rows, fit_from: float | None) -> list[dict]:
+def summary(rows: Sequence[Row], fit_from: float | None) -> list[dict]:
     """Rows of what is computed from others: `saturation_point` of the runs that have one, `scaling_law` of each seed with its
     `scaling_point`s, `scaling_residual` of each run, `critical_rank` of each seed, `head_gain` of each other kind of head.
 
@@ -152,7 +153,7 @@ def _laws(rows, fit_from) -> list[dict]:
     return found
 
 
-def critical_rank(ranks, losses, climb: float) -> float:
+def critical_rank(ranks: ArrayLike, losses: ArrayLike, climb: float) -> float:
     """r*: where the loss, read from rank D downwards, has climbed by a share; between two ranks, on their logarithms. The lowest rank if
     it never does.
 
@@ -196,7 +197,7 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[..., window:] - sums[..., :-window]) / window
 
 
-def since_elsewhere(values, pick: Callable = np.argmin) -> np.ndarray | None:
+def since_elsewhere(values: ArrayLike, pick: Callable = np.argmin) -> np.ndarray | None:
     """`[S]`: how far each seed's curve lies, at its end, above where the *other* seeds' mean curve is lowest; None for one seed.
 
     Curves are smoothed over a tenth, and the place is looked for before the last tenth. A minimum that is looked for in the curve itself
@@ -259,7 +260,7 @@ def flattening(values: np.ndarray) -> np.ndarray | None:
     return np.array(found)
 
 
-def claims(rows) -> list[Claim]:
+def claims(rows: Sequence[Row]) -> list[Claim]:
     """What the study ends in."""
     return [*_saturation(rows), *_spectra(rows), *_ranks(rows), *_targets(rows), *_alternatives(rows)]
 
@@ -376,7 +377,7 @@ def _targets(rows) -> list[Claim]:
     return found
 
 
-def alternatives(rows) -> list[dict]:
+def alternatives(rows: Sequence[Row]) -> list[dict]:
     """What each other head gains on a full one, a dict for each kind, seed and way (`joint`, `frozen`): `head`, `seed`, `way`, `gain` (nats),
     `size` (its numbers as a multiple of the full head's), and, jointly, `share` of the gap to the next wider model."""
     found, runs = [], models(rows)

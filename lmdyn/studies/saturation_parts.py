@@ -7,7 +7,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import optax
@@ -22,6 +22,10 @@ from lmdyn.training import Train
 from lmdyn.training.final_states import FinalStates, final_states
 from lmdyn.training.head_fits import fit_heads, score_heads
 from lmdyn.transforms import flatten
+
+if TYPE_CHECKING:
+    from lmdyn.studies.saturation import Heads, Target
+
 
 AT_ONCE = 2**31
 """Heads that are trained together hold at most so many bytes (parameters, gradients, two moments)."""
@@ -141,7 +145,7 @@ def _fitted(kinds: dict, fit: FinalStates, test: FinalStates, heads, seed: int, 
     return found
 
 
-def head_ranks(reference: str, heads, how: Frozen, seed: int) -> list[dict]:
+def head_ranks(reference: str, heads: "Heads", how: Frozen, seed: int) -> list[dict]:
     """Loss against the head's rank: the truncated head as it is, trained on from there, and trained from random parameters."""
     loaded, fit, test, tags = _body(reference, heads, how)
     width, vocab = loaded.model.config.width, loaded.model.config.vocab
@@ -164,7 +168,7 @@ def _scores(kinds, params, test: FinalStates, heads) -> dict[str, float]:
     return found
 
 
-def head_alternatives(reference: str, heads, how: Frozen, seed: int) -> list[dict]:
+def head_alternatives(reference: str, heads: "Heads", how: Frozen, seed: int) -> list[dict]:
     """Other kinds of head on a frozen body, and a full one, all from random parameters."""
     loaded, fit, test, tags = _body(reference, heads, how)
     width, vocab = loaded.model.config.width, loaded.model.config.vocab
@@ -175,7 +179,7 @@ def head_alternatives(reference: str, heads, how: Frozen, seed: int) -> list[dic
             for name, nll in _fitted(kinds, fit, test, heads, seed).items()]
 
 
-def target(reference: str, about, context: int, seed: int, cache: str | None) -> list[dict]:
+def target(reference: str, about: "Target", context: int, seed: int, cache: str | None) -> list[dict]:
     """The rank of next-token distributions of growing shares of the text, whose documents are put into an order by seed."""
     loaded = checkpoints.load(reference, packed=True)
     tokens = data.store(about.text, loaded.tokenizer, cache=cache)

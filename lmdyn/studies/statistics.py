@@ -3,12 +3,14 @@
 Shape letters: S seeds, K checkpoints.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from lmdyn.errors import InputError
+from lmdyn.types import ArrayLike
 
 LEVEL = 0.95
 
@@ -22,7 +24,7 @@ class Interval(NamedTuple):
     n: int
 
 
-def interval(values, level: float = LEVEL) -> Interval:
+def interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     """Mean of independent replicates, with Student's t interval.
 
     Args:
@@ -46,7 +48,7 @@ def interval(values, level: float = LEVEL) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def correlation(x, y, level: float = LEVEL) -> Interval:
+def correlation(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> Interval:
     """Pearson's correlation over the checkpoints of each seed, averaged over seeds on Fisher's scale.
 
     Args:
@@ -74,7 +76,7 @@ def correlation(x, y, level: float = LEVEL) -> Interval:
     return Interval(*(None if z is None else float(np.tanh(z)) for z in found[:3]), found.n)
 
 
-def bootstrap(values, statistic=np.mean, *, seed: int = 0, draws: int = 2000, level: float = LEVEL) -> Interval:
+def bootstrap(values: ArrayLike, statistic: Callable = np.mean, *, seed: int = 0, draws: int = 2000, level: float = LEVEL) -> Interval:
     """A statistic of items (facts, probes, sequences) with its percentile interval over resampled items.
 
     Args:

@@ -1,6 +1,7 @@
 """Changes of the parameters inside a run that rest on a measurement (`lmdyn.transforms.Measured`), such as reactivation."""
 
 import functools
+from typing import Any
 
 import jax
 
@@ -42,7 +43,7 @@ class Changer:
       prepared: a `lmdyn.training.prepare.Prepared`.
     """
 
-    def __init__(self, prepared):
+    def __init__(self, prepared: Any) -> None:
         config = prepared.config
         self.prepared, self.changes, self.last = prepared, config.changes, config.steps
         self.made = [make(change) for change in config.changes]

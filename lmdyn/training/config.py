@@ -266,7 +266,7 @@ class Train:
     mesh: Mesh = (-1, 1, 1)
     log_every: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types(self)
         if (self.model is None) == (self.start is None):
             raise InputError("give either model= (an architecture) or start= (a model reference), and not both")

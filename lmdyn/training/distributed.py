@@ -166,7 +166,7 @@ def any_host(flag: bool) -> bool:
 class Guard:
     """Inside `guard()`: where the run is, and whether it is asked to stop."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked: str | None = None
         """The signal that this process got."""
 

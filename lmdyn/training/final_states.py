@@ -22,6 +22,7 @@ from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
 from lmdyn.models import LanguageModel, forward
 from lmdyn.models.modules import resolve
+from lmdyn.types import Params
 
 FORMAT = 1
 
@@ -41,7 +42,7 @@ class FinalStates(NamedTuple):
 
 
 def final_states(
-    model: LanguageModel, params, batches: Windows, *, cache: str | os.PathLike | None = None, progress: bool = False
+    model: LanguageModel, params: Params, batches: Windows, *, cache: str | os.PathLike | None = None, progress: bool = False
 ) -> FinalStates:
     """The final states of a text, from the cache on disk if they are there, else computed and put there.
 

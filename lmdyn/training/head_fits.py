@@ -19,6 +19,7 @@ from lmdyn.errors import InputError
 from lmdyn.metrics.base import add, zeros
 from lmdyn.models import head_kinds
 from lmdyn.models.head_kinds import Head
+from lmdyn.types import Array
 
 
 class Fitted(NamedTuple):
@@ -35,8 +36,8 @@ class Fitted(NamedTuple):
 
 def fit_heads(
     kinds: Mapping[str, Head],
-    states,
-    targets,
+    states: Array,
+    targets: Array,
     *,
     steps: int,
     batch: int = 1024,
@@ -96,7 +97,7 @@ def fit_heads(
     return Fitted(trained, logged)
 
 
-def score_heads(kinds: Mapping[str, Head], params: Mapping[str, dict], states, targets, *, batch: int = 4096) -> dict[str, float]:
+def score_heads(kinds: Mapping[str, Head], params: Mapping[str, dict], states: Array, targets: Array, *, batch: int = 4096) -> dict[str, float]:
     """Mean nll in nats of each head, over all tokens.
 
     Args: as for `fit_heads`; every token counts once.

@@ -7,8 +7,10 @@ run that was stopped and of one that was not are the same, but for times.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 from lmdyn.files import atomic_write
+from lmdyn.types import PathLike
 
 LOG, ROWS = "log.jsonl", "rows.jsonl"
 
@@ -32,7 +34,7 @@ class Log:
     '{"step": 1, "loss": 3.5}\\n'
     """
 
-    def __init__(self, folder, step: int, steps: int, progress: bool = False, active: bool = True):
+    def __init__(self, folder: PathLike, step: int, steps: int, progress: bool = False, active: bool = True) -> None:
         self.folder, self.active = Path(folder), active
         self._bar = self._board = None
         if not active:
@@ -76,10 +78,10 @@ class Log:
         self._files[name].write("".join(json.dumps(row) + "\n" for row in rows))
         self._files[name].flush()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         if self.active:
             for file in self._files.values():
                 file.close()
@@ -88,7 +90,7 @@ class Log:
             self._bar.close()
 
 
-def cut_back(path, step: int) -> None:
+def cut_back(path: PathLike, step: int) -> None:
     """Removes lines of steps after `step`, and a last line that was not finished. A file that is not there stays so.
 
     >>> import tempfile

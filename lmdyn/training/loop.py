@@ -27,6 +27,7 @@ from lmdyn.training.optimizer import schedule
 from lmdyn.training.prepare import Prepared, prepare
 from lmdyn.training.watch import Watcher
 from lmdyn.transforms import Adapters
+from lmdyn.types import Say
 
 
 class Finished(NamedTuple):
@@ -37,7 +38,7 @@ class Finished(NamedTuple):
     signal: str | None
 
 
-def train(config: Train, command: list[str] | None = None, progress: bool = False, say=None) -> Finished:
+def train(config: Train, command: list[str] | None = None, progress: bool = False, say: Say | None = None) -> Finished:
     """Starts a run, or goes on with it, until its last step or a signal.
 
     SIGTERM (preemption) and SIGINT (Ctrl-C) end it after the step at hand, with a checkpoint. Going on gives the same bits as

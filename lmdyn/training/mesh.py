@@ -9,6 +9,7 @@ Nothing here changes what is computed: the same jitted functions run on one devi
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig
+from lmdyn.types import Tree
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
@@ -59,7 +61,7 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
     return tuple([int(part) for part in parts] + [1] * (len(AXES) - len(parts)))
 
 
-def make_mesh(shape: tuple[int, int, int] | None = None, devices=None) -> Mesh:
+def make_mesh(shape: tuple[int, int, int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the axes `data`, `fsdp` and `tensor`.
 
     Args:
@@ -146,7 +148,7 @@ def _placed(params, mesh: Mesh, config: ModelConfig | None):
     return found, structure
 
 
-def param_specs(params, mesh: Mesh, config: ModelConfig | None = None):
+def param_specs(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
     """Where each parameter lies, by `RULES`.
 
     A dimension that its axis does not divide stays whole, so that every model runs on every mesh (`uneven` lists
@@ -170,13 +172,13 @@ def param_specs(params, mesh: Mesh, config: ModelConfig | None = None):
     return structure.unflatten([spec for spec, _ in found])
 
 
-def param_shardings(params, mesh: Mesh, config: ModelConfig | None = None):
+def param_shardings(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
     """`param_specs` as `NamedSharding`s: for `jax.device_put`, `jax.jit` and Orbax."""
     found, structure = _placed(params, mesh, config)
     return structure.unflatten([NamedSharding(mesh, spec) for spec, _ in found])
 
 
-def uneven(params, mesh: Mesh, config: ModelConfig | None = None) -> list[str]:
+def uneven(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> list[str]:
     """What stays whole although a rule would divide it, a line each.
 
     >>> mesh = jax.sharding.AbstractMesh((1, 1, 2), AXES)
@@ -186,7 +188,7 @@ def uneven(params, mesh: Mesh, config: ModelConfig | None = None) -> list[str]:
     return [note for _, notes in _placed(params, mesh, config)[0] for note in notes]
 
 
-def state_shardings(tree, params, mesh: Mesh, config: ModelConfig | None = None):
+def state_shardings(tree: Tree, params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
     """Where everything in a tree that holds copies of `params` lies: an optax state, gradients, a whole train state.
 
     A leaf whose path ends like a parameter's, and which has its shape, lies where that parameter lies (moments,
@@ -283,7 +285,7 @@ def row_share(mesh: Mesh) -> tuple[int, int]:
     return runs.index(tuple(owners.get(jax.process_index(), ()))), len(runs)
 
 
-def put_batch(batch, mesh: Mesh):
+def put_batch(batch: Tree, mesh: Mesh) -> Tree:
     """This process's rows of a batch, put on its devices as a part of the whole batch.
 
     Args:
@@ -302,7 +304,7 @@ def put_batch(batch, mesh: Mesh):
     return jax.tree.map(put, batch)
 
 
-def put(tree, shardings):
+def put(tree: Tree, shardings: Tree) -> Tree:
     """A tree put where `shardings` says. With several processes, each holds the whole tree and gives its own part."""
 
     def one(leaf, sharding):
@@ -316,7 +318,7 @@ def put(tree, shardings):
     return jax.tree.map(one, tree, shardings)
 
 
-def shard(params, mesh: Mesh, config: ModelConfig | None = None):
+def shard(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
     """Parameters, divided over the mesh.
 
     >>> shard({"head": {"kernel": np.ones([4, 6])}}, make_mesh((1, 1, 1), jax.devices()[:1]))["head"]["kernel"].shape
@@ -325,7 +327,7 @@ def shard(params, mesh: Mesh, config: ModelConfig | None = None):
     return put(params, param_shardings(params, mesh, config))
 
 
-def bytes_per_device(tree) -> dict[jax.Device, int]:
+def bytes_per_device(tree: Tree) -> dict[jax.Device, int]:
     """Bytes that a tree of arrays really takes on each device of this process.
 
     >>> list(bytes_per_device({"a": jax.numpy.ones([5, 3])}).values())

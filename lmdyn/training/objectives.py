@@ -72,7 +72,7 @@ def make(choice: Objective | None) -> Callable:
     return likelihood if choice is None else named("objective", choice.name, choice.arguments)
 
 
-def named(field: str, name: str, arguments: dict):
+def named(field: str, name: str, arguments: dict) -> Callable:
     """What `package.module.function(**arguments)` returns, for a config's `field`.
 
     Raises:

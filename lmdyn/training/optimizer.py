@@ -7,6 +7,7 @@ from lmdyn.errors import InputError
 from lmdyn.training.config import Apply, Optimizer
 from lmdyn.training.objectives import named
 from lmdyn.transforms import recall, select
+from lmdyn.types import Params, Tree
 
 
 def schedule(rule: Optimizer, steps: int) -> optax.Schedule:
@@ -39,7 +40,7 @@ def schedule(rule: Optimizer, steps: int) -> optax.Schedule:
     return lambda step: optax.join_schedules([optax.linear_schedule(0.0, rate, rule.warmup), after], [rule.warmup])(step + 1)
 
 
-def decayed(params, what: str):
+def decayed(params: Params, what: str) -> Tree:
     """Booleans, shaped like `params`: which of them decay.
 
     Args:

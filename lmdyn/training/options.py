@@ -1,7 +1,7 @@
 """What `lmdyn train` and `lmdyn plan` take beside the config file."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import tyro
 
@@ -36,11 +36,11 @@ class TrainOptions:
     """And which this one is, from 0."""
 
     @classmethod
-    def example(cls):
+    def example(cls) -> Self:
         """Options to show in the help."""
         return cls(run=_example())
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         by_hand = (self.coordinator, self.processes, self.process)
         if any(value is not None for value in by_hand) and None in by_hand:
             raise InputError("--coordinator, --processes and --process go together; give all three, or --hosts auto")
@@ -58,6 +58,6 @@ class PlanOptions:
     run: Annotated[Train, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
 
     @classmethod
-    def example(cls):
+    def example(cls) -> Self:
         """Options to show in the help."""
         return cls(run=_example())

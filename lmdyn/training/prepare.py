@@ -1,5 +1,6 @@
 """From a config to everything that a run needs; what can be wrong is found here, before anything is written."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from lmdyn.training import step as steps
 from lmdyn.training.config import Train
 from lmdyn.training.optimizer import make_optimizer
 from lmdyn.transforms import Adapters, Partition, low_rank, partition
+from lmdyn.types import Params
 
 
 class Prepared(NamedTuple):
@@ -124,7 +126,7 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
     return Prepared(config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out)
 
 
-def trained_part(config: Train, form) -> Partition | Adapters | None:
+def trained_part(config: Train, form: Params) -> Partition | Adapters | None:
     """What a run trains: everything (None), what its selector names, or adapters. Args: form: shapes of the parameters.
 
     Raises:
@@ -154,7 +156,7 @@ def resolve_mesh(shape: tuple[int, int, int]) -> Mesh:
     return meshes.make_mesh(shape)
 
 
-def make_tokenizer(config: Train, texts) -> tokenizers.Tokenizer:
+def make_tokenizer(config: Train, texts: Iterable[str]) -> tokenizers.Tokenizer:
     """The tokenizer that `config.data.tokenizer` names: `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a file.
 
     Raises:

@@ -13,6 +13,7 @@ import optax
 from lmdyn.data import Batch
 from lmdyn.models import LanguageModel, loss
 from lmdyn.transforms import Adapters, Partition
+from lmdyn.types import Array, Params
 
 
 class State(NamedTuple):
@@ -31,7 +32,7 @@ class State(NamedTuple):
     optimizer: Any
 
 
-def start(params, optimizer: optax.GradientTransformation, part: Partition | Adapters | None = None) -> State:
+def start(params: Params, optimizer: optax.GradientTransformation, part: Partition | Adapters | None = None) -> State:
     """The state before the first step.
 
     Args:
@@ -46,7 +47,7 @@ def start(params, optimizer: optax.GradientTransformation, part: Partition | Ada
     return State(jnp.zeros([], jnp.int32), chosen, rest, optimizer.init(chosen))
 
 
-def whole(state: State, part: Partition | Adapters | None = None):
+def whole(state: State, part: Partition | Adapters | None = None) -> Params:
     """The whole tree of parameters of a state, one stack of blocks.
 
     >>> whole(start({"head": {"kernel": jnp.ones([2, 3])}}, optax.sgd(0.1)))["head"]["kernel"].shape
@@ -55,7 +56,7 @@ def whole(state: State, part: Partition | Adapters | None = None):
     return state.params if part is None else part.join(state.params, state.frozen)
 
 
-def likelihood(model: LanguageModel, params, batch: Batch, weights):
+def likelihood(model: LanguageModel, params: Params, batch: Batch, weights: Array) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
     """The usual objective: `sum weights * nll`, so the mean nll for weights that sum to 1.
 
     Any function of this shape can take its place in `make_step`: it returns what is minimised, and a dict of scalars to

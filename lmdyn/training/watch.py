@@ -1,12 +1,18 @@
 """Measuring inside a run: the same metrics, on the same held-out text, as `lmdyn measure` would afterwards."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmdyn import metrics, report
+from lmdyn.data.windows import Batch
+from lmdyn.models.modules import LanguageModel
 from lmdyn.training import mesh as meshes
 from lmdyn.training.prepare import Prepared
 from lmdyn.training.step import State
+from lmdyn.types import Tree
 
 
 class Watcher:
@@ -17,7 +23,7 @@ class Watcher:
       name: what the rows call the model.
     """
 
-    def __init__(self, prepared: Prepared, name: str):
+    def __init__(self, prepared: Prepared, name: str) -> None:
         self.prepared, self.name = prepared, name
         self.batches: list | None = None
 
@@ -40,7 +46,7 @@ class Watcher:
         return [report.row(self.name, **{"step": step, "tokens": tokens, **row}) for row in found]
 
 
-def measure(metric: metrics.Metric, model, params, batches, mesh):
+def measure(metric: metrics.Metric, model: LanguageModel, params: Tree, batches: Iterable[Batch], mesh: Mesh | None) -> Any:
     """`metrics.measure` on a mesh that may span several processes: every process has the whole result.
 
     Args:

@@ -15,6 +15,7 @@ from lmdyn.models.adapters import Adapted, merged
 from lmdyn.models.packed import Packed
 from lmdyn.transforms.partition import Partition, joined
 from lmdyn.transforms.selectors import Path, flatten, select, unflatten
+from lmdyn.types import Params, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Adapters:
         """The lowest block that the backward pass reaches."""
         return self.part.lowest
 
-    def init(self, params):
+    def init(self, params: Params) -> Params:
         """Fresh adapters: A is normal(0, 1 / in), from `seed`; B is zero, so that nothing changes at first.
 
         A layer's A does not depend on which other layers have one.
@@ -61,12 +62,12 @@ class Adapters:
             found[(*path[:-1], "b")] = jnp.zeros((len(layers), self.rank, columns), jnp.float32)
         return unflatten(found)
 
-    def split(self, params):
+    def split(self, params: Params) -> tuple[Tree, Params]:
         """`(adapters, rest)`: fresh adapters, and all parameters, their blocks cut into a tuple of stacks."""
         rest = {name: tree for name, tree in params.items() if name != "blocks"}
         return self.init(params), rest | {"blocks": self.part.cut(params["blocks"])}
 
-    def merge(self, adapters, rest):
+    def merge(self, adapters: Tree, rest: Tree) -> Params:
         """Parameters for `lmdyn.models.forward`, with the adapters kept apart (`lmdyn.models.Adapted`)."""
         beside = flatten(adapters)
         stacks = []
@@ -81,7 +82,7 @@ class Adapters:
             stacks.append(unflatten(leaves))
         return {**rest, "blocks": tuple(stacks)}
 
-    def join(self, adapters, rest):
+    def join(self, adapters: Tree, rest: Tree) -> Params:
         """Ordinary parameters again: one stack of blocks, every adapter added to its matrix (decoded, if quantised)."""
         params = self.merge(adapters, rest)
         is_adapted = lambda node: isinstance(node, Adapted)
@@ -98,7 +99,7 @@ class LowRank:
     scale: float
     seed: int
 
-    def partition(self, params) -> Adapters:
+    def partition(self, params: Params) -> Adapters:
         """The adapters of one model.
 
         Args:

@@ -1,6 +1,7 @@
 """Groups of parameters that gradients are measured by, and updates are restricted to: a selector, or a short name for one."""
 
 from lmdyn.transforms.selectors import Path, flatten, select
+from lmdyn.types import Params
 
 GROUPS = {
     "attention": "blocks.attention",
@@ -14,7 +15,7 @@ GROUPS = {
 """Short names. `attention` has its query and key norms with it; `norms` are the two on a block's residual stream; a tied head is `embed`."""
 
 
-def parts(params) -> tuple[str, ...]:
+def parts(params: Params) -> tuple[str, ...]:
     """The names of `GROUPS` that a model has parameters for; together they are all of its parameters.
 
     >>> import numpy as np
@@ -26,7 +27,7 @@ def parts(params) -> tuple[str, ...]:
     return tuple(name for name, selector in GROUPS.items() if has(selector))
 
 
-def members(params, group: str) -> dict[Path, tuple[int, ...] | None]:
+def members(params: Params, group: str) -> dict[Path, tuple[int, ...] | None]:
     """The parameters of a group, as `select` returns them.
 
     Args:

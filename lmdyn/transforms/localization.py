@@ -13,7 +13,8 @@ Layers are addressed by groups (`lmdyn.transforms.groups`): `"attention"`, `"mlp
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,12 +24,13 @@ from lmdyn.errors import InputError, choose
 from lmdyn.transforms import groups as grouping
 from lmdyn.transforms.partition import Partition, partition
 from lmdyn.transforms.selectors import flatten, unflatten
+from lmdyn.types import ArrayLike, Params, Tree
 
 KINDS = ("attention", "mlp")
 """The groups that a profile is read at, unless others are asked for."""
 
 
-def layer_rates(rates, part: Partition | None = None) -> optax.GradientTransformation:
+def layer_rates(rates: Any, part: Partition | None = None) -> optax.GradientTransformation:
     """Multiplies the updates of every layer by a rate of its own.
 
     Args:
@@ -52,7 +54,7 @@ def layer_rates(rates, part: Partition | None = None) -> optax.GradientTransform
     return _by_layer(rates, part, lambda update, rate: update * rate.astype(update.dtype))
 
 
-def layer_mask(mask, part: Partition | None = None) -> optax.GradientTransformation:
+def layer_mask(mask: Any, part: Partition | None = None) -> optax.GradientTransformation:
     """Lets the updates of some layers through and stops those of the others, whose parameters keep every bit.
 
     Args:
@@ -75,7 +77,8 @@ def layer_mask(mask, part: Partition | None = None) -> optax.GradientTransformat
     return _by_layer(mask, part, _let)
 
 
-def localize(profile, mode: str = "freeze", groups=KINDS, part: Partition | None = None) -> optax.GradientTransformation:
+def localize(profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = KINDS,
+             part: Partition | None = None) -> optax.GradientTransformation:
     """Restricts updates to where a relative profile is high, or scales them by it.
 
     `freeze` (the paper's frozen parameters): updates only what has `r > mean(r)`. Whatever else the model has (embedding, norms,
@@ -107,7 +110,7 @@ def localize(profile, mode: str = "freeze", groups=KINDS, part: Partition | None
     return layer_rates({group: r / mean for group, r in profile.items()}, part)
 
 
-def trained(profile, groups=KINDS) -> str:
+def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> str:
     """The selector of what `localize(profile, mode="freeze")` updates: give it to `partition`, and the rest costs nothing.
 
     Args:
@@ -134,7 +137,7 @@ class Localized:
     mode: str
     groups: tuple[str, ...]
 
-    def partition(self, params) -> Partition:
+    def partition(self, params: Params) -> Partition:
         """What is adapted: with `freeze` what lies above the mean, the rest costs nothing; with `scale` everything."""
         localize(self.profile, self.mode, self.groups).init(params)  # refuses a profile of another depth
         return partition(params, trained(self.profile, self.groups) if self.mode == "freeze" else "all")
@@ -144,7 +147,7 @@ class Localized:
         return optimizer if self.mode == "freeze" else optax.chain(optimizer, localize(self.profile, self.mode, self.groups))
 
 
-def localized(profile, mode: str = "freeze", groups=KINDS) -> Localized:
+def localized(profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = KINDS) -> Localized:
     """What online adaptation changes, by a relative profile: `online.evaluate(..., adapt=localized(profile))`.
 
     Args:
@@ -209,7 +212,7 @@ def _let(update, on):
     return jnp.where(on, update, jnp.array(-0.0, update.dtype))
 
 
-def placed(tree, values, part: Partition | None = None) -> dict:
+def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None = None) -> dict:
     """`{path: values that broadcast to the leaf}`, one entry for each group that a leaf is in; leaves of no group are left out.
 
     Args:

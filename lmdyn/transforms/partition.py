@@ -6,6 +6,7 @@ computes no gradient for the weights of a layer that is not trained.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 from lmdyn.errors import InputError
 from lmdyn.models.packed import Packed, decoded
 from lmdyn.transforms.selectors import Path, flatten, select, unflatten
+from lmdyn.types import Params, Tree
 
 
 def _take(leaf, layers):
@@ -25,7 +27,7 @@ def _take(leaf, layers):
     return leaf[np.asarray(layers, int)]
 
 
-def joined(stacks) -> dict:
+def joined(stacks: Sequence[Params]) -> dict:
     """One stack of blocks from several, each as `{path: leaf}`; a parameter quantised in some of them only is decoded."""
     def join(leaves):
         if len(leaves) == 1:
@@ -49,7 +51,7 @@ class Partition:
     chosen: dict[Path, tuple[int, ...] | None]
     depth: int
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((tuple(self.chosen.items()), self.depth))
 
     @property
@@ -69,7 +71,7 @@ class Partition:
                 edges |= {edge for edge, other in ((layer, layer - 1), (layer + 1, layer + 1)) if other not in layers}
         return tuple(sorted(edges))
 
-    def split(self, params):
+    def split(self, params: Params) -> tuple[Tree, Tree]:
         """`(chosen, rest)`.
 
         `chosen` is a nested dict of the chosen parameters alone; those of blocks have their chosen layers on
@@ -91,7 +93,7 @@ class Partition:
         rest["blocks"] = tuple(unflatten(stack) for stack in stacks)
         return unflatten(chosen), rest
 
-    def merge(self, chosen, rest):
+    def merge(self, chosen: Tree, rest: Tree) -> Params:
         """Parameters for `lmdyn.models.forward`, the blocks a tuple of stacks."""
         outer = {path: leaf for path, leaf in flatten(rest).items() if path[0] != "blocks"}
         stacks = [flatten(stack) for stack in rest["blocks"]]
@@ -108,20 +110,20 @@ class Partition:
         params["blocks"] = tuple(unflatten(stack) for stack in stacks)
         return params
 
-    def join(self, chosen, rest):
+    def join(self, chosen: Tree, rest: Tree) -> Params:
         """Ordinary parameters again: one stack of blocks."""
         params = self.merge(chosen, rest)
         stacks = [flatten(stack) for stack in params.pop("blocks")]
         params["blocks"] = joined(stacks)
         return params
 
-    def cut(self, blocks):
+    def cut(self, blocks: Params) -> tuple[Params, ...]:
         """The blocks as a tuple of stacks, nothing taken out."""
         return tuple(jax.tree.map(lambda leaf: leaf[start:stop] if stop - start < self.depth else leaf, blocks)
                      for start, stop in zip(self.cuts, self.cuts[1:], strict=False))
 
 
-def partition(params, selector: str) -> Partition:
+def partition(params: Params, selector: str) -> Partition:
     """The partition of `params` that a selector describes.
 
     Raises:

@@ -27,6 +27,7 @@ from lmdyn.files import atomic_write
 from lmdyn.models import LanguageModel, loss
 from lmdyn.transforms.partition import Partition, partition
 from lmdyn.transforms.selectors import flatten, unflatten
+from lmdyn.types import Params, PathLike
 
 
 class GradientRMS(NamedTuple):
@@ -47,7 +48,7 @@ class GradientRMS(NamedTuple):
         return self._replace(rms=part.split(self.rms)[0])
 
 
-def gradient_rms(model: LanguageModel, params, batches: Iterable, *, progress: bool = False) -> GradientRMS:
+def gradient_rms(model: LanguageModel, params: Params, batches: Iterable, *, progress: bool = False) -> GradientRMS:
     """The root mean square gradient over training text.
 
     The gradient of a batch shrinks with its tokens, so take batches as large as the chunks that will be adapted to.
@@ -181,7 +182,7 @@ def _check_shapes(rms, params):
                          f"{wanted.get(name, 'none')}; take rms.of(partition(params, selector)) for the same selector")
 
 
-def save_rms(path, rms: GradientRMS) -> None:
+def save_rms(path: PathLike, rms: GradientRMS) -> None:
     """Writes the statistics as a safetensors file, or nothing.
 
     Args:
@@ -192,7 +193,7 @@ def save_rms(path, rms: GradientRMS) -> None:
     atomic_write(path, safetensors.numpy.save(arrays, about))
 
 
-def load_rms(path) -> GradientRMS:
+def load_rms(path: PathLike) -> GradientRMS:
     """Reads what `save_rms` wrote.
 
     Raises:

@@ -18,6 +18,7 @@ from lmdyn.errors import InputError, choose
 from lmdyn.models.packed import Packed
 from lmdyn.transforms.measured import Measured
 from lmdyn.transforms.selectors import select
+from lmdyn.types import ArrayLike, Params, Tree
 
 CONTROLS = ("none", "random")
 STRENGTHS = ("equal", "entropy")
@@ -27,7 +28,7 @@ _LEAST_DEFICIT = 1e-12
 """An entropy this near to log F, relative to it, differs from it by rounding only."""
 
 
-def dormant(coefficients, ratio) -> np.ndarray:
+def dormant(coefficients: ArrayLike, ratio: ArrayLike) -> np.ndarray:
     """Which coefficients a layer uses least: `C_i <= quantile(C, ratio)`, layer by layer.
 
     Args:
@@ -50,7 +51,7 @@ def dormant(coefficients, ratio) -> np.ndarray:
     return (coefficients <= np.array(limits)[:, None]) & (ratios > 0)[:, None]
 
 
-def at_random(coefficients, ratio, seed: int) -> np.ndarray:
+def at_random(coefficients: ArrayLike, ratio: ArrayLike, seed: int) -> np.ndarray:
     """As many coefficients of each layer as `dormant` chooses, but any: the control of Kim et al. 2024.
 
     With one seed, a larger ratio chooses what a smaller one does, and more.
@@ -73,7 +74,7 @@ def at_random(coefficients, ratio, seed: int) -> np.ndarray:
     return ranks < many
 
 
-def by_entropy(coefficients, ratio) -> np.ndarray:
+def by_entropy(coefficients: ArrayLike, ratio: ArrayLike) -> np.ndarray:
     """A ratio for each layer, larger where the layer's knowledge entropy H is further below its bound log F.
 
     Ratios are proportional to the deficit `1 - H / log F`. One that would exceed 1 is 1, and the others, still in proportion, take
@@ -119,8 +120,8 @@ def by_entropy(coefficients, ratio) -> np.ndarray:
 
 
 def choose_coefficients(
-    coefficients,
-    ratio,
+    coefficients: ArrayLike,
+    ratio: ArrayLike,
     control: Literal["none", "random"] = "none",
     strength: Literal["equal", "entropy"] = "equal",
     seed: int = 0,
@@ -142,7 +143,7 @@ def choose_coefficients(
     return at_random(coefficients, ratios, seed) if control == "random" else dormant(coefficients, ratios)
 
 
-def reactivate(params, coefficients, ratio=0.5, gain: float = 1.0, chosen=None):
+def reactivate(params: Params, coefficients: ArrayLike, ratio: ArrayLike = 0.5, gain: float = 1.0, chosen: Tree = None) -> Params:
     """Scales the MLPs' `up` so that each chosen coefficient is at `gain` times its layer's mean.
 
     `up.kernel[l, :, i]`, and `up.bias[l, i]` where there is one, times `gain * mean(C_l) / C_li`. What this does:

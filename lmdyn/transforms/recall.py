@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from lmdyn.errors import InputError
+from lmdyn.types import Tree
 
 
 class RecallState(NamedTuple):
@@ -22,7 +23,7 @@ class RecallState(NamedTuple):
     """the parameters that it was made for; None where they were given"""
 
 
-def recall(strength: float, steepness: float, middle: float, old=None) -> optax.GradientTransformation:
+def recall(strength: float, steepness: float, middle: float, old: Tree = None) -> optax.GradientTransformation:
     """`lambda(t) update + (1 - lambda(t)) strength (theta - theta_0)`, t = 1 for the first update.
 
     It belongs after the rule and before the learning rate, so that Adam's statistics are of the new task alone (the paper's
@@ -59,7 +60,7 @@ def recall(strength: float, steepness: float, middle: float, old=None) -> optax.
 
 
 def rec_adam(rate: optax.ScalarOrSchedule, strength: float = 5000.0, steepness: float = 0.01, middle: float = 1000.0, *, b1: float = 0.9,
-             b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0, old=None) -> optax.GradientTransformation:
+             b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0, old: Tree = None) -> optax.GradientTransformation:
     """Adam that recalls the old weights; see `recall`. Defaults are for a rate of about 1e-5 and some thousand steps.
 
     Args:

@@ -16,6 +16,7 @@ from lmdyn.errors import InputError, choose
 from lmdyn.transforms import groups as grouping
 from lmdyn.transforms.localization import KINDS, placed
 from lmdyn.transforms.selectors import flatten, unflatten
+from lmdyn.types import Tree
 
 DECAY = 0.95
 """Of the running mean, unless another is asked for: it forgets in about 20 updates."""
@@ -61,7 +62,7 @@ def adjustable_rates(groups: Iterable[str] = KINDS) -> optax.GradientTransformat
     return optax.GradientTransformation(init, update)
 
 
-def with_rates(state, rates: Mapping, elsewhere: float = 1.0):
+def with_rates(state: Tree, rates: Mapping, elsewhere: float = 1.0) -> Tree:
     """An optimizer's state with the rates of its `adjustable_rates` replaced.
 
     Args:
@@ -95,7 +96,7 @@ def _multiplied(updates, rates, elsewhere):
     return unflatten(leaves)
 
 
-def group_norms(tree, groups: Iterable[str] = KINDS) -> dict[str, jax.Array]:
+def group_norms(tree: Tree, groups: Iterable[str] = KINDS) -> dict[str, jax.Array]:
     """Norms of a gradient by group and layer: `{group: [L]}`, or a scalar for a group outside the blocks.
 
     Args:

@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping
 
 from lmdyn.errors import InputError
+from lmdyn.types import Params, Tree
 
 Path = tuple[str, ...]
 
 
-def flatten(tree, prefix: Path = ()) -> dict[Path, object]:
+def flatten(tree: Tree, prefix: Path = ()) -> dict[Path, object]:
     """`{path: leaf}` of a nested dict, in key order.
 
     >>> flatten({"b": {"c": 1}, "a": 2})
@@ -61,7 +62,7 @@ def _layers(text: str, depth: int, term: str) -> set[int]:
     return chosen
 
 
-def select(params, selector: str) -> dict[Path, tuple[int, ...] | None]:
+def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
     """Which parameters a selector names.
 
     Args:

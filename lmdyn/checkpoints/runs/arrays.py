@@ -5,10 +5,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmdyn.types import Tree
+
 Path = tuple[str, ...]
 
 
-def named(tree) -> dict[Path, Any]:
+def named(tree: Tree) -> dict[Path, Any]:
     """The leaves of any pytree by their path: keys of dicts, fields of NamedTuples, positions in lists.
 
     >>> import optax
@@ -56,7 +58,7 @@ def stored(leaves: dict[Path, Any]) -> dict[Path, Any]:
     return {path: leaf for path, leaf in leaves.items() if np.size(leaf)}
 
 
-def local(leaf):
+def local(leaf: Any) -> Any:
     """A leaf that Orbax can write: NumPy arrays are copied, so that the caller may go on to change them."""
     if isinstance(leaf, jax.Array) and (jax.process_count() == 1 or not leaf.is_fully_addressable):
         return leaf

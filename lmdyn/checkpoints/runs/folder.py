@@ -17,6 +17,7 @@ from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write_all
 from lmdyn.models import ModelConfig, RotaryScaling
+from lmdyn.types import PathLike
 
 FORMAT = 1
 _STEP = re.compile(r"0|[1-9]\d{0,17}")
@@ -33,7 +34,7 @@ class RunInfo(NamedTuple):
     """JSON: what identifies the data."""
 
 
-def create(folder, *, model: ModelConfig, tokenizer: tokenizers.Tokenizer, config: Any, data: Any) -> None:
+def create(folder: PathLike, *, model: ModelConfig, tokenizer: tokenizers.Tokenizer, config: Any, data: Any) -> None:
     """Starts a run: `run.json` and `tokenizer.json` in `folder`, both or none.
 
     Args:
@@ -77,7 +78,7 @@ def create(folder, *, model: ModelConfig, tokenizer: tokenizers.Tokenizer, confi
     shared(write)
 
 
-def describe(folder) -> RunInfo:
+def describe(folder: PathLike) -> RunInfo:
     """What was fixed at the start of a run.
 
     Raises:
@@ -124,7 +125,7 @@ def _tokenizer(folder: Path, about: Mapping) -> tokenizers.Tokenizer:
     return dataclasses.replace(tokenizer, end_of_text=about["end_of_text"])
 
 
-def record(folder, provenance: Mapping) -> None:
+def record(folder: PathLike, provenance: Mapping) -> None:
     """Adds a line to `provenance.jsonl`: who started this process, with what."""
     line = json.dumps(provenance) + "\n"
 
@@ -150,7 +151,7 @@ def record(folder, provenance: Mapping) -> None:
     shared(append)
 
 
-def steps(folder) -> list[int]:
+def steps(folder: PathLike) -> list[int]:
     """The steps of the checkpoints of a run, sorted. Unfinished ones do not count; damaged ones do.
 
     Raises:
@@ -168,7 +169,7 @@ def _numbers(folder: Path) -> list[int]:
     return sorted(int(entry.name) for entry in os.scandir(parent) if _STEP.fullmatch(entry.name) and entry.is_dir())
 
 
-def latest(folder) -> int:
+def latest(folder: PathLike) -> int:
     """The step of the last checkpoint whose parameters are whole. Of damaged ones after it, `warnings` tell.
 
     Raises:
@@ -187,12 +188,12 @@ def latest(folder) -> int:
     raise InputError(f"{folder}: all {len(found)} checkpoints are damaged; put a copy back, or train it again")
 
 
-def checkpoint(folder, step: int) -> Path:
+def checkpoint(folder: PathLike, step: int) -> Path:
     """The folder of a checkpoint."""
     return Path(folder, "checkpoints", str(step))
 
 
-def require(folder, step: int) -> Path:
+def require(folder: PathLike, step: int) -> Path:
     """The folder of a checkpoint that is there.
 
     Raises:

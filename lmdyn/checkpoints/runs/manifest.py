@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write
+from lmdyn.types import PathLike
 
 NAME = "checkpoint.json"
 FORMAT = 1
@@ -125,7 +126,7 @@ def _checksum(file) -> str:
     return f"{checksum:08x}"
 
 
-def sync(folder) -> None:
+def sync(folder: PathLike) -> None:
     """Flushes a folder to the disk: which names it holds."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -5,14 +5,18 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from lmdyn.errors import InputError
 
+T = TypeVar("T")
 
-def shared(make):
+
+def shared(make: Callable[[], T]) -> T:
     """What `make()` gives on the first process, on every process; what is raised there is an `InputError` on the others.
 
     With one process that is `make()`. With several, all of them must call this, in the same order.
@@ -77,7 +81,7 @@ _UNASKED = _Unasked()
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """While the block runs, Orbax says nothing of its own.
 
     When one of its writes fails (on a full disk), the others fail after it has stopped listening, and each of them prints a

@@ -13,9 +13,10 @@ from lmdyn import models
 from lmdyn.checkpoints.runs import arrays, folder, manifest
 from lmdyn.checkpoints.runs.processes import quiet, shared
 from lmdyn.errors import InputError
+from lmdyn.types import Params, PathLike
 
 
-def restore(path, step: int, like: Mapping[str, Any]) -> tuple[dict, Any]:
+def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, Any]:
     """A checkpoint, bit for bit, placed as `like` is, whatever devices wrote it.
 
     Args:
@@ -54,7 +55,7 @@ def restore(path, step: int, like: Mapping[str, Any]) -> tuple[dict, Any]:
     return items, content["position"]
 
 
-def restore_latest(path, like: Mapping[str, Any], warn: Callable[[str], None]) -> tuple[int, dict, Any] | None:
+def restore_latest(path: PathLike, like: Mapping[str, Any], warn: Callable[[str], None]) -> tuple[int, dict, Any] | None:
     """The last checkpoint that is whole, as `(step, items, position)`; None where a run has none yet.
 
     Args:
@@ -75,7 +76,7 @@ def restore_latest(path, like: Mapping[str, Any], warn: Callable[[str], None]) -
     return None
 
 
-def read_params(path, step: int | None = None):
+def read_params(path: PathLike, step: int | None = None) -> Params:
     """The parameters of a checkpoint alone, in float32, on the default device.
 
     Args:

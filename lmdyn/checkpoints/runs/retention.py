@@ -21,7 +21,7 @@ class Retention:
     powers_of_two: bool = True
     last: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.last < 1:
             raise InputError(f"last={self.last}: the newest checkpoint is always kept; use last>=1")
         if self.every is not None and self.every < 1:

@@ -10,7 +10,8 @@ import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 
@@ -18,6 +19,7 @@ from lmdyn.checkpoints.runs import arrays, folder, manifest, restoring
 from lmdyn.checkpoints.runs.processes import failed, quiet, shared
 from lmdyn.checkpoints.runs.retention import Retention
 from lmdyn.errors import InputError
+from lmdyn.types import PathLike, Say
 
 SAVING, DELETED, DAMAGED = ".saving", ".deleted", ".damaged"
 
@@ -50,7 +52,7 @@ class Checkpoints:
     ([3], [0.0, 1.0, 2.0], {'tokens': 96})
     """
 
-    def __init__(self, path, retention: Retention, asynchronous: bool = True):
+    def __init__(self, path: PathLike, retention: Retention, asynchronous: bool = True) -> None:
         self.path = Path(path).absolute()
         self.retention = retention
         self.asynchronous = asynchronous
@@ -130,7 +132,7 @@ class Checkpoints:
             raise InputError(f"{self.path}: checkpoint {self._step} was not written: process {process} failed")
         self._written.add(self._step)
 
-    def resume(self, like: Mapping[str, Any], warn) -> tuple[int, dict, Any] | None:
+    def resume(self, like: Mapping[str, Any], warn: Say) -> tuple[int, dict, Any] | None:
         """As `restore_latest`; and moves damaged checkpoints after the one restored out of the way, to `.damaged`."""
         found = restoring.restore_latest(self.path, like, warn)
         if found is not None:
@@ -149,10 +151,10 @@ class Checkpoints:
         finally:
             self._stack.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, problem, trace):
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
         if problem is None:
             self.close()
             return
