@@ -22,7 +22,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail("out of memory on the device; use a smaller --batch, --length or --chunk; nothing was written")
 
 
-def parse(argv: list[str]) -> Measure | Online | Reactivate | Report | None:
+def parse(argv: list[str]) -> Any:
     """Command-line words to options; None when help or the version was asked for and printed.
 
     Raises:
@@ -109,7 +109,7 @@ def parse(argv: list[str]) -> Measure | Online | Reactivate | Report | None:
         kinds = {**kinds, "study": type(configured)}
     verbs = []
     for name, kind in kinds.items():
-        default = {"default": configured} if isinstance(configured, kind) else {}
+        default: dict[str, Any] = {"default": configured} if isinstance(configured, kind) else {}
         if not default and hasattr(kind, "example"):  # a run's options can be shown only where there are some
             default = {"default": kind.example()}
         brief = not set(argv) & VERBS.keys()
@@ -160,7 +160,7 @@ def _configured(argv: list[str], kinds: dict):
     try:
         made = runpy.run_path(path)["config"]()
         if verb in ("train", "plan") and type(made).__name__ == "Train":
-            made = kind(run=made)
+            made = kinds[verb](run=made)
     except OSError as err:
         raise InputError(f"--config {path}: {err.strerror}") from err
     except KeyError as err:

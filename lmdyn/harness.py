@@ -57,12 +57,12 @@ class Harness(TemplateLM):
         self.model, self.tokens = loaded.model, loaded.tokenizer
         self.params = loaded.params if params is None else params
         positions = self.model.config.positions
-        length = min(positions, 2048) if length is None else length
-        if not 2 <= length <= positions:
-            raise InputError(f"length={length}; it must be at least 2 and at most the model's {positions} positions")
+        window = min(positions, 2048) if length is None else length
+        if not 2 <= window <= positions:
+            raise InputError(f"length={window}; it must be at least 2 and at most the model's {positions} positions")
         if rows < 1:
             raise InputError(f"rows={rows}; it must be at least 1")
-        self.length, self.rows = length, rows
+        self.length, self.rows = window, rows
         self._advance = jax.jit(self._next, donate_argnums=1)
 
     @property

@@ -1,11 +1,11 @@
-"""Names of types that signatures share. Shapes are said in docstrings: a type tells what kind of thing a value is.
+"""Names of types that signatures share, and `present`. Shapes are said in docstrings: a type tells what kind of thing a value is.
 
 Importing this imports neither JAX nor NumPy, so that the command line may use it; there the array types are `Any`.
 """
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import jax
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     Array: TypeAlias = jax.Array | np.ndarray
+    Device: TypeAlias = Any  # jax.Device, which is no type to checkers
 else:
-    Array = ArrayLike = Any
+    Array = ArrayLike = Device = Any
 
-__all__ = ["Array", "ArrayLike", "Params", "PathLike", "Row", "Say", "Tree"]
+__all__ = ["Array", "ArrayLike", "Device", "Params", "PathLike", "Row", "Say", "Tree", "present"]
+
+T = TypeVar("T")
 
 Params: TypeAlias = dict[str, Any]
 """Parameters of a model: a nested dict whose leaves are arrays, or what stands in place of one (`lmdyn.models.Packed`, `Adapted`, `Watched`)."""
@@ -32,3 +35,13 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 Say: TypeAlias = Callable[[str], None]
 """What is called with lines for the user."""
+
+
+def present(value: T | None) -> T:
+    """`value`, which cannot be None here: what was checked elsewhere (a config's `__post_init__`) is said to the type checker.
+
+    >>> present(3)
+    3
+    """
+    assert value is not None, "a value is missing that was checked to be there"
+    return value

@@ -7,7 +7,7 @@ handed to JAX without a copy.
 import functools
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -68,7 +68,7 @@ def places(config: ModelConfig, rules: Iterable[Rule]) -> list[Place]:
 @functools.lru_cache
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every leaf, by its path."""
-    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(models.shapes(config), sep="/").items()}
+    return {path: leaf.shape for path, leaf in cast(dict, traverse_util.flatten_dict(models.shapes(config), sep="/")).items()}
 
 
 def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored: Iterable[str] = (),
@@ -172,7 +172,7 @@ def disassemble(config: ModelConfig, rules: Iterable[Rule], params: Params) -> l
     Raises:
       InputError: a parameter is missing or has another shape than `config` wants.
     """
-    leaves = traverse_util.flatten_dict(params, sep="/")
+    leaves: dict[str, Any] = cast(dict, traverse_util.flatten_dict(params, sep="/"))
     together: dict[str, list[Place]] = {}
     for place in places(config, rules):
         _check_leaf(leaves, place)
@@ -182,7 +182,7 @@ def disassemble(config: ModelConfig, rules: Iterable[Rule], params: Params) -> l
         group.sort(key=lambda place: place.rule.part)
         layout, paths = LAYOUTS[group[0].rule.layout], [place.rule.path for place in group]
         for layer, name in enumerate(group[0].sources()):
-            index = () if group[0].layers is None else layer
+            index: Any = () if group[0].layers is None else layer
 
             def make(paths=paths, index=index, layout=layout):
                 parts = [np.asarray(leaves[path][index], np.float32) for path in paths]

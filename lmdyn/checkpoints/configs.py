@@ -7,6 +7,7 @@ Both layouts are read and written: `rope_theta`, `rope_scaling`, `rotary_pct` (t
 import dataclasses
 import math
 import types
+from typing import Any
 
 from lmdyn.checkpoints.families import FAMILIES, Family, family
 from lmdyn.errors import InputError, choose
@@ -122,6 +123,7 @@ def _refuse(name: str, entry: Family, values: dict):
 
 def _read_rotary(name: str, entry: Family, values: dict, positions: int) -> dict:
     """Base, share and scaling, from either layout; `rope_scaling` goes before `rope_parameters`, as in transformers."""
+    assert entry.rotary is not None  # asked of families with rotary positions only
     base_key, share_key = entry.rotary
     rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
     if not isinstance(rope, dict) or any(isinstance(v, dict) for v in rope.values()):
@@ -131,7 +133,7 @@ def _read_rotary(name: str, entry: Family, values: dict, positions: int) -> dict
     base = _number(base_key, _first(rope.get("rope_theta"), values.get(base_key), 10000.0))
     keys = ("partial_rotary_factor",) + ((share_key,) if share_key else ())
     share = _first(
-        rope.get("partial_rotary_factor"), *(values.get(k) for k in keys[::-1]), entry.defaults.get(share_key), 1.0
+        rope.get("partial_rotary_factor"), *(values.get(k) for k in keys[::-1]), entry.defaults.get(share_key or ""), 1.0
     )
     share = _number(keys[-1], share)
     if share_key is None and share != 1.0:
@@ -145,7 +147,7 @@ def _read_rotary(name: str, entry: Family, values: dict, positions: int) -> dict
     }
 
 
-def _first(*values):
+def _first(*values: Any) -> Any:
     return next((v for v in values if v is not None), None)
 
 

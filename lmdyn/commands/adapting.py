@@ -9,6 +9,7 @@ from lmdyn.commands.common import at_least, mesh_of, numbers, say, set_up_jax, s
 from lmdyn.errors import InputError, choose
 from lmdyn.files import check_writable
 from lmdyn.options import Online
+from lmdyn.types import present
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adam0", "adamw", "rmsprop", "adagrad", "lion", "rms")
 
@@ -69,7 +70,7 @@ def online(options: Online, command: list[str]) -> None:
         about["rate"] = options.lr
     else:
         found = adaptation.choose_rate(
-            loaded.model, loaded.params, stream, rule=rule, rates=numbers("rates", options.rates), prefix=options.prefix, donate=True, **run
+            loaded.model, loaded.params, stream, rule=rule, rates=numbers("rates", options.rates), prefix=present(options.prefix), donate=True, **run
         )
         outcomes["online"] = found.outcome
         tried = ", ".join(f"{rate:g}: {nll:.4f}" for rate, nll in found.tried.items())

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from typing import Any
 
 from lmdyn.commands.common import at_least, say
 from lmdyn.errors import InputError
@@ -37,7 +38,7 @@ def scaling(options: Scaling, command: list[str]) -> None:
     for size in np.unique(runs.parameters):
         last = max(np.flatnonzero(runs.parameters == size), key=lambda i: runs.tokens[i])
         found = law.residual(size, runs.tokens[last], runs.losses[last], seed=options.seed)
-        ends = {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
+        ends: dict[str, Any] = {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
         rows.append(report.row(name(size), "scaling_residual", found.value, "share", name=name(size), parameters=size, trained=runs.tokens[last],
                                fitted=bool(fitted[last]), **ends))
     meta = provenance.collect(command, dataclasses.asdict(options), started, 0, options.seed)
@@ -47,6 +48,6 @@ def scaling(options: Scaling, command: list[str]) -> None:
         print(f"{key} {getattr(law, key):12.5g}{told(key)}")
     for r in rows:
         if r["metric"] == "scaling_residual":
-            ends = f" ({r['low']:+.1%} to {r['high']:+.1%})" if "low" in r else ""
-            print(f"{r['name']:24} ends {r['value']:+.1%}{ends} from the law{'' if r['fitted'] else ', which it is not part of'}")
+            about = f" ({r['low']:+.1%} to {r['high']:+.1%})" if "low" in r else ""
+            print(f"{r['name']:24} ends {r['value']:+.1%}{about} from the law{'' if r['fitted'] else ', which it is not part of'}")
     say(f"wrote {len(rows)} rows to {options.out}; intervals are of 90%, from a bootstrap")

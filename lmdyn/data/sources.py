@@ -12,7 +12,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from lmdyn.errors import InputError, choose
 
 
 @dataclasses.dataclass(frozen=True)
-class Documents:
+class Documents(Sequence[str]):
     """A lazy sequence of documents: `len(documents)`, `documents[i] -> str`, `documents[i:j] -> Documents`.
 
     Args:
@@ -142,7 +142,7 @@ def _split_field(ref, rest, example):
 def _jsonl(ref, rest):
     path, field = _split_field(ref, rest, "jsonl:PATH#FIELD")
     path = os.path.expanduser(path)
-    lines = _line_starts(path)
+    lines: Any = _line_starts(path)  # an array, which is as good as a sequence
     if not len(lines):
         raise InputError(f"{ref}: {path} is empty; give a file with one JSON object a line")
     return Documents(ref, lines, functools.partial(_read_line, path=path, field=field))
@@ -268,7 +268,7 @@ def tfds_source(ref: str, rest: str, example: str) -> Sequence[dict]:
     if builder.info.splits and "+" not in split and plain != "all":
         choose("split", plain, builder.info.splits)
     try:
-        source = builder.as_data_source(split=split)
+        source = cast(Any, builder).as_data_source(split=split)
     except Exception as err:  # tfds raises many kinds: file format, missing files, a split that does not parse
         if not builder.info.splits:
             raise InputError(

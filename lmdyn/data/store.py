@@ -44,7 +44,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, index: int | slice) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:
         index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"document {index} of {self.name}, which has {len(self)}")

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tokenizers as hf
@@ -88,13 +88,13 @@ def _byte_letters() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(hidden)) for byte in range(256)]
 
 
-def train_bpe(documents: Sequence[str], vocab: int, name: str = "bpe") -> Tokenizer:
+def train_bpe(documents: Iterable[str], vocab: int, name: str = "bpe") -> Tokenizer:
     """A byte-level BPE learnt from text, cut into words as GPT-2's is. It can write any text: every byte has an id.
 
     The same documents in the same order give the same tokenizer.
 
     Args:
-      documents: a sequence of str, such as `lmdyn.data.documents` gives.
+      documents: str, one a document, such as `lmdyn.data.documents` gives.
       vocab: how many ids, the 256 bytes and "<|endoftext|>" (id 0) included. Where the text has fewer words to merge,
         there are fewer: see `Tokenizer.vocab`.
       name: for reports.

@@ -10,7 +10,7 @@ Shape letters: B batch, T tokens of a window, N predictions.
 import dataclasses
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -61,6 +61,9 @@ class Windows:
 
     def __len__(self) -> int:
         return -(-self.count // self.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Batch:
         index = operator.index(index)

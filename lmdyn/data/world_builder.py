@@ -44,7 +44,7 @@ class SyntheticWorld(tfds.core.GeneratorBasedBuilder):
         strings = ("text", "kind", "depth", "entity", "attribute")
         numbers = {key: tfds.features.Scalar(np.int32) for key in ("start", "end", "time")}
         features = tfds.features.FeaturesDict({**{key: tfds.features.Text() for key in strings}, **numbers})
-        description = self.__doc__.splitlines()[0]
+        description = (self.__doc__ or "").splitlines()[0]
         return tfds.core.DatasetInfo(builder=self, features=features, description=description, disable_shuffling=True)
 
     def _split_generators(self, manager):

@@ -83,7 +83,7 @@ def count(world: World, sort: str, time: int) -> int:
     >>> count(World(people=50), "person", 0), count(World(people=50), "person", 1)
     (40, 50)
     """
-    total = world.people if sort == "person" else world.places
+    total = (world.people if sort == "person" else world.places) or 0
     return total - (0 if time else round(total * world.new))
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmdyn.types import ArrayLike, Tree
+from lmdyn.types import Tree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,7 +141,7 @@ def combine(**metrics: Metric) -> Metric:
     )
 
 
-def row(metric: str, value: ArrayLike, unit: str, site: str | None = None, layer: int | None = None, **extra: Any) -> dict:
+def row(metric: str, value: Any, unit: str, site: str | None = None, layer: int | None = None, **extra: Any) -> dict:
     """One measurement as a tidy row; whoever writes it adds `model`, `step` and `tokens`.
 
     >>> row("nll", 3.0, "nats")

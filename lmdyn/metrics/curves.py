@@ -159,7 +159,7 @@ def _noise(losses, window, draws, rng, margin):
     correlation = np.interp(found + margin / np.sqrt(len(settled)), seen, CORRELATIONS)
     variance = energy / np.interp(correlation, CORRELATIONS, kept)
     fresh = rng.normal(scale=np.sqrt(variance * (1 - correlation**2)), size=(draws, len(losses) + BURN_IN))
-    return lfilter([1.0], [1.0, -correlation], fresh, axis=-1)[:, BURN_IN:]
+    return np.asarray(lfilter([1.0], [1.0, -correlation], fresh, axis=-1))[:, BURN_IN:]
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ Shape letters: B batch, T tokens, S tokens of a span, L layers, D width, V vocab
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.data import check_tokens
-from lmdyn.data.probes import Probe, ProbeBatch
+from lmdyn.data.probes import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.models import forward, heads, ops
@@ -74,7 +74,7 @@ def _norms(model, params, inputs, targets, span, groups, most):
         if layers is None:
             total = sum(squares[path] if at is None else squares[path][np.array(at)].sum(0) for path, at in leaves.items())
         else:
-            total = jnp.stack([sum(squares[path][layer] for path, at in leaves.items() if layer in at) for layer in layers])
+            total = jnp.stack([sum(squares[path][layer] for path, at in leaves.items() if at is not None and layer in at) for layer in layers])
         found[group] = jnp.sqrt(jnp.maximum(total, 0.0))  # rounding may leave a little below zero
     return found, losses
 
@@ -206,7 +206,7 @@ class LayerGradients:
                 for layer, value in zip(self.layers[group] or (None,), np.atleast_1d(mean), strict=True)]
 
 
-def layer_gradients(model: LanguageModel, params: Params, probes: ProbeBatch | Sequence[Probe], *,
+def layer_gradients(model: LanguageModel, params: Params, probes: ProbeBatch, *,
                     groups: Iterable[str] | str | None = None, batch: int = 16, progress: bool = False) -> LayerGradients:
     """`gradient_norms` of any number of probes, in batches.
 
@@ -265,4 +265,4 @@ def layer_gradients(model: LanguageModel, params: Params, probes: ProbeBatch | S
 @functools.lru_cache(maxsize=16)
 def _compiled(model, groups, most):
     """One compilation for a whole series of checkpoints."""
-    return jax.jit(lambda params, *batch: _norms(model, params, *batch, groups, most))
+    return jax.jit(lambda params, inputs, targets, span: _norms(model, params, inputs, targets, span, groups, most))

@@ -135,7 +135,7 @@ def locate(model: LanguageModel, params: Params, probes: Mapping[str, ProbeBatch
     >>> found.relative["new"]["mlp"].shape, len(found.differences)
     ((2,), 0)
     """
-    sets = {("probe", kind): one for kind, one in probes.items()} | {"reference": random}
+    sets: dict[Any, ProbeBatch] = {("probe", kind): one for kind, one in probes.items()} | {"reference": random}
     found = norms_of(model, params, sets, groups=groups, batch=batch, progress=progress)
     reference = found.pop("reference")
     norms = {kind: one for (_, kind), one in found.items()}

@@ -86,8 +86,8 @@ def relative_gradients(probe: LayerGradients, reference: LayerGradients, *, resa
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = _means(upper, resamples, rng) / _means(lower, resamples, rng)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    parts = [_unstacked(values, probe) for values in (upper.mean(1) / lower.mean(1), low, high)]
-    return RelativeGradients(*parts, probe.layers, level, (upper.shape[1], lower.shape[1]))
+    ratio, low, high = (_unstacked(values, probe) for values in (upper.mean(1) / lower.mean(1), low, high))
+    return RelativeGradients(ratio, low, high, probe.layers, level, (upper.shape[1], lower.shape[1]))
 
 
 class ProfileDifference(NamedTuple):
@@ -132,7 +132,7 @@ def compare_profiles(first: LayerGradients, second: LayerGradients, *, permutati
     for found, which in ((first, "first"), (second, "second")):
         norms = _stacked(found, which)
         if not (norms > 0).all():
-            raise InputError(f"the {which}'s norms are 0 in {_place(found, (norms > 0).all(1))}; leave out that group, or the sequences without a gradient")
+            raise InputError(f"the {which}'s norms are 0 in {_place(found, np.all(norms > 0, axis=1))}; leave out that group, or the sequences without a gradient")
         logs = np.log(norms)
         shares.append(logs - logs.mean(0))
     count, both = shares[0].shape[1], np.concatenate(shares, 1)
@@ -165,7 +165,7 @@ def _stacked(found: LayerGradients, which: str) -> np.ndarray:
     if norms.shape[1] < 2:
         raise InputError(f"the {which} has {norms.shape[1]} sequence; an interval over sequences needs at least 2")
     if not np.isfinite(norms).all():
-        raise InputError(f"the {which}'s norms are not finite in {_place(found, np.isfinite(norms).all(1))}; look for NaN or infinity in the model")
+        raise InputError(f"the {which}'s norms are not finite in {_place(found, np.all(np.isfinite(norms), axis=1))}; look for NaN or infinity in the model")
     return norms
 
 

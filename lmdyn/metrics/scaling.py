@@ -143,7 +143,8 @@ def fit_scaling_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike,
     if spare > 0:
         shaken = predicted + np.random.default_rng(seed).choice(scatter, (draws, len(target)))
         drawn = _descend(np.tile(found, (draws, 1)), sizes, shaken, bounds, delta, steps=60)
-    return ScalingLaw(*_natural(found, centre).tolist(), residuals, _natural(drawn.T, centre).T, scatter)
+    E, A, a, B, b = _natural(found, centre).tolist()
+    return ScalingLaw(E, A, a, B, b, residuals, _natural(drawn.T, centre).T, scatter)
 
 
 def _checked(parameters, tokens, losses) -> Runs:

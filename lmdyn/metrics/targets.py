@@ -14,7 +14,7 @@ Shape letters: n tokens, c tokens of context, C distinct contexts, V vocabulary.
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import scipy.sparse
@@ -35,7 +35,7 @@ VECTORS = 3
 
 
 def ngram_counts(
-    tokens: ArrayLike, vocab: int, context: int = 1, *, ends: ArrayLike = None, least: int = 1, memory: int = 2**30
+    tokens: ArrayLike, vocab: int, context: int = 1, *, ends: ArrayLike | None = None, least: int = 1, memory: int = 2**30
 ) -> scipy.sparse.csr_array:
     """How often every token follows every context of a text.
 
@@ -71,7 +71,7 @@ def ngram_counts(
     ends = np.array([len(tokens)]) if ends is None else np.asarray(ends)
     parts = max(1, math.ceil(count * BYTES_A_TOKEN / memory))
     rows = [_count_part(_positions(tokens, vocab, context, ends, part, parts), vocab, least) for part in range(parts)]
-    counts = rows[0] if parts == 1 else scipy.sparse.vstack(rows, format="csr")
+    counts: Any = rows[0] if parts == 1 else scipy.sparse.vstack(rows, format="csr")
     if not counts.nnz:
         raise InputError(f"no context of {context} tokens is seen {least} times in {len(tokens):,} tokens; lower it, or give a longer text")
     return counts
@@ -191,27 +191,27 @@ def target_rank(counts: Any, k: int = 2000, weight: Literal["contexts", "tokens"
     """
     if k < 1:
         raise InputError(f"k={k} singular values; ask for 1 or more")
-    matrix = distributions(counts, weight)
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T.tocsr()
+    matrix: Any = distributions(counts, weight)
+    tall: Any = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T.tocsr()
     side, turned = tall.shape[1], tall.T.tocsr()
     if side <= DENSE:
         squares = np.linalg.eigvalsh((turned @ tall).toarray())
     else:  # the Gram operator, since the solver keeps vectors of both lengths, and there may be 1e8 contexts
         product = lambda x: turned @ (tall @ x)
-        gram = LinearOperator((side, side), matvec=product, rmatvec=product, dtype=np.float64)
+        gram = cast(Any, LinearOperator)((side, side), matvec=product, rmatvec=product, dtype=np.float64)
         start = np.random.default_rng(seed).normal(size=side)
         k = min(k, side - 1)
         try:
-            squares = svds(gram, k, v0=start, tol=tolerance, solver="propack", maxiter=VECTORS * k, return_singular_vectors=False)
+            squares: Any = svds(gram, k, v0=start, tol=cast(Any, tolerance), solver="propack", maxiter=VECTORS * k, return_singular_vectors=False)
         except np.linalg.LinAlgError:  # values so close together that these vectors do not part them
-            squares = eigsh(gram, k, v0=start, tol=tolerance, return_eigenvectors=False)
+            squares = eigsh(gram, k, v0=start, tol=cast(Any, tolerance), return_eigenvectors=False)
     values = np.sqrt(np.clip(np.sort(squares)[::-1], 0, None))
     return TargetRank(values, float(np.sum(matrix.data**2)), matrix.shape[0], round(float(counts.sum())))
 
 
 def target_growth(
     tokens: ArrayLike, vocab: int, context: int, sizes: Iterable[int], k: int = 2000, weight: Literal["contexts", "tokens"] = "contexts",
-    *, ends: ArrayLike = None, least: int = 1, memory: int = 2**30,
+    *, ends: ArrayLike | None = None, least: int = 1, memory: int = 2**30,
 ) -> list[TargetRank]:
     """The same for the text's first tokens: as many as each of `sizes` says.
 
@@ -225,7 +225,7 @@ def target_growth(
     >>> [found.needed(0.2) for found in target_growth(tokens, 7, 1, [30, 3000])]   # independent tokens: one direction, in the end
     [5, 1]
     """
-    found = []
+    found, tokens = [], np.asanyarray(tokens)
     for size in sizes:
         if size > len(tokens):
             raise InputError(f"size {size:,} is more than the text's {len(tokens):,} tokens; use sizes up to that")

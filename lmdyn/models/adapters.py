@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from lmdyn.models.packed import decoded
 from lmdyn.types import Array
@@ -46,7 +47,7 @@ def beside(x: Array, adapted: Adapted) -> jax.Array:
     >>> beside(jnp.ones([1, 4]), adapted).tolist()
     [[4.0, 4.0, 4.0]]
     """
-    return (x @ adapted.a.astype(x.dtype) * adapted.scale) @ adapted.b.astype(x.dtype)
+    return jnp.asarray(x) @ adapted.a.astype(x.dtype) * adapted.scale @ adapted.b.astype(x.dtype)
 
 
 def merged(adapted: Adapted) -> jax.Array:

@@ -10,7 +10,7 @@ heads, R = H / G heads that share one, K head width.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,12 @@ class Reach(NamedTuple):
     same shapes, or are None when everything is one document.
     """
 
-    query: jax.Array
-    key: jax.Array
-    query_document: jax.Array | None = None
-    key_document: jax.Array | None = None
+    query: Array
+    key: Array
+    query_document: Array | None = None
+    key_document: Array | None = None
 
-    def allows(self, start: int, stop: int, end: int) -> jax.Array:
+    def allows(self, start: int, stop: int, end: int) -> Array:
         """`[B, 1, stop - start, end]` booleans, for queries `start:stop` and keys `:end`."""
         query, key = self.query[:, start:stop, None], self.key[:, None, :end]
         allowed = (key <= query) & (key >= 0)
@@ -188,4 +188,4 @@ def attend_by_library(query: jax.Array, key: jax.Array, value: jax.Array, reach:
     allowed = _allowed(reach, 0, length, keys, keys - length)
     plain = reach is None and keys == length
     return jax.nn.dot_product_attention(query, key, value, mask=None if plain else allowed, is_causal=plain, scale=1.0,
-                                        implementation=implementation)
+                                        implementation=cast(Any, implementation))

@@ -10,7 +10,7 @@ frozen layers cost no weight gradient (`lmdyn.transforms.partition`).
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -162,7 +162,7 @@ def forward(
         depth = _depth(stack)
         part = model.clone(config=dataclasses.replace(config, depth=depth), taps=FrozenDict(inside))
         layers = jax.tree.map(lambda c: c[below : below + depth], kept)
-        x, moved, found = part.apply({"params": {"blocks": stack}}, x, layers, shared, method="run")
+        x, moved, found = cast(Any, part.apply({"params": {"blocks": stack}}, x, layers, shared, method="run"))
         caches.append(moved)
         gathered.append(found)
         below += depth
@@ -172,7 +172,7 @@ def forward(
         tapped["residual"] = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, tapped["residual"])
     if cache is not None:
         cache = {**jax.tree.map(join, *caches), "position": keys[:, keys.shape[1] - past :]}
-    states = model.apply({"params": outer}, x, method="finish")
+    states = cast(Any, model.apply({"params": outer}, x, method="finish"))
     if "final" in taps:
         tapped["final"] = taps["final"](states, mask)
     return Forward(states, cache, tapped)
@@ -213,9 +213,9 @@ def loss(model: LanguageModel, params: Params, inputs: Array, targets: Array, we
     flat, targets_, weights = out.states[:, -targets.shape[1] :].reshape(-1, out.states.shape[-1]), targets.reshape(-1), weights.reshape(-1)
     if kind is None:
         head, tied = heads.matrix(params)
-        total, nll = heads.weighted_nll(flat, head, targets_, weights, tied, model.rows)
+        total, nll = cast(Any, heads.weighted_nll(flat, head, targets_, weights, tied, model.rows))
     else:
-        total, nll = head_kinds.weighted_nll(kind, head_kinds.flat(kind, params), flat, targets_, weights)
+        total, nll = cast(Any, head_kinds.weighted_nll(kind, head_kinds.flat(kind, params), flat, targets_, weights))
     return total, (nll.reshape(targets.shape), out)
 
 

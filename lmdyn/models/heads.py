@@ -7,7 +7,7 @@ Shape letters: N tokens (batch and time together), D width, V vocabulary.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -63,7 +63,7 @@ def _block_rows(rows: int, vocab: int) -> int:
     return max(1, min(rows, BLOCK_BYTES // (4 * vocab)))
 
 
-def _in_blocks(function, carry, arrays, rows: int):
+def _in_blocks(function: Callable, carry: Any, arrays: Sequence[Array], rows: int) -> Any:
     """`carry, out = function(carry, arrays[i : i + rows])` over all rows; `out`s are joined and cut to length."""
     length = arrays[0].shape[0]
     count = -(-length // rows)
@@ -75,7 +75,7 @@ def _in_blocks(function, carry, arrays, rows: int):
     return carry, jax.tree.map(lambda o: o.reshape(rows * count, *o.shape[2:])[:length], out)
 
 
-def _by_device(function, rows, arrays):
+def _by_device(function: Callable, rows: jax.sharding.NamedSharding | None, arrays: Sequence[Array]) -> Any:
     """`function(*arrays)`, on each run of rows that lies on devices of its own: outputs have a leading axis for it.
 
     Every device then goes through its own rows block by block, and nothing is exchanged between blocks.
@@ -108,7 +108,7 @@ def weighted_nll(states: Array, head: Array, targets: Array, weights: Array, tie
     """
     if ops.runs(rows) > 1:
         head = ops.gathered(head, int(tied), rows)
-        total, nll = _by_device(lambda *a: weighted_nll(a[0], head, *a[1:], tied), rows, (states, targets, weights))
+        total, nll = _by_device(lambda x, target, weight: weighted_nll(x, head, target, weight, tied), rows, (states, targets, weights))
         return total.sum(), nll.reshape(-1)
 
     def block(total, rows):
@@ -120,10 +120,10 @@ def weighted_nll(states: Array, head: Array, targets: Array, weights: Array, tie
     return _in_blocks(block, jnp.float32(0), (states, targets, weights), _block_rows(states.shape[0], vocab))
 
 
-def _weighted_nll_forward(states, head, targets, weights, tied, rows):
+def _weighted_nll_forward(states, head, targets, weights, tied, rows) -> Any:
     if ops.runs(rows) > 1:
         head = ops.gathered(head, int(tied), rows)
-        one = lambda *a: _weighted_nll_forward(a[0], head, *a[1:], tied, None)
+        one = lambda x, target, weight: _weighted_nll_forward(x, head, target, weight, tied, None)
         (total, nll), (d_states, d_head) = _by_device(one, rows, (states, targets, weights))
         return (total.sum(), nll.reshape(-1)), (d_states.reshape(states.shape), d_head.sum(0))
     vocab = head.shape[0 if tied else 1]
@@ -214,7 +214,7 @@ def observe(params: Params, states: Array, targets: Array, mask: Array, taps: Ma
     if ops.runs(rows) > 1:
         name = "embed" if tied else "head"
         params = {name: jax.tree.map(lambda m: ops.gathered(m, int(tied), rows), params[name])}
-        sums = _by_device(lambda *a: observe(params, *a, taps), rows, (states, targets, mask))
+        sums = _by_device(lambda x, target, counts: observe(params, x, target, counts, taps), rows, (states, targets, mask))
         return jax.tree.map(lambda s: s.sum(0), sums)
     vocab = head.shape[0 if tied else 1]
     return observe_with(lambda x: scores(x, head, tied), vocab, states, targets, mask, taps)

@@ -8,7 +8,7 @@ together. Parameters are a plain nested dict; every parameter of the blocks has 
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from lmdyn.types import Array, Tree
 class Shared(NamedTuple):
     """What every block reads beside its input: the same for all layers."""
 
-    mask: jax.Array
+    mask: Array
     """`[B, T]`: which tokens count in taps."""
     query_angles: Any = None
     key_angles: Any = None
@@ -205,6 +205,10 @@ class LanguageModel(nn.Module):
     taps: Mapping[str, Callable] = dataclasses.field(default_factory=FrozenDict)
     rows: jax.sharding.NamedSharding | None = None
 
+    if TYPE_CHECKING:  # Flax gives its modules a hash; checkers take them for dataclasses that have none
+
+        def __hash__(self) -> int: ...
+
     def setup(self) -> None:
         config, compute = self.config, resolve(self.compute)
         std = _std(config, False)
@@ -219,7 +223,7 @@ class LanguageModel(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=cast(Any, (0, nn.broadcast)),
             length=config.depth,
             unroll=min(compute.unroll, config.depth),
         )(config, compute, self.taps, self.rows)
@@ -277,7 +281,7 @@ class Matrix(nn.Module):
     std: float
 
     @nn.compact
-    def __call__(self) -> jax.Array:
+    def __call__(self) -> Any:
         return _matrix(self, "kernel", self.std, self.shape)
 
 

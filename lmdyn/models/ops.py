@@ -107,14 +107,14 @@ def unit(x: Array) -> jax.Array:
     >>> [round(float(v), 4) for v in unit(jnp.array([3.0, 4.0]))]
     [0.6, 0.8]
     """
-    x = x.astype(jnp.float32)
+    x = jnp.asarray(x, jnp.float32)
     square = jnp.sum(x * x, -1, keepdims=True)
     return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
 def held(x: Array, rows: jax.sharding.NamedSharding | None) -> jax.Array:
     """`x` with its first axis divided as `rows` says: a `NamedSharding`, or None for `x` as it is."""
-    return x if rows is None else jax.lax.with_sharding_constraint(x, rows)
+    return jnp.asarray(x) if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 
 def gathered(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | None) -> Any:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn.types import Array
+
 KINDS = ("Q4_0", "Q4_1", "Q8_0")
 BLOCK = 32
 
@@ -32,9 +34,9 @@ class Packed:
       kind: one of `KINDS`.
     """
 
-    codes: jax.Array
-    scale: jax.Array
-    offset: jax.Array | None
+    codes: Array
+    scale: Array
+    offset: Array | None
     kind: str = dataclasses.field(metadata={"static": True})
 
     @property

@@ -73,7 +73,7 @@ def learned(slope: Callable, update: Callable, chosen: Tree, state: Tree, steps:
     now, aux = once(chosen, state)
     if steps > 1:
         now = jax.lax.fori_loop(1, steps, lambda _, now: once(*now)[0], now)
-    return *now, aux
+    return now[0], now[1], aux
 
 
 def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: optax.GradientTransformation | None,

@@ -91,7 +91,7 @@ def backward(config: ModelConfig, part: Partition | Adapters, encoded: int, scor
         return total + 4 * adapter_weights(config, part) * encoded
     for path, leaf in flatten(shapes(config)).items():
         if path[0] == "blocks" and path[-1] == "kernel":
-            total += 2 * leaf.shape[1] * leaf.shape[2] * encoded * len(chosen.get(path, ()))
+            total += 2 * leaf.shape[1] * leaf.shape[2] * encoded * len(chosen.get(path) or ())
     return total
 
 

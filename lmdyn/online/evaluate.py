@@ -20,7 +20,7 @@ from lmdyn.online import contexts, core, cost, lanes, resets, rules
 from lmdyn.online.core import Watch, start
 from lmdyn.online.streams import Stream, stream
 from lmdyn.transforms import Localized, LowRank, partition
-from lmdyn.types import Params
+from lmdyn.types import Params, present
 
 
 class Outcome(NamedTuple):
@@ -60,7 +60,7 @@ def _compiled(model, part, update, context, steps, change, guard):
 
     Optimizers that share an `update` share the program, and differ in their states (`lmdyn.online.at_any_rate`).
     """
-    optimizer = None if update is None else optax.GradientTransformation(None, update)
+    optimizer = None if update is None else optax.GradientTransformation(rules.never, update)
     run = functools.partial(core.adapt, model, part, optimizer, context, steps=steps, change=change, guard=guard)
     return jax.jit(run, donate_argnums=2)
 
@@ -146,13 +146,13 @@ def evaluate(
     if guard is not None and not guard >= 0:
         raise InputError(f"guard={guard}: the nats that may be lost are 0 or more")
     chunks = documents if isinstance(documents, Stream) else stream(
-        documents, chunk=chunk, context=context, reset="never" if change else reset, end_of_text=end_of_text, tokens=tokens)
+        documents, chunk=chunk, context=context, reset="never" if isinstance(reset, resets.Change) else reset, end_of_text=end_of_text, tokens=tokens)
     check_tokens(chunks.inputs, model.config.vocab)
     check_tokens(chunks.targets, model.config.vocab)
     optimizer = optimizer if optimizer is None or every == 1 else rules.every(optimizer, every)
     part = None if optimizer is None else partition(params, adapt) if isinstance(adapt, str) else adapt.partition(params)
     if part is not None and isinstance(adapt, Localized):
-        optimizer = adapt.after(optimizer)
+        optimizer = adapt.after(present(optimizer))
     chosen, rest = (None, params) if part is None else part.split(params)
     if part is not None:
         _check_state(optimizer, chosen)

@@ -7,6 +7,7 @@ meet the tokens of all lanes in one product. Shape letters: n steps, S lanes, C 
 import functools
 import heapq
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from lmdyn.models import forward, heads, loss
 from lmdyn.models.modules import LanguageModel
 from lmdyn.online.contexts import Context, kept, seen
 from lmdyn.online.core import Carry, learned
+from lmdyn.online.rules import never
 from lmdyn.online.streams import Stream
 from lmdyn.transforms.adapters import Adapters
 from lmdyn.transforms.partition import Partition
@@ -77,7 +79,7 @@ def segments(order: np.ndarray, worth: float) -> list[np.ndarray]:
 
 def laid_out(chunks: Stream, order: np.ndarray) -> Stream:
     """The stream's chunks as a schedule places them: arrays `[steps, lanes, ...]`; an idle lane's chunk counts nowhere."""
-    placed = Stream(*(None if array is None else array[np.maximum(order, 0)] for array in chunks))
+    placed = jax.tree.map(lambda array: array[np.maximum(order, 0)], chunks)
     busy = order >= 0
     return placed._replace(mask=placed.mask & busy[..., None], first=placed.first & busy)
 
@@ -119,13 +121,14 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
             return out.states[0, -length:], kept(context, cache, out.cache, length)
 
         def objective(chosen):
+            found: Any
             found, cache = jax.vmap(alone)(chosen, carry.cache, chunk, weights)
             if own_head:
                 return found[0].sum(), (found[1], cache)
             # One head for all lanes: its blocks of logits are those of all tokens together.
             head, tied = heads.matrix(rest)
             flat = found.reshape(-1, found.shape[-1])
-            total, nll = heads.weighted_nll(flat, head, chunk.targets.reshape(-1), weights.reshape(-1), tied)
+            total, nll = cast(Any, heads.weighted_nll(flat, head, chunk.targets.reshape(-1), weights.reshape(-1), tied))
             return total, (nll.reshape(weights.shape), cache)
 
         if part is None:
@@ -141,5 +144,5 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
 @functools.lru_cache(maxsize=64)
 def compiled(model: LanguageModel, part: Partition | Adapters | None, update: Callable, context: Context, steps: int = 1) -> Callable:
     """The jitted core, which owns its carry; `update` is an optimizer's."""
-    optimizer = None if update is None else optax.GradientTransformation(None, update)
+    optimizer = None if update is None else optax.GradientTransformation(never, update)
     return jax.jit(functools.partial(adapt, model, part, optimizer, context, steps=steps), donate_argnums=2)

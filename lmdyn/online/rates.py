@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from lmdyn.errors import InputError
@@ -75,7 +76,7 @@ def choose_rate(model: LanguageModel, params: Params, documents: Stream | Sequen
     if prefix < 1 or count >= len(done):
         raise InputError(f"prefix={prefix}: rates are tried on at least 1 prediction, and the stream, of {done[-1]:,} in chunks of "
                          f"{chunk}, must go on after it; use a shorter prefix or a longer text")
-    first = Stream(*(None if part is None else part[:count] for part in chunks))
+    first = jax.tree.map(lambda part: part[:count], chunks)
     make, seen, piece = at_any_rate(rule), int(done[count - 1]), piece or count
     options = {"chunk": chunk, "context": context, "reset": reset, **options}
     tried, flops = {}, 0.0
@@ -84,7 +85,7 @@ def choose_rate(model: LanguageModel, params: Params, documents: Stream | Sequen
         trial = evaluate(model, params, first, optimizer=make(rate), static=still, piece=piece, **{**options, "donate": False})
         flops += trial.flops
         tried[rate] = trial.mean if np.isfinite(trial.mean) else np.inf
-    best = min(sorted(tried), key=tried.get)
+    best = min(sorted(tried), key=lambda rate: tried[rate])
     started = time.perf_counter()
     outcome = evaluate(model, params, chunks, optimizer=make(best), static=static, piece=piece, **options)
     return Chosen(best, tried, seen, outcome, flops + outcome.flops, time.perf_counter() - started)

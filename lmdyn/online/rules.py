@@ -12,12 +12,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lmdyn.types import Tree
+
 
 class Rated(NamedTuple):
     """The state of an optimizer of `at_any_rate`: its rate, a float32 scalar, and the rule's own state."""
 
     rate: jax.Array
     state: Any
+
+
+def never(params: Tree) -> Tree:
+    """Stands for the `init` of an optimizer of which only `update` is used."""
+    raise AssertionError("only the update of this optimizer is used")
 
 
 @functools.lru_cache(maxsize=128)
@@ -39,7 +46,7 @@ def at_any_rate(rule: Callable) -> Callable:
     [-2.0, -2.0]
     """
 
-    def update(updates, state: Rated, params=None):
+    def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
         updates, inner = rule(state.rate).update(updates, state.state, params)
         return updates, Rated(state.rate, inner)
 
@@ -65,5 +72,5 @@ def every(optimizer: optax.GradientTransformation, k: int) -> optax.GradientTran
 
 
 @functools.lru_cache(maxsize=64)
-def _every(update: Callable, k: int) -> Callable:
-    return optax.MultiSteps(optax.GradientTransformation(None, update), k).update
+def _every(update: Callable, k: int) -> Any:
+    return optax.MultiSteps(optax.GradientTransformation(never, update), k).update

@@ -6,7 +6,7 @@ chunk, W tokens of an overlap window.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -109,5 +109,5 @@ def stream(
     if not parts:
         raise InputError("the text has fewer than 2 tokens, so there is nothing to predict; give a longer text")
     inputs, positions, targets, mask, first = zip(*parts, strict=True)
-    parts = (inputs, positions, targets, mask, first)
-    return Stream(*(None if part[0] is None else np.concatenate(part) for part in parts))
+    joined = [None if part[0] is None else np.concatenate(part) for part in (inputs, positions, targets, mask, first)]
+    return Stream(*cast(Any, joined))

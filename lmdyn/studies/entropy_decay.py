@@ -12,7 +12,7 @@ The response of a run is the change of knowledge entropy over the second half of
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import numpy as np
 import tyro
@@ -134,7 +134,7 @@ def summary(factors: Sequence[Factor], rows: Sequence[Row]) -> list[dict]:
     numbers, design, levels, found = _table(rows)
     made = [
         report.row(f"run {n}", "entropy_change", one["change"], "share", run=n, levels=level, signs=sign.tolist(),
-                   **{k: v for k, v in one.items() if k != "change"})
+                   **cast(dict[str, Any], {k: v for k, v in one.items() if k != "change"}))
         for n, one, level, sign in zip(numbers, found, levels, design, strict=True)
     ]
     for column in ("change", "dip", "end"):

@@ -69,7 +69,8 @@ def run(config: FactLearning, command: list[str] | None = None, say: Say | None 
         loaded = checkpoints.load(reference, config.compute)
         data.check_vocabulary(loaded.tokenizer, loaded.model.config)
         length, batch = config.further.length, config.further.batch
-        texts = [ref and list(data.batches(ref, loaded.tokenizer, length, batch, config.tokens)) for ref in (config.text, config.further.held_out)]
+        texts = [list(data.batches(ref, loaded.tokenizer, length, batch, config.tokens)) if ref else None
+                 for ref in (config.text, config.further.held_out)]
         lesson = make_lesson(config.tell, config.further, loaded.tokenizer, config.seed, config.cache)
         folder.say(f"{reference}: {len(lesson.batches)} updates of {batch * length:,} tokens")
         folder.tokens += sum(int(b.mask.sum()) for b in lesson.batches)

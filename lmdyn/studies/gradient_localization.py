@@ -27,7 +27,7 @@ from lmdyn.studies.workers import Task
 from lmdyn.training import Adapters, Data, Optimizer, Recall, Review, Train
 from lmdyn.training.config import to_json
 from lmdyn.training.prepare import make_tokenizer
-from lmdyn.types import Say
+from lmdyn.types import Say, present
 
 NAME = "gradient localization"
 
@@ -195,7 +195,7 @@ def check(config: GradientLocalization) -> None:
     if config.model is None:
         run = parts.pretraining(config, first)
         tokenizer = make_tokenizer(run, [data.documents(source.ref)[:: source.every] for source in run.data.sources])
-        architecture = run.model
+        architecture = present(run.model)
     else:
         loaded = checkpoints.load(config.model, config.compute)
         tokenizer, architecture = loaded.tokenizer, loaded.model.config

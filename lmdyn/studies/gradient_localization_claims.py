@@ -23,7 +23,7 @@ KINDS = ("updated", "new")
 HOW = "Nats of log-probability, mean of updated and new spans, at no more forgetting; mean over the levels that runs of rising rates reach"
 
 
-def table(rows: Sequence[Row], metric: str, **wanted: Any) -> list[dict]:
+def table(rows: Sequence[Row], metric: str, **wanted: Any) -> list[Row]:
     """The rows of a metric with these fields."""
     return [r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())]
 
@@ -100,7 +100,7 @@ def _profile(rows, make) -> list[Claim]:
                  f"1 less the relative norm where it is smallest in the other seeds. {told}"),
         ]
     tests = table(rows, "profile_difference", site=None)
-    p = float(stats.combine_pvalues([r["p"] for r in tests]).pvalue)
+    _, p = map(float, stats.combine_pvalues([r["p"] for r in tests]))
     told = ", ".join(f"{r['p']:.2g}" for r in tests)
     asked = "on attributes that both kinds have" if all(r["matched"] for r in tests) else "of kinds that are asked for different attributes"
     one = make("kinds-differ", "Updated and new facts light up different layers.", interval([r["value"] for r in tests]), "log share", "profile",

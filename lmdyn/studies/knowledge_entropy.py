@@ -28,7 +28,7 @@ from lmdyn.studies.workers import Task, remembered
 from lmdyn.training import Change, Objective, Train
 from lmdyn.training.config import to_json
 from lmdyn.training.prepare import make_tokenizer
-from lmdyn.types import Say
+from lmdyn.types import Say, present
 
 NAME = "knowledge entropy"
 METRICS = "nll,knowledge_entropy,attention_entropy,prediction_entropy"
@@ -137,7 +137,7 @@ def run(config: KnowledgeEntropy, command: list[str] | None = None, say: Say | N
     for seed in _seeds(config):
         refs = series
         if refs is None:
-            steps = ",".join(map(str, _kept(config.pretrain, config.at)))
+            steps = ",".join(map(str, _kept(present(config.pretrain), config.at)))
             refs = checkpoints.series(f"run:{_run_folder(folder.path, seed, None)}@{steps}")
         starts = _starts(config, folder.path, seed, refs)
         tasks += [Task(f"seed{seed}-{s.name.replace(' ', '-')}", _taught, (config, seed, str(refs[-1]), s)) for s in starts]
@@ -147,7 +147,7 @@ def run(config: KnowledgeEntropy, command: list[str] | None = None, say: Say | N
     return folder.finish(rows, conclusions.claims(rows), config.seed)
 
 
-def check(config: KnowledgeEntropy) -> None:
+def check(config: KnowledgeEntropy) -> list[checkpoints.Reference] | None:
     """Finds, before anything is trained, what can be wrong with texts, facts and a given series; returns that series, or None.
 
     Raises:
@@ -155,7 +155,7 @@ def check(config: KnowledgeEntropy) -> None:
     """
     series = None
     if config.series is None:
-        _kept(config.pretrain, config.at)
+        _kept(present(config.pretrain), config.at)
     else:
         series = [reference for reference in checkpoints.series(config.series) if reference.step != 0]
         for reference in series:
@@ -200,7 +200,7 @@ def _run_folder(study: Path, seed: int, variant: Variant | None) -> Path:
 
 
 def _pretraining(config: KnowledgeEntropy, seed: int) -> Train:
-    run = config.pretrain
+    run = present(config.pretrain)
     sources = tuple(dataclasses.replace(s, ref=s.ref.replace("{seed}", str(seed))) for s in run.data.sources)
     return dataclasses.replace(run, data=dataclasses.replace(run.data, sources=sources), seed=seed)
 
@@ -271,8 +271,8 @@ def _taught(config: KnowledgeEntropy, seed: int, last: str, begun: Start) -> lis
     model, params = school.last.model, school.last.params
     tags = {"seed": seed, "start": begun.name, "kind": begun.kind}
     if begun.ratio is not None:
-        chosen = transforms.choose_coefficients(school.coefficients, begun.ratio, **begun.how)
-        params = transforms.reactivate(params, school.coefficients, begun.ratio, begun.gain, chosen)
+        chosen = transforms.choose_coefficients(school.coefficients, begun.ratio, **present(begun.how))
+        params = transforms.reactivate(params, school.coefficients, begun.ratio, present(begun.gain), chosen)
         tags |= {"ratio": begun.ratio, "gain": begun.gain}
     elif begun.reference != last:
         params = checkpoints.load(begun.reference, config.compute).params

@@ -4,7 +4,7 @@ Shape letters: S seeds, K checkpoints of the series.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def at_equal_loss(table: Series, column: str, nll: ArrayLike) -> np.ndarray:
       column: `acquisition`, `forgetting` or `entropy`. nll: `[S]`, one a seed.
     """
     values, found = getattr(table, column), []
-    for seed, wanted in enumerate(nll):
+    for seed, wanted in enumerate(np.asarray(nll)):
         order = np.argsort(table.nll[seed])
         found.append(np.interp(wanted, table.nll[seed][order], values[seed][order]))
     return np.array(found)
@@ -213,7 +213,7 @@ def summary(rows: Sequence[Row]) -> list[dict]:
     highest, with the share of single seeds that would have chosen it, its lead over the next, and the lead's interval."""
     table = series(rows)
     score, found = combined(table), []
-    tags = {"kind": "summary"}
+    tags: dict[str, Any] = {"kind": "summary"}
     for line, seed in zip(score, seeds(rows), strict=True):
         found += [report.row("series", "combined_score", float(v), "score", step=step, seed=seed, **tags)
                   for v, step in zip(line, table.steps, strict=True)]

@@ -22,10 +22,9 @@ from lmdyn.errors import InputError
 from lmdyn.models.modules import LanguageModel
 from lmdyn.studies import statistics
 from lmdyn.training import Optimizer, make_optimizer, make_step, start, whole
-from lmdyn.types import Row
 
 if TYPE_CHECKING:
-    from lmdyn.metrics import SpanScores
+    pass
 
 
 
@@ -223,7 +222,7 @@ def teacher(model: LanguageModel, further: Further, tell: Tell) -> Callable:
     return teach
 
 
-def answers(reference: str, step: int | None, asked: "SpanScores", lesson: Lesson, tags: dict) -> list[dict]:
+def answers(reference: str, step: int | None, asked: "Sequence[Asked]", lesson: Lesson, tags: dict) -> list[dict]:
     """What was asked in a lesson, as rows.
 
     Rows: `span_log_probability` and `exact_match` of the new facts by `depth` at each `moment` (updates done), with the rounds `told`;
@@ -266,7 +265,7 @@ def answers(reference: str, step: int | None, asked: "SpanScores", lesson: Lesso
     return rows
 
 
-def forgetting(before: Row, after: Row) -> dict[str, float]:
+def forgetting(before: "Asked", after: "Asked") -> dict[str, float]:
     """Relative losses of what was known before: positive is forgotten.
 
     `text`: the rise of the old domain's nll over what it was. `facts`: the fall of old facts' span log-probability over its size.

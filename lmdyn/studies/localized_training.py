@@ -28,7 +28,7 @@ from lmdyn.transforms.adapters import Adapters
 from lmdyn.transforms.localization import KINDS as GROUPS
 from lmdyn.transforms.partition import Partition
 from lmdyn.transforms.running import DECAY, RunningProfile, relative
-from lmdyn.types import Params, Row, Tree
+from lmdyn.types import Params, Row, Tree, present
 
 if TYPE_CHECKING:
     from lmdyn.studies.gradient_localization import GradientLocalization, Method
@@ -53,7 +53,7 @@ def run_folder(config: "GradientLocalization", seed: int) -> Path:
 
 def pretraining(config: "GradientLocalization", seed: int) -> training.Train:
     """The run that makes the model of a seed."""
-    run = config.pretrain
+    run = present(config.pretrain)
     sources = tuple(dataclasses.replace(s, ref=s.ref.replace("{seed}", str(seed))) for s in run.data.sources)
     return dataclasses.replace(run, data=dataclasses.replace(run.data, sources=sources), seed=seed, out=str(run_folder(config, seed)))
 
@@ -305,7 +305,7 @@ def part_of(method: "Method", architecture: ModelConfig, rates: Rates | None = N
         return kept
     where = method.adapters
     whole = transforms.low_rank(where.where, rank=where.rank, scale=where.scale).partition(form)
-    chosen = {path: tuple(sorted(set(layers) & set(kept.chosen.get(path, ())))) for path, layers in whole.chosen.items()}
+    chosen: dict[Any, tuple[int, ...] | None] = {path: tuple(sorted(set(layers or ()) & set(kept.chosen.get(path) or ()))) for path, layers in whole.chosen.items()}
     chosen = {path: layers for path, layers in chosen.items() if layers}
     if not chosen:
         raise InputError(f"method {method.name}: no adapter at {where.where} stands beside what is trained; give adapters at blocks")
@@ -349,7 +349,7 @@ def program(config: "GradientLocalization", model: LanguageModel, method: "Metho
     """
     rule = make_optimizer(dataclasses.replace(config.optimizer, recall=method.recall), config.steps)
     if mode is not None:
-        rule = transforms.relocalize(rule, reference, mode)
+        rule = transforms.relocalize(rule, present(reference), mode)
     optimizer = optax.chain(rule, transforms.adjustable_rates(GROUPS if rates is None else ()))
     part = None if method.adapters is None and rates is None else part_of(method, model.config, rates)
     begin = jax.jit(lambda params: training.start(jax.tree.map(jnp.copy, params), optimizer, part))

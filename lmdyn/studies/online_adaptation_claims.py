@@ -41,7 +41,7 @@ def table(rows: Sequence[Row], analysis: str, field: str = "value", metric: str 
     return keys, np.array([[np.mean(found[k][one]) for k in keys] for one in everyone]).reshape(len(everyone), len(keys))
 
 
-def column(rows: Sequence[Row], analysis: str, setting: str, **more: Any) -> np.ndarray | None:
+def column(rows: Sequence[Row], analysis: str, setting: str | None, **more: Any) -> np.ndarray | None:
     """`[S]` of one setting; None where it was not measured."""
     keys, values = table(rows, analysis, **more)
     return values[:, keys.index(setting)] if setting in keys else None
@@ -251,7 +251,7 @@ def summary(rows: Sequence[Row]) -> list[dict]:
         entropy = {r["step"]: r["value"] for r in own if r["seed"] == seed and r["metric"] == "knowledge_entropy"}
         far = [r for r in own if r["seed"] == seed and r["metric"] == "online_nll"]
         reached = {r["step"]: r["value"] for r in far if r["stream"] == far[-1]["stream"]}
-        best, last = max(entropy, key=entropy.get), max(entropy)
+        best, last = max(entropy, key=lambda step: entropy[step]), max(entropy)
         made.append(report.row("series", "recommended", float(best), "step", step=best, seed=seed, analysis="checkpoints", lead=reached[last] - reached[best],
                                entropy=entropy[best], last_entropy=entropy[last]))
     return made

@@ -3,12 +3,13 @@
 Rows of an analysis carry `analysis` (one of `ANALYSES`), `seed`, `stream`, and the tags of a `lmdyn.studies.online_settings.Setting`.
 """
 
+
 import dataclasses
 import functools
 import itertools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,11 @@ import numpy as np
 import optax
 
 from lmdyn import checkpoints, data, metrics, online, report, training, transforms
-from lmdyn.online import Context, Stream
+from lmdyn.online import Context
 from lmdyn.online.meta import meta_gradient
 from lmdyn.studies.online_settings import Bench, Setting, adapted, measured, profile
 from lmdyn.studies.workers import remembered
+from lmdyn.types import present
 
 if TYPE_CHECKING:
     from lmdyn.studies.online_adaptation import OnlineAdaptation
@@ -52,9 +54,9 @@ def _folder(study: str, seed: int, name: str) -> str:
 
 def pretrained(config: "OnlineAdaptation", study: str, seed: int, name: str, command: list[str]) -> list[dict]:
     """One training run; the rows of what it watched."""
-    run = config.pretrain
+    run = present(config.pretrain)
     if name == "tuned":
-        run = dataclasses.replace(config.tune, start=f"run:{_folder(study, seed, 'base')}", model=None)
+        run = dataclasses.replace(present(config.tune), start=f"run:{_folder(study, seed, 'base')}", model=None)
     elif name != "base":
         size = config.sizes[int(name.removeprefix("size"))]
         rule = run.optimizer if size.rate is None else dataclasses.replace(run.optimizer, rate=size.rate)
@@ -97,7 +99,7 @@ def _table(grid, rules) -> list[Setting]:
 
 def places(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     """What adapts: all, MLPs, attention, every block, every MLP, neighbouring pairs, and the ladder of ranks; on the last stream."""
-    bench, grid, depth = _of(config, study, seed), config.grid, config.pretrain.model.depth
+    bench, grid, depth = _of(config, study, seed), config.grid, present(present(config.pretrain).model).depth
     named = {"all": "all", "MLPs": "blocks.mlp", "attention": "blocks.attention"}
     named |= {f"block {i}": f"blocks[{i}]" for i in range(depth)}
     named |= {f"MLP {i}": f"blocks[{i}].mlp" for i in range(depth)}
@@ -112,7 +114,7 @@ def contexts(config: "OnlineAdaptation") -> list[tuple[str, Context, int]]:
     found = []
     for kind, window, chunk in config.windows:
         keep = config.keep if kind == "cache" else 0
-        found.append((f"{kind} {window}, chunk {chunk}" if window else f"none, chunk {chunk}", Context(kind, window, keep), chunk))
+        found.append((f"{kind} {window}, chunk {chunk}" if window else f"none, chunk {chunk}", Context(cast(Any, kind), window, keep), chunk))
     return found
 
 
@@ -129,7 +131,8 @@ def sizes(config: "OnlineAdaptation", study: str, seed: int, name: str) -> list[
     cache = next(((kind, chunk) for _, kind, chunk in reversed(contexts(config)) if kind.kind == "cache" and chunk == grid.chunk), None)
     longest = max((chunk for _, kind, chunk in contexts(config) if kind.kind == "none"), default=grid.chunk)
     rows = []
-    for kind, chunk in dict.fromkeys([(online.none(), grid.chunk), (online.none(), longest), *([cache] if cache else [])]):
+    tried = [(online.none(), grid.chunk), (online.none(), longest)] + ([] if cache is None else [cache])
+    for kind, chunk in dict.fromkeys(tried):
         for setting in (Setting("static", None), Setting("all", grid.main), Setting("low-rank", grid.main, "blocks.mlp", grid.rank)):
             setting = dataclasses.replace(setting, chunk=chunk, context=kind)
             rows += measured(bench, _shifted(config), setting, "sizes", trained=name)
@@ -270,7 +273,7 @@ def learned(bench: Bench, rule: Any, order: str, seed: int) -> Any:
     params, state = jax.tree.map(jnp.copy, bench.params), optimizer.init(bench.params)
     for places in starts:
         episodes = [online.stream(text[a : a + span + 1], chunk=chunk, context=online.none()) for a in places]
-        stacked = Stream(*(None if parts[0] is None else np.stack(parts) for parts in zip(*episodes, strict=True)))
+        stacked = jax.tree.map(lambda *parts: np.stack(parts), *episodes)
         params, state = step(params, state, stacked)
     return params
 

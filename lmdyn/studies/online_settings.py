@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import jax
 import numpy as np
 import optax
 import tyro
@@ -19,8 +20,9 @@ from lmdyn import checkpoints, data, metrics, online, report, transforms
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.models.config import Compute
-from lmdyn.online import Context, Stream
-from lmdyn.types import Params
+from lmdyn.online import Context, Stream, cost
+from lmdyn.online import contexts as windows
+from lmdyn.types import Params, present
 
 BINS = 32
 
@@ -129,7 +131,7 @@ class Bench:
     def size(self) -> int:
         """Parameters of the blocks, and of the head: what a token costs."""
         config = self.model.config
-        return config.depth * online.cost.block_weights(config) + config.width * config.vocab
+        return config.depth * cost.block_weights(config) + config.width * config.vocab
 
     @functools.cached_property
     def rms(self) -> transforms.GradientRMS:
@@ -141,7 +143,7 @@ class Bench:
     def rule(self, setting: Setting) -> Callable[[float], optax.GradientTransformation]:
         """`rate -> optimizer` of a setting."""
         if setting.rule != "RMS rule":
-            return RULES[setting.rule]
+            return present(RULES[present(setting.rule)])
         if "RMS rule" not in self.known:
             rms = self.rms.of(transforms.partition(self.params, setting.adapt))
             eps = rms.mean / 2
@@ -155,7 +157,7 @@ class Bench:
 
     def rates(self, setting: Setting) -> tuple[float, ...]:
         """What is tried."""
-        return self.grid.low_rank_rates if setting.rank is not None else self.grid.rates[setting.rule]
+        return self.grid.low_rank_rates if setting.rank is not None else self.grid.rates[present(setting.rule)]
 
     def text(self, reference: str) -> np.ndarray:
         """`tokens + 1` token ids of a text."""
@@ -167,27 +169,27 @@ class Bench:
             self.known[reference] = found[:need]
         return self.known[reference]
 
-    def static(self, key: Any, stream: Stream, setting: Setting, params: Params | None = None) -> online.Outcome:
-        """The static evaluation of a stream in a setting's context, once for all settings that share it."""
+    def static(self, key: Any, stream: Stream, setting: Setting, params: Params | None = None) -> tuple[online.Outcome, float]:
+        """The static evaluation of a stream in a setting's context, and the seconds it took; once for all settings that share it."""
         place = ("static", key, setting.chunk, setting.context)
         if place not in self.known:
             piece = 1 if self.grid.choose is not None else self.grid.prefix // setting.chunk
-            params = self.params if params is None else params
-            online.evaluate(self.model, params, Stream(*(None if part is None else part[:piece] for part in stream)), chunk=setting.chunk,
+            begin = self.params if params is None else params
+            online.evaluate(self.model, begin, jax.tree.map(lambda part: part[:piece], stream), chunk=setting.chunk,
                             context=setting.context, piece=piece)  # so that the second one's time is not the compiler's
             started = time.perf_counter()
-            found = online.evaluate(self.model, params, stream, chunk=setting.chunk, context=setting.context, piece=piece)
+            found = online.evaluate(self.model, begin, stream, chunk=setting.chunk, context=setting.context, piece=piece)
             self.known[place] = found, time.perf_counter() - started
         return self.known[place]
 
 
 def cut(bench: Bench, text: np.ndarray, setting: Setting) -> Stream:
     """A text as the chunks of a setting."""
-    online.contexts.check(setting.context, setting.chunk, bench.model.config)
+    windows.check(setting.context, setting.chunk, bench.model.config)
     return online.stream(text, chunk=setting.chunk, context=setting.context)
 
 
-def adapted(bench: Bench, key: str, stream: Stream, setting: Setting, params: Params | None = None,
+def adapted(bench: Bench, key: Any, stream: Stream, setting: Setting, params: Params | None = None,
             **options: Any) -> tuple[online.Chosen, np.ndarray, np.ndarray]:
     """`(Chosen, nll of the predictions that count, static nll of the same)` of one setting on one stream.
 
@@ -195,12 +197,12 @@ def adapted(bench: Bench, key: str, stream: Stream, setting: Setting, params: Pa
       key: names the stream, and the starting point. params: where adaptation starts; the bench's if None.
       options: of `lmdyn.online.choose_rate`, such as `reset`.
     """
-    grid, params = bench.grid, bench.params if params is None else params
-    static, _ = bench.static(key, stream, setting, params)
+    grid, begin = bench.grid, bench.params if params is None else params
+    static, _ = bench.static(key, stream, setting, begin)
     rates, prefix = bench.rates(setting), grid.prefix
     if grid.choose is not None:
         rates, prefix = (_rate_elsewhere(bench, setting),), setting.chunk
-    found = online.choose_rate(bench.model, params, stream, rule=bench.rule(setting), rates=rates, prefix=prefix, chunk=setting.chunk,
+    found = online.choose_rate(bench.model, begin, stream, rule=bench.rule(setting), rates=rates, prefix=prefix, chunk=setting.chunk,
                                context=setting.context, adapt=setting.part, static=static.nll, guard=grid.guard, **options)
     after = 0 if grid.choose is not None else grid.prefix
     return found, found.outcome.nll[after:], static.nll[after:]
@@ -211,13 +213,13 @@ def _rate_elsewhere(bench: Bench, setting: Setting) -> float:
     place = ("rate", setting)
     if place not in bench.known:
         rates, grid = bench.rates(setting), bench.grid
-        text, trials = bench.text(grid.choose)[: grid.prefix + setting.chunk + 1], {}
+        text, trials = bench.text(present(grid.choose))[: grid.prefix + setting.chunk + 1], {}
         if len(rates) > 1:
             stream = cut(bench, text, setting)
             trials = online.choose_rate(bench.model, bench.params, stream, rule=bench.rule(setting), rates=rates, prefix=grid.prefix,
                                         chunk=setting.chunk, context=setting.context, adapt=setting.part, piece=1, guard=grid.guard,
                                         static=bench.static("choose", stream, setting)[0].nll).tried
-        bench.known[place] = min(trials, key=trials.get) if trials else rates[0]
+        bench.known[place] = min(trials, key=lambda rate: trials[rate]) if trials else next(iter(rates))
     return bench.known[place]
 
 

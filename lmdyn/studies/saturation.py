@@ -25,7 +25,7 @@ from lmdyn.studies.folder import Folder
 from lmdyn.studies.workers import Task
 from lmdyn.training import Train
 from lmdyn.training.config import to_json
-from lmdyn.types import Say
+from lmdyn.types import Say, present
 
 NAME = "saturation"
 ALSO = ("heads", "target")
@@ -164,7 +164,7 @@ class Saturation:
             if self.body not in widths:
                 raise InputError(f"heads.width={self.heads.width} is no width of the ladder; use one of {', '.join(map(str, widths))}")
             for kind in self.heads.kinds:  # refuses what this width cannot have
-                dataclasses.replace(resized(self.pretrain.model, self.body), head=kind, tied_head=False)
+                dataclasses.replace(resized(present(self.pretrain.model), self.body), head=kind, tied_head=False)
                 if self.pretrain.model.tied_head:
                     raise InputError("pretrain.model has a tied head, and heads.kinds need one of their own; set tied_head=False, or heads.kinds=()")
 
@@ -235,7 +235,7 @@ def run(config: Saturation, command: list[str] | None = None, say: Say | None = 
     return folder.finish(rows, conclusions.claims(rows), config.seed)
 
 
-def check(config: Saturation) -> None:
+def check(config: Saturation) -> list[checkpoints.Reference] | None:
     """Finds, before anything is trained, what can be wrong with texts and given models; returns their references, or None.
 
     Raises:
@@ -249,7 +249,7 @@ def check(config: Saturation) -> None:
     parse_slice(config.vocabulary)
     if not config.series:
         for width in config.widths:
-            resized(config.pretrain.model, width)
+            resized(present(present(config.pretrain).model), width)
         for source in config.pretrain.data.sources:
             data.documents(source.ref)
         return None
@@ -268,9 +268,9 @@ def _ladder(config: Saturation, folder: Folder) -> list[Task]:
     for width, head in wanted:
         for seed in _seeds(config):
             name = _name(seed, width, head)
-            model = resized(config.pretrain.model, width)
+            model = resized(present(present(config.pretrain).model), width)
             model = dataclasses.replace(model, head=head)
-            train = dataclasses.replace(config.pretrain, model=model, seed=seed, out=str(folder.path / "runs" / name))
+            train = dataclasses.replace(present(config.pretrain), model=model, seed=seed, out=str(folder.path / "runs" / name))
             tasks.append(Task(name, parts.train, (train, _tags(config, seed, width, head), folder.command)))
     return tasks
 

@@ -6,7 +6,7 @@ Shape letters: S seeds, n measurements of a run, L layers.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
 def models(rows: Sequence[Row]) -> list[Run]:
     """The runs of the ladder, or the given series, by seed and width; then those with other heads."""
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[tuple, list[Row]] = {}
     for r in rows:
         if r.get("kind") in ("ladder", "joint", "given") and "run" in r:
             groups.setdefault((r["seed"], r["run"]), []).append(r)
@@ -111,7 +111,7 @@ def _points(rows) -> list[dict]:
         if after.sum() < curves.LEAST_POINTS:
             continue
         point = curves.saturation_point(run.steps[after], run.nll[after])
-        known = {} if point is None else {"at": point.step, "low": point.low, "high": point.high, "rise": point.rise, "p_value": point.p_value}
+        known: dict[str, Any] = {} if point is None else {"at": point.step, "low": point.low, "high": point.high, "rise": point.rise, "p_value": point.p_value}
         found.append(report.row(run.name, "saturated", float(point is not None), "share", **_about(run), **known))
     return found
 

@@ -22,6 +22,7 @@ from lmdyn.training import Train
 from lmdyn.training.final_states import FinalStates, final_states
 from lmdyn.training.head_fits import fit_heads, score_heads
 from lmdyn.transforms import flatten
+from lmdyn.types import present
 
 if TYPE_CHECKING:
     from lmdyn.studies.saturation import Heads, Target
@@ -64,7 +65,7 @@ def train(run: Train, tags: dict, command: list[str]) -> list[dict]:
     if training.train(run, command, say=lambda text: None).signal is not None:
         raise KeyboardInterrupt
     out, per_step = Path(run.out), run.data.batch * run.data.length
-    tags = {**tags, "parameters": parameters(run.model), "run": out.name}
+    tags = {**tags, "parameters": parameters(present(run.model)), "run": out.name}
     found = [{**r, **tags, "trained": r["step"] * per_step} for r in report.read_rows(out / "rows.jsonl")]
     log = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     bins: dict[int, list[float]] = {}
@@ -194,7 +195,7 @@ def target(reference: str, about: "Target", context: int, seed: int, cache: str 
         counts = targets.ngram_counts(ids[:size], vocab, context, ends=some, least=about.least)
         one = targets.target_rank(counts, about.values, "tokens")
         needed, share_of = one.needed(about.error), one.values / one.values.sum()
-        whole = len(one.values) == min(counts.shape)
+        whole = len(one.values) == min(present(counts.shape))
         effective = float(np.exp(-np.sum(share_of * np.log(np.where(share_of > 0, share_of, 1))))) if whole else None
         tags = {"kind": "target", "context": context, "share": share, "size": size, "seed": seed, "contexts": one.contexts}
         found += [report.row(about.text, tokens=one.tokens, **r, **{k: v for k, v in tags.items() if k != "contexts"}) for r in one.rows()]

@@ -64,16 +64,17 @@ def correlation(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> Interval:
     >>> round(correlation([[1, 2, 3], [1, 2, 4]], [[3, 5, 7], [1, 2, 3]]).mean, 3)
     0.999
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if x.shape != y.shape or x.ndim != 2 or x.shape[1] < 3:
-        raise InputError(f"a correlation over checkpoints needs at least 3 of them; got shapes {x.shape} and {y.shape}")
-    x, y = (a - a.mean(1, keepdims=True) for a in (x, y))
-    scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    first, second = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if first.shape != second.shape or first.ndim != 2 or first.shape[1] < 3:
+        raise InputError(f"a correlation over checkpoints needs at least 3 of them; got shapes {first.shape} and {second.shape}")
+    first, second = (a - a.mean(1, keepdims=True) for a in (first, second))
+    scale = np.sqrt((first**2).sum(1) * (second**2).sum(1))
     if not (scale > 0).all():
         raise InputError("a correlation needs values that vary over the checkpoints; in one seed they are all equal")
-    r = np.clip((x * y).sum(1) / scale, -0.9999, 0.9999)  # a perfect correlation has no finite Fisher z
+    r = np.clip((first * second).sum(1) / scale, -0.9999, 0.9999)  # a perfect correlation has no finite Fisher z
     found = interval(np.arctanh(r), level)
-    return Interval(*(None if z is None else float(np.tanh(z)) for z in found[:3]), found.n)
+    back = lambda z: None if z is None else float(np.tanh(z))
+    return Interval(float(np.tanh(found.mean)), back(found.low), back(found.high), found.n)
 
 
 def bootstrap(values: ArrayLike, statistic: Callable = np.mean, *, seed: int = 0, draws: int = 2000, level: float = LEVEL) -> Interval:

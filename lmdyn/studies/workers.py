@@ -95,7 +95,8 @@ def run(tasks: Sequence[Task], workers: int = 0) -> Iterator[tuple[Task, list[di
     cores, number = sorted(_cores()), context.Value("i", 0)
     cut = [cores[len(cores) * k // processes : len(cores) * (k + 1) // processes] for k in range(processes)]
     shares = cut if all(cut) else [[cores[k % len(cores)]] for k in range(processes)]  # more processes than cores
-    cache = (jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs)
+    known: Any = jax.config  # its fields are made when JAX is imported
+    cache = (known.jax_compilation_cache_dir, known.jax_persistent_cache_min_compile_time_secs)
     pool = ProcessPoolExecutor(processes, context, _begin, (number, shares, os.getpid(), *cache))
     others = set(multiprocessing.active_children())
     try:

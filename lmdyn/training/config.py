@@ -307,7 +307,7 @@ FREE = ("out", "mesh", "log_every", "keep", "watch", "data.cache")
 """What may change when a run goes on: nothing that its numbers depend on (beyond rounding, for the mesh)."""
 
 
-def to_json(config: Train) -> dict:
+def to_json(config: Any) -> dict:
     """The config as JSON holds it.
 
     >>> to_json(Source("builtin:docs", 2.0))

@@ -31,7 +31,7 @@ HEARTBEAT = 15
 """Seconds without a sign of life after which a host counts as lost."""
 
 _BEATS = "lmdyn/beats/"
-_kept = []  # what must outlive the interpreter
+_kept: list = []  # what must outlive the interpreter
 
 
 class _Watch:
@@ -105,7 +105,7 @@ def initialize(
         raise InputError(
             f"{' and '.join(missing)} not given; give coordinator, processes and process, or none of them on a TPU pod, Slurm or Open MPI"
         )
-    if coordinator is not None:
+    if coordinator is not None and processes is not None and process is not None:
         if not re.fullmatch(r".+:\d{1,5}", coordinator):
             raise InputError(f"coordinator '{coordinator}' is no HOST:PORT; write for example 10.0.0.1:8476")
         if processes < 1:
@@ -137,7 +137,7 @@ def initialize(
             raise InputError(f"{_watch.meeting} ({_brief(err)})") from err
         raise
     _watch.processes, _watch.process, _watch.meeting = jax.process_count(), jax.process_index(), ""
-    _watch.coordinator = _state().coordinator_address
+    _watch.coordinator = _state().coordinator_address or ""
     _start_beating()
 
 

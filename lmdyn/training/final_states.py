@@ -22,7 +22,7 @@ from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
 from lmdyn.models import LanguageModel, forward
 from lmdyn.models.modules import resolve
-from lmdyn.types import Params
+from lmdyn.types import Params, present
 
 FORMAT = 1
 
@@ -73,7 +73,7 @@ def final_states(
             size = 4 * model.config.width * batches.tokens / 1e9
             raise InputError(f"cannot keep {size:.2g} GB of states in {folder.parent}: {err.strerror}; make room, or name another cache") from err
         found = _open(folder, digest)
-    return found
+    return present(found)
 
 
 def _digest(model, params, batches) -> str:

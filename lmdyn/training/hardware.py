@@ -5,6 +5,7 @@ import jax
 from lmdyn.models import ModelConfig, attention, shapes
 from lmdyn.online import cost
 from lmdyn.transforms import Adapters, Partition, partition
+from lmdyn.types import Device
 
 PEAKS = {
     "TPU v2": 23e12,
@@ -32,7 +33,7 @@ PEAKS = {
 core, which is what JAX calls a device there."""
 
 
-def peak(device: jax.Device | None = None, dtype: str = "bfloat16") -> float | None:
+def peak(device: Device | None = None, dtype: str = "bfloat16") -> float | None:
     """Operations a second of a device at most; None where it is not known, as for a CPU, or for float32.
 
     >>> peak(jax.devices("cpu")[0]) is None

@@ -7,7 +7,7 @@ Shape letters: N tokens, D width, V vocabulary.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,7 @@ def fit_heads(
 
     def update(trained, state, x, target):
         def objective(trained):
-            losses = {name: head_kinds.weighted_nll(head, trained[name], x, target, weights)[0] for name, head in kinds.items()}
+            losses = {name: cast(Any, head_kinds.weighted_nll(head, trained[name], x, target, weights))[0] for name, head in kinds.items()}
             return sum(losses.values()), losses
 
         gradients, losses = jax.grad(objective, has_aux=True)(trained)

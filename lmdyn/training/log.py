@@ -36,7 +36,8 @@ class Log:
 
     def __init__(self, folder: PathLike, step: int, steps: int, progress: bool = False, active: bool = True) -> None:
         self.folder, self.active = Path(folder), active
-        self._bar = self._board = None
+        self._bar: Any = None
+        self._board: Any = None
         if not active:
             return
         for name in (LOG, ROWS):

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def train(config: Train, command: list[str] | None = None, progress: bool = Fals
     with runs.Checkpoints(folder, retention) as checkpoints:
         state, position = _begin(prepared, checkpoints, say)
         step = int(position["step"])
-        batches = iter(prepared.stream)
+        batches: Any = iter(prepared.stream)  # of Grain, which can be set to a position
         if position["data"] is not None:
             batches.set_state(position["data"])
         if step:
@@ -170,7 +170,7 @@ class _Run:
         speed = self.clock.count(tokens)
         shown = f"loss {metrics['loss']:.3f}, {speed['tokens_per_second']:,.0f} tokens/s"
         if step == 1 or step % self.config.log_every == 0 or step == self.config.steps:
-            rate = float(self.rate(step - 1))
+            rate = float(np.asarray(self.rate(step - 1)))
             self.log.line({"step": step, "tokens": self.tokens, **metrics, "rate": rate, **speed})
         self.log.shown(step, shown + (f", MFU {speed['mfu']:.0%}" if speed["mfu"] is not None else ""))
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig
-from lmdyn.types import Tree
+from lmdyn.types import Device, Tree
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
@@ -58,10 +58,11 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
         raise InputError(
             f"mesh '{text}' cannot be read; write up to three numbers >= 1, data,fsdp,tensor, such as 4,8,2"
         )
-    return tuple([int(part) for part in parts] + [1] * (len(AXES) - len(parts)))
+    data, fsdp, tensor = [int(part) for part in parts] + [1] * (len(AXES) - len(parts))
+    return data, fsdp, tensor
 
 
-def make_mesh(shape: tuple[int, int, int] | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(shape: Sequence[int] | None = None, devices: "Sequence[Device] | None" = None) -> Mesh:
     """A mesh with the axes `data`, `fsdp` and `tensor`.
 
     Args:
@@ -327,13 +328,13 @@ def shard(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
     return put(params, param_shardings(params, mesh, config))
 
 
-def bytes_per_device(tree: Tree) -> dict[jax.Device, int]:
+def bytes_per_device(tree: Tree) -> dict[Device, int]:
     """Bytes that a tree of arrays really takes on each device of this process.
 
     >>> list(bytes_per_device({"a": jax.numpy.ones([5, 3])}).values())
     [60]
     """
-    found: dict[jax.Device, int] = {}
+    found: dict[Device, int] = {}
     for leaf in jax.tree.leaves(tree):
         for part in leaf.addressable_shards:
             found[part.device] = found.get(part.device, 0) + part.data.nbytes

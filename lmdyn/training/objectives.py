@@ -7,6 +7,7 @@ Shape letters: B rows, T tokens, L layers, F MLP width.
 import importlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ def make(choice: Objective | None) -> Callable:
     return likelihood if choice is None else named("objective", choice.name, choice.arguments)
 
 
-def named(field: str, name: str, arguments: dict) -> Callable:
+def named(field: str, name: str, arguments: dict) -> Any:
     """What `package.module.function(**arguments)` returns, for a config's `field`.
 
     Raises:

@@ -1,5 +1,7 @@
 """The optimizer that a config describes, built from optax."""
 
+from typing import Any
+
 import jax
 import optax
 
@@ -106,7 +108,7 @@ def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
 
 
 def _applied(apply: Apply) -> optax.GradientTransformation:
-    made = named("optimizer.apply", apply.name, apply.arguments)
+    made: Any = named("optimizer.apply", apply.name, apply.arguments)
     if not (hasattr(made, "init") and hasattr(made, "update")):
         raise InputError(f"optimizer.apply: {apply.name} returned a {type(made).__name__}, not an optax.GradientTransformation")
     return made

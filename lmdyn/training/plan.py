@@ -19,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 from lmdyn.errors import InputError
 from lmdyn.training.config import Train
+from lmdyn.types import present
 
 GIB = 2**30
 DEVICES = ((16, "TPU v5e"), (24, "L4"), (32, "TPU v6e"), (40, "A100"), (80, "H100"), (95, "TPU v5p"), (141, "H200"))
@@ -153,7 +155,7 @@ def compile_step(config: Train) -> Plan:
 
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.data.batch, mesh, config.accumulate)
-    architecture = checkpoints.load(config.start).model.config if config.model is None else config.model
+    architecture = checkpoints.load(present(config.start)).model.config if config.model is None else config.model
     form = shapes(architecture)
     part = trained_part(config, form)
     optimizer = make_optimizer(config.optimizer, config.steps)
@@ -175,7 +177,7 @@ def compile_step(config: Train) -> Plan:
     )
     compiled = run.lower(state, _batch(config, meshes.batch_sharding(mesh))).compile()
 
-    products, exchanged = count(compiled.as_text(), tuple(mesh.devices.shape), meshes.AXES)
+    products, exchanged = count(present(compiled.as_text()), tuple(mesh.devices.shape), meshes.AXES)
     shards = math.prod(mesh.shape[axis] for axis in meshes.ROWS)
     tokens = config.data.batch * config.data.length // config.accumulate // shards
     depth = architecture.depth - (part.lowest if part else 0)
@@ -194,7 +196,7 @@ def compile_step(config: Train) -> Plan:
         optimizer=_bytes(state.optimizer),
         gradients=_bytes(state.params),
         kept=depth * tokens * architecture.width * (2 if dtype == "bfloat16" else 4),
-        temporary=int(compiled.memory_analysis().temp_size_in_bytes),
+        temporary=int(present(compiled.memory_analysis()).temp_size_in_bytes),
         flops=hardware.step_flops(architecture, config.data.batch, config.data.length, part),
         products=products * mesh.size,
         exchanged=exchanged,
@@ -210,7 +212,7 @@ def _batch(config: Train, place):
 
     array = lambda dtype: jax.ShapeDtypeStruct((config.data.batch, config.data.length), dtype, sharding=place)
     documents = None if config.data.attend_across else array(np.int32)
-    return Batch(array(np.int32), array(np.int32), array(bool), documents)
+    return Batch(*cast(Any, (array(np.int32), array(np.int32), array(bool), documents)))
 
 
 def _bytes(tree) -> int:

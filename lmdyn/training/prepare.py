@@ -19,7 +19,7 @@ from lmdyn.training import step as steps
 from lmdyn.training.config import Train
 from lmdyn.training.optimizer import make_optimizer
 from lmdyn.transforms import Adapters, Partition, low_rank, partition
-from lmdyn.types import Params
+from lmdyn.types import Params, present
 
 
 class Prepared(NamedTuple):
@@ -62,6 +62,7 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
     """
     mesh = resolve_mesh(config.mesh)
     meshes.check_batch(config.data.batch, mesh, config.accumulate)
+    metric, watched = None, None
     if config.watch is not None:
         metric, watched = metrics.build(config.watch.metrics), data.documents(config.watch.data)
     objectives.make(config.objective)
@@ -75,7 +76,7 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
         loaded = checkpoints.load(config.start, config.compute)
         architecture, tokenizer = loaded.model.config, loaded.tokenizer
     else:
-        architecture = config.model
+        architecture = present(config.model)
         tokenizer = tokenizer or make_tokenizer(config, texts)
     data.check_vocabulary(tokenizer, architecture)
     if config.data.length > architecture.positions:
@@ -103,7 +104,7 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
     tokens = [data.store(text, tokenizer, cache=config.data.cache, progress=progress) for text in texts]
     review = None
     if config.data.review is not None:
-        again = data.store(old, tokenizer, cache=config.data.cache, progress=progress)
+        again = data.store(present(old), tokenizer, cache=config.data.cache, progress=progress)
         review = data.Review(again, config.data.review.ratio, config.data.review.decay)
     stream = data.mix(
         [(one, source.weight) for one, source in zip(tokens, config.data.sources, strict=True)],
@@ -122,7 +123,7 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
         return Prepared(config, model, tokenizer, mesh, optimizer, part, state, first, stream, None, None)
     rows = config.watch.batch or config.data.batch
     meshes.check_batch(rows, mesh)
-    held_out = data.batches(watched, tokenizer, config.data.length, rows, config.watch.tokens, progress)
+    held_out = data.batches(present(watched), tokenizer, config.data.length, rows, config.watch.tokens, progress)
     return Prepared(config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out)
 
 
@@ -152,7 +153,7 @@ def resolve_mesh(shape: tuple[int, int, int]) -> Mesh:
     if -1 in shape:
         if jax.device_count() % known:
             raise InputError(f"mesh {','.join(map(str, shape))}: {known} does not divide the {jax.device_count()} devices")
-        shape = tuple(jax.device_count() // known if n == -1 else n for n in shape)
+        return meshes.make_mesh([jax.device_count() // known if n == -1 else n for n in shape])
     return meshes.make_mesh(shape)
 
 

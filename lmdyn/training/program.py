@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import re
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def count(text: str, mesh: tuple[int, ...], axes: tuple[str, ...]) -> tuple[floa
 
     @functools.cache
     def inside(name: str) -> collections.Counter:
-        found: collections.Counter = collections.Counter()
+        found: Any = collections.Counter()  # of floats, which it can count as well
         body = computations.get(name, {})
         for one in body.values():
             if one.kind == "dot":
@@ -77,7 +78,7 @@ def count(text: str, mesh: tuple[int, ...], axes: tuple[str, ...]) -> tuple[floa
                         found[key] += times * value
         return found
 
-    found = dict(inside(entry))
+    found: dict[Any, float] = dict(inside(entry))
     return float(found.pop("dot", 0.0)), found
 
 
@@ -104,8 +105,9 @@ def _bytes(text: str) -> int:
 
 
 def _dot(one: Instruction, body: dict[str, Instruction]) -> float:
-    left = body[re.match(r"(?:[a-z]+\d*\[\S* )?%?([\w.\-]+)", one.rest)[1]]
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)[1]
+    name, over = re.match(r"(?:[a-z]+\d*\[\S* )?%?([\w.\-]+)", one.rest), re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
+    assert name and over, f"a product that cannot be read: {one}"
+    left, contracted = body[name[1]], over[1]
     dims = _shapes(left.type)[0][1]
     return 2.0 * math.prod(_shapes(one.type)[0][1]) * math.prod(dims[int(n)] for n in contracted.split(",") if n)
 

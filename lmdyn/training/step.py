@@ -56,7 +56,7 @@ def whole(state: State, part: Partition | Adapters | None = None) -> Params:
     return state.params if part is None else part.join(state.params, state.frozen)
 
 
-def likelihood(model: LanguageModel, params: Params, batch: Batch, weights: Array) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+def likelihood(model: LanguageModel, params: Params, batch: Batch, weights: Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The usual objective: `sum weights * nll`, so the mean nll for weights that sum to 1.
 
     Any function of this shape can take its place in `make_step`: it returns what is minimised, and a dict of scalars to

@@ -12,7 +12,7 @@ from lmdyn.models.modules import LanguageModel
 from lmdyn.training import mesh as meshes
 from lmdyn.training.prepare import Prepared
 from lmdyn.training.step import State
-from lmdyn.types import Tree
+from lmdyn.types import Tree, present
 
 
 class Watcher:
@@ -54,7 +54,7 @@ def measure(metric: metrics.Metric, model: LanguageModel, params: Tree, batches:
     """
     sums = metrics.accumulate(metric, model, params, batches)
     if jax.process_count() > 1:
-        everywhere = NamedSharding(mesh, PartitionSpec())
+        everywhere = NamedSharding(present(mesh), PartitionSpec())
         head = "head" if "head" in params else "embed"
         sums, found = jax.jit(lambda tree: tree, out_shardings=everywhere)((sums, params[head]))
         params = {**params, head: found}

@@ -15,7 +15,7 @@ from lmdyn.models.adapters import Adapted, merged
 from lmdyn.models.packed import Packed
 from lmdyn.transforms.partition import Partition, joined
 from lmdyn.transforms.selectors import Path, flatten, select, unflatten
-from lmdyn.types import Params, Tree
+from lmdyn.types import Params, Tree, present
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Adapters:
     seed: int
 
     @property
-    def chosen(self) -> dict[Path, tuple[int, ...] | None]:
+    def chosen(self) -> dict[Path, tuple[int, ...]]:
         """`{path: layers}` of the matrices, as `lmdyn.transforms.select` returns it."""
-        return self.part.chosen
+        return {path: present(layers) for path, layers in self.part.chosen.items()}
 
     @property
     def lowest(self) -> int:

@@ -51,6 +51,5 @@ def layers(members: dict[Path, tuple[int, ...] | None]) -> tuple[int, ...] | Non
     (0, 1, 2)
     >>> layers({("head", "kernel"): None})
     """
-    if any(found is None for found in members.values()):
-        return None
-    return tuple(sorted({layer for found in members.values() for layer in found}))
+    inside = [found for found in members.values() if found is not None]
+    return tuple(sorted({layer for found in inside for layer in found})) if len(inside) == len(members) else None

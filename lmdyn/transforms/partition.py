@@ -6,7 +6,8 @@ computes no gradient for the weights of a layer that is not trained.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def _take(leaf, layers):
     return leaf[np.asarray(layers, int)]
 
 
-def joined(stacks: Sequence[Params]) -> dict:
+def joined(stacks: Sequence[Mapping[Path, Any]]) -> dict:
     """One stack of blocks from several, each as `{path: leaf}`; a parameter quantised in some of them only is decoded."""
     def join(leaves):
         if len(leaves) == 1:
@@ -77,8 +78,9 @@ class Partition:
         `chosen` is a nested dict of the chosen parameters alone; those of blocks have their chosen layers on
         the leading axis. `rest` is everything else, its blocks already cut into a tuple of stacks.
         """
-        chosen, rest = {}, {}
-        stacks = [{} for _ in self.cuts[1:]]
+        chosen: dict[Path, Any] = {}
+        rest: dict[Any, Any] = {}
+        stacks: list[dict[Path, Any]] = [{} for _ in self.cuts[1:]]
         for path, leaf in flatten(params).items():
             layers = self.chosen.get(path, ())
             if path[0] != "blocks":
@@ -87,7 +89,7 @@ class Partition:
             if layers:
                 chosen[path] = _take(leaf, layers)
             for stack, start, stop in zip(stacks, self.cuts, self.cuts[1:], strict=False):
-                if start not in layers:
+                if start not in (layers or ()):
                     stack[path[1:]] = leaf[start:stop] if stop - start < self.depth else leaf
         rest = unflatten(rest)
         rest["blocks"] = tuple(unflatten(stack) for stack in stacks)

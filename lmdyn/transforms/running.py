@@ -181,10 +181,10 @@ def relocalize(rule: optax.GradientTransformation, reference: Mapping, mode: str
         norms = {group: jnp.zeros(values.shape) for group, values in kept.items()}
         return RunningProfile(jnp.zeros([], jnp.int32), norms, jax.tree.map(jnp.asarray, kept), rule.init(params))
 
-    def update(gradients, state, params=None):
-        now = group_norms(gradients, groups)
+    def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+        now = group_norms(updates, groups)
         norms = {group: decay * state.norms[group] + (1 - decay) * now[group] for group in groups}
-        updates, inner = rule.update(gradients, state.rule, params)
+        updates, inner = rule.update(updates, state.rule, params)
         state = RunningProfile(state.count + 1, norms, state.reference, inner)
         r = relative(state, decay)
         mean = jnp.mean(jnp.concatenate([jnp.atleast_1d(values) for values in r.values()]))

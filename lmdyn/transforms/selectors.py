@@ -10,6 +10,7 @@ below its path. Only `blocks` has layers.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from lmdyn.errors import InputError
 from lmdyn.types import Params, Tree
@@ -17,7 +18,7 @@ from lmdyn.types import Params, Tree
 Path = tuple[str, ...]
 
 
-def flatten(tree: Tree, prefix: Path = ()) -> dict[Path, object]:
+def flatten(tree: Tree, prefix: Path = ()) -> dict[Path, Any]:
     """`{path: leaf}` of a nested dict, in key order.
 
     >>> flatten({"b": {"c": 1}, "a": 2})
@@ -28,7 +29,7 @@ def flatten(tree: Tree, prefix: Path = ()) -> dict[Path, object]:
     return {path: leaf for name in sorted(tree) for path, leaf in flatten(tree[name], (*prefix, name)).items()}
 
 
-def unflatten(leaves: Mapping[Path, object]) -> dict:
+def unflatten(leaves: Mapping[Path, Any]) -> dict:
     """The nested dict of `{path: leaf}`.
 
     >>> unflatten({("b", "c"): 1, ("a",): 2})
@@ -113,4 +114,4 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
             if path[: len(names)] == names:
                 every = set(range(depth)) if layers is None else layers
                 found[path] = (found.get(path) or set()) | every if path[0] == "blocks" else None
-    return {path: None if found[path] is None else tuple(sorted(found[path])) for path in sorted(found)}
+    return {path: None if (layers := found[path]) is None else tuple(sorted(layers)) for path in sorted(found)}

@@ -35,7 +35,7 @@ def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, A
     """
     target = Path(shared(lambda: str(folder.require(path, step))))
 
-    def look():
+    def look() -> dict[str, Any]:
         try:
             return {"content": manifest.check(target)}
         except manifest.DamagedError as err:

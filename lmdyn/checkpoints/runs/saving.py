@@ -236,7 +236,7 @@ def _write(target: Path, items: dict[str, dict]):
     """Starts to write; what it returns has `wait_until_finished` and `close`."""
     import orbax.checkpoint as ocp
 
-    handler = ocp.PyTreeCheckpointHandler
+    handler: Any = ocp.PyTreeCheckpointHandler
     # Random weights do not compress (by 7%), but trying takes half the time. Older versions always try.
     options = {"use_compression": False} if "use_compression" in inspect.signature(handler).parameters else {}
     trees = {item: arrays.nested({p: arrays.local(v) for p, v in leaves.items()}) for item, leaves in items.items()}

@@ -1,0 +1,85 @@
+"""Every public name is documented and typed; every public function shows an example, which doctest runs with the other tests."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import lmdyn
+
+ROOT = Path(lmdyn.__file__).parent
+PACKAGES = ("checkpoints", "checkpoints.runs", "data", "metrics", "models", "online", "report", "studies", "training", "transforms")
+NAMED = ("errors", "files", "memory", "metrics.curves", "metrics.localization", "metrics.scaling", "metrics.spectra", "metrics.targets",
+         "online.meta", "online.footprint", "training.head_fits", "training.objectives", "transforms.running", "types")
+"""Modules that README or the notebooks name by themselves."""
+
+
+def _special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _public(body: list[ast.stmt], prefix: str = ""):
+    """`(name, node)` of public functions, classes and methods; special methods are public, too."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and (_special(node.name) or not node.name.startswith("_")):
+            yield prefix + node.name, node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+            yield from _public(node.body, f"{prefix}{node.name}.")
+
+
+def _untyped(node: ast.FunctionDef, method: bool) -> list[str]:
+    arguments = [*node.args.posonlyargs, *node.args.args]
+    static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list)
+    arguments = arguments[int(method and not static):] + node.args.kwonlyargs + [a for a in (node.args.vararg, node.args.kwarg) if a]
+    return [a.arg for a in arguments if a.annotation is None] + (["what it returns"] if node.returns is None else [])
+
+
+def test_every_public_signature_says_its_types():
+    gaps = []
+    for path in sorted(ROOT.rglob("*.py")):
+        for name, node in _public(ast.parse(path.read_text(encoding="utf-8")).body):
+            if isinstance(node, ast.FunctionDef) and (missing := _untyped(node, "." in name)):
+                gaps.append(f"{path.relative_to(ROOT)}: {name}: {', '.join(missing)}")
+    assert not gaps, "\n".join(gaps)
+
+
+def test_no_public_signature_has_an_ignore():
+    lines = (f"{path.relative_to(ROOT)}: {line.strip()}" for path in sorted(ROOT.rglob("*.py")) for line in path.read_text(encoding="utf-8").splitlines()
+             if ("type: ignore" in line or "pyright: ignore" in line) and line.lstrip().startswith(("def ", "class ", "@")))
+    assert not list(lines)
+
+
+def _names():
+    """`(where, object)` of what is exported, once each."""
+    seen = {}
+    for package in PACKAGES:
+        module = importlib.import_module(f"lmdyn.{package}")
+        for name in module.__all__:
+            seen.setdefault(id(getattr(module, name)), (f"lmdyn.{package}.{name}", getattr(module, name)))
+    for name in NAMED:
+        module = importlib.import_module(f"lmdyn.{name}")
+        for key, value in vars(module).items():
+            if not key.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__:
+                seen.setdefault(id(value), (f"lmdyn.{name}.{key}", value))
+    return [found for found in seen.values() if callable(found[1])]
+
+
+NAMES = _names()
+
+
+@pytest.mark.parametrize("where, value", NAMES, ids=[where for where, _ in NAMES])
+def test_exported_names_are_documented(where, value):
+    text = value.__doc__ or ""
+    assert text.strip() and not text.startswith(f"{getattr(value, '__name__', '')}("), f"{where} has no docstring"
+    if not isinstance(value, type):  # a function: its example runs where doctest finds it, in its module
+        assert doctest.DocTestParser().get_examples(text), f"{where} shows no example"
+
+
+def test_modules_say_what_they_are_for():
+    bare = [m.name for m in pkgutil.walk_packages(lmdyn.__path__, "lmdyn.")
+            if not ast.get_docstring(ast.parse(Path(importlib.util.find_spec(m.name).origin).read_text(encoding="utf-8")))]
+    assert not bare
