@@ -35,6 +35,16 @@ def export(
 
     Raises:
       InputError: the folder is not empty, the disk is full, or no known family is this model.
+
+    >>> import tempfile
+    >>> from lmdyn import models
+    >>> from lmdyn.data import tokenizers
+    >>> config = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> folder = tempfile.mkdtemp() + "/tiny"
+    >>> export(model, models.init(model), tokenizers.byte_tokenizer(), folder)
+    >>> sorted(path.name for path in pathlib.Path(folder).iterdir())[:2]
+    ['config.json', 'model.safetensors']
     """
     folder = check_new_folder(folder)
     values = write_config(model.config)

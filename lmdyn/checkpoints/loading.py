@@ -32,6 +32,17 @@ def load(ref: str | Reference, compute: Compute | None = None, packed: bool = Fa
 
     Raises:
       InputError: one line that says what is wrong with the reference or the files.
+
+    >>> import tempfile
+    >>> from lmdyn import checkpoints, models
+    >>> from lmdyn.data import tokenizers
+    >>> config = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> folder = tempfile.mkdtemp() + "/tiny"
+    >>> checkpoints.export(model, models.init(model), tokenizers.byte_tokenizer(), folder)
+    >>> loaded = load(f"dir:{folder}")
+    >>> loaded.model.config.width, loaded.params["blocks"]["mlp"]["up"]["kernel"].shape
+    (6, (2, 6, 10))
     """
     found = parse(ref) if isinstance(ref, str) else ref
     if found.kind == "run":

@@ -223,6 +223,15 @@ def check_vocabulary(tokenizer: Tokenizer, config: "ModelConfig") -> None:
     Args:
       tokenizer: has `vocab`, its largest id + 1.
       config: a `ModelConfig`, or anything with `vocab`.
+
+    >>> from lmdyn.data import tokenizers
+    >>> from lmdyn.models import ModelConfig
+    >>> small = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> try:
+    ...     check_vocabulary(tokenizers.byte_tokenizer(), small)
+    ... except InputError as err:
+    ...     print("refused")
+    refused
     """
     if tokenizer.vocab > config.vocab:
         raise InputError(

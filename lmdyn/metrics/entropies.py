@@ -103,7 +103,16 @@ class AttentionEntropy:
 
 
 def attention_entropy() -> base.Metric:
-    """Mean entropy of the attention distribution, over heads and queries, per layer (Kim et al. 2024, appendix)."""
+    """Mean entropy of the attention distribution, over heads and queries, per layer (Kim et al. 2024, appendix).
+
+    >>> from lmdyn import data, metrics, models
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> batches = data.windows(np.arange(9), length=4, batch=2)
+    >>> found = metrics.measure(metrics.attention_entropy(), model, models.init(model), batches)
+    >>> found.per_layer.shape, bool((found.per_layer <= np.log(4)).all())        # a token sees 4 tokens at most
+    ((2,), True)
+    """
 
     def reduce(probabilities, mask):  # [B, G, R, q, S], [B, q]
         heads = probabilities.shape[1] * probabilities.shape[2]
@@ -127,7 +136,16 @@ class PredictionEntropy:
 
 
 def prediction_entropy() -> base.Metric:
-    """Mean entropy of the next-token distribution (Kim et al. 2024, appendix); reads site `log_probabilities`."""
+    """Mean entropy of the next-token distribution (Kim et al. 2024, appendix); reads site `log_probabilities`.
+
+    >>> from lmdyn import data, metrics, models
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> batches = data.windows(np.arange(9), length=4, batch=2)
+    >>> found = metrics.measure(metrics.prediction_entropy(), model, models.init(model), batches)
+    >>> bool(0 < found.mean <= np.log(11))
+    True
+    """
 
     def reduce(log_probabilities, mask):  # [n, V], [n]
         entropies = -jnp.sum(jnp.exp(log_probabilities) * log_probabilities, -1)

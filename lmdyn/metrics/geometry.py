@@ -42,7 +42,16 @@ def mean_cosine(sum_of_units: np.ndarray, count: float) -> np.ndarray:
 
 
 def anisotropy() -> base.Metric:
-    """Anisotropy at every depth, in O(n D); reads sites `residual` and `final`."""
+    """Anisotropy at every depth, in O(n D); reads sites `residual` and `final`.
+
+    >>> from lmdyn import data, metrics, models
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> batches = data.windows(np.arange(9), length=4, batch=2)
+    >>> found = metrics.measure(metrics.anisotropy(), model, models.init(model), batches)
+    >>> found.residual.shape, -1 <= found.final <= 1                # after 0, 1 and 2 blocks, and after the last norm
+    ((3,), True)
+    """
 
     def reduce(x, mask):
         return jnp.einsum("bt,btd->d", mask.astype(jnp.float32), unit(x))

@@ -43,7 +43,16 @@ class Likelihood:
 
 
 def likelihood() -> base.Metric:
-    """Mean nll of the targets, in nats; reads site `nll`."""
+    """Mean nll of the targets, in nats; reads site `nll`.
+
+    >>> from lmdyn import data, metrics, models
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> batches = data.windows(jax.device_get(jnp.arange(9)), length=4, batch=2)
+    >>> found = metrics.measure(metrics.likelihood(), model, models.init(model), batches)
+    >>> found.tokens, math.isclose(found.perplexity, math.exp(found.nll))
+    (8.0, True)
+    """
 
     def finish(sums, count, params):
         return Likelihood(float(sums["nll"]) / count, count)
@@ -60,6 +69,14 @@ def span_log_probability(model: LanguageModel, params: Params, inputs: Array, ta
 
     Returns:
       `[B]` float32 nats; NaN for a sequence whose span is empty.
+
+    >>> from lmdyn import models
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> params = models.init(model)
+    >>> ids, span = jnp.arange(10).reshape(2, 5), jnp.array([[False, False, True, True, True], [False, True, False, False, False]])
+    >>> span_log_probability(model, params, ids, ids + 1, span).shape
+    (2,)
     """
     nll = token_nll(model, params, inputs, targets)
     return -jnp.sum(jnp.where(span, nll, 0.0), 1) / jnp.sum(span, 1)

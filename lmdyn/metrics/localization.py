@@ -59,6 +59,11 @@ def sequences(kinds: Mapping[str, Sequence[Probe]], text: str | Sequence[str], t
 
     Raises:
       InputError: a target that is cut off, a text shorter than the longest probe.
+
+    >>> kinds = {"new": [data.Probe("one two", 4, 7)], "updated": [data.Probe("a bc", 2, 4)]}
+    >>> encoded, random = sequences(kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5)
+    >>> encoded["new"].inputs.shape, random.inputs.shape            # all of one length
+    ((1, 6), (5, 6))
     """
     every = data.encode_probes([probe for own in kinds.values() for probe in own], tokenizer, length)
     ends = np.cumsum([len(own) for own in kinds.values()])[:-1]
@@ -78,6 +83,15 @@ def norms_of(model: LanguageModel, params: Params, sets: Mapping[str, ProbeBatch
 
     Raises:
       InputError: as `layer_gradients`.
+
+    >>> from lmdyn import models
+    >>> config = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> kinds = {"new": [data.Probe("one two", 4, 7)], "updated": [data.Probe("a bc", 2, 4)]}
+    >>> encoded, random = sequences(kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5)
+    >>> found = norms_of(model, models.init(model), {**encoded, "random": random})
+    >>> found["new"].norms["mlp"].shape, found["random"].norms["mlp"].shape        # [L, sequences]
+    ((2, 1), (2, 5))
     """
     joined = ProbeBatch(*(np.concatenate(parts) for parts in zip(*sets.values(), strict=True)))
     found = layer_gradients(model, params, joined, groups=groups, batch=batch, progress=progress)

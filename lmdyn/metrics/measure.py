@@ -72,6 +72,15 @@ def accumulate(metric: base.Metric, model: LanguageModel, params: Params, batche
       state: a state to go on from.
       progress: show a bar on standard error.
       sharding: a `jax.sharding.Sharding` for the batches' arrays; parameters are used where they lie.
+
+    >>> from lmdyn import data, models
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> batches = data.windows(np.arange(9), length=4, batch=2)
+    >>> params, metric = models.init(model), likelihood()
+    >>> half = accumulate(metric, model, params, [batches[0]])
+    >>> metric.finish(accumulate(metric, model, params, [batches[0]], state=half), params).tokens      # all 8 predictions, twice
+    16.0
     """
     if not metric.taps:
         batches = []
@@ -118,6 +127,15 @@ def measure(metric: base.Metric, model: LanguageModel, params: Params, batches: 
 
     Raises:
       InputError: there is no batch.
+
+    >>> from lmdyn import data, models
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> batches = data.windows(np.arange(9), length=4, batch=2)
+    >>> both = base.combine(nll=likelihood(), entropy=knowledge_entropy())
+    >>> found = measure(both, model, models.init(model), batches)
+    >>> found["nll"].tokens, found["entropy"].per_layer.shape
+    (8.0, (2,))
     """
     state = accumulate(metric, model, params, batches, progress=progress, sharding=sharding)
     return metric.finish(state, params)

@@ -170,7 +170,15 @@ def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
 
 
 def singular_entropy() -> base.Metric:
-    """Singular entropy and effective rank of the output head; reads parameters only, so it costs no forward pass."""
+    """Singular entropy and effective rank of the output head; reads parameters only, so it costs no forward pass.
+
+    >>> found = singular_entropy()
+    >>> found.taps                                                  # of parameters alone: no text is read
+    {}
+    >>> equal = found.finish(found.init({}), {"head": {"kernel": np.eye(4)}})
+    >>> [abs(round(float(value), 6)) for value in (equal.singular_entropy, equal.effective_rank)]
+    [0.0, 4.0]
+    """
     return base.sums({}, lambda sums, count, params: head_of(params))
 
 
@@ -201,6 +209,11 @@ def head_spectrum(vocabulary: slice | None = None, kept: int = 64) -> base.Metri
 
     Args:
       vocabulary: see `head_of`.
+
+    >>> metric = head_spectrum()
+    >>> found = metric.finish(metric.init({}), {"head": {"kernel": np.diag([2.0, 1.0])}})
+    >>> found.spectrum.values.tolist()
+    [2.0, 1.0]
     """
     return base.sums({}, lambda sums, count, params: HeadSpectrum(head_of(params, vocabulary), kept))
 
@@ -209,5 +222,11 @@ def layer_spectra(selector: str = "blocks") -> base.Metric:
     """Singular entropy and effective rank of the matrices that a selector names, layer by layer; costs no forward pass.
 
     Rows have the metric `singular_entropy`, the site (`mlp.up`, `attention.query`, `embed`) and the layer.
+
+    >>> kernel = np.stack([np.eye(3), np.diag([1.0, 0.0, 0.0])])
+    >>> metric = layer_spectra("blocks.mlp.up")
+    >>> found = metric.finish(metric.init({}), {"blocks": {"mlp": {"up": {"kernel": kernel}}}})
+    >>> [round(row["effective_rank"], 6) for row in found.rows()]    # three equal directions; one
+    [3.0, 1.0]
     """
     return base.sums({}, lambda sums, count, params: spectrum_of(params, selector))

@@ -52,7 +52,13 @@ def init(model: LanguageModel, seed: int = 0) -> Params:
 
 
 def shapes(config: ModelConfig) -> Params:
-    """The parameter tree of `config`, as `jax.ShapeDtypeStruct`s: nothing is computed."""
+    """The parameter tree of `config`, as `jax.ShapeDtypeStruct`s: nothing is computed.
+
+    >>> from lmdyn.models import ModelConfig
+    >>> config = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> shapes(config)["blocks"]["mlp"]["up"]["kernel"].shape       # [L, D, F]
+    (2, 6, 10)
+    """
     return jax.tree.map(lambda leaf: leaf, _shapes(config))  # a dict of its own for everyone
 
 
@@ -180,7 +186,13 @@ def forward(
 
 def logits(model: LanguageModel, params: Params, tokens: Array, **options: Any) -> jax.Array:
     """Next-token logits `[B, T, V]` in float32 of tokens `[B, T]`; options as for `forward`. Those of another head than the full one are
-    log-probabilities."""
+    log-probabilities.
+
+    >>> from lmdyn.models import LanguageModel, ModelConfig
+    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> logits(model, init(model), jnp.ones([1, 5], jnp.int32)).shape
+    (1, 5, 11)
+    """
     states = forward(model, params, tokens, **options).states
     kind = head_kinds.of(model.config)
     if kind is None:
@@ -247,6 +259,14 @@ def observe(model: LanguageModel, params: Params, inputs: Array, targets: Array,
 
     Returns:
       `{site: reduced}`.
+
+    >>> from lmdyn.models import LanguageModel, ModelConfig
+    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> ids, mask = jnp.ones([1, 5], jnp.int32), jnp.ones([1, 5], bool)
+    >>> taps = {"mlp.coefficients": lambda c, mask: jnp.sum(jnp.where(mask[..., None], jnp.abs(c), 0), (0, 1)), "nll": lambda nll, mask: jnp.sum(nll * mask)}
+    >>> found = observe(model, init(model), ids, ids, mask, taps)
+    >>> found["mlp.coefficients"].shape, found["nll"].shape          # [L, F], and a number
+    ((2, 10), ())
     """
     for site in taps:
         choose("tap site", site, SITES)

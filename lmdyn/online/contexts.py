@@ -32,7 +32,11 @@ class Context:
 
 
 def none() -> Context:
-    """A chunk sees itself only."""
+    """A chunk sees itself only.
+
+    >>> none()
+    Context(kind='none', window=0, keep=0)
+    """
     return Context("none")
 
 
@@ -49,7 +53,11 @@ def cache(window: int, keep: int = 0) -> Context:
 
 
 def overlap(window: int) -> Context:
-    """The last `window` tokens, the chunk's own among them, are encoded afresh for every chunk."""
+    """The last `window` tokens, the chunk's own among them, are encoded afresh for every chunk.
+
+    >>> overlap(96).window
+    96
+    """
     return Context("overlap", window)
 
 

@@ -48,7 +48,16 @@ class Events(NamedTuple):
 
 
 def start(model: LanguageModel, chosen: Tree, optimizer: optax.GradientTransformation | None, context: Context) -> Carry:
-    """The carry before the first chunk of a document."""
+    """The carry before the first chunk of a document.
+
+    >>> from lmdyn import models, online
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> params = models.init(model)
+    >>> carry = start(model, params, optax.sgd(0.1), online.cache(window=8))
+    >>> carry.cache["position"].shape, carry.chosen is params       # one stream, 8 places
+    ((1, 8), True)
+    """
     state = None if optimizer is None else optimizer.init(chosen)
     cache = new_cache(model, 1, context.window) if context.kind == "cache" else None
     return Carry(chosen, state, cache)
@@ -92,6 +101,19 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
 
     Returns:
       The carry after the last chunk; and nll `[n, C]` in nats with, if `static` is given, `Events`.
+
+    >>> import numpy as np
+    >>> from lmdyn import models, online, transforms
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> params = models.init(model)
+    >>> chunks = online.stream(np.arange(9), chunk=4, context=online.none())
+    >>> part, optimizer = transforms.partition(params, "blocks.mlp"), optax.sgd(0.1)
+    >>> chosen, rest = part.split(params)
+    >>> carry = start(model, chosen, optimizer, online.none())
+    >>> carry, (nll, _) = adapt(model, part, optimizer, online.none(), None, rest, carry, chunks)
+    >>> nll.shape                                                   # [n, C] nats, each chunk scored before it is learned from
+    (2, 4)
     """
     def step(carry: Carry, given):
         chunk, still = given

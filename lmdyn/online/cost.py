@@ -104,6 +104,14 @@ def flops(config: ModelConfig, chunks: Stream, context: Context, part: Partition
       part: what adapts; None for static evaluation.
       count: how many chunks are computed, where that is not the number of chunks: lanes that are idle compute too.
       steps: of the optimizer, on every chunk; each is a forward and a backward pass, and the first one's forward pass scores.
+
+    >>> import numpy as np
+    >>> from lmdyn import online, transforms
+    >>> config = ModelConfig(vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8)
+    >>> chunks = online.stream(np.arange(9), chunk=4, context=online.none())
+    >>> static = flops(config, chunks, online.none(), None)
+    >>> static < flops(config, chunks, online.none(), transforms.partition(shapes(config), "blocks[1]")) < 3 * static
+    True
     """
     count, chunk = len(chunks.first) if count is None else count, chunks.targets.shape[1]
     encoded = chunks.inputs.shape[1]

@@ -55,6 +55,17 @@ def train(config: Train, command: list[str] | None = None, progress: bool = Fals
     Raises:
       InputError: something is wrong with the config, the texts, the model, the mesh or the run's folder; the loss is no finite number
         any more; a checkpoint could not be written.
+
+    >>> import tempfile
+    >>> from lmdyn.models import ModelConfig
+    >>> from lmdyn.training import Data, Source
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "text.txt").write_text("a text of a few words, over and over; " * 20)
+    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> data = Data((Source(f"text:{folder}/text.txt"),), length=16, batch=2, tokenizer="bytes", cache=str(folder / "tokens"))
+    >>> run = Train(out=str(folder / "run"), data=data, steps=2, model=tiny)
+    >>> train(run, say=lambda line: None)
+    Finished(step=2, steps=2, signal=None)
     """
     started = time.time()
     keep_memory()

@@ -65,6 +65,15 @@ def likelihood(model: LanguageModel, params: Params, batch: Batch, weights: Arra
     Args:
       params: for `lmdyn.models.forward`.
       batch: `[B, T]` arrays. weights: `[B, T]` float32.
+
+    >>> from lmdyn import models
+    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> model = models.LanguageModel(config)
+    >>> params = models.init(model)
+    >>> ids = jnp.arange(10).reshape(2, 5)
+    >>> total, logged = likelihood(model, params, Batch(ids, ids + 1, jnp.ones([2, 5], bool)), jnp.full([2, 5], 0.1))
+    >>> logged["loss"] is total, total.shape
+    (True, ())
     """
     total, _ = loss(model, params, batch.inputs, batch.targets, weights, documents=batch.documents)
     return total, {"loss": total}

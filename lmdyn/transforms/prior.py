@@ -187,6 +187,12 @@ def save_rms(path: PathLike, rms: GradientRMS) -> None:
 
     Args:
       path: for example `gradient_rms.safetensors` in the model's folder.
+
+    >>> import tempfile
+    >>> path = f"{tempfile.mkdtemp()}/gradient_rms.safetensors"
+    >>> save_rms(path, GradientRMS({"head": {"kernel": jnp.ones([2, 3])}}, 1.0, 7))
+    >>> load_rms(path).batches
+    7
     """
     arrays = {".".join(path): np.asarray(leaf) for path, leaf in flatten(rms.rms).items()}
     about = {"kind": "gradient_rms", "about": json.dumps({"mean": rms.mean, "batches": rms.batches})}

@@ -70,6 +70,13 @@ def with_rates(state: Tree, rates: Mapping, elsewhere: float = 1.0) -> Tree:
 
     Raises:
       InputError: no such state in it, other groups or another number of layers, or a rate that is negative or not finite.
+
+    >>> rule = optax.chain(optax.sgd(1.0), adjustable_rates(["mlp"]))
+    >>> params = {"blocks": {"mlp": {"up": {"kernel": jnp.ones([2, 1, 1])}}}, "head": {"kernel": jnp.ones([1, 1])}}
+    >>> state = with_rates(rule.init(params), {"mlp": [0.0, 0.5]}, elsewhere=0.25)
+    >>> updates, _ = rule.update(params, state)
+    >>> updates["blocks"]["mlp"]["up"]["kernel"].ravel().tolist(), updates["head"]["kernel"].item()
+    ([-0.0, -0.5], -0.25)
     """
     is_ours = lambda node: isinstance(node, AdjustableRates)
     found = [node for node in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(node)]
@@ -133,7 +140,12 @@ class RunningProfile(NamedTuple):
 
 
 def relative(state: RunningProfile, decay: float) -> dict[str, jax.Array]:
-    """The relative profile that a state holds: `{group: [L]}`; before the first update without a meaning."""
+    """The relative profile that a state holds: `{group: [L]}`; before the first update without a meaning.
+
+    >>> state = RunningProfile(jnp.int32(1), {"mlp": jnp.array([0.1, 0.3])}, {"mlp": jnp.array([1.0, 2.0])}, None)
+    >>> [round(float(r), 3) for r in relative(state, decay=0.9)["mlp"]]      # after one update of norms 1 and 3
+    [1.0, 1.5]
+    """
     seen = 1 - decay ** state.count.astype(jnp.float32)
     return {group: norms / jnp.maximum(seen, 1e-12) / state.reference[group] for group, norms in state.norms.items()}
 

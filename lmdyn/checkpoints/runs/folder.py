@@ -83,6 +83,13 @@ def describe(folder: PathLike) -> RunInfo:
 
     Raises:
       InputError: the folder is no run, its files are damaged, or of another version.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={"steps": 100}, data={})
+    >>> describe(folder).tokenizer.name, describe(folder).model.width
+    ('bytes', 6)
     """
     folder = Path(folder)
     content = _content(folder)
@@ -126,7 +133,14 @@ def _tokenizer(folder: Path, about: Mapping) -> tokenizers.Tokenizer:
 
 
 def record(folder: PathLike, provenance: Mapping) -> None:
-    """Adds a line to `provenance.jsonl`: who started this process, with what."""
+    """Adds a line to `provenance.jsonl`: who started this process, with what.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    >>> record(folder, {"command": ["lmdyn", "train"]})
+    """
     line = json.dumps(provenance) + "\n"
 
     def append():
@@ -156,6 +170,15 @@ def steps(folder: PathLike) -> list[int]:
 
     Raises:
       InputError: the folder is no run.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    >>> for name in ("8", "20", ".saving"):
+    ...     (folder / "checkpoints" / name).mkdir(parents=True)
+    >>> steps(folder)
+    [8, 20]
     """
     folder = Path(folder)
     _content(folder)
@@ -174,6 +197,18 @@ def latest(folder: PathLike) -> int:
 
     Raises:
       InputError: the folder is no run, or has no whole checkpoint.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from lmdyn.checkpoints import runs
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    >>> with runs.Checkpoints(folder, runs.Retention(every=1)) as writer:
+    ...     for step in (8, 20):
+    ...         writer.save(step, {"params": {"w": np.ones(3)}}, {"step": step, "data": None})
+    >>> latest(folder)
+    20
     """
     found = steps(folder)
     if not found:

@@ -32,6 +32,19 @@ def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, A
     Raises:
       DamagedError: names the checkpoint and the file.
       InputError: there is no such checkpoint, or it holds other arrays than `like`.
+
+    >>> import tempfile
+    >>> from lmdyn import models
+    >>> from lmdyn.checkpoints import runs
+    >>> from lmdyn.data import tokenizers
+    >>> folder = tempfile.mkdtemp()
+    >>> tiny = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> runs.create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    >>> with runs.Checkpoints(folder, runs.Retention(every=1)) as writer:
+    ...     _ = writer.save(2, {"params": {"w": jnp.arange(3.0)}}, {"step": 2, "data": {"offset": 7}})
+    >>> items, position = restore(folder, 2, {"params": {"w": jnp.zeros(3)}})
+    >>> items["params"]["w"].tolist(), position["data"]
+    ([0.0, 1.0, 2.0], {'offset': 7})
     """
     target = Path(shared(lambda: str(folder.require(path, step))))
 
@@ -64,6 +77,16 @@ def restore_latest(path: PathLike, like: Mapping[str, Any], warn: Callable[[str]
 
     Raises:
       InputError: all are damaged, or they hold other arrays than `like`.
+
+    >>> import tempfile
+    >>> from lmdyn import models
+    >>> from lmdyn.checkpoints import runs
+    >>> from lmdyn.data import tokenizers
+    >>> folder = tempfile.mkdtemp()
+    >>> tiny = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> runs.create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    >>> restore_latest(folder, {"params": {"w": jnp.zeros(3)}}, warn=print) is None     # nothing was saved yet
+    True
     """
     there = shared(lambda: folder.steps(path))
     for step in reversed(there):
@@ -86,6 +109,19 @@ def read_params(path: PathLike, step: int | None = None) -> Params:
     Raises:
       DamagedError: names the checkpoint and the file.
       InputError: no run, no such checkpoint, or parameters that are not of the run's model.
+
+    >>> import tempfile
+    >>> from lmdyn import models
+    >>> from lmdyn.checkpoints import runs
+    >>> from lmdyn.data import tokenizers
+    >>> folder = tempfile.mkdtemp()
+    >>> tiny = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> runs.create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    >>> params = models.init(models.LanguageModel(tiny))
+    >>> with runs.Checkpoints(folder, runs.Retention(every=1)) as writer:
+    ...     _ = writer.save(2, {"params": params}, {"step": 2, "data": None})
+    >>> read_params(folder)["embed"]["embedding"].shape             # the last checkpoint
+    (257, 6)
     """
     step = folder.latest(path) if step is None else step
     target = folder.require(path, step)
