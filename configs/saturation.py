@@ -39,7 +39,7 @@ def config():
         ),
         widths=(8, 16, 32, 48, 64),
         narrow=16,
-        heads=Heads(text="builtin:code:train", kinds=("mixture:4", "sigsoftmax", "projected:64")),
+        heads=Heads(text="builtin:code:train", kinds=("mixture:4", "sigsoftmax", "projected:64"), kind_rate=3e-2),
         target=Target(text="builtin:code:train"),
         length=128,
         batch=32,
