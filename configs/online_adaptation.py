@@ -33,7 +33,8 @@ def config():
             streams=("builtin:docs:test", "builtin:code:test"),
             tokens=12288, prefix=1536, chunk=64,
             rates={"SGD": (0.03, 0.1, 0.3, 1.0), "AdamW": ADAM, "Adam, no momentum": ADAM, "RMS rule": ADAM},
-            low_rank_rates=(1e-3, 3e-3, 1e-2, 3e-2),
+            low_rank_rates=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+            main="Adam, no momentum",
         ),
         given=Grid(
             home="builtin:docs:train",

@@ -18,7 +18,7 @@ from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Heads, Saturation, Target
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
 
-STEPS = 3072
+STEPS = 4096
 
 
 def config():
@@ -30,7 +30,7 @@ def config():
                               gated=False, activation="gelu"),
             data=Data(sources=(Source("builtin:code:train"),), tokenizer="bpe:1024", length=128, batch=4),
             steps=STEPS,
-            optimizer=Optimizer(rate=1e-2, warmup=50, schedule="constant"),
+            optimizer=Optimizer(rate=5e-3, warmup=50, schedule="constant"),
             watch=Watch("builtin:code:test", metrics="nll,anisotropy,head_spectrum", every=32, tokens=8192, batch=32),
             keep=Keep(powers_of_two=False, save=STEPS, last=1),
             compute=Compute(unroll=2),
@@ -39,7 +39,7 @@ def config():
         ),
         widths=(8, 16, 32, 48, 64),
         narrow=16,
-        heads=Heads(text="builtin:code:train", kinds=("mixture:4", "sigsoftmax", "projected:64")),
+        heads=Heads(text="builtin:code:train", kinds=("mixture:4", "sigsoftmax", "projected:64"), kind_rate=3e-2),
         target=Target(text="builtin:code:train"),
         length=128,
         batch=32,

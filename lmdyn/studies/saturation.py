@@ -43,20 +43,23 @@ class Heads:
       kinds: other heads, trained from random parameters beside a full one on the body of width `width`.
       width: of that body, and of the models in which the same kinds are trained jointly; None: the widest narrow one.
       joint: train whole models with `kinds` too (a ladder of our own only).
-      steps, batch, rate: of training heads: updates, tokens of one, highest rate (Adam, falling to 0).
+      steps, batch, rate: of training heads: updates, tokens of one, highest rate (Adam, falling to 0). Steps beyond one pass over the
+        tokens soon learn them by heart.
+      kind_rate: the rate of `kinds` and the full head beside them; `rate` if None.
       climb: the share by which a loss is above that of rank D where it counts as climbing: it says where r* lies.
     """
 
     text: str
-    tokens: int = 65536
+    tokens: int = 524288
     ranks: tuple[int, ...] = (1, 2, 4, 8, 12, 16, 24, 32, 48)
     scratch: bool = True
     kinds: tuple[str, ...] = ("mixture:4", "sigsoftmax")
     width: int | None = None
     joint: bool = True
-    steps: int = 400
+    steps: int = 512
     batch: int = 1024
-    rate: float = 5e-3
+    rate: float = 1e-2
+    kind_rate: float | None = None
     climb: float = 0.01
 
 
@@ -93,6 +96,7 @@ class Saturation:
       pretrain: the run of the ladder; its `out`, `seed` and the width of its model are set by the study. It watches
         `nll,anisotropy,head_spectrum`.
       widths: of the ladder. narrow: models up to this width are the narrow ones; the scaling law is fitted to the others.
+      rates: learning rate of each width, in their order; that of `pretrain` for all if not given.
       fit_from: the law is fitted to the wide models from this share of their steps on, at eight moments.
       tokens_per_step: training tokens of one step of given series; without it no scaling law is fitted to them.
       vocabulary: START:STOP, the tokens of the head that spectra of given models are of; all of them if not given.
@@ -111,6 +115,7 @@ class Saturation:
     pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
     widths: tuple[int, ...] = (8, 16, 32, 64)
     narrow: int = 16
+    rates: tuple[float, ...] = ()
     fit_from: float = 0.125
     tokens_per_step: int | None = None
     vocabulary: str | None = None
@@ -156,6 +161,10 @@ class Saturation:
             raise InputError(f"widths={self.widths}; a ladder needs two or more, each once")
         if not widths[0] <= self.narrow < widths[-1]:
             raise InputError(f"narrow={self.narrow} parts no widths of {widths}; use {widths[0]} to {widths[-1] - 1}")
+        if self.rates and len(self.rates) != len(self.widths):
+            raise InputError(f"rates={self.rates} for {len(self.widths)} widths; give one for each, or none")
+        if not all(rate > 0 for rate in self.rates):
+            raise InputError(f"rates={self.rates}; a learning rate is above 0")
         watch = self.pretrain.watch
         if watch is None or not set(WATCHED) <= set(watch.metrics.split(",")):
             raise InputError(f"pretrain.watch must measure {','.join(WATCHED)}")
@@ -268,9 +277,11 @@ def _ladder(config: Saturation, folder: Folder) -> list[Task]:
     for width, head in wanted:
         for seed in _seeds(config):
             name = _name(seed, width, head)
-            model = resized(present(present(config.pretrain).model), width)
-            model = dataclasses.replace(model, head=head)
-            train = dataclasses.replace(present(config.pretrain), model=model, seed=seed, out=str(folder.path / "runs" / name))
+            run = present(config.pretrain)
+            model, rule = dataclasses.replace(resized(present(run.model), width), head=head), run.optimizer
+            if config.rates:
+                rule = dataclasses.replace(rule, rate=config.rates[config.widths.index(width)])
+            train = dataclasses.replace(run, model=model, optimizer=rule, seed=seed, out=str(folder.path / "runs" / name))
             tasks.append(Task(name, parts.train, (train, _tags(config, seed, width, head), folder.command)))
     return tasks
 

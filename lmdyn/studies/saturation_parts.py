@@ -126,14 +126,14 @@ def _body(reference: str, heads, how: Frozen):
     return loaded, fit, test, {"kind": "frozen", "width": config.width, "body": short(reference)}
 
 
-def _fitted(kinds: dict, fit: FinalStates, test: FinalStates, heads, seed: int, starts=None) -> dict[str, float]:
+def _fitted(kinds: dict, fit: FinalStates, test: FinalStates, heads, seed: int, rate: float, starts=None) -> dict[str, float]:
     """The final loss of each head on the other text; as many of them at once as memory allows."""
     found, group = {}, {}
 
     def flush():
         if group:
             own = {name: starts[name] for name in group if starts and name in starts}
-            optimizer = optax.adam(optax.cosine_decay_schedule(heads.rate, heads.steps))
+            optimizer = optax.adam(optax.cosine_decay_schedule(rate, heads.steps))
             trained = fit_heads(group, fit.states, fit.targets, steps=heads.steps, batch=heads.batch, params=own, optimizer=optimizer, seed=seed)
             found.update(score_heads(group, trained.params, test.states, test.targets, batch=heads.batch))
             group.clear()
@@ -155,7 +155,7 @@ def head_ranks(reference: str, heads: "Heads", how: Frozen, seed: int) -> list[d
     ladder = {f"truncated {r}": head_kinds.low_rank(width, vocab, r) for r in ranks}
     losses = {("as it is", int(name.split()[1])): nll for name, nll in _scores(ladder, starts, test, heads).items()}
     wanted = ladder | {f"scratch {r}": head_kinds.low_rank(width, vocab, r) for r in ranks if heads.scratch}
-    for name, nll in _fitted(wanted, fit, test, heads, seed, starts).items():
+    for name, nll in _fitted(wanted, fit, test, heads, seed, heads.rate, starts).items():
         start, rank = name.split()
         losses[{"truncated": "trained from there", "scratch": "trained from random"}[start], int(rank)] = nll
     return [report.row(reference, "head_rank", nll, "nats", tokens=len(test.targets), rank=rank, start=start, seed=seed, climb=heads.climb, **tags)
@@ -177,7 +177,7 @@ def head_alternatives(reference: str, heads: "Heads", how: Frozen, seed: int) ->
     own = kinds["full"].size
     return [report.row(reference, "head_kind", nll, "nats", tokens=len(test.targets), head=name, numbers=kinds[name].size,
                        size=kinds[name].size / own, seed=seed, **tags)
-            for name, nll in _fitted(kinds, fit, test, heads, seed).items()]
+            for name, nll in _fitted(kinds, fit, test, heads, seed, heads.kind_rate or heads.rate).items()]
 
 
 def target(reference: str, about: "Target", context: int, seed: int, cache: str | None) -> list[dict]:

@@ -166,10 +166,19 @@ def test_a_given_model_s_bad_input_is_one_line(tmp_path):
         saturation.run(dataclasses.replace(config, heads=None, vocabulary="300:400"), say=lambda text: None)
 
 
+def test_each_width_has_its_rate(tmp_path):
+    config = tiny(tmp_path, widths=(8, 4), rates=(1e-3, 3e-3))
+    tasks = saturation._ladder(config, saturation.Folder(config.out, "saturation", {}, [], print))
+    seen = {(tags["width"], run.model.width, run.optimizer.rate) for run, tags, _ in (task.arguments for task in tasks)}
+    assert seen == {(8, 8, 1e-3), (4, 4, 3e-3)}
+
+
 @pytest.mark.parametrize("change, message", [
     (dict(pretrain=None), "either series= .* or pretrain="),
     (dict(widths=(8,)), "needs two or more"),
     (dict(narrow=8), "parts no widths"),
+    (dict(rates=(1e-3,)), "rates=.* for 2 widths"),
+    (dict(rates=(1e-3, 0.0)), "above 0"),
     (dict(vocabulary="5"), "write START:STOP"),
     (dict(fit_from=1.0), "fit_from"),
     (dict(also="head"), "did you mean 'heads'"),

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -85,7 +86,8 @@ def quiet() -> Iterator[None]:
     """While the block runs, Orbax says nothing of its own.
 
     When one of its writes fails (on a full disk), the others fail after it has stopped listening, and each of them prints a
-    traceback about a closed event loop; those are dropped too.
+    traceback about a closed event loop; those are dropped too. So is the warning about the writes that were made and never begun, which
+    Python gives when it collects them: as late as the end of the process, so that filter stays for good.
     """
     log, silence, before = logging.getLogger("absl"), _Quiet(), sys.unraisablehook
 
@@ -95,6 +97,7 @@ def quiet() -> Iterator[None]:
 
     log.addFilter(silence)
     logging.getLogger("asyncio").addFilter(_UNASKED)  # once, however often it is added
+    warnings.filterwarnings("ignore", "coroutine 'async_serialize.*' was never awaited", RuntimeWarning)
     sys.unraisablehook = hook
     try:
         yield
