@@ -48,7 +48,8 @@ setup(
         "hub": ["huggingface_hub>=0.30"],
         "bench": TORCH,
         "eval": EVAL,
-        "dev": [*TORCH, *EVAL, "huggingface_hub>=0.30", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "dev": [*TORCH, *EVAL, "huggingface_hub>=0.30", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9",
+                "pyright[nodejs]>=1.1.400"],
     },
     entry_points={"console_scripts": ["lmdyn=lmdyn.cli:main"]},
     classifiers=[

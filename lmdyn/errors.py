@@ -33,6 +33,23 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     raise InputError(f"unknown {kind} '{name}';{hint} known: {', '.join(known)}")
 
 
+def check_least(instance: Any, where: str = "", **least: float) -> None:
+    """Raises an `InputError` for the first field that is below its least value; a field that is None is left out.
+
+    Args:
+      instance: has the fields. where: what stands before their names, such as `further.`. least: the least value by field.
+
+    >>> from types import SimpleNamespace
+    >>> check_least(SimpleNamespace(batch=8, limit=None), batch=1, limit=1)
+    >>> check_least(SimpleNamespace(batch=0), where="further.", batch=1)
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: further.batch=0; it must be at least 1
+    """
+    for name, value in least.items():
+        if (found := getattr(instance, name)) is not None and found < value:
+            raise InputError(f"{where}{name}={found}; it must be at least {value}")
+
+
 def check_types(instance: Any) -> None:
     """Raises an `InputError` that names the first field of a dataclass (or of one inside it) whose value has another type.
 

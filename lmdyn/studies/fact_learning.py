@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lmdyn import checkpoints, data
-from lmdyn.errors import InputError, check_types
+from lmdyn.errors import check_least, check_types
 from lmdyn.models import Compute
 from lmdyn.studies import statistics
 from lmdyn.studies.claims import Claim, claim
@@ -51,8 +51,7 @@ class FactLearning:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.tokens < 1:
-            raise InputError(f"tokens={self.tokens}; it must be at least 1")
+        check_least(self, tokens=1)
 
 
 def run(config: FactLearning, command: list[str] | None = None, say: Say | None = None) -> Path:

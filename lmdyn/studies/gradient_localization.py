@@ -18,7 +18,7 @@ from typing import Annotated
 import tyro
 
 from lmdyn import checkpoints, data
-from lmdyn.errors import InputError, check_types
+from lmdyn.errors import InputError, check_least, check_types
 from lmdyn.models import Compute
 from lmdyn.studies import gradient_localization_claims as conclusions
 from lmdyn.studies import localized_training as parts
@@ -124,9 +124,7 @@ class GradientLocalization:
         check_types(self)
         if (self.model is None) == (self.pretrain is None):
             raise InputError("give either model= (a model reference) or pretrain= (a run to make one), and not both")
-        for name, least in (("seeds", 1), ("seed", 0), ("steps", 1), ("traced", 2), ("limit", 2), ("spans", 2), ("ask", 1), ("tokens", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}={getattr(self, name)}; it must be at least {least}")
+        check_least(self, seeds=1, seed=0, steps=1, traced=2, limit=2, spans=2, ask=1, tokens=1, workers=0)
         if not self.probes:
             raise InputError("probes=(); name at least one file or dataset of probes")
         if self.ask > self.steps:

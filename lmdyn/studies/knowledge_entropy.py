@@ -19,7 +19,7 @@ import tyro
 
 from lmdyn import checkpoints, data, metrics, report, training, transforms
 from lmdyn.checkpoints.runs import Retention
-from lmdyn.errors import InputError, check_types
+from lmdyn.errors import InputError, check_least, check_types
 from lmdyn.models import Compute
 from lmdyn.studies import knowledge_entropy_claims as conclusions
 from lmdyn.studies.folder import Folder
@@ -94,9 +94,7 @@ class KnowledgeEntropy:
         check_types(self)
         if self.series is None and self.pretrain is None:
             raise InputError("give either series= (checkpoints) or pretrain= (a run to make them)")
-        for name, least in (("seeds", 1), ("seed", 0), ("tokens", 1), ("probes", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}={getattr(self, name)}; it must be at least {least}")
+        check_least(self, seeds=1, seed=0, tokens=1, probes=1, workers=0)
         for ratio in self.ratios:
             if not 0 < ratio <= 1:
                 raise InputError(f"ratios: {ratio}; a ratio of reactivation is above 0 and at most 1")

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from lmdyn import data, metrics, report
 from lmdyn.data import Batch, ProbeBatch
 from lmdyn.data.tokenizers import Tokenizer
-from lmdyn.errors import InputError
+from lmdyn.errors import InputError, check_least
 from lmdyn.models.modules import LanguageModel
 from lmdyn.studies import statistics
 from lmdyn.training import Optimizer, make_optimizer, make_step, start, whole
@@ -51,10 +51,7 @@ class Tell:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("count", "times", "every", "ask"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"tell.{name}={value}; it must be at least 1")
+        check_least(self, "tell.", count=1, times=1, every=1, ask=1)
         if not 0 < self.share <= 1:
             raise InputError(f"tell.share={self.share}; it is a share of the rows: above 0, at most 1")
 
@@ -79,9 +76,7 @@ class Further:
     optimizer: Optimizer = Optimizer(rate=1e-3, schedule="constant", warmup=10, weight_decay=0.0)
 
     def __post_init__(self) -> None:
-        for name, least in (("length", 1), ("batch", 1), ("rest", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"further.{name}={getattr(self, name)}; it must be at least {least}")
+        check_least(self, "further.", length=1, batch=1, rest=0)
 
 
 class Lesson(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 from lmdyn import checkpoints, data
-from lmdyn.errors import InputError, check_types
+from lmdyn.errors import InputError, check_least, check_types
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import online_adaptation_claims as conclusions
 from lmdyn.studies import online_parts as parts
@@ -101,9 +101,7 @@ class OnlineAdaptation:
         check_types(self)
         if self.model is None and self.pretrain is None:
             raise InputError("give either model= (a model reference) or pretrain= (a run to make one)")
-        for name, least in (("seeds", 1), ("seed", 0), ("keep", 0), ("document", 1), ("segment", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}={getattr(self, name)}; it must be at least {least}")
+        check_least(self, seeds=1, seed=0, keep=0, document=1, segment=1, workers=0)
         for name in self.analyses:
             if name not in parts.ANALYSES:
                 raise InputError(f"analyses: '{name}' is unknown; there are {', '.join(parts.ANALYSES)}")

@@ -18,7 +18,7 @@ import tyro
 
 from lmdyn import checkpoints, data, metrics, online, report, transforms
 from lmdyn.data import ProbeBatch
-from lmdyn.errors import InputError
+from lmdyn.errors import InputError, check_least
 from lmdyn.models.config import Compute
 from lmdyn.online import Context, Stream, cost
 from lmdyn.online import contexts as windows
@@ -99,9 +99,7 @@ class Grid:
     statistics: int = 16
 
     def __post_init__(self) -> None:
-        for name, least in (("tokens", 1), ("prefix", 1), ("chunk", 1), ("rank", 1), ("statistics", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}={getattr(self, name)}; it must be at least {least}")
+        check_least(self, tokens=1, prefix=1, chunk=1, rank=1, statistics=1)
         if not self.streams:
             raise InputError("streams=(); give at least one text to adapt to")
         if self.prefix % self.chunk or self.tokens % self.prefix or self.tokens == self.prefix:

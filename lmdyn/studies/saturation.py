@@ -16,7 +16,7 @@ from typing import Annotated
 import tyro
 
 from lmdyn import checkpoints, data
-from lmdyn.errors import InputError, check_types, choose
+from lmdyn.errors import InputError, check_least, check_types, choose
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.models.config import parse_head
 from lmdyn.studies import saturation_claims as conclusions
@@ -133,18 +133,13 @@ class Saturation:
         check_types(self)
         if not self.series and self.pretrain is None:
             raise InputError("give either series= (checkpoints) or pretrain= (the run of a ladder)")
-        least = {"seeds": 1, "seed": 0, "tokens": 1, "length": 1, "batch": 1, "workers": 0, "tokens_per_step": 1}
-        for name, value in least.items():
-            if (found := getattr(self, name)) is not None and found < value:
-                raise InputError(f"{name}={found}; it must be at least {value}")
+        check_least(self, seeds=1, seed=0, tokens=1, length=1, batch=1, workers=0, tokens_per_step=1)
         for name in self.also.split(","):
             choose("also", name, (*ALSO, "none"))
         if not 0 < self.fit_from < 1:
             raise InputError(f"fit_from={self.fit_from}; it is a share of the steps, above 0 and below 1")
         if self.does("heads"):
-            for name in ("tokens", "steps", "batch"):
-                if getattr(self.heads, name) < 1:
-                    raise InputError(f"heads.{name}={getattr(self.heads, name)}; it must be at least 1")
+            check_least(self.heads, "heads.", tokens=1, steps=1, batch=1)
             if not 0 < self.heads.climb < 1:
                 raise InputError(f"heads.climb={self.heads.climb}; it is a share, such as 0.01")
             for kind in self.heads.kinds:
