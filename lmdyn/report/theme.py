@@ -167,6 +167,7 @@ def enable(width: int = 520, height: int = 240, ppi: int = 96) -> None:
     >>> enable()
     >>> alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q").to_dict()["config"]["view"]["continuousWidth"]
     520
+    >>> _ = alt.theme.enable("default"), alt.renderers.enable("default")    # as Altair was
     """
     look = config("light")
     look |= {"background": "#ffffff", "padding": 10, "view": {**look["view"], "continuousWidth": width, "continuousHeight": height}}
