@@ -1,6 +1,6 @@
 """Pure measurements: likelihood, entropies, geometry, spectra, gradients."""
 
-from lmdyn.metrics.base import Metric, Sum, combine, merge, sums
+from lmdyn.metrics.base import Metric, Sum, combine, merge, row, sums
 from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
 from lmdyn.metrics.geometry import anisotropy
 from lmdyn.metrics.gradients import LayerGradients, gradient_norms, layer_gradients
@@ -22,4 +22,4 @@ from lmdyn.metrics.spectra import (
 __all__ = ["REGISTRY", "LayerGradients", "Metric", "ProfileDifference", "RelativeGradients", "SpanScores", "Spectra", "Spectrum", "Sum",
            "accumulate", "anisotropy", "attention_entropy", "build", "combine", "compare_profiles", "gradient_norms",
            "head_of", "head_spectrum", "knowledge_entropy", "layer_gradients", "layer_spectra", "likelihood", "measure", "merge", "prediction_entropy",
-           "relative_gradients", "score_probes", "singular_entropy", "singular_values", "span_log_probability", "spectrum_of", "sums"]
+           "relative_gradients", "row", "score_probes", "singular_entropy", "singular_values", "span_log_probability", "spectrum_of", "sums"]

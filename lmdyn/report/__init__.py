@@ -8,7 +8,14 @@ from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
 from lmdyn.report.rows import read_meta, read_rows, read_traces, row, write_rows
 
-__all__ = ["build", "read_meta", "read_rows", "read_traces", "row", "runs", "write_rows"]
+__all__ = ["build", "enable_theme", "read_meta", "read_rows", "read_traces", "row", "runs", "write_rows"]
+
+
+def enable_theme(width: int = 520, height: int = 240) -> None:
+    """Altair charts of this session look like the report's, and a notebook shows them as pictures (see `lmdyn.report.theme.enable`)."""
+    from lmdyn.report import theme
+
+    theme.enable(width, height)
 
 
 def build(folder: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None) -> Path:

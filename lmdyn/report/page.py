@@ -57,7 +57,7 @@ def render(
     Returns:
       HTML, self-contained.
     """
-    specs = {place: chart.to_dict() for f in figs for place, chart in _places(f).items()}
+    specs = {place: spec_of(chart) for f in figs for place, chart in _places(f).items()}
     for spec in specs.values():
         spec.pop("$schema", None)
     measured = f"{sum(len(run.rows) for run in runs):,} measurements."
@@ -351,17 +351,23 @@ def _minus(text: str) -> str:
     return f"\u2212{text[1:]}" if text[:1] == "-" and text[1:2].isdigit() else text
 
 
+def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """A chart as Vega-Lite, without the theme that a session may have enabled: it would win over the page's own, in dark mode too."""
+    with alt.theme.enable("default"):
+        return chart.to_dict()
+
+
 def to_svg(chart: alt.TopLevelMixin | tuple[alt.TopLevelMixin, ...], width: int = 680) -> str:
     """A figure as SVG in its light dress, `width` pixels wide; of several charts each is half as wide."""
     import vl_convert
 
     if isinstance(chart, tuple):
-        specs = [c.to_dict() for c in chart]
+        specs = [spec_of(c) for c in chart]
         outermost = ("$schema", "config", "autosize", "usermeta")
         parts = [{k: v for k, v in spec.items() if k not in outermost} | {"width": width // 2} for spec in specs]
         spec, shades = {"concat": parts, "columns": columns(len(parts)), "spacing": 28}, max(map(_shades, specs))
     else:
-        spec = chart.to_dict() | {"width": width}
+        spec = spec_of(chart) | {"width": width}
         shades = _shades(spec)
     return vl_convert.vegalite_to_svg(
         spec, config=theme.config("light", shades) | {"background": theme.INK["light"]["paper"]}
