@@ -5,18 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from lmdyn.report.figures import short
-from lmdyn.report.page import Run
-
-
-class Part(NamedTuple):
-    """One folder: its name, its rows files, and the claims of its study, if it is one."""
-
-    name: str
-    runs: list[Run]
-    said: list[dict[str, Any]]
+from lmdyn.report.gather import Part
 
 
 def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:

@@ -12,7 +12,7 @@ import json
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 
@@ -29,16 +29,7 @@ from lmdyn.report import (
     theme,
 )
 from lmdyn.report.figures import Figure, short
-
-
-class Run(NamedTuple):
-    """One rows file with what stands beside it; `folder` is the folder's name where several are laid beside one another."""
-
-    name: str
-    rows: list[dict[str, Any]]
-    meta: dict[str, Any]
-    traces: dict[str, Any]
-    folder: str = ""
+from lmdyn.report.gather import Run
 
 
 def render(
@@ -47,12 +38,13 @@ def render(
     figs: Sequence[Figure],
     svgs: Mapping[str, str],
     said: Sequence[Mapping[str, Any]] = (),
+    unfinished: Sequence[str] = (),
 ) -> str:
     """The whole page.
 
     Args:
       title: heading of the page. runs: in the order to show them. figs: see `collect`. svgs: each of them by name, see
-        `to_svg`. said: the claims of a study, see `lmdyn.report.claims`.
+        `to_svg`. said: the claims of studies, see `lmdyn.report.claims`. unfinished: names of studies that are left out.
 
     Returns:
       HTML, self-contained.
@@ -62,6 +54,8 @@ def render(
         spec.pop("$schema", None)
     measured = f"{sum(len(run.rows) for run in runs):,} measurements."
     summary = f"{claims.count(said)}, from {measured}" if said else _summary(runs)
+    if unfinished:
+        summary += f" Left out, since not come to {'its' if len(unfinished) == 1 else 'their'} end: {', '.join(unfinished)}."
     body = [
         f"<header><h1>{_e(title)}</h1><p>{_e(summary)}</p></header>",
         "<main>",
