@@ -40,14 +40,10 @@ def build(folder: str | os.PathLike | Sequence[str | os.PathLike], out: str | os
     parts = [gather.part(f) for f in folders]
     if len(folders) > 1:
         parts = beside.told_apart(parts, folders)
-    rows_of, said = [run for part in parts for run in part.runs], [claim for part in parts for claim in part.said]
-    figures = page.collect(rows_of)
-    svgs = {figure.name: page.to_svg(figure.chart) for figure in figures}
-    if len(folders) == 1 and (folders[0] / "study.json").exists():
-        for name, svg in svgs.items():
-            atomic_write(folders[0] / "figures" / f"{name}.svg", svg)
-    studies = list(dict.fromkeys(run.meta["study"] for run in rows_of if "study" in run.meta))
-    title = f"A study of {studies[0]}" if len(studies) == 1 else "Language-model dynamics"
     name = ", ".join(part.name for part in parts) if len(given) > 1 or len(folders) == 1 else given[0].absolute().name
-    atomic_write(out, page.render(f"{title}: {name}", rows_of, figures, svgs, said, [f.absolute().name for f in unfinished]))
+    made = page.render(name, parts, [f.absolute().name for f in unfinished])
+    if len(folders) == 1 and (folders[0] / "study.json").exists():
+        for figure, svg in made.svgs.items():
+            atomic_write(folders[0] / "figures" / f"{figure}.svg", svg)
+    atomic_write(out, made.html)
     return out

@@ -17,13 +17,16 @@ DEPTH = 3
 
 
 class Run(NamedTuple):
-    """One rows file with what stands beside it; `folder` is the folder's name where several are laid beside one another."""
+    """One rows file with what stands beside it."""
 
     name: str
     rows: list[dict[str, Any]]
     meta: dict[str, Any]
     traces: dict[str, Any]
     folder: str = ""
+    """Where several are laid beside one another, the folder's name as it may stand in an address."""
+    part: str = ""
+    """The same, as people read it."""
 
 
 class Part(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from lmdyn.report.figures import Figure, short
+from lmdyn.report.figures import Figure, short, whole_numbers
 from lmdyn.report.panels import dots, hover, means, over_steps, own, panel, step_axis, tidy, told, upright
 
 Rows = Sequence[Mapping[str, Any]]
@@ -205,7 +205,7 @@ def localized(rows: Rows) -> Figure | None:
         return None
     profile = [{"layer": r["layer"], "kind": r["site"], "seed": r["seed"], "value": float(r["value"])} for r in _own(rows, "localized", "relative_gradient_norm")]
     mean = told(profile, ["layer", "kind"])
-    x = alt.X("layer:Q", title="block", axis=alt.Axis(format="d", tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
+    x = alt.X("layer:Q", title="block", axis=whole_numbers(p["layer"] for p in profile), scale=alt.Scale(nice=False, padding=8))
     base = alt.Chart().encode(x=x, y=upright("Gradient norm, of its size on home text"), color=alt.Color("kind:N", scale=alt.Scale(domain=["attention", "mlp"])))
     tip = [alt.Tooltip("kind:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", title="ratio", format=".3f"), alt.Tooltip("each:N", title="seeds")]
     points = _gains(found, lambda r: "random, as many" if r["setting"].startswith("random") else r["setting"])
