@@ -150,6 +150,9 @@ def test_every_figure_downloads(tab, pages):
 INK = """[...document.querySelectorAll("[data-figure] svg text")].filter(t => t.textContent).map(t => getComputedStyle(t).fill)"""
 
 
+SYMBOLS = """[...document.querySelectorAll("[data-figure] .role-legend-symbol path")].map(t => getComputedStyle(t).fill)"""
+
+
 def luminance(color):
     """Of an `rgb(r, g, b)`, from 0 to 1 (WCAG 2.1)."""
     parts = [float(x) / 255 for x in color[color.index("(") + 1 : -1].split(",")[:3]]
@@ -166,6 +169,9 @@ def test_text_in_figures_can_be_read(tab, pages, scheme):
     for ink in inks:
         light, dark = sorted((luminance(ink), paper), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, ink
+    for symbol in set(tab.run(SYMBOLS)) - {"none"}:
+        light, dark = sorted((luminance(symbol), paper), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 1.5, symbol
 
 
 def test_it_follows_the_machine_from_light_to_dark(tab, pages):
