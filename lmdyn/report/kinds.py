@@ -77,8 +77,7 @@ KINDS = {
         gradient_localization.figures,
         (
             SEEDS,
-            Larger("A pretrained model, updated by every method (its data, probes and rates are to be set in a copy of the configuration).",
-                   ("--model", "hf:EleutherAI/pythia-70m@step143000")),
+            Larger("A pretrained model: in a copy of the configuration, give model= in place of pretrain=, with probes, data and rates that fit it."),
         ),
     ),
     "online adaptation": Kind(
