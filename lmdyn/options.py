@@ -208,7 +208,7 @@ class Report:
     """
 
     folders: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="DIR...")]
-    """Each holds the rows of lmdyn measure and lmdyn online, of a run or of a study."""
+    """Each holds the rows of lmdyn measure and lmdyn online, of a run or of a study, or folders that do."""
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html; needed for several)")] = None
     """The page to write."""
 

@@ -14,6 +14,8 @@ if [ "$(cat "$venv/needs.stamp" 2>/dev/null)" != "$needs" ]; then
   printf '%s' "$needs" >"$venv/needs.stamp"
 fi
 
+command -v chromium chromium-browser google-chrome >/dev/null || say "no Chromium here: tests/report/test_browser.py, which opens report pages in it, is skipped"
+
 export JAX_PLATFORMS=cpu
 # Programs compiled by one run serve the next.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/lmdyn/jax-tests}

@@ -1,22 +1,13 @@
 """Several folders of rows on one page: names that tell them apart."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from lmdyn.report.figures import short
-from lmdyn.report.page import Run
-
-
-class Part(NamedTuple):
-    """One folder: its name, its rows files, and the claims of its study, if it is one."""
-
-    name: str
-    runs: list[Run]
-    said: list[dict[str, Any]]
+from lmdyn.report.gather import Part
+from lmdyn.report.markup import slug
 
 
 def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:
@@ -25,7 +16,7 @@ def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:
     measured = Counter(model for part in parts for model in {row["model"] for run in part.runs for row in run.rows})
     found = []
     for name, part in zip(names, parts, strict=True):
-        slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+        address = slug(name)
 
         def label(row, name=name):
             return row if measured[row["model"]] == 1 else {**row, "model": f"{short(row['model'])} ({name})"}
@@ -33,8 +24,8 @@ def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:
         runs = []
         for run in part.runs:
             rows = run.rows if "study" in run.meta else [label(row) for row in run.rows]
-            runs.append(run._replace(name=f"{name}/{run.name}", rows=rows, folder=slug))
-        said = [{**c, "id": f"{slug}-{c['id']}", "figure": f"{slug}-{c['figure']}", "folder": name} for c in part.said]
+            runs.append(run._replace(name=f"{name}/{run.name}", rows=rows, folder=address, part=name))
+        said = [{**c, "id": f"{address}-{c['id']}", "figure": f"{address}-{c['figure']}", "same": c["id"], "folder": name} for c in part.said]
         found.append(Part(name, runs, said))
     return found
 

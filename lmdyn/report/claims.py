@@ -1,6 +1,5 @@
 """The claims that a study ends with, as the first part of its page: sentence, verdict, and the number that decides."""
 
-import html
 import json
 import math
 import os
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmdyn.errors import InputError
+from lmdyn.report.markup import e
 
 FIELDS = ("id", "study", "source", "sentence", "measured", "low", "high", "unit", "verdict", "figure", "how")
 SIGNS = {"held": "\u2713", "not held": "\u2715", "undecided": "?"}
@@ -79,39 +79,72 @@ def measured(claim: Mapping[str, Any]) -> str:
 
 
 def section(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> str:
-    """The claims as HTML, by folder where they are of several. Args: figures: names of the figures that are on the page; others are
-    not linked."""
-    parts = []
-    for folder in dict.fromkeys(c.get("folder", "") for c in claims):
-        own = [c for c in claims if c.get("folder", "") == folder]
-        head = f"<h3>{_e(folder)}</h3>" if folder else ""
-        parts.append(f"{head}<ul class=claims>{''.join(_claim(c, figures) for c in own)}</ul>")
+    """The claims as HTML: study by study where there are several; what several folders say on the same claim stands together.
+
+    Args:
+      figures: names of the figures that are on the page; others are not linked.
+    """
+    parts, studies = [], list(dict.fromkeys(c["study"] for c in claims))
+    for study in studies:
+        own = [c for c in claims if c["study"] == study]
+        folders = list(dict.fromkeys(c.get("folder", "") for c in own))
+        head = f"<h3>{e(study[:1].upper() + study[1:])}</h3>" if len(studies) > 1 else ""
+        groups: dict[tuple, list] = {}
+        for c in own:
+            groups.setdefault((c.get("same", c["id"]), c["sentence"]), []).append(c)
+        made = "".join(_together(g, figures) if len(folders) > 1 else _claim(g[0], figures) for g in groups.values())
+        parts.append(f"{head}<ul class=claims>{made}</ul>")
     return "".join(parts)
 
 
 def _claim(claim, figures):
-    verdict, name = claim["verdict"], _e(claim["figure"])
-    link = f' <a href="#{name}">Figure</a>' if claim["figure"] in figures else ""
     return (
-        f'<li id="claim-{_e(claim["id"])}" class="{verdict.replace(" ", "-")}">'
-        f"<p class=verdict><span aria-hidden=true>{SIGNS[verdict]}</span> {verdict}</p>"
-        f"<div><p class=sentence>{_e(claim['sentence'])} <small>{_e(claim['source'])}</small></p>"
-        f"<p class=measured>{_bar(claim)}{_e(measured(claim))}{link}</p><p class=how>{_e(claim['how'])}</p></div></li>"
+        f'<li id="claim-{e(claim["id"])}" class="{_kind(claim)}">{_verdict(claim)}'
+        f"<div>{_sentence(claim)}<p class=measured>{_bar(claim, _reach([claim]))}{e(measured(claim))}{_link(claim, figures)}</p>"
+        f"<p class=how>{e(claim['how'])}</p></div></li>"
     )
 
 
-def _bar(claim) -> str:
+def _together(claims, figures):
+    """One sentence, and what each folder says on it; their bars have the same scale."""
+    reach = _reach(claims)
+    lines = "".join(
+        f'<div class="one {_kind(c)}" id="claim-{e(c["id"])}">{_verdict(c)}<p class=measured><b>{e(c["folder"])}</b> {_bar(c, reach)}'
+        f"{e(measured(c))}{_link(c, figures)}</p></div>"
+        for c in claims
+    )
+    return f"<li class=several>{_sentence(claims[0])}{lines}<p class=how>{e(claims[0]['how'])}</p></li>"
+
+
+def _kind(claim) -> str:
+    return claim["verdict"].replace(" ", "-")
+
+
+def _verdict(claim) -> str:
+    return f"<p class=verdict><span aria-hidden=true>{SIGNS[claim['verdict']]}</span> {claim['verdict']}</p>"
+
+
+def _sentence(claim) -> str:
+    return f"<p class=sentence>{e(claim['sentence'])} <small>{e(claim['source'])}</small></p>"
+
+
+def _link(claim, figures) -> str:
+    return f' <a href="#{e(claim["figure"])}">Figure</a>' if claim["figure"] in figures else ""
+
+
+def _reach(claims) -> float:
+    """The number at the end of the bars of some claims, so that all of them fit."""
+    ends = [abs(c[k]) for c in claims for k in ("low", "high") if c[k] is not None]
+    return max([*ends, 1e-12]) * 1.08
+
+
+def _bar(claim, reach) -> str:
     """The interval beside 0, as a small picture; the words beside it say the same."""
     low, high, value = claim["low"], claim["high"], claim["measured"]
     if value is None or low is None or high is None:
         return ""
-    reach = max(abs(low), abs(high), 1e-12) * 1.08
     left, right, middle = (round(60 + 60 * x / reach, 1) for x in (low, high, value))
     return (
         '<svg class=bar viewBox="0 0 120 16" aria-hidden=true><path class=zero d="M60 0V16"/>'
         f'<path d="M{left} 8H{right}"/><circle cx="{middle}" cy="8" r="3.5"/></svg>'
     )
-
-
-def _e(text):
-    return html.escape(str(text))

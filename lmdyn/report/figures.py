@@ -62,7 +62,7 @@ def by_layer(
     order = list(dict.fromkeys(d["model"] for d in data))
     ceilings = {round(d["ceiling"], 4) for d in data if d.get("ceiling") is not None}
     color = _color(order, data)
-    x = alt.X("layer:Q", title=axis, axis=alt.Axis(format="d", tickMinStep=1), scale=alt.Scale(nice=False, padding=6))
+    x = alt.X("layer:Q", title=axis, axis=whole_numbers(d["layer"] for d in data), scale=alt.Scale(nice=False, padding=6))
     y = alt.Y(
         "value:Q", title=unit, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=metric == "anisotropy", nice=True)
     )
@@ -220,6 +220,18 @@ def _color(order, data):
             legend = alt.Legend(columns=1, values=[order[round(i * (len(order) - 1) / 4)] for i in range(5)])
         return alt.Color("model:O", sort=order, legend=legend)
     return alt.Color("model:N", sort=order, scale=alt.Scale(domain=order), legend=legend)
+
+
+def whole_numbers(values: Iterable[int]) -> alt.Axis:
+    """An axis whose ticks are whole numbers: all of them, or every so many; a step of one half would be told as a whole number.
+
+    >>> whole_numbers([2, 0, 1]).values, whole_numbers(range(25)).values
+    ([0, 1, 2], [0, 4, 8, 12, 16, 20, 24])
+    """
+    values = sorted(values)
+    least, most = values[0], values[-1]
+    every = next(n for n in (1, 2, 4, 5, 10, 20, 50, 100, most - least + 1) if (most - least) / n <= 8)
+    return alt.Axis(format="d", values=list(range(least, most + 1, every)))
 
 
 def chart_of(values: Sequence[Mapping[str, Any]], *layers: alt.Chart) -> alt.LayerChart:

@@ -1,69 +1,26 @@
 """The figures of the knowledge-entropy study, from its rows: Kim et al. 2024, figures 2 to 6, with their seeds.
 
-Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it.
+Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. Those on the series are here, those on
+its repair in `knowledge_repair`.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
-import numpy as np
 
-from lmdyn.report import panels
 from lmdyn.report.figures import Figure, rounded
+from lmdyn.report.knowledge_points import KINDS, Rows, of_series, outcomes, points_of, seeds_told
+from lmdyn.report.knowledge_repair import reactivation, variants
 from lmdyn.report.lessons import over_updates
 from lmdyn.report.panels import hover, level, means, over_steps, own, panel, step_axis, tidy, told, upright
 
-KINDS = ("reactivated", "by entropy", "random")
-Rows = Sequence[Mapping[str, Any]]
+__all__ = ["KINDS", "figures", "outcomes"]
 
 
 def figures(rows: Rows) -> list[Figure]:
     """Every figure that the rows have something for, in the order of the page."""
     made = (series, by_layer, against_entropy, learning, balance, reactivation, variants, controls)
     return [figure for make in made if (figure := make(rows)) is not None]
-
-
-def outcomes(rows: Rows) -> list[dict[str, Any]]:
-    """What each starting point gave: `seed, start, kind, step, ratio, gain, entropy` (nats), `share` (of the ceiling),
-    `nll`, `acquisition`, `forgetting`; only those that have all of them."""
-    wanted = {
-        ("knowledge_entropy", None, None): "entropy",
-        ("nll", None, None): "nll",
-        ("acquisition", None, None): "acquisition",
-        ("forgetting", None, "all"): "forgetting",
-    }
-    found: dict[tuple, dict] = {}
-    for r in rows:
-        if r.get("kind") in (None, "pretraining", "summary") or r["layer"] is not None:
-            continue
-        name = wanted.get((r["metric"], r.get("depth"), r.get("of")))
-        if name is None:
-            continue
-        about = {k: r.get(k) for k in ("seed", "start", "kind", "step", "ratio", "gain")}
-        one = found.setdefault((r["seed"], r["start"]), about)
-        one[name] = float(r["value"])
-        if name == "entropy" and r.get("normalized") is not None:
-            one["share"] = float(r["normalized"])
-    return [one for one in found.values() if {*wanted.values(), "share"} <= one.keys()]
-
-
-def _series(rows) -> list[dict[str, Any]]:
-    return sorted(
-        (one for one in outcomes(rows) if one["kind"] == "series"), key=lambda one: (one["seed"], one["step"])
-    )
-
-
-def _points(found, name, *more):
-    return [
-        {"step": one["step"], "seed": one["seed"], "value": one[name], **{k: one[k] for k in more}} for one in found
-    ]
-
-
-def _seeds(found, one: str = "Thin", mean: str = "thick") -> str:
-    """The part of a caption that tells what lines or points are seeds."""
-    count = len({p["seed"] for p in found})
-    return "One seed." if count == 1 else f"{one}: each of {count} seeds; {mean}: their mean."
 
 
 def _watched(rows, metric, column) -> list[dict[str, Any]]:
@@ -81,7 +38,7 @@ def _watched(rows, metric, column) -> list[dict[str, Any]]:
 
 def series(rows: Rows) -> Figure | None:
     """Entropy, nll, acquisition and forgetting over the steps of the series."""
-    found = _series(rows)
+    found = of_series(rows)
     if not found:
         return None
     watched = {m: _watched(rows, m, c) for m, c in (("knowledge_entropy", "normalized"), ("nll", "value"))}
@@ -89,23 +46,23 @@ def series(rows: Rows) -> Figure | None:
     x = step_axis(sorted({*steps, *(p["step"] for points in watched.values() for p in points)}), steps)
     charts = (
         over_steps(
-            _points(found, "share", "entropy"),
+            points_of(found, "share", "entropy"),
             "Knowledge entropy, share of its ceiling",
             x=x,
             format=".1%",
             more={"entropy": ".3f"},
             behind=watched["knowledge_entropy"],
         ),
-        over_steps(_points(found, "nll"), "Nll of the old domain, nats a token", x=x, behind=watched["nll"]),
-        over_steps(_points(found, "acquisition"), "Acquisition: rise of new facts' log-probability, nats", x=x),
+        over_steps(points_of(found, "nll"), "Nll of the old domain, nats a token", x=x, behind=watched["nll"]),
+        over_steps(points_of(found, "acquisition"), "Acquisition: rise of new facts' log-probability, nats", x=x),
         over_steps(
-            _points(found, "forgetting"), "Forgetting: relative loss of what was known", x=x, format=".1%", zero=True
+            points_of(found, "forgetting"), "Forgetting: relative loss of what was known", x=x, format=".1%", zero=True
         ),
     )
     pale = " Pale: measured during pretraining, from its first step." if any(watched.values()) else ""
     caption = (
         "What each checkpoint of the series is, and what the same continual training then does to it: how much of "
-        f"the new facts it takes up, and how much of the old it loses. {_seeds(found)}{pale}"
+        f"the new facts it takes up, and how much of the old it loses. {seeds_told(found)}{pale}"
     )
     data = tidy(
         [{k: one[k] for k in ("seed", "step", "entropy", "share", "nll", "acquisition", "forgetting")} for one in found]
@@ -177,7 +134,7 @@ def by_layer(rows: Rows) -> Figure | None:
 
 def against_entropy(rows: Rows) -> Figure | None:
     """Acquisition and forgetting against knowledge entropy: the paper's figure, a point for each checkpoint and seed."""
-    found = _series(rows)
+    found = of_series(rows)
     if not found:
         return None
     data = tidy(
@@ -208,7 +165,7 @@ def against_entropy(rows: Rows) -> Figure | None:
             )
         )
     caption = (
-        "A point is a checkpoint of one seed, pale where pretraining had just begun; the line joins the checkpoints "
+        "A point is a checkpoint of one seed, faint where pretraining had just begun; the line joins the checkpoints "
         "of a seed in their order. The paper finds that both acquisition and retention fall with entropy."
     )
     return Figure(
@@ -275,7 +232,7 @@ def balance(rows: Rows) -> Figure | None:
     x = step_axis(sorted({p["step"] for p in points}))
     caption = (
         "The mean of nll, acquisition and retention, each from 0, the worst checkpoint of the series, to 1, the best. "
-        f"{_seeds(points)}"
+        f"{seeds_told(points)}"
     )
     above = []
     if best is not None:
@@ -298,159 +255,6 @@ def _why(best) -> str:
     return f"{says}; {best['agree']:.0%} of single seeds choose it."
 
 
-def reactivation(rows: Rows) -> Figure | None:
-    """What reactivating the last checkpoint changes, by ratio and gain, beside its control."""
-    found = outcomes(rows)
-    plain = _last(found)
-    points = []
-    for one in found:
-        if one["kind"] in KINDS and one["seed"] in plain:
-            cell, base = f"ratio {one['ratio']:g}, gain {one['gain']:g}", plain[one["seed"]]
-            points.append(
-                {**one, "name": cell, "plain acquisition": base["acquisition"], "plain forgetting": base["forgetting"]}
-            )
-    if not points:
-        return None
-    points.sort(key=lambda p: (p["ratio"], p["gain"]))
-    order = list(dict.fromkeys(p["name"] for p in points))
-    charts = tuple(
-        panels.dots(
-            [
-                {
-                    "name": p["name"],
-                    "kind": p["kind"],
-                    "seed": p["seed"],
-                    "value": p[field] - p[f"plain {field}"],
-                    field: p[field],
-                }
-                for p in points
-            ],
-            f"{field.capitalize()}, reactivated less unchanged{unit}",
-            order=order,
-            kinds=KINDS,
-            format=format,
-            more={field: format.lstrip("+")},
-        )
-        for field, unit, format in (("acquisition", ", nats", "+.3f"), ("forgetting", "", "+.1%"))
-    )
-    level = {k: float(np.mean([p[k] for p in plain.values()])) for k in ("acquisition", "forgetting")}
-    caption = (
-        "The last checkpoint with dormant coefficients woken before the same lesson, less the same checkpoint "
-        f"unchanged (the line at 0: acquisition {level['acquisition']:.3f} nats, forgetting "
-        f"{level['forgetting']:.1%}). By entropy: each layer as much as its entropy is low. Random: as many "
-        f"coefficients, chosen at random. {_seeds(points, 'Small', 'large')} Further right, more is learnt in the first "
-        "panel, and more forgotten in the second."
-    ).replace(" -", " \u2212")
-    data = [
-        {
-            k: p[k]
-            for k in (
-                "seed",
-                "kind",
-                "ratio",
-                "gain",
-                "nll",
-                "share",
-                "acquisition",
-                "forgetting",
-                "plain acquisition",
-                "plain forgetting",
-            )
-        }
-        for p in points
-    ]
-    levels = [{**m, "name": "unchanged"} for m in means(list(plain.values()), "kind")]
-    levels += [{**m, "name": f"{m['kind']}: {m['name']}"} for m in means(points, "kind", "name")]
-    table = [
-        {
-            "last checkpoint": m["name"],
-            "knowledge entropy, share": f"{m['share']:.1%}",
-            "nll, nats": f"{m['nll']:.3f}",
-            "acquisition, nats": f"{m['acquisition']:.3f}",
-            "forgetting": f"{m['forgetting']:.1%}",
-        }
-        for m in levels
-    ]
-    return Figure("reactivation", "Reactivating the last checkpoint", caption, charts, tidy(data), table)
-
-
-def _last(found) -> dict[int, dict]:
-    """The last checkpoint of each seed's series."""
-    return {one["seed"]: one for one in sorted((o for o in found if o["kind"] == "series"), key=lambda o: o["step"])}
-
-
-def variants(rows: Rows) -> Figure | None:
-    """Acquisition against nll: whoever is above the line of the plain series learns more at the same loss."""
-    found = outcomes(rows)
-    line = [one for one in found if one["kind"] == "series"]
-    ends = [one for one in found if one["kind"] in ("variant", "reactivated", "by entropy")]
-    if not line or not ends:
-        return None
-    points = []
-    for one in ends:
-        own_line = sorted((o["nll"], o["acquisition"]) for o in line if o["seed"] == one["seed"])
-        at = float(np.interp(one["nll"], *zip(*own_line, strict=True)))
-        name = (
-            one["start"] if one["kind"] == "variant" else f"{one['kind']}: ratio {one['ratio']:g}, gain {one['gain']:g}"
-        )
-        points.append(
-            {
-                "name": name,
-                "group": one["start"] if one["kind"] == "variant" else one["kind"],
-                "seed": one["seed"],
-                "nll": one["nll"],
-                "acquisition": one["acquisition"],
-                "value": one["acquisition"] - at,
-            }
-        )
-    order = list(dict.fromkeys(p["name"] for p in sorted(points, key=lambda p: p["group"] in KINDS)))
-    groups = list(dict.fromkeys(p["group"] for p in sorted(points, key=lambda p: p["group"] in KINDS)))
-    charts = (
-        _plane(line, points, groups),
-        panels.dots(
-            points,
-            "Acquisition above the plain series at the same nll, nats",
-            order=order,
-            format="+.3f",
-            more={"acquisition": ".3f", "nll": ".3f"},
-        ),
-    )
-    caption = (
-        "First: acquisition against nll of the old domain before the lesson, means over seeds; the line is the "
-        "plain series, checkpoint by checkpoint, and what is above it learns more at the same loss. Second: how far "
-        f"above, each seed against its own line. {_seeds(points, 'Small', 'large')} Beyond the ends of the line its "
-        "nearest checkpoint is taken."
-    )
-    data = [
-        {"seed": o["seed"], "name": f"step {o['step']}", "nll": o["nll"], "acquisition": o["acquisition"]} for o in line
-    ]
-    data += [
-        {"seed": p["seed"], "name": p["name"], "nll": p["nll"], "acquisition": p["acquisition"], "above": p["value"]}
-        for p in points
-    ]
-    return Figure("variants", "Learning at equal loss", caption, charts, tidy(data))
-
-
-def _plane(line, points, groups):
-    plain = [{"name": f"step {m['step']:,}", **m} for m in means(sorted(line, key=lambda o: o["step"]), "step")]
-    x = level("nll of the old domain, nats a token", "nll")
-    y = upright("Acquisition, nats", "acquisition")
-    tip = [alt.Tooltip("name:N"), alt.Tooltip("nll:Q", format=".3f"), alt.Tooltip("acquisition:Q", format=".3f")]
-    series = own(plain).encode(x=x, y=y)
-    color = alt.Color("group:N", scale=alt.Scale(domain=groups), legend=alt.Legend(columns=2))
-    shape = alt.Shape("group:N", scale=alt.Scale(domain=groups))
-    base = alt.Chart().encode(x=x, y=y)
-    return panel(
-        means(points, "name", "group"),
-        series.mark_line(style="plain").encode(order="step:Q"),
-        series.mark_point(style="plain-dot"),
-        base.mark_point(style="dot", size=80).encode(color=color, shape=shape),
-        hover(series, tip),
-        hover(base, tip),
-        height=260,
-    )
-
-
 def controls(rows: Rows) -> Figure | None:
     """Attention entropy and prediction entropy over the series, beside knowledge entropy."""
     points: dict[str, list] = {}
@@ -471,7 +275,7 @@ def controls(rows: Rows) -> Figure | None:
     charts = tuple(over_steps(sorted(points[n], key=lambda p: (p["seed"], p["step"])), told_as[n], x=x) for n in names)
     caption = (
         "Is it the MLPs' memories alone that narrow? How evenly attention looks at tokens, and how sure predictions "
-        f"are, over the same checkpoints and text. {_seeds(points[names[0]])}"
+        f"are, over the same checkpoints and text. {seeds_told(points[names[0]])}"
     )
     data = [{"metric": n, **p, "value": rounded(p["value"])} for n in names for p in points[n]]
     return Figure("controls", "Other entropies", caption, charts, data)

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from lmdyn.report.figures import Figure, short
+from lmdyn.report.figures import Figure, short, whole_numbers
 from lmdyn.report.panels import dots, hover, means, over_steps, own, panel, step_axis, tidy, told, upright
 
 Rows = Sequence[Mapping[str, Any]]
@@ -128,7 +128,7 @@ def places(rows: Rows) -> Figure | None:
         y = upright("Adapters at the MLPs: nats saved")
         above = [] if whole is None else [own([whole]).mark_rule(style="ceiling").encode(y=y)]
         charts.append(over_steps(points, "Adapters at the MLPs: nats saved", x=step_axis(sorted({p["step"] for p in points}), title="rank"), above=above))
-    caption = ("What adapting each part alone saves, on " + _text(found[0]["stream"]) + "; block 0 is next to the embedding. Right: low-rank adapters at the MLPs, by "
+    caption = ("What adapting each part alone saves, on " + _text(found[0]["stream"]) + "; block 0 is next to the embedding. Second panel: low-rank adapters at the MLPs, by "
                "rank; dashed: the MLPs themselves.")
     table = [{"part": m["name"], "nats saved": f"{m['value']:.3f}", "MFLOP a token": f"{m['mflop']:,.2f}"} for m in means(_gains(found), "name")]
     return Figure("places", "What adapts", caption, tuple(charts), tidy(_gains(found)), table)
@@ -205,12 +205,12 @@ def localized(rows: Rows) -> Figure | None:
         return None
     profile = [{"layer": r["layer"], "kind": r["site"], "seed": r["seed"], "value": float(r["value"])} for r in _own(rows, "localized", "relative_gradient_norm")]
     mean = told(profile, ["layer", "kind"])
-    x = alt.X("layer:Q", title="block", axis=alt.Axis(format="d", tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
+    x = alt.X("layer:Q", title="block", axis=whole_numbers(p["layer"] for p in profile), scale=alt.Scale(nice=False, padding=8))
     base = alt.Chart().encode(x=x, y=upright("Gradient norm, of its size on home text"), color=alt.Color("kind:N", scale=alt.Scale(domain=["attention", "mlp"])))
     tip = [alt.Tooltip("kind:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", title="ratio", format=".3f"), alt.Tooltip("each:N", title="seeds")]
     points = _gains(found, lambda r: "random, as many" if r["setting"].startswith("random") else r["setting"])
     charts = (panel(mean, base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip)), dots(points, GAIN, order=["localized", "random, as many"]))
-    caption = ("Left: the gradient of the stream's first chunks, by attention and MLP of every block, relative to that of home text. Right: what adapting saves "
+    caption = ("First: the gradient of the stream's first chunks, by attention and MLP of every block, relative to that of home text. Second: what adapting saves "
                "where this is above its mean, and at as many places drawn at random, at equal cost.")
     return Figure("localized", "Adapting where the gradient is large", caption, charts, tidy(points))
 

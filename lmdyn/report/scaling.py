@@ -23,7 +23,7 @@ def figures(rows: Rows) -> list[Figure]:
 def _figure(law, points, residuals) -> Figure:
     order = [r["name"] for r in sorted({r["name"]: r for r in points}.values(), key=lambda r: r["parameters"])]
     color = alt.Color("name:O", sort=order, legend=alt.Legend(columns=3), scale=alt.Scale(domain=order))
-    shape = alt.Shape("fit:N", scale=alt.Scale(domain=["beyond the fit", "in the fit"], range=["circle", "triangle-up"]))
+    shape = alt.Shape("fit:N", scale=alt.Scale(domain=["beyond the fit", "in the fit"], range=["circle", "triangle-up"]), legend=None)
     said = lambda r: "in the fit" if r["fitted"] else "beyond the fit"
     data = [{"name": r["name"], "trained": r["trained"], "value": float(r["value"]), "predicted": float(r["predicted"]), "fit": said(r)} for r in points]
     lines = []
@@ -51,7 +51,8 @@ def _figure(law, points, residuals) -> Figure:
     dots = base.mark_point(style="dot", size=60).encode(shape=shape)
     charts.append(panel(tidy(ends), zero, bars, dots, hover(base, tip), shades=len(order), height=260))
     caption = (
-        f"L(N, T) = {law['value']:.3g} + {law['A']:.3g} / N^{law['a']:.3f} + {law['B']:.3g} / T^{law['b']:.3f}, fitted to {law['runs']} runs. Dashed: the law. Right: the "
+        f"L(N, T) = {law['value']:.3g} + {law['A']:.3g} / N^{law['a']:.3f} + {law['B']:.3g} / T^{law['b']:.3f}, fitted to {law['runs']} runs. Dashed: the law; triangles are in the fit, circles beyond "
+        "it. Second panel: the "
         "last loss of each model against its prediction, with 90% intervals that allow for the law's own uncertainty and for scatter about it."
     )
     return Figure("scaling-law", "Losses and the scaling law", caption, tuple(charts), tidy(data))

@@ -113,6 +113,8 @@ def config(mode: str = "light", shades: int = 5) -> dict[str, Any]:
             "titleFontWeight": "normal",
             "titlePadding": 8,
             "symbolStrokeWidth": 3,
+            "symbolBaseFillColor": c["soft"],
+            "symbolBaseStrokeColor": c["soft"],
             "symbolSize": 70,
             "offset": 30,
             "columnPadding": 16,

@@ -1,4 +1,4 @@
-"""The page: one file, no network, every link resolves; in a browser, figures at phone and desktop width."""
+"""The page: one file, no network, every link resolves. How it is in a browser: test_browser.py."""
 
 import base64
 import csv
@@ -7,8 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
-import subprocess
 import urllib.parse
 
 import pytest
@@ -16,13 +14,6 @@ import pytest
 from lmdyn import report
 from lmdyn.errors import InputError
 from tests.report import cases
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
-    *("--hide-scrollbars", "--virtual-time-budget=20000"),
-]
 
 
 class Links(html.parser.HTMLParser):
@@ -122,64 +113,3 @@ def test_a_folder_without_rows(tmp_path):
     with pytest.raises(InputError, match="is no folder"):
         report.build(tmp_path / "none")
     assert not list(tmp_path.iterdir())
-
-
-PROBE = """<script>(() => {
-  const frame = document.createElement("iframe");
-  frame.style.cssText = "border:0;width:%dpx;height:900px";
-  frame.onload = function wait() {
-    const d = frame.contentDocument;
-    if (!d.documentElement.dataset.drawn) { setTimeout(wait, 100); return; }
-    const boxes = [...d.querySelectorAll("[data-figure] svg")].map(s => s.getBoundingClientRect());
-    const chart = d.querySelector("[data-figure=stream] svg"), r = chart.getBoundingClientRect();
-    for (const share of [0.5, 0.6]) {
-      const x = r.left + r.width * share, y = r.top + r.height / 2;
-      frame.contentWindow.scrollTo(0, y - 300);
-      const b = chart.getBoundingClientRect(), at = [b.left + b.width * share, b.top + b.height / 2];
-      const hit = d.elementFromPoint(...at), W = frame.contentWindow;
-      const told = {bubbles: true, clientX: at[0], clientY: at[1], view: W};
-      for (const kind of ["pointerover", "pointermove"]) hit.dispatchEvent(new W.PointerEvent(kind, told));
-      for (const kind of ["mouseover", "mousemove"]) hit.dispatchEvent(new W.MouseEvent(kind, told));
-    }
-    setTimeout(() => {
-      const tip = d.querySelector(".vg-tooltip.visible");
-      const seen = JSON.stringify({
-        width: d.documentElement.clientWidth, reach: d.documentElement.scrollWidth,
-        figures: boxes.map(b => [b.left, b.right, b.height]), tip: tip && tip.innerText,
-        right: tip && tip.getBoundingClientRect().right,
-      });
-      document.body.innerHTML = "<pre id=probe></pre>";
-      document.getElementById("probe").textContent = seen;
-    }, 400);
-  };
-  frame.src = "report.html";
-  document.body.append(frame);
-})();</script>"""
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
-@pytest.mark.parametrize("width", [400, 1400])
-def test_in_a_browser(path, tmp_path, width):
-    shutil.copy(path, tmp_path / "report.html")
-    (tmp_path / "probe.html").write_text(f"<!doctype html><body>{PROBE % width}</body>")
-    command = [
-        CHROMIUM,
-        *FLAGS,
-        "--allow-file-access-from-files",
-        f"--user-data-dir={tmp_path}/profile",
-        f"--window-size={width + 100},1000",
-        "--dump-dom",
-    ]
-    run = subprocess.run(
-        [*command, f"file://{tmp_path}/probe.html"], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert "CONSOLE" not in run.stderr, [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    seen = json.loads(html.unescape(re.search(r'<pre id="probe">(.*?)</pre>', run.stdout, re.S)[1]))
-    assert seen["reach"] <= seen["width"] == width, "nothing sticks out sideways"
-    assert len(seen["figures"]) == 4
-    for left, right, height in seen["figures"]:
-        assert 0 <= left < right <= width
-        assert right - left > width * 0.35
-        assert height > 200
-    assert "online" in seen["tip"]
-    assert seen["right"] <= width

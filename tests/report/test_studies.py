@@ -9,7 +9,8 @@ import pytest
 
 from lmdyn import report
 from lmdyn.errors import InputError
-from lmdyn.report import claims, entropy_decay, fact_learning, knowledge_entropy, page
+from lmdyn.report import blocks, claims, entropy_decay, fact_learning, knowledge_entropy, page
+from lmdyn.report.blocks import Group
 from lmdyn.report.figures import Figure
 from tests.report.test_figures import drawn
 from tests.report.test_page import Links
@@ -312,8 +313,8 @@ def test_effects_are_ordered_by_size_with_their_intervals():
     ("kinds", "expected"), [("nnn", "nnw"), ("nn", "nn"), ("n", "w"), ("wnw", "www"), ("wnnnw", "wnnww"), ("w", "w")]
 )
 def test_no_figure_stands_beside_nothing(kinds, expected):
-    figs = [Figure(str(i), "", "", () if kind == "w" else None, []) for i, kind in enumerate(kinds)]
-    assert "".join("nw"[wide] for wide in page._wide(figs)) == expected
+    groups = [Group("", [("", Figure(str(i), "", "", () if kind == "w" else None, []))]) for i, kind in enumerate(kinds)]
+    assert "".join("nw"[wide] for wide in blocks.wide(groups)) == expected
 
 
 BAD = {

@@ -20,9 +20,33 @@
     document.documentElement.dataset.drawn = mode;
   }
 
-  const now = () => (dark.matches ? "dark" : "light");
-  dark.addEventListener("change", () => draw(now()));
-  window.addEventListener("beforeprint", () => draw("light"));
-  window.addEventListener("afterprint", () => draw(now()));
-  draw(now());
+  // On paper a figure is its SVG, which is light and as wide as paper: drawing again would not be done in time.
+  function prepare() {
+    for (const link of document.querySelectorAll(".links a[download$='.svg']")) {
+      const image = new Image();
+      image.className = "printed";
+      image.alt = link.download;
+      image.src = link.href;
+      const figure = link.closest("section").querySelector("figure");
+      figure.insertBefore(image, figure.querySelector("figcaption"));
+    }
+  }
+
+  const opened = [];
+  window.addEventListener("beforeprint", () => {
+    for (const table of document.querySelectorAll("details.short:not([open])")) {
+      table.open = true;
+      opened.push(table);
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const table of opened.splice(0)) table.open = false;
+  });
+
+  dark.addEventListener("change", () => draw(dark.matches ? "dark" : "light"));
+  prepare();
+  draw(dark.matches ? "dark" : "light").then(() => {
+    // Figures have their heights now: what the address points at has moved.
+    if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+  });
 })();

@@ -1,0 +1,94 @@
+"""Figures as HTML: their places, captions, downloads and tables; those of several folders beside one another, panel by panel."""
+
+import base64
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from lmdyn.report.drawing import columns, places, table, to_csv
+from lmdyn.report.figures import Figure
+from lmdyn.report.markup import behind, e
+
+
+class Group(NamedTuple):
+    """What stands under one heading: a figure, or the same figure of several folders."""
+
+    title: str
+    figures: list[tuple[str, Figure]]
+    """With the folder's name, which is empty where there is one."""
+
+
+def figures_of(groups: Sequence[Group], svgs: Mapping[str, str]) -> str:
+    """Figures, two in a row where there is room for narrow ones. Args: svgs: each figure's by its name."""
+    blocks = "".join(_block(group, svgs, w) for group, w in zip(groups, wide(groups), strict=True))
+    return f"<div class=figures>{blocks}</div>" if blocks else ""
+
+
+def wide(groups: Sequence[Group]) -> list[bool]:
+    """Which take the whole width: those of several charts, and those that would stand beside nothing."""
+    found: list[bool] = []
+    for i, group in enumerate(groups):
+        pending = len(found) - max((k + 1 for k, w in enumerate(found) if w), default=0)  # narrow ones since the last wide one
+        alone = i + 1 == len(groups) or _many(groups[i + 1])
+        found.append(_many(group) or (pending % 2 == 0 and alone))
+    return found
+
+
+def _many(group: Group) -> bool:
+    return len(group.figures) > 1 or isinstance(group.figures[0][1].chart, tuple)
+
+
+def _block(group: Group, svgs: Mapping[str, str], wide: bool) -> str:
+    names = [figure.name for _, figure in group.figures]
+    kind = "figure wide" if wide else "figure"
+    if len(names) == 1:
+        figure = group.figures[0][1]
+        charts, notes = _panels(figure), _note("", figure, svgs[figure.name])
+        name = names[0]
+    else:
+        charts, notes = _beside(group), "".join(_note(folder, figure, svgs[figure.name]) for folder, figure in group.figures)
+        name = f"all-{names[0]}"
+    return (
+        f'<section class="{kind}" id="{e(name)}"><h3><a href="#{e(name)}">{e(group.title)}</a></h3>'
+        f"<figure>{charts}{_captions(group)}</figure>{notes}</section>"
+    )
+
+
+def _chart(place: str, title: str) -> str:
+    return f'<div class=chart data-figure="{e(place)}" role=img aria-label="{e(title)}"></div>'
+
+
+def _panels(figure: Figure) -> str:
+    charts = [_chart(place, figure.title) for place in places(figure)]
+    return charts[0] if len(charts) == 1 else f'<div class="panels columns{columns(len(charts))}">{"".join(charts)}</div>'
+
+
+def _beside(group: Group) -> str:
+    """A row for each panel, a column for each folder."""
+    each = [(folder, figure, list(places(figure))) for folder, figure in group.figures]
+    cells = []
+    for row in range(max(len(own) for _, _, own in each)):
+        for folder, figure, own in each:
+            name = f' id="{e(figure.name)}"' if row == 0 else ""
+            chart = _chart(own[row], f"{figure.title}: {folder}") if row < len(own) else ""
+            cells.append(f"<div{name}><p class=of>{e(folder)}</p>{chart}</div>")
+    return f'<div class="panels columns{min(len(each), 3)}">{"".join(cells)}</div>'
+
+
+def _captions(group: Group) -> str:
+    captions = dict.fromkeys(figure.caption for _, figure in group.figures)
+    if len(captions) == 1:
+        return f"<figcaption>{e(next(iter(captions)))}</figcaption>"
+    said = "".join(f"<p><b>{e(folder)}</b> {e(figure.caption)}</p>" for folder, figure in group.figures)
+    return f"<figcaption>{said}</figcaption>"
+
+
+def _note(folder: str, figure: Figure, svg: str) -> str:
+    """A figure's downloads and the table behind it."""
+    svg = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    csv = "data:text/csv;charset=utf-8," + urllib.parse.quote(to_csv(figure.data))
+    name = e(figure.name)
+    title, lines = table(figure)
+    links = f'<a download="{name}.svg" href="{svg}">SVG</a> <a download="{name}.csv" href="{csv}">CSV</a>'
+    head = f"<b>{e(folder)}</b> " if folder else ""
+    return f"<p class=links>{head}{links}</p>{behind(lines, f'{title}: {folder}' if folder else title)}"

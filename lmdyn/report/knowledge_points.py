@@ -1,0 +1,54 @@
+"""What the figures of the knowledge-entropy study are drawn from: the outcomes of its starting points."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+KINDS = ("reactivated", "by entropy", "random")
+Rows = Sequence[Mapping[str, Any]]
+
+
+def outcomes(rows: Rows) -> list[dict[str, Any]]:
+    """What each starting point gave: `seed, start, kind, step, ratio, gain, entropy` (nats), `share` (of the ceiling),
+    `nll`, `acquisition`, `forgetting`; only those that have all of them."""
+    wanted = {
+        ("knowledge_entropy", None, None): "entropy",
+        ("nll", None, None): "nll",
+        ("acquisition", None, None): "acquisition",
+        ("forgetting", None, "all"): "forgetting",
+    }
+    found: dict[tuple, dict] = {}
+    for r in rows:
+        if r.get("kind") in (None, "pretraining", "summary") or r["layer"] is not None:
+            continue
+        name = wanted.get((r["metric"], r.get("depth"), r.get("of")))
+        if name is None:
+            continue
+        about = {k: r.get(k) for k in ("seed", "start", "kind", "step", "ratio", "gain")}
+        one = found.setdefault((r["seed"], r["start"]), about)
+        one[name] = float(r["value"])
+        if name == "entropy" and r.get("normalized") is not None:
+            one["share"] = float(r["normalized"])
+    return [one for one in found.values() if {*wanted.values(), "share"} <= one.keys()]
+
+
+def of_series(rows) -> list[dict[str, Any]]:
+    return sorted(
+        (one for one in outcomes(rows) if one["kind"] == "series"), key=lambda one: (one["seed"], one["step"])
+    )
+
+
+def last_of(found) -> dict[int, dict]:
+    """The last checkpoint of each seed's series."""
+    return {one["seed"]: one for one in sorted((o for o in found if o["kind"] == "series"), key=lambda o: o["step"])}
+
+
+def points_of(found, name, *more):
+    return [
+        {"step": one["step"], "seed": one["seed"], "value": one[name], **{k: one[k] for k in more}} for one in found
+    ]
+
+
+def seeds_told(found, one: str = "Thin", mean: str = "thick") -> str:
+    """The part of a caption that tells what lines or points are seeds."""
+    count = len({p["seed"] for p in found})
+    return "One seed." if count == 1 else f"{one}: each of {count} seeds; {mean}: their mean."

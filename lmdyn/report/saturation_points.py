@@ -1,0 +1,77 @@
+"""What the figures of the saturation study share: their points, names, colours and steps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from lmdyn.report.panels import means
+
+Rows = Sequence[Mapping[str, Any]]
+SPECTRA_AT = 7
+"""Steps whose spectra are drawn."""
+
+
+def names(rows: Rows) -> list[str]:
+    """Models with a full head by their size, the smallest first."""
+    size = {r["name"]: (r["parameters"], r["name"]) for r in plain(rows)}
+    return sorted(size, key=lambda name: size[name])
+
+
+def plain(rows) -> list[Mapping[str, Any]]:
+    return [r for r in rows if r.get("kind") in ("ladder", "given")]
+
+
+def points_of(rows, metric, read=lambda r: float(r["value"]), **wanted) -> list[dict[str, Any]]:
+    """`name`, `seed`, `step`, `trained`, `value` of the plain models' rows of a metric."""
+    return [
+        {"name": r["name"], "seed": r["seed"], "step": r["step"], "trained": r["trained"], "value": read(r)}
+        for r in plain(rows)
+        if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())
+    ]
+
+
+def by_name(order) -> alt.Color:
+    return alt.Color("name:O", sort=list(order), legend=alt.Legend(columns=3), scale=alt.Scale(domain=list(order)))
+
+
+def averaged(points, window: int) -> list[dict[str, Any]]:
+    """Moving average over `window` measurements of each model's mean over seeds, so that curves can be told apart."""
+    found = []
+    for name in dict.fromkeys(p["name"] for p in points):
+        curve = sorted(means([p for p in points if p["name"] == name], "step", "trained"), key=lambda p: p["step"])
+        for i, p in enumerate(curve):
+            near = curve[max(0, i - window // 2) : i + window // 2 + 1]
+            found.append({"name": name, "step": p["step"], "trained": p["trained"], "value": sum(q["value"] for q in near) / len(near)})
+    return found
+
+
+def mean_of(rows, field) -> float:
+    return sum(r[field] for r in rows) / len(rows)
+
+
+def ticks(steps) -> list[int]:
+    """Powers of ten and of two between them, few enough to be told."""
+    last = max(steps)
+    return [s for s in (2**i for i in range(int(math.log2(last)) + 1)) if s >= min(steps)][::2] + [last]
+
+
+def three(order) -> list[str]:
+    """The first, a middle and the last."""
+    return list(order) if len(order) <= 3 else [order[0], order[len(order) // 2], order[-1]]
+
+
+def some_steps(steps, count: int = SPECTRA_AT) -> list[int]:
+    """Steps on a logarithmic grid, the last among them."""
+    steps = sorted(s for s in steps if s > 0) or sorted(steps)
+    wanted = [steps[0] * (steps[-1] / max(steps[0], 1)) ** (i / (count - 1)) for i in range(count)] if steps[0] > 0 else steps
+    return sorted({min(steps, key=lambda s: abs(s - w)) for w in wanted})
+
+
+def by_step(steps) -> dict[str, alt.Color]:
+    """Colour from early to late; nothing where there is one step."""
+    if len(steps) < 2:
+        return {}
+    shown = steps if len(steps) <= 4 else [steps[0], steps[len(steps) // 2], steps[-1]]
+    return {"color": alt.Color("step:O", sort=steps, legend=alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4))}
