@@ -1,0 +1,36 @@
+"""The study of knowledge entropy in its smallest size: how it goes, not whether a sentence of the paper holds.
+
+Shows: every part of configs/knowledge_entropy.py, whose settings these are but for fewer and shorter runs: two seeds, 96 steps, four rounds of facts.
+Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: about a minute on 2 cores.
+Run: lmdyn study --config configs/tour/knowledge_entropy.py --out out/tour/knowledge_entropy
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "knowledge_entropy.py"))["config"]()
+STEPS = 96
+
+
+def config():
+    run, (bonus, periodic) = WHOLE.pretrain, WHOLE.variants
+    return dataclasses.replace(
+        WHOLE,
+        out="out/tour/knowledge_entropy",
+        pretrain=dataclasses.replace(
+            run, steps=STEPS,
+            watch=dataclasses.replace(run.watch, every=16, tokens=4096),
+            keep=dataclasses.replace(run.keep, every=32, save=STEPS),
+        ),
+        at=(16, 32, 64, STEPS),
+        variants=(bonus, dataclasses.replace(periodic, changes=(dataclasses.replace(periodic.changes[0], every=24, until=STEPS // 2, tokens=4096),))),
+        probes=64,
+        ratios=(0.25,),
+        gains=(1.0,),
+        tell=dataclasses.replace(WHOLE.tell, count=6, times=4, every=6),
+        further=dataclasses.replace(WHOLE.further, rest=4),
+        tokens=4096,
+        seeds=2,
+    )

@@ -1,0 +1,35 @@
+"""The study of online adaptation in its smallest size: how it goes, not whether a sentence of the paper holds.
+
+Shows: every part of configs/online_adaptation.py, whose settings these are but for fewer and shorter runs: two seeds, one other size, 96 steps of
+training, streams of 2,048 tokens, two rules.
+Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: about two minutes on 2 cores.
+Run: lmdyn study --config configs/tour/online_adaptation.py --out out/tour/online_adaptation
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "online_adaptation.py"))["config"]()
+STEPS, TUNED = 96, 32
+
+
+def config():
+    run, tune = WHOLE.pretrain, WHOLE.tune
+    return dataclasses.replace(
+        WHOLE,
+        out="out/tour/online_adaptation",
+        grid=dataclasses.replace(
+            WHOLE.grid, statistics=8, tokens=2048, prefix=512, rules=("SGD", "AdamW"), ranks=(2, 8),
+            rates={"SGD": (0.1, 0.3), "AdamW": (1e-3, 3e-3)}, low_rank_rates=(3e-3, 1e-2),
+        ),
+        pretrain=dataclasses.replace(run, steps=STEPS, watch=None, keep=dataclasses.replace(run.keep, every=32, save=STEPS)),
+        sizes=WHOLE.sizes[:1],
+        tune=dataclasses.replace(tune, steps=TUNED, keep=dataclasses.replace(tune.keep, save=TUNED)),
+        windows=(("none", 0, 64), ("none", 0, 128), ("cache", 64, 64), ("overlap", 128, 64)),
+        document=512,
+        segment=512,
+        meta=dataclasses.replace(WHOLE.meta, updates=4),
+        seeds=2,
+    )

@@ -1,0 +1,29 @@
+"""The study of saturation in its smallest size: how it goes, not whether a sentence of the paper holds.
+
+Shows: every part of configs/saturation.py, whose settings these are but for fewer and shorter runs: two seeds, four widths, 192 steps, one other head.
+Expect: a report with every figure and claim; no model is trained long enough to saturate.
+Takes: about a minute on 2 cores.
+Run: lmdyn study --config configs/tour/saturation.py --out out/tour/saturation
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "saturation.py"))["config"]()
+STEPS = 192
+
+
+def config():
+    run = WHOLE.pretrain
+    return dataclasses.replace(
+        WHOLE,
+        out="out/tour/saturation",
+        pretrain=dataclasses.replace(run, steps=STEPS, watch=dataclasses.replace(run.watch, every=16, tokens=4096),
+                                     keep=dataclasses.replace(run.keep, save=STEPS)),
+        widths=(8, 16, 32, 64),
+        heads=dataclasses.replace(WHOLE.heads, tokens=16384, ranks=(2, 8, 16, 32), kinds=("mixture:4",), scratch=False, steps=48),
+        target=dataclasses.replace(WHOLE.target, contexts=(1,), shares=(0.25, 1.0)),
+        tokens=4096,
+        seeds=2,
+    )
