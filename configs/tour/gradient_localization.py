@@ -11,8 +11,11 @@ import dataclasses
 import runpy
 from pathlib import Path
 
+from lmdyn.models import Compute
+
 WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "gradient_localization.py"))["config"]()
 STEPS = 96
+COMPUTE = Compute()  # layers are not unrolled: here compiling takes longer than running
 
 
 def config():
@@ -20,7 +23,7 @@ def config():
     return dataclasses.replace(
         WHOLE,
         out="out/tour/gradient_localization",
-        pretrain=dataclasses.replace(run, steps=STEPS, keep=dataclasses.replace(run.keep, save=STEPS)),
+        pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, keep=dataclasses.replace(run.keep, save=STEPS)),
         methods=WHOLE.methods[:2],
         steps=12,
         factors=(1.0, 4.0),
@@ -30,4 +33,5 @@ def config():
         spans=48,
         tokens=2048,
         seeds=2,
+        compute=COMPUTE,
     )

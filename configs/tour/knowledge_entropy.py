@@ -10,8 +10,11 @@ import dataclasses
 import runpy
 from pathlib import Path
 
+from lmdyn.models import Compute
+
 WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "knowledge_entropy.py"))["config"]()
 STEPS = 96
+COMPUTE = Compute()  # layers are not unrolled: here compiling takes longer than running
 
 
 def config():
@@ -20,7 +23,7 @@ def config():
         WHOLE,
         out="out/tour/knowledge_entropy",
         pretrain=dataclasses.replace(
-            run, steps=STEPS,
+            run, steps=STEPS, compute=COMPUTE,
             watch=dataclasses.replace(run.watch, every=16, tokens=4096),
             keep=dataclasses.replace(run.keep, every=32, save=STEPS),
         ),
@@ -33,4 +36,5 @@ def config():
         further=dataclasses.replace(WHOLE.further, rest=4),
         tokens=4096,
         seeds=2,
+        compute=COMPUTE,
     )

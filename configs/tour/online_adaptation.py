@@ -11,8 +11,11 @@ import dataclasses
 import runpy
 from pathlib import Path
 
+from lmdyn.models import Compute
+
 WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "online_adaptation.py"))["config"]()
 STEPS, TUNED = 96, 32
+COMPUTE = Compute()  # layers are not unrolled: here compiling takes longer than running
 
 
 def config():
@@ -24,12 +27,13 @@ def config():
             WHOLE.grid, statistics=8, tokens=2048, prefix=512, rules=("SGD", "AdamW"), ranks=(2, 8),
             rates={"SGD": (0.1, 0.3), "AdamW": (1e-3, 3e-3)}, low_rank_rates=(3e-3, 1e-2),
         ),
-        pretrain=dataclasses.replace(run, steps=STEPS, watch=None, keep=dataclasses.replace(run.keep, every=32, save=STEPS)),
+        pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, watch=None, keep=dataclasses.replace(run.keep, every=32, save=STEPS)),
         sizes=WHOLE.sizes[:1],
-        tune=dataclasses.replace(tune, steps=TUNED, keep=dataclasses.replace(tune.keep, save=TUNED)),
+        tune=dataclasses.replace(tune, steps=TUNED, compute=COMPUTE, keep=dataclasses.replace(tune.keep, save=TUNED)),
         windows=(("none", 0, 64), ("none", 0, 128), ("cache", 64, 64), ("overlap", 128, 64)),
         document=512,
         segment=512,
         meta=dataclasses.replace(WHOLE.meta, updates=4),
         seeds=2,
+        compute=COMPUTE,
     )

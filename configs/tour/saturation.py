@@ -10,8 +10,11 @@ import dataclasses
 import runpy
 from pathlib import Path
 
+from lmdyn.models import Compute
+
 WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "saturation.py"))["config"]()
 STEPS = 192
+COMPUTE = Compute()  # layers are not unrolled: here compiling takes longer than running
 
 
 def config():
@@ -19,11 +22,12 @@ def config():
     return dataclasses.replace(
         WHOLE,
         out="out/tour/saturation",
-        pretrain=dataclasses.replace(run, steps=STEPS, watch=dataclasses.replace(run.watch, every=16, tokens=4096),
+        pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, watch=dataclasses.replace(run.watch, every=16, tokens=4096),
                                      keep=dataclasses.replace(run.keep, save=STEPS)),
         widths=(8, 16, 32, 64),
         heads=dataclasses.replace(WHOLE.heads, tokens=16384, ranks=(2, 8, 16, 32), kinds=("mixture:4",), scratch=False, steps=48),
         target=dataclasses.replace(WHOLE.target, contexts=(1,), shares=(0.25, 1.0)),
         tokens=4096,
         seeds=2,
+        compute=COMPUTE,
     )
