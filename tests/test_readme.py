@@ -1,6 +1,7 @@
 """What README.md shows in Python: the notebook's lines run; a metric, a transform and a family are added by its text alone, each in under 40 lines."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from lmdyn.checkpoints import huggingface
 from lmdyn.checkpoints.families import FAMILIES
 from lmdyn.data import tokenizers
 from tests.helpers import assert_close, batch, jit_logits
-from tests.test_commands import ROOT, blocks, section
+from tests.test_commands import README, ROOT, blocks, section
 
 TEXT = "Of arms and of a man I sing, and of the long way home. "
 
@@ -150,12 +151,10 @@ def test_a_family_is_added(options, tmp_path):
 
 
 def test_figures_and_links_are_there():
-    import re
-
-    for path in re.findall(r'(?:src|srcset)="([^"]+)"|\]\((?!https?:|#)([^)]+)\)', (ROOT / "README.md").read_text(encoding="utf-8")):
-        assert (ROOT / "".join(path)).is_file(), path
-    titles = {line.lstrip("# ").lower().replace(" ", "-") for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("#")}
-    for anchor in re.findall(r"\]\(#([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
+    for path in re.findall(r'(?:src|srcset)="([^"]+)"|\]\((?!https?:|#)([^)]+)\)', README):
+        assert (ROOT / "".join(path)).exists(), path
+    titles = {line.lstrip("# ").lower().replace(" ", "-") for line in README.splitlines() if line.startswith("#")}
+    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
         assert anchor in titles, anchor
     for name in ("instruments.svg", "instruments-dark.svg"):
         assert (ROOT / "notebooks" / "figures" / name).stat().st_size < 100_000
