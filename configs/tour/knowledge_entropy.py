@@ -1,6 +1,6 @@
 """The study of knowledge entropy in its smallest size: how it goes, not whether a sentence of the paper holds.
 
-Shows: every part of configs/knowledge_entropy.py, whose settings these are but for fewer and shorter runs: two seeds, 96 steps, four rounds of facts.
+Shows: every part of configs/knowledge_entropy.py, whose settings these are but for fewer and shorter runs: two seeds, 64 steps, three rounds of facts.
 Expect: a report with every figure and claim, on too little to trust any of it.
 Takes: about a minute on 2 cores.
 Run: lmdyn study --config configs/tour/knowledge_entropy.py --out out/tour/knowledge_entropy
@@ -13,8 +13,8 @@ from pathlib import Path
 from lmdyn.models import Compute
 
 WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "knowledge_entropy.py"))["config"]()
-STEPS = 96
-COMPUTE = Compute()  # layers are not unrolled: here compiling takes longer than running
+STEPS = 64
+COMPUTE = Compute()  # layers are not unrolled: compiling would take longer than running
 
 
 def config():
@@ -24,17 +24,17 @@ def config():
         out="out/tour/knowledge_entropy",
         pretrain=dataclasses.replace(
             run, steps=STEPS, compute=COMPUTE,
-            watch=dataclasses.replace(run.watch, every=16, tokens=4096),
+            watch=dataclasses.replace(run.watch, every=16, tokens=2048),
             keep=dataclasses.replace(run.keep, every=32, save=STEPS),
         ),
-        at=(16, 32, 64, STEPS),
-        variants=(bonus, dataclasses.replace(periodic, changes=(dataclasses.replace(periodic.changes[0], every=24, until=STEPS // 2, tokens=4096),))),
-        probes=64,
+        at=(8, 16, 32, STEPS),
+        variants=(bonus, dataclasses.replace(periodic, changes=(dataclasses.replace(periodic.changes[0], every=16, until=STEPS // 2, tokens=2048),))),
+        probes=32,
         ratios=(0.25,),
         gains=(1.0,),
-        tell=dataclasses.replace(WHOLE.tell, count=6, times=4, every=6),
-        further=dataclasses.replace(WHOLE.further, rest=4),
-        tokens=4096,
+        tell=dataclasses.replace(WHOLE.tell, count=6, times=3, every=4),
+        further=dataclasses.replace(WHOLE.further, rest=2),
+        tokens=2048,
         seeds=2,
         compute=COMPUTE,
     )

@@ -1,7 +1,7 @@
 """The study of online adaptation in its smallest size: how it goes, not whether a sentence of the paper holds.
 
-Shows: every part of configs/online_adaptation.py, whose settings these are but for fewer and shorter runs: two seeds, one other size, 96 steps of
-training, streams of 2,048 tokens, two rules.
+Shows: every part of configs/online_adaptation.py, whose settings these are but for fewer and shorter runs: two seeds, one other size, 64 steps of
+training, streams of 1,024 tokens, two rules.
 Expect: a report with every figure and claim, on too little to trust any of it.
 Takes: about two minutes on 2 cores.
 Run: lmdyn study --config configs/tour/online_adaptation.py --out out/tour/online_adaptation
@@ -14,8 +14,8 @@ from pathlib import Path
 from lmdyn.models import Compute
 
 WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "online_adaptation.py"))["config"]()
-STEPS, TUNED = 96, 32
-COMPUTE = Compute()  # layers are not unrolled: here compiling takes longer than running
+STEPS, TUNED = 64, 24
+COMPUTE = Compute()  # layers are not unrolled: compiling would take longer than running
 
 
 def config():
@@ -24,16 +24,16 @@ def config():
         WHOLE,
         out="out/tour/online_adaptation",
         grid=dataclasses.replace(
-            WHOLE.grid, statistics=8, tokens=2048, prefix=512, rules=("SGD", "AdamW"), ranks=(2, 8),
-            rates={"SGD": (0.1, 0.3), "AdamW": (1e-3, 3e-3)}, low_rank_rates=(3e-3, 1e-2),
+            WHOLE.grid, statistics=4, tokens=1024, prefix=256, rules=("SGD", "AdamW"), ranks=(2, 8),
+            rates={"SGD": (0.1, 0.3), "AdamW": (1e-3, 3e-3)}, low_rank_rates=(3e-3,),
         ),
         pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, watch=None, keep=dataclasses.replace(run.keep, every=32, save=STEPS)),
         sizes=WHOLE.sizes[:1],
         tune=dataclasses.replace(tune, steps=TUNED, compute=COMPUTE, keep=dataclasses.replace(tune.keep, save=TUNED)),
-        windows=(("none", 0, 64), ("none", 0, 128), ("cache", 64, 64), ("overlap", 128, 64)),
-        document=512,
-        segment=512,
-        meta=dataclasses.replace(WHOLE.meta, updates=4),
+        windows=(("none", 0, 64), ("cache", 64, 64), ("overlap", 128, 64)),
+        document=256,
+        segment=256,
+        meta=dataclasses.replace(WHOLE.meta, updates=2),
         seeds=2,
         compute=COMPUTE,
     )
