@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a report: installs lmdyn into .venv, and then shows all that it does at small scale, in one HTML page. Gets
 # SmolLM2-135M, measures it on text that comes with Python and adapts it online to that text; trains a tiny model and measures it on the
-# way; runs the four studies in their smallest sizes (configs/tour). About 8 minutes on 2 cores after the download. What is done is
+# way; runs the four studies in their smallest sizes (configs/tour). About ten minutes on 2 cores after the download. What is done is
 # not done again; a step that was stopped goes on. Without a network or the right file it goes on without SmolLM2-135M, and says so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -3,7 +3,7 @@
 Shows: every part of configs/online_adaptation.py, whose settings these are but for fewer and shorter runs: two seeds, one other size, 64 steps of
 training, streams of 1,024 tokens, two rules.
 Expect: a report with every figure and claim, on too little to trust any of it.
-Takes: about two minutes on 2 cores.
+Takes: two to three minutes on 2 cores, by what its parts take.
 Run: lmdyn study --config configs/tour/online_adaptation.py --out out/tour/online_adaptation
 """
 
