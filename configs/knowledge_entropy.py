@@ -1,4 +1,4 @@
-"""Knowledge entropy, its decay and its repair (Kim et al. 2024), on a tiny series that the study trains itself.
+r"""Knowledge entropy, its decay and its repair (Kim et al. 2024), on a tiny series that the study trains itself.
 
 Shows: what the paper claims of OLMo-1B and Pythia, tried on models of 0.3 million parameters: entropy over pretraining, acquisition and
 retention from each checkpoint, reactivation, and other ways to pretrain. MLPs are plain (GELU) and the rate stays constant, because
@@ -8,8 +8,9 @@ measured, but models end where they end without it. Most other claims stay undec
 Takes: about 15 minutes on 2 cores.
 Run: lmdyn study --config configs/knowledge_entropy.py --out out/knowledge_entropy
 
-A series of your own: --series "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B" --known None
---tell.facts paraphrase70.json --further.length 1024 (at, pretrain and variants then do not count).
+A series of your own (at, pretrain and variants then do not count):
+  lmdyn study --config configs/knowledge_entropy.py --out out/olmo --known None --tell.facts paraphrase70.json --further.length 1024 \
+    --series "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B"
 """
 
 from lmdyn.models import Compute, ModelConfig

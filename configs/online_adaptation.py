@@ -1,4 +1,4 @@
-"""Online adaptation, the whole trade (Rannen-Triki et al. 2024; Krause et al. 2018, 2019), on tiny models that the study trains itself.
+r"""Online adaptation, the whole trade (Rannen-Triki et al. 2024; Krause et al. 2018, 2019), on tiny models that the study trains itself.
 
 Shows: models of 0.1 to 0.8 million parameters, trained on prose, adapt to held-out prose and to source code: rules, places, contexts, sizes,
 resets; where a gradient profile says, from the checkpoint with the most knowledge entropy, from meta-learned starts.
@@ -7,8 +7,9 @@ better place than attention, a cache beats an overlap; resets, gradient profiles
 Takes: 17 to 20 minutes on 2 cores.
 Run: lmdyn study --config configs/online_adaptation.py --out out/online_adaptation
 
-A model of your own: --model gguf:SmolLM2-135M-Instruct.Q4_1.gguf adapts it, by every rule, to the texts of `given`
-(--given.streams text:play1.txt text:play2.txt); rates are chosen on other text.
+A model of your own is adapted, by every rule, to the texts of `given`; rates are chosen on other text:
+  lmdyn study --config configs/online_adaptation.py --out out/smollm2_online --model gguf:SmolLM2-135M-Instruct.Q4_1.gguf \
+    --given.streams text:play1.txt text:play2.txt
 """
 
 from lmdyn.models import Compute, ModelConfig

@@ -1,4 +1,4 @@
-"""Saturation of narrow models (Godey et al. 2024), on a ladder of five widths that the study trains itself.
+r"""Saturation of narrow models (Godey et al. 2024), on a ladder of five widths that the study trains itself.
 
 Shows: what the paper claims of Pythia, tried on models of 18,000 to 230,000 parameters with a vocabulary of 1,024: losses against the scaling
 law of the wider ones, anisotropy, the head's spectrum, what its rank costs, the rank of the text itself, other heads. The rate stays
@@ -9,9 +9,10 @@ falling at 4.9 nats without a clear rise.
 Takes: about 15 minutes on 2 cores, by what its parts take.
 Run: lmdyn study --config configs/saturation.py --out out/saturation
 
-Given models in place of the ladder: --series "hf:EleutherAI/pythia-14m@step1000,step16000,step143000" hf:EleutherAI/pythia-410m@step143000
---narrow 128 --tokens-per-step 2097152 --vocabulary 0:50254 --text text:valid.txt --length 1024 --batch 1 --also none (the
-ladder then does not count; configs/saturation_smollm2.py is an example).
+Given models in place of the ladder, which then does not count (configs/saturation_smollm2.py is an example):
+  lmdyn study --config configs/saturation.py --out out/pythia --narrow 128 --tokens-per-step 2097152 --vocabulary 0:50254 \
+    --series "hf:EleutherAI/pythia-14m@step1000,step16000,step143000" hf:EleutherAI/pythia-410m@step143000 \
+    --text text:valid.txt --length 1024 --batch 1 --also none
 """
 
 from lmdyn.models import Compute, ModelConfig

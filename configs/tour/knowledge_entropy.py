@@ -1,0 +1,40 @@
+"""The study of knowledge entropy in its smallest size: how it goes, not whether a sentence of the paper holds.
+
+Shows: every part of configs/knowledge_entropy.py, whose settings these are but for fewer and shorter runs: two seeds, 64 steps, three rounds of facts.
+Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: about two minutes on 2 cores, by what its parts take.
+Run: lmdyn study --config configs/tour/knowledge_entropy.py --out out/tour/knowledge_entropy
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from lmdyn.models import Compute
+
+WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "knowledge_entropy.py"))["config"]()
+STEPS = 64
+COMPUTE = Compute()  # layers are not unrolled: compiling would take longer than running
+
+
+def config():
+    run, (bonus, periodic) = WHOLE.pretrain, WHOLE.variants
+    return dataclasses.replace(
+        WHOLE,
+        out="out/tour/knowledge_entropy",
+        pretrain=dataclasses.replace(
+            run, steps=STEPS, compute=COMPUTE,
+            watch=dataclasses.replace(run.watch, every=16, tokens=2048),
+            keep=dataclasses.replace(run.keep, every=32, save=STEPS),
+        ),
+        at=(8, 16, 32, STEPS),
+        variants=(bonus, dataclasses.replace(periodic, changes=(dataclasses.replace(periodic.changes[0], every=16, until=STEPS // 2, tokens=2048),))),
+        probes=32,
+        ratios=(0.25,),
+        gains=(1.0,),
+        tell=dataclasses.replace(WHOLE.tell, count=6, times=3, every=4),
+        further=dataclasses.replace(WHOLE.further, rest=2),
+        tokens=2048,
+        seeds=2,
+        compute=COMPUTE,
+    )

@@ -1,0 +1,39 @@
+"""The study of online adaptation in its smallest size: how it goes, not whether a sentence of the paper holds.
+
+Shows: every part of configs/online_adaptation.py, whose settings these are but for fewer and shorter runs: two seeds, one other size, 64 steps of
+training, streams of 1,024 tokens, two rules.
+Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: two to three minutes on 2 cores, by what its parts take.
+Run: lmdyn study --config configs/tour/online_adaptation.py --out out/tour/online_adaptation
+"""
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+from lmdyn.models import Compute
+
+WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "online_adaptation.py"))["config"]()
+STEPS, TUNED = 64, 24
+COMPUTE = Compute()  # layers are not unrolled: compiling would take longer than running
+
+
+def config():
+    run, tune = WHOLE.pretrain, WHOLE.tune
+    return dataclasses.replace(
+        WHOLE,
+        out="out/tour/online_adaptation",
+        grid=dataclasses.replace(
+            WHOLE.grid, statistics=4, tokens=1024, prefix=256, rules=("SGD", "AdamW"), ranks=(2, 8),
+            rates={"SGD": (0.1, 0.3), "AdamW": (1e-3, 3e-3)}, low_rank_rates=(3e-3,),
+        ),
+        pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, watch=None, keep=dataclasses.replace(run.keep, every=32, save=STEPS)),
+        sizes=WHOLE.sizes[:1],
+        tune=dataclasses.replace(tune, steps=TUNED, compute=COMPUTE, keep=dataclasses.replace(tune.keep, save=TUNED)),
+        windows=(("none", 0, 64), ("cache", 64, 64), ("overlap", 128, 64)),
+        document=256,
+        segment=256,
+        meta=dataclasses.replace(WHOLE.meta, updates=2),
+        seeds=2,
+        compute=COMPUTE,
+    )
