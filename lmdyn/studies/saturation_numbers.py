@@ -230,7 +230,8 @@ def by_seed(runs: list[Run], measure: Callable[[Run], float]) -> np.ndarray:
     return np.array([np.mean([measure(run) for run in runs if run.seed == seed]) for seed in seeds])
 
 
-def spread(values) -> Interval | None:
+def spread(values: np.ndarray | None) -> Interval | None:
+    """The interval over seeds; None where there is nothing, or a number that is not finite."""
     return None if values is None or not len(values) or not np.isfinite(values).all() else interval(values)
 
 
