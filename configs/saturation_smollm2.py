@@ -2,8 +2,8 @@ r"""SmolLM2-135M's head: its spectrum, and what lower ranks cost (Godey et al. 2
 
 Shows: a head of 49,152 x 576 whose spectrum is nearly flat, and the rank below which its loss climbs: the truncated head as it is, and
 trained on from there, on final states that are computed once and kept on disk (4 D bytes a token).
-Expect: singular entropy 0.127 nats, effective rank 507 of 576.
-Takes: about 5 minutes on 2 cores, by what its parts take.
+Expect: singular entropy 0.127 nats, effective rank 507 of 576; on WikiText-2 loss 2.98 at rank 576, 5.76 truncated to 480, 3.70 when trained from there.
+Takes: about 8 minutes on 2 cores.
 Run: lmdyn study --config configs/saturation_smollm2.py --text text:valid.txt --heads.text text:train.txt
 
 Any other model or series, here without heads (spectra, anisotropy and the law alone), of models whose vocabulary is padded:
