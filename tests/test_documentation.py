@@ -11,7 +11,7 @@ import pytest
 import lmdyn
 
 ROOT = Path(lmdyn.__file__).parent
-PACKAGES = ("checkpoints", "checkpoints.runs", "data", "metrics", "models", "online", "studies", "training", "transforms")
+PACKAGES = ("checkpoints", "checkpoints.runs", "data", "metrics", "models", "online", "report", "studies", "training", "transforms")
 NAMED = ("errors", "files", "memory", "metrics.curves", "metrics.localization", "metrics.scaling", "metrics.spectra", "metrics.targets",
          "online.meta", "online.footprint", "training.head_fits", "training.objectives", "transforms.running", "types")
 """Modules that README or the notebooks name by themselves."""

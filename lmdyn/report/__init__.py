@@ -13,7 +13,14 @@ __all__ = ["build", "enable_theme", "read_meta", "read_rows", "read_traces", "ro
 
 
 def enable_theme(width: int = 520, height: int = 240) -> None:
-    """Altair charts of this session look like the report's, and a notebook shows them as pictures (see `lmdyn.report.theme.enable`)."""
+    """Altair charts of this session look like the report's, and a notebook shows them as pictures (see `lmdyn.report.theme.enable`).
+
+    >>> import altair
+    >>> with altair.theme.enable("default"):   # a session would not go back
+    ...     enable_theme(width=400)
+    ...     altair.Chart().mark_point().to_dict()["config"]["view"]["continuousWidth"]
+    400
+    """
     from lmdyn.report import theme
 
     theme.enable(width, height)
@@ -34,6 +41,12 @@ def build(folder: str | os.PathLike | Sequence[str | os.PathLike], out: str | os
 
     Raises:
       InputError: no such folder, no rows in it, rows or claims that cannot be read; several folders and no `out`.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> write_rows(f"{folder}/measure.jsonl", [row("tiny", "nll", 3.0, "nats", tokens=7)], {})
+    >>> build(folder).name
+    'report.html'
     """
     from lmdyn.report import beside, gather, page
 

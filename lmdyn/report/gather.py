@@ -102,6 +102,13 @@ def runs(folder: str | os.PathLike) -> list[Run]:
 
     Raises:
       InputError: it is no folder, holds no rows, or rows that cannot be read; a study that has not come to its end.
+
+    >>> import tempfile
+    >>> from lmdyn import report
+    >>> folder = tempfile.mkdtemp()
+    >>> report.write_rows(f"{folder}/measure.jsonl", [report.row("tiny", "nll", 3.0, "nats", tokens=7)], {})
+    >>> [(run.name, len(run.rows)) for run in runs(folder)]
+    [('measure.jsonl', 1)]
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -31,24 +31,24 @@ def outcomes(rows: Rows) -> list[dict[str, Any]]:
     return [one for one in found.values() if {*wanted.values(), "share"} <= one.keys()]
 
 
-def of_series(rows) -> list[dict[str, Any]]:
+def of_series(rows: Rows) -> list[dict[str, Any]]:
     return sorted(
         (one for one in outcomes(rows) if one["kind"] == "series"), key=lambda one: (one["seed"], one["step"])
     )
 
 
-def last_of(found) -> dict[int, dict]:
+def last_of(found: Rows) -> dict[int, Mapping[str, Any]]:
     """The last checkpoint of each seed's series."""
     return {one["seed"]: one for one in sorted((o for o in found if o["kind"] == "series"), key=lambda o: o["step"])}
 
 
-def points_of(found, name, *more):
+def points_of(found: Rows, name: str, *more: str) -> list[dict[str, Any]]:
     return [
         {"step": one["step"], "seed": one["seed"], "value": one[name], **{k: one[k] for k in more}} for one in found
     ]
 
 
-def seeds_told(found, one: str = "Thin", mean: str = "thick") -> str:
+def seeds_told(found: Rows, one: str = "Thin", mean: str = "thick") -> str:
     """The part of a caption that tells what lines or points are seeds."""
     count = len({p["seed"] for p in found})
     return "One seed." if count == 1 else f"{one}: each of {count} seeds; {mean}: their mean."

@@ -113,6 +113,13 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
 
     Raises:
       InputError: no such file, or a line that is no row (its number, and what it lacks).
+
+    >>> import tempfile
+    >>> from lmdyn import report
+    >>> path = tempfile.mkdtemp() + "/measure.jsonl"
+    >>> report.write_rows(path, [report.row("tiny", "nll", 3.0, "nats", tokens=7)], {})
+    >>> report.read_rows(path)[0]["value"]
+    3.0
     """
     rows = []
     for number, line in enumerate(_read(path).splitlines(), 1):
@@ -134,7 +141,15 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def read_meta(path: str | os.PathLike) -> dict[str, Any]:
-    """What made the rows of `path`; empty where `path.meta.json` is not there."""
+    """What made the rows of `path`; empty where `path.meta.json` is not there.
+
+    >>> import tempfile
+    >>> from lmdyn import report
+    >>> path = tempfile.mkdtemp() + "/measure.jsonl"
+    >>> report.write_rows(path, [report.row("tiny", "nll", 3.0, "nats", tokens=7)], {"command": "lmdyn measure"})
+    >>> report.read_meta(path)["command"]
+    'lmdyn measure'
+    """
     path = meta_path(path)
     if not path.exists():
         return {}
@@ -148,7 +163,15 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_traces(path: str | os.PathLike) -> dict[str, Any]:
-    """Name -> [N] float32 of `path.trace.npz`; empty where it is not there."""
+    """Name -> [N] float32 of `path.trace.npz`; empty where it is not there.
+
+    >>> import tempfile
+    >>> from lmdyn import report
+    >>> path = tempfile.mkdtemp() + "/measure.jsonl"
+    >>> report.write_rows(path, [report.row("tiny", "nll", 3.0, "nats", tokens=3)], {}, {"online": [2.0, 3.0, 4.0]})
+    >>> report.read_traces(path)["online"].tolist()
+    [2.0, 3.0, 4.0]
+    """
     import numpy as np
 
     path = trace_path(path)

@@ -117,8 +117,11 @@ def _curves(curves, predicted, marks, color, title, x, shades):
 
 
 def _residuals(residuals, color, shades):
+    most = 3 * max(abs(float(r["value"])) for r in residuals)  # a law that is barely held by its runs has bars that would squeeze the points into a line
     data = [{"name": r["name"], "parameters": r["parameters"], "seed": r["seed"], "value": float(r["value"]), "low": float(r.get("low", r["value"])),
              "high": float(r.get("high", r["value"])), "fit": "in the fit" if r["fitted"] else "beyond it"} for r in residuals]
+    for p in data:
+        p["from"], p["to"] = max(p["low"], -most), min(p["high"], most)
     x = alt.X("parameters:Q", title="parameters", axis=alt.Axis(format="~s", tickCount=4),
               scale=alt.Scale(type="log", nice=False, padding=14))
     y = lambda field="value": upright("Final loss above the law's prediction", field, format="+.0%", zero=True)
@@ -127,7 +130,7 @@ def _residuals(residuals, color, shades):
     tip = [alt.Tooltip("name:N"), alt.Tooltip("seed:Q"), alt.Tooltip("value:Q", title="above", format="+.1%"),
            alt.Tooltip("low:Q", format="+.1%"), alt.Tooltip("high:Q", format="+.1%"), alt.Tooltip("fit:N")]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y())
-    bars = alt.Chart().mark_rule(style="seed").encode(x=x, y=y("low"), y2="high:Q", color=color)
+    bars = alt.Chart().mark_rule(style="seed").encode(x=x, y=y("from"), y2="to:Q", color=color)
     return panel(tidy(data), zero, bars, base.mark_point(style="dot", size=60).encode(shape=shape), hover(base, tip), shades=shades, height=260)
 
 

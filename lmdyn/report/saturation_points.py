@@ -1,7 +1,7 @@
 """What the figures of the saturation study share: their points, names, colours and steps."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -19,11 +19,11 @@ def names(rows: Rows) -> list[str]:
     return sorted(size, key=lambda name: size[name])
 
 
-def plain(rows) -> list[Mapping[str, Any]]:
+def plain(rows: Rows) -> list[Mapping[str, Any]]:
     return [r for r in rows if r.get("kind") in ("ladder", "given")]
 
 
-def points_of(rows, metric, read=lambda r: float(r["value"]), **wanted) -> list[dict[str, Any]]:
+def points_of(rows: Rows, metric: str, read: Callable[[Mapping[str, Any]], Any] = lambda r: float(r["value"]), **wanted: Any) -> list[dict[str, Any]]:
     """`name`, `seed`, `step`, `trained`, `value` of the plain models' rows of a metric."""
     return [
         {"name": r["name"], "seed": r["seed"], "step": r["step"], "trained": r["trained"], "value": read(r)}
@@ -32,11 +32,11 @@ def points_of(rows, metric, read=lambda r: float(r["value"]), **wanted) -> list[
     ]
 
 
-def by_name(order) -> alt.Color:
+def by_name(order: Sequence[str]) -> alt.Color:
     return alt.Color("name:O", sort=list(order), legend=alt.Legend(columns=3), scale=alt.Scale(domain=list(order)))
 
 
-def averaged(points, window: int) -> list[dict[str, Any]]:
+def averaged(points: Rows, window: int) -> list[dict[str, Any]]:
     """Moving average over `window` measurements of each model's mean over seeds, so that curves can be told apart."""
     found = []
     for name in dict.fromkeys(p["name"] for p in points):
@@ -47,29 +47,29 @@ def averaged(points, window: int) -> list[dict[str, Any]]:
     return found
 
 
-def mean_of(rows, field) -> float:
+def mean_of(rows: Rows, field: str) -> float:
     return sum(r[field] for r in rows) / len(rows)
 
 
-def ticks(steps) -> list[int]:
+def ticks(steps: Sequence[int]) -> list[int]:
     """Powers of ten and of two between them, few enough to be told."""
     last = max(steps)
     return [s for s in (2**i for i in range(int(math.log2(last)) + 1)) if s >= min(steps)][::2] + [last]
 
 
-def three(order) -> list[str]:
+def three(order: Sequence[str]) -> list[str]:
     """The first, a middle and the last."""
     return list(order) if len(order) <= 3 else [order[0], order[len(order) // 2], order[-1]]
 
 
-def some_steps(steps, count: int = SPECTRA_AT) -> list[int]:
+def some_steps(steps: Sequence[int], count: int = SPECTRA_AT) -> list[int]:
     """Steps on a logarithmic grid, the last among them."""
     steps = sorted(s for s in steps if s > 0) or sorted(steps)
     wanted = [steps[0] * (steps[-1] / max(steps[0], 1)) ** (i / (count - 1)) for i in range(count)] if steps[0] > 0 else steps
     return sorted({min(steps, key=lambda s: abs(s - w)) for w in wanted})
 
 
-def by_step(steps) -> dict[str, alt.Color]:
+def by_step(steps: Sequence[int]) -> dict[str, alt.Color]:
     """Colour from early to late; nothing where there is one step."""
     if len(steps) < 2:
         return {}
