@@ -51,7 +51,7 @@ def panels(folders, mode):
     rank = [{"x": r["step"], "y": 100 * r["effective_rank"] / r["directions"], "name": f"width {r['width']}"}
             for r in of(sat, "head_spectrum", kind="ladder") if r["width"] in widths]
     last = max(point["x"] for point in rank)
-    ways = {"SGD": "online, SGD", "Adam, no momentum": "online, Adam without momentum"}
+    ways = {"SGD": "online, SGD", "Adam, no momentum": "online, Adam (b1 = 0)"}
     along = [r for r in of(oa, "nll_along", stream="builtin:code:test", analysis="rules", trained="base") if r["setting"] in ways]
     stream = [{"x": r["end"] / 1000, "y": r["value"], "name": ways[r["setting"]]} for r in along]
     stream += [{"x": r["end"] / 1000, "y": r["static"], "name": "static"} for r in along]
