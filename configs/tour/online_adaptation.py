@@ -24,8 +24,8 @@ def config():
         WHOLE,
         out="out/tour/online_adaptation",
         grid=dataclasses.replace(
-            WHOLE.grid, statistics=4, tokens=1024, prefix=256, rules=("SGD", "AdamW"), ranks=(2, 8),
-            rates={"SGD": (0.1, 0.3), "AdamW": (1e-3, 3e-3)}, low_rank_rates=(3e-3,),
+            WHOLE.grid, statistics=4, tokens=1024, prefix=256, rules=("SGD", "AdamW", "Adam, no momentum"), ranks=(2, 8),
+            rates={"SGD": (0.1, 0.3), "AdamW": (3e-3,), "Adam, no momentum": (1e-3, 3e-3)}, low_rank_rates=(1e-2,),
         ),
         pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, watch=None, keep=dataclasses.replace(run.keep, every=32, save=STEPS)),
         sizes=WHOLE.sizes[:1],

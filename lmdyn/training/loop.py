@@ -62,7 +62,7 @@ def train(config: Train, command: list[str] | None = None, progress: bool = Fals
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "text.txt").write_text("a text of a few words, over and over; " * 20)
     >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
-    >>> data = Data((Source(f"text:{folder}/text.txt"),), length=16, batch=2, tokenizer="bytes", cache=str(folder / "tokens"))
+    >>> data = Data((Source(f"text:{folder}/text.txt"),), length=16, batch=8, tokenizer="bytes", cache=str(folder / "tokens"))
     >>> run = Train(out=str(folder / "run"), data=data, steps=2, model=tiny)
     >>> train(run, say=lambda line: None)
     Finished(step=2, steps=2, signal=None)

@@ -21,6 +21,8 @@ def test_its_commands_are_understood(name):
     assert ways
     for what, command in ways:
         assert what.endswith(".") and "{" not in what
+        if not command:  # said in words
+            continue
         after = cli.parse(shlex.split(command)[1:])
         assert type(after) is type(before) and after != before
         assert after.out == f"a folder/{name}-larger"

@@ -84,7 +84,8 @@ def test_equal_arguments_are_remembered_and_others_forgotten():
 
 
 SCRIPT = """
-import sys, time
+import faulthandler, signal, sys, time
+faulthandler.register(signal.SIGUSR1)
 from lmdyn.studies.workers import Task, run
 from tests.studies.test_workers import refuse
 if __name__ == "__main__":
@@ -100,14 +101,15 @@ if __name__ == "__main__":
 def test_no_process_outlives_its_parent(tmp_path, how):
     (tmp_path / "script.py").write_text(SCRIPT)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)])}
-    parent = subprocess.Popen([sys.executable, tmp_path / "script.py"], env=env, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, tmp_path / "script.py"], env=env, stdout=subprocess.PIPE, stderr=(tmp_path / "stderr").open("w"), text=True)
     children = []
-    until = time.time() + 60
-    while time.time() < until and len(children) < 2:  # processes that have taken their cores; not the resource tracker
+    until = time.time() + 90
+    while time.time() < until and len(children) < 2:  # those that have begun (they ignore Ctrl-C from then on); not the resource tracker
         time.sleep(0.2)
-        children = [p for p in _children(parent.pid) if "spawn_main" in _words(p)]
+        children = [p for p in _children(parent.pid) if "spawn_main" in _words(p) and _ignores_interrupts(p)]
     assert len(children) == 2
-    time.sleep(2)
+    time.sleep(1)
+    said = None
     for _ in range(5):  # a Ctrl-C that falls into a callback of the garbage collector is lost: one presses it again
         parent.send_signal(how)
         try:
@@ -115,11 +117,25 @@ def test_no_process_outlives_its_parent(tmp_path, how):
             break
         except subprocess.TimeoutExpired:
             pass
+    if said is None:  # where does it stand?
+        parent.send_signal(signal.SIGUSR1)
+        time.sleep(2)
+        parent.kill()
+        pytest.fail(f"the parent went on after five times Ctrl-C: {(tmp_path / 'stderr').read_text()}")
     assert ("interrupted" in said) == (how == signal.SIGINT)
     until = time.time() + 20
     while time.time() < until and any("spawn_main" in _words(p) for p in children):
         time.sleep(0.2)
     assert not [p for p in children if "spawn_main" in _words(p)]
+
+
+def _ignores_interrupts(pid) -> bool:
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+            ignored = next(int(line.split()[1], 16) for line in f if line.startswith("SigIgn:"))
+    except (OSError, StopIteration):
+        return False
+    return bool(ignored >> (signal.SIGINT - 1) & 1)
 
 
 def _children(pid):
