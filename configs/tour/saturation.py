@@ -2,7 +2,7 @@
 
 Shows: every part of configs/saturation.py, whose settings these are but for fewer and shorter runs: two seeds, four widths, 128 steps, one other head.
 Expect: a report with every figure and claim; no model is trained long enough to saturate.
-Takes: about two minutes on 2 cores, by what its parts take.
+Takes: about a minute and a half on 2 cores.
 Run: lmdyn study --config configs/tour/saturation.py --out out/tour/saturation
 """
 
