@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import ndtr, stdtrit
 
 from lmdyn.errors import InputError
 from lmdyn.types import ArrayLike
@@ -69,11 +70,11 @@ class ScalingLaw:
 
     def intervals(self, coverage: float = 0.9) -> dict[str, tuple[float, float]]:
         """`{"E": (low, high), ...}`, from the bootstrap; minus to plus infinity with 5 runs or fewer."""
-        return {name: _interval(self.draws[:, i], coverage) for i, name in enumerate("EABab")}
+        return {name: self._interval(self.draws[:, i], coverage) for i, name in enumerate("EABab")}
 
     def interval(self, parameters: float, tokens: float, coverage: float = 0.9) -> tuple[float, float]:
         """Where the law lies at N and T, in nats."""
-        return _interval(self._drawn(parameters, tokens), coverage)
+        return self._interval(self._drawn(parameters, tokens), coverage)
 
     def residual(self, parameters: float, tokens: float, loss: float, coverage: float = 0.9, seed: int = 0) -> Residual:
         """How far the loss of another model lies from the prediction; above 0 is worse.
@@ -87,18 +88,20 @@ class ScalingLaw:
         if not len(self.draws):
             return Residual(value, -math.inf, math.inf)
         scatter = np.random.default_rng(seed).choice(self.scatter, len(self.draws))
-        return Residual(value, *_interval(loss / (self._drawn(parameters, tokens) * np.exp(scatter)) - 1, coverage))
+        return Residual(value, *self._interval(loss / (self._drawn(parameters, tokens) * np.exp(scatter)) - 1, coverage))
 
     def _drawn(self, parameters, tokens):
         E, A, B, a, b = self.draws.T
         return E + A * float(parameters) ** -a + B * float(tokens) ** -b
 
-
-def _interval(values, coverage):
-    if not len(values):
-        return -math.inf, math.inf
-    low, high = np.quantile(values, [(1 - coverage) / 2, (1 + coverage) / 2])
-    return float(low), float(high)
+    def _interval(self, values, coverage):
+        """Quantiles of draws, taken further out as Student's t is wider than the normal distribution: the scatter itself is known from few
+        runs (the expanded percentile interval of Hesterberg 2014, arXiv 1411.5279)."""
+        if not len(values):
+            return -math.inf, math.inf
+        outside = ndtr(stdtrit(len(self.residuals) - UNKNOWNS, (1 - coverage) / 2))
+        low, high = np.quantile(values, [outside, 1 - outside])
+        return float(low), float(high)
 
 
 def fit_scaling_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, delta: float = 1e-3, draws: int = 1000,

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from lmdyn.errors import InputError
 from lmdyn.models import ops
@@ -121,11 +122,16 @@ def weighted_nll(states: Array, head: Array, targets: Array, weights: Array, tie
 
 
 def _weighted_nll_forward(states, head, targets, weights, tied, rows) -> Any:
+    return _scored_with_slopes(states.value, head.value, targets.value, weights.value, tied, rows, head.perturbed)
+
+
+def _scored_with_slopes(states, head, targets, weights, tied, rows, learns) -> Any:
+    """`(total, nll), (d states, d head)`; where the head does not learn, its gradient is None, and is not computed."""
     if ops.runs(rows) > 1:
         head = ops.gathered(head, int(tied), rows)
-        one = lambda x, target, weight: _weighted_nll_forward(x, head, target, weight, tied, None)
+        one = lambda x, target, weight: _scored_with_slopes(x, head, target, weight, tied, None, learns)
         (total, nll), (d_states, d_head) = _by_device(one, rows, (states, targets, weights))
-        return (total.sum(), nll.reshape(-1)), (d_states.reshape(states.shape), d_head.sum(0))
+        return (total.sum(), nll.reshape(-1)), (d_states.reshape(states.shape), d_head.sum(0) if learns else None)
     vocab = head.shape[0 if tied else 1]
 
     def block(carry, rows):
@@ -136,24 +142,29 @@ def _weighted_nll_forward(states, head, targets, weights, tied, rows) -> Any:
         hit = jax.lax.broadcasted_iota(jnp.int32, logit.shape, 1) == target[:, None]
         d_logit = ((jnp.exp(logit - normalizer) - hit) * weight[:, None]).astype(x.dtype)
         d_x = scores(d_logit, head, not tied).astype(x.dtype)
+        total = total + jnp.sum(nll * weight)
+        if not learns:
+            return (total, None), (nll, d_x)
         pair = (d_logit, x) if tied else (x, d_logit)
         grown = jax.lax.dot_general(*pair, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-        return (total + jnp.sum(nll * weight), grown if d_head is None else d_head + grown), (nll, d_x)
+        return (total, grown if d_head is None else d_head + grown), (nll, d_x)
 
     rows = _block_rows(states.shape[0], vocab)
-    start = None if states.shape[0] <= rows else jnp.zeros(head.shape, jnp.float32)
+    start = jnp.zeros(head.shape, jnp.float32) if learns and states.shape[0] > rows else None
     arrays = (states, targets, weights)
     (total, d_head), (nll, d_states) = _in_blocks(block, (jnp.float32(0), start), arrays, rows)
-    return (total, nll), (d_states, d_head.astype(head.dtype))
+    return (total, nll), (d_states, d_head.astype(head.dtype) if learns else None)
 
 
 def _weighted_nll_backward(tied, rows, saved, cotangents):
     d_states, d_head = saved
-    scale, _ = cotangents
-    return d_states * scale.astype(d_states.dtype), d_head * scale, None, None
+    scale = cotangents[0]
+    if isinstance(scale, SymbolicZero):
+        return None, None, None, None
+    return d_states * scale.astype(d_states.dtype), None if d_head is None else d_head * scale, None, None
 
 
-weighted_nll.defvjp(_weighted_nll_forward, _weighted_nll_backward)
+weighted_nll.defvjp(_weighted_nll_forward, _weighted_nll_backward, symbolic_zeros=True)
 
 
 def token_nll(states: Array, head: Array, targets: Array, tied: bool, rows: jax.sharding.NamedSharding | None = None) -> jax.Array:
