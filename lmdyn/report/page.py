@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lmdyn.report import claims, numbers, origin, theme
+from lmdyn.report import claims, numbers, origin, small, theme
 from lmdyn.report.blocks import Group, figures_of
 from lmdyn.report.drawing import bundle, specs, to_svg
 from lmdyn.report.figures import Figure
@@ -114,7 +114,8 @@ def _of_study(study: Study, svgs: Mapping[str, str]) -> str:
         for what, command in larger(study.name, study.runs[0].meta)
     )
     content = (
-        f"<p class=asks>{e(kind.asks)} <small>{e(kind.source)}.</small>{e(several)}</p>{figures_of(study.groups, svgs)}"
+        f"<p class=asks>{e(kind.asks)} <small>{e(kind.source)}.</small>{e(several)}</p>"
+        f"{small.in_study([run.meta for run in study.runs], [run.part for run in study.runs])}{figures_of(study.groups, svgs)}"
         f"<div class=larger><h3>Run it larger</h3>{ways}</div>"
     )
     return section(f"study-{slug(study.name)}", title, content, "study")

@@ -22,6 +22,7 @@ INK = {
         "held": "#00704f",
         "not-held": "#b3411b",
         "undecided": "#5d6670",
+        "caution": "#c98a00",
     },
     "dark": {
         "paper": "#15181c",
@@ -34,6 +35,7 @@ INK = {
         "held": "#3ec79b",
         "not-held": "#f0825a",
         "undecided": "#9ea8b2",
+        "caution": "#e0ac2b",
     },
 }
 CATEGORY = {

@@ -94,6 +94,8 @@ class GradientLocalization:
       seeds: how many. seed: the first.
       workers: processes; 0: as many as there are cores on a CPU, one elsewhere.
       compute: dtype and attention. cache: folder of tokenised text.
+      small_version_of: the config of which this one is a small version, that shows how the study goes; the report then says that its verdicts
+        decide nothing, and names that config to run.
     """
 
     out: str
@@ -119,6 +121,7 @@ class GradientLocalization:
     workers: int = 0
     compute: Compute = Compute()
     cache: str | None = None
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -69,6 +69,8 @@ class KnowledgeEntropy:
       seeds: how many. seed: the first.
       workers: processes that train and teach side by side; 0: on a CPU one a core, but one for a given series, whose models may be large.
       compute: dtype and attention. cache: folder of tokenised text.
+      small_version_of: the config of which this one is a small version, that shows how the study goes; the report then says that its verdicts
+        decide nothing, and names that config to run.
     """
 
     out: str
@@ -89,6 +91,7 @@ class KnowledgeEntropy:
     workers: int = 0
     compute: Compute = Compute()
     cache: str | None = None
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
 
     def __post_init__(self) -> None:
         check_types(self)

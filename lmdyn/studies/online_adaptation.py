@@ -77,6 +77,8 @@ class OnlineAdaptation:
       analyses: which are made; all of those that there is a model for.
       seeds: how many. seed: the first. workers: processes; 0: one a core on a CPU.
       compute: dtype and attention.
+      small_version_of: the config of which this one is a small version, that shows how the study goes; the report then says that its verdicts
+        decide nothing, and names that config to run.
     """
 
     out: str
@@ -96,6 +98,7 @@ class OnlineAdaptation:
     seed: int = 0
     workers: int = 0
     compute: Compute = Compute()
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
 
     def __post_init__(self) -> None:
         check_types(self)

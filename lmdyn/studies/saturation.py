@@ -104,6 +104,8 @@ class Saturation:
       seeds: how many. seed: the first.
       workers: parts made at once, in processes; 0: on a CPU one a core, elsewhere one.
       compute: dtype and attention. cache: folder of tokenised text; states: of final states.
+      small_version_of: the config of which this one is a small version, that shows how the study goes; the report then says that its verdicts
+        decide nothing, and names that config to run.
     """
 
     out: str
@@ -128,6 +130,7 @@ class Saturation:
     compute: Compute = Compute()
     cache: str | None = None
     states: str | None = None
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
 
     def __post_init__(self) -> None:
         check_types(self)
