@@ -5,7 +5,7 @@ drawn in `gradient_profiles`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt

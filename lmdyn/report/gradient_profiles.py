@@ -99,10 +99,10 @@ def profiles(rows: Rows) -> list[Figure]:
         if tests:
             caption += f" That two kinds have the same profile (permutation test): {'; '.join(tests)}."
         names = {"mlp": "MLP", "attention": "Attention"}
-        charts = tuple(layers([p for p in points if p["site"] == site], kinds, f"{names.get(site, site)}: norm relative to random spans")
-                       for site in dict.fromkeys(p["site"] for p in points))
+        charts = [layers([p for p in points if p["site"] == site], kinds, f"{names.get(site, site)}: norm relative to random spans")
+                  for site in dict.fromkeys(p["site"] for p in points)]
         name = f"gradients-{number + 1}" if number else "gradients"
-        made.append(Figure(name, "Which layers each kind of knowledge lights up", caption, charts if len(charts) > 1 else charts[0], tidy(points)))
+        made.append(Figure(name, "Which layers each kind of knowledge lights up", caption, tuple(charts) if len(charts) > 1 else charts[0], tidy(points)))
     return made
 
 

@@ -4,7 +4,7 @@ The colours are told apart with the common kinds of colour blindness (after Okab
 of 3 to 1 with its background.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 
@@ -180,6 +180,6 @@ def enable(width: int = 520, height: int = 240, ppi: int = 96) -> None:
 
     @alt.theme.register("lmdyn", enable=True)
     def _():
-        return alt.theme.ThemeConfig({"config": look})
+        return alt.theme.ThemeConfig(config=cast(Any, look))
 
     alt.renderers.enable("png", ppi=ppi)
