@@ -1,9 +1,12 @@
-"""Every public name is documented and typed; every public function shows an example, which doctest runs with the other tests."""
+"""Every public name is documented and typed; every public function and class shows an example, which doctest runs with the other tests."""
 
 import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,52 @@ def test_exported_names_are_documented(where, value):
     assert text.strip() and not text.startswith(f"{getattr(value, '__name__', '')}("), f"{where} has no docstring"
     if not isinstance(value, type):  # a function: its example runs where doctest finds it, in its module
         assert doctest.DocTestParser().get_examples(text), f"{where} shows no example"
+
+
+def _members(cls: type):
+    """`(name, function)` of the public methods and properties that a class itself defines."""
+    for name, member in vars(cls).items():
+        inner = member.fget if isinstance(member, property) else getattr(member, "func", getattr(member, "__func__", member))
+        if not name.startswith("_") and inspect.isfunction(inner) and inner.__qualname__ == f"{cls.__qualname__}.{name}":
+            yield name, inner
+
+
+def _shows(text: str | None) -> str:
+    """The source of a docstring's example; empty where it has none."""
+    return "".join(example.source for example in doctest.DocTestParser().get_examples(text or ""))
+
+
+def _named(cls: type, name: str):
+    """What a docstring names: something beside the class, or a full name."""
+    found = sys.modules[cls.__module__]
+    if name.startswith("lmdyn."):
+        module, _, name = name.rpartition(".")
+        found = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _is_shown(cls: type) -> bool:
+    """Whether the class, a method of it, what makes it, or what it is a part of shows an example; the last must name the class."""
+    text = cls.__doc__ or ""
+    if _shows(text) or any(_shows(member.__doc__) for _, member in _members(cls)):
+        return True
+    makers = re.findall(r"(?:[Mm]ade by|^What|^State of) `([\w.]+)", text)
+    wholes = re.findall(r"Part of `([\w.]+)`", text)
+    return (any(_shows(getattr(_named(cls, name), "__doc__", None)) for name in makers)
+            or any(f"{cls.__name__}(" in _shows(getattr(_named(cls, name), "__doc__", None)) for name in wholes))
+
+
+CLASSES = [(where, value) for where, value in NAMES if isinstance(value, type) and value.__module__.startswith("lmdyn.")]
+
+
+@pytest.mark.parametrize("where, cls", CLASSES, ids=[where for where, _ in CLASSES])
+def test_exported_classes_are_shown_and_their_methods_documented(where, cls):
+    bare = [name for name, member in _members(cls) if not (member.__doc__ or "").strip()]
+    assert not bare, f"{where}: no docstring: {', '.join(bare)}"
+    assert _is_shown(cls), f"{where} shows no example, nor does what it says it is made by or part of"
+
 
 
 def test_modules_say_what_they_are_for():

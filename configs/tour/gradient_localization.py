@@ -23,6 +23,7 @@ def config():
     return dataclasses.replace(
         WHOLE,
         out="out/tour/gradient_localization",
+        small_version_of="configs/gradient_localization.py",
         pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, keep=dataclasses.replace(run.keep, save=STEPS)),
         methods=WHOLE.methods[:2],
         steps=8,

@@ -22,6 +22,7 @@ def config():
     return dataclasses.replace(
         WHOLE,
         out="out/tour/knowledge_entropy",
+        small_version_of="configs/knowledge_entropy.py",
         pretrain=dataclasses.replace(
             run, steps=STEPS, compute=COMPUTE,
             watch=dataclasses.replace(run.watch, every=16, tokens=2048),

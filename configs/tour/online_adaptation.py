@@ -24,6 +24,7 @@ def config():
     return dataclasses.replace(
         WHOLE,
         out="out/tour/online_adaptation",
+        small_version_of="configs/online_adaptation.py",
         grid=dataclasses.replace(
             WHOLE.grid, statistics=4, tokens=1024, prefix=256, rules=("SGD", "AdamW", "Adam, no momentum"), ranks=(2, 8),
             rates={"SGD": (0.1, 0.3), "AdamW": (3e-3,), "Adam, no momentum": (1e-3, 3e-3)}, low_rank_rates=(1e-2,),

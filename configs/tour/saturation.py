@@ -22,6 +22,7 @@ def config():
     return dataclasses.replace(
         WHOLE,
         out="out/tour/saturation",
+        small_version_of="configs/saturation.py",
         pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, watch=dataclasses.replace(run.watch, every=16, tokens=2048),
                                      keep=dataclasses.replace(run.keep, save=STEPS)),
         widths=(8, 16, 32, 64),

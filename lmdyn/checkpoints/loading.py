@@ -11,7 +11,7 @@ from lmdyn.models import Compute, LanguageModel
 
 
 class Loaded(NamedTuple):
-    """A model, its parameters and tokenizer; `name` and `step` for the rows of results."""
+    """A model, its parameters and tokenizer; `name` and `step` for the rows of results. Made by `load`."""
 
     model: LanguageModel
     params: Any

@@ -23,7 +23,7 @@ EXAMPLE = '{"name": "...", "texts": ["..."], "probes": [{"prompt": "...", "targe
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """What a text tells about one subject, in several wordings, and the probes that ask for it.
+    """What a text tells about one subject, in several wordings, and the probes that ask for it. Made by `read_facts`.
 
     Attributes:
       name: whom or what it is about; no two facts of one file have the same.

@@ -53,7 +53,7 @@ class Probe:
 
 
 class ProbeBatch(NamedTuple):
-    """P probes of at most T predictions. Where `mask` is False, ids are 0 and nothing may count."""
+    """P probes of at most T predictions. Where `mask` is False, ids are 0 and nothing may count. Made by `encode_probes`."""
 
     inputs: np.ndarray
     """[P, T] int32"""

@@ -27,7 +27,7 @@ BATCH_CHARACTERS = 2**21
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokens:
-    """The tokens of many documents, back to back: `len(tokens)` documents, `tokens[i] -> [n] int32`.
+    """The tokens of many documents, back to back: `len(tokens)` documents, `tokens[i] -> [n] int32`. Made by `store`.
 
     Attributes:
       name: the text reference.

@@ -29,6 +29,13 @@ class Review:
     Attributes:
       tokens: the old text.
       ratio, decay: see above.
+
+    >>> old = Tokens("old", "", np.zeros(50, np.uint16), np.array([20, 50]))
+    >>> new = Tokens("new", "", np.ones(50, np.uint16), np.array([20, 50]))
+    >>> batches = mix([(new, 1.0)], length=4, batch=4, end_of_text=60, review=Review(old, ratio=1.0, decay=0.5), steps=8)
+    >>> first = next(iter(batches)).inputs
+    >>> int((first == 0).all(1).sum())       # one old window to each new one
+    2
     """
 
     tokens: Tokens
@@ -142,7 +149,7 @@ class Packed:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
     """Batches without end. `iter(stream)` gives `Batch`es of this host's rows; the iterator has `get_state` and
-    `set_state`, whose state is a dict that JSON can hold.
+    `set_state`, whose state is a dict that JSON can hold. Made by `mix`.
 
     Attributes:
       dataset: a Grain `MapDataset` of batches.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """B windows of T tokens. Where `mask` is False, ids are 0 and nothing may count."""
+    """B windows of T tokens. Where `mask` is False, ids are 0 and nothing may count. Made by `windows`."""
 
     inputs: np.ndarray
     """[B, T] int32"""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from lmdyn.data import worlds
 from lmdyn.errors import InputError
+from lmdyn.types import present
 
 NAME = "synthetic_world"
 
@@ -48,7 +49,7 @@ class SyntheticWorld(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=features, description=description, disable_shuffling=True)
 
     def _split_generators(self, manager):
-        world = self.builder_config.world
+        world = present(self.builder_config).world
         texts = {split: self._texts(world, split) for split in worlds.TEXT_SPLITS if worlds.documents(world, split)}
         asked = {split: worlds.probes(world, time) for split, time in worlds.PROBE_SPLITS.items()}
         return texts | {split: enumerate(_bar(found, split)) for split, found in asked.items()}

@@ -28,7 +28,7 @@ CORRELATIONS = np.r_[0:0.9:0.05, 0.9:0.99:0.02]
 
 @dataclasses.dataclass(frozen=True)
 class SaturationPoint:
-    """Where a loss curve turns up.
+    """Where a loss curve turns up. Made by `saturation_point`.
 
     Attributes:
       step: where the smoothed loss is lowest.

@@ -29,6 +29,10 @@ class KnowledgeEntropy:
     Attributes:
       coefficients: `[L, F]` float64, `C_i = mean |c_i|` over tokens.
       tokens: how many tokens the means are over.
+
+    >>> found = KnowledgeEntropy(np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 3.0, 0.0, 0.0]]), tokens=7.0)
+    >>> found.per_layer.round(4).tolist(), found.normalized.round(4).tolist()     # all four alike, and one alone
+    ([1.3863, 0.0], [1.0, 0.0])
     """
 
     coefficients: np.ndarray
@@ -50,6 +54,7 @@ class KnowledgeEntropy:
         return self.per_layer / np.log(self.coefficients.shape[-1])
 
     def rows(self) -> list[dict[str, Any]]:
+        """`knowledge_entropy` of each MLP and of the model, with their shares of the ceiling as `normalized`."""
         share = self.normalized
         layers = [base.row("knowledge_entropy", h, "nats", "mlp", layer, normalized=float(share[layer]))
                   for layer, h in enumerate(self.per_layer)]

@@ -173,7 +173,7 @@ def _head(params, final, inputs, targets, span, most: int) -> Top:
 
 @dataclasses.dataclass(frozen=True)
 class LayerGradients:
-    """Norms of the gradient of each probe's loss (the mean nll over its span), by groups of parameters.
+    """Norms of the gradient of each probe's loss (the mean nll over its span), by groups of parameters. Made by `layer_gradients`.
 
     Attributes:
       norms: `{group: [l, P] or [P]}` float64, in nats a unit of the parameters; see `gradient_norms`.
@@ -200,6 +200,7 @@ class LayerGradients:
         return dataclasses.replace(self, norms=norms, losses=self.losses[chosen], tokens=self.tokens[chosen])
 
     def rows(self) -> list[dict[str, Any]]:
+        """`gradient_norm` of each group and layer, mean over probes."""
         count = len(self.losses)
         return [base.row("gradient_norm", value, "nats", group, layer, sequences=count)
                 for group, mean in self.profile.items()

@@ -17,7 +17,7 @@ from lmdyn.metrics.gradients import LayerGradients
 
 @dataclasses.dataclass(frozen=True)
 class RelativeGradients(Mapping):
-    """`{group: r}`, and confidence intervals; `lmdyn.transforms.localize` takes it as it is.
+    """`{group: r}`, and confidence intervals; `lmdyn.transforms.localize` takes it as it is. Made by `relative_gradients`.
 
     Attributes:
       ratio: `{group: [l] or []}` float64, `r = mean g(probe) / mean g(reference)`.
@@ -44,6 +44,7 @@ class RelativeGradients(Mapping):
         return len(self.ratio)
 
     def rows(self) -> list[dict[str, Any]]:
+        """`relative_gradient_norm` of each group and layer, with its interval as `low` and `high`."""
         more = {"level": self.level, "sequences": self.sequences[0], "reference_sequences": self.sequences[1]}
         numbers = lambda group: (np.atleast_1d(part[group]) for part in (self.ratio, self.low, self.high))
         return [base.row("relative_gradient_norm", r, "ratio", group, layer, low=float(low), high=float(high), **more)

@@ -26,7 +26,7 @@ COLUMNS = ("N", "T", "loss")
 
 
 class Runs(NamedTuple):
-    """Finished runs; `[n]` float64 each: parameters N, training tokens T, loss in nats a token."""
+    """Finished runs; `[n]` float64 each: parameters N, training tokens T, loss in nats a token. Made by `read_runs`."""
 
     parameters: np.ndarray
     tokens: np.ndarray
@@ -34,7 +34,7 @@ class Runs(NamedTuple):
 
 
 class Residual(NamedTuple):
-    """How far a loss lies from what the law predicts, as a share of the prediction: 0.08 is 8% above it.
+    """How far a loss lies from what the law predicts, as a share of the prediction: 0.08 is 8% above it. Made by `ScalingLaw.residual`.
 
     `low` and `high` allow for the law's own uncertainty and for the scatter of single runs about it.
     """
@@ -53,6 +53,10 @@ class ScalingLaw:
       residuals: `[n]`, log L minus log prediction, of the runs that it was fitted to.
       draws: `[S, 5]`, E, A, B, a, b of every draw; `[0, 5]` with 5 runs or fewer, which leave nothing to judge the law by.
       scatter: `[n]`, what the bootstrap resampled: residuals, larger for the unknowns they were fitted with.
+
+    >>> law = ScalingLaw(E=1.0, A=2.0, B=0.0, a=0.5, b=0.5, residuals=np.zeros(4), draws=np.zeros([0, 5]), scatter=np.zeros(4))
+    >>> float(law.predict(4.0, 9.0))           # 1 + 2 / sqrt(4)
+    2.0
     """
 
     E: float
@@ -83,6 +87,10 @@ class ScalingLaw:
           parameters, tokens, loss: the model's N, T and loss in nats.
           coverage: of the interval, in which 0 means that the model may well follow the law.
           seed: of the scatter that is drawn for it.
+
+        >>> law = ScalingLaw(E=1.0, A=2.0, B=0.0, a=0.5, b=0.5, residuals=np.zeros(4), draws=np.zeros([0, 5]), scatter=np.zeros(4))
+        >>> law.residual(4.0, 9.0, loss=2.5).value      # the law says 2
+        0.25
         """
         value = float(loss / self.predict(parameters, tokens) - 1)
         if not len(self.draws):

@@ -22,7 +22,7 @@ from lmdyn.types import Params
 
 
 class SpanScores(NamedTuple):
-    """What a model makes of P spans, given the text before them."""
+    """What a model makes of P spans, given the text before them. Made by `score_probes`."""
 
     log_probability: np.ndarray
     """[P] float64 nats: mean log p over the tokens of the span (Chang et al. 2024, `l(q)`)"""

@@ -61,6 +61,10 @@ class Spectrum:
       values: `[R]` or `[layers, R]` float64, largest first, R = the smaller side.
       site: where it is: `head`, `attention.query`.
       layers: which layers; None for a matrix outside the blocks.
+
+    >>> found = Spectrum(np.array([3.0, 3.0, 0.0, 0.0]))                  # two of four directions
+    >>> round(float(found.singular_entropy), 4), round(float(found.effective_rank), 4)
+    (0.6931, 2.0)
     """
 
     values: np.ndarray
@@ -83,13 +87,14 @@ class Spectrum:
         return self.values / self.values[..., :1]
 
     def rows(self) -> list[dict[str, Any]]:
+        """`singular_entropy` of each layer, or of the one matrix, with its `effective_rank`."""
         parts = zip(self.layers or [None], np.atleast_1d(self.singular_entropy), np.atleast_1d(self.effective_rank), strict=True)
         return [base.row("singular_entropy", h, "nats", self.site, layer, effective_rank=float(rank)) for layer, h, rank in parts]
 
 
 @dataclasses.dataclass(frozen=True)
 class Spectra:
-    """Spectra of several matrices.
+    """Spectra of several matrices. Made by `spectrum_of`.
 
     Attributes:
       matrices: `{site: Spectrum}`.
@@ -101,6 +106,7 @@ class Spectra:
         return self.matrices[site]
 
     def rows(self) -> list[dict[str, Any]]:
+        """The rows of every matrix, one after another."""
         return [row for spectrum in self.matrices.values() for row in spectrum.rows()]
 
 
@@ -184,7 +190,7 @@ def singular_entropy() -> base.Metric:
 
 @dataclasses.dataclass(frozen=True)
 class HeadSpectrum:
-    """A head's spectrum whose row holds the values themselves, so that it can be drawn.
+    """A head's spectrum whose row holds the values themselves, so that it can be drawn. Made by `head_spectrum`.
 
     Attributes:
       spectrum: all of them. kept: how many a row holds at most.
@@ -194,6 +200,7 @@ class HeadSpectrum:
     kept: int
 
     def rows(self) -> list[dict[str, Any]]:
+        """One row, `head_spectrum`: singular entropy, with the singular values as shares of the largest (`values`, at `index`)."""
         size = len(self.spectrum.values)
         half, index = self.kept // 2, np.arange(size)
         if size > self.kept:  # half of them close together at the largest, half evenly over all

@@ -25,6 +25,11 @@ class Adapted:
       a: `[..., in, R]` float32.
       b: `[..., R, out]` float32.
       scale: s.
+
+    >>> import jax.numpy as jnp
+    >>> adapted = Adapted(jnp.ones([4, 3]), a=jnp.ones([4, 2]), b=jnp.ones([2, 3]), scale=0.5)
+    >>> merged(adapted)[0].tolist()              # 1 + 0.5 (1 + 1)
+    [2.0, 2.0, 2.0]
     """
 
     kernel: Any

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from lmdyn.types import Array
+from lmdyn.types import Array, present
 
 MASKED = -1e30
 
@@ -37,7 +37,7 @@ class Reach(NamedTuple):
         query, key = self.query[:, start:stop, None], self.key[:, None, :end]
         allowed = (key <= query) & (key >= 0)
         if self.query_document is not None:
-            allowed &= self.query_document[:, start:stop, None] == self.key_document[:, None, :end]
+            allowed &= self.query_document[:, start:stop, None] == present(self.key_document)[:, None, :end]
         return allowed[:, None]
 
 
@@ -125,7 +125,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, reach: Reach | No
         allowed = _allowed(reach, start, stop, end, past, share)
         probabilities = jax.nn.softmax(_scores(_rows(query, start, stop), key[:, :, :end], allowed), axis=-1)
         outputs.append(_heads(probabilities.astype(value.dtype) @ value[:, :, :end], share))
-        sums = tap(_heads(probabilities, share), mask[:, start:stop])
+        sums = tap(_heads(probabilities, share), present(mask)[:, start:stop])
         gathered = sums if gathered is None else jax.tree.map(jnp.add, gathered, sums)
     return _ungrouped(jnp.concatenate(outputs, 3)), gathered
 

@@ -17,6 +17,10 @@ class RotaryScaling:
 
     `linear` divides every frequency by `factor`; `llama3` (Llama 3.1) interpolates between low and high
     frequencies; `yarn` (Peng et al. 2023, arXiv 2309.00071) ramps between them and scales the attention.
+
+    >>> longer = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=64, rotary_scaling=RotaryScaling("linear", 4.0))
+    >>> longer.rotary_scaling.factor
+    4.0
     """
 
     kind: Literal["linear", "llama3", "yarn"]
@@ -136,6 +140,14 @@ class Compute:
     probabilities; `xla` and `cudnn` are `jax.nn.dot_product_attention`. `auto` chooses by device.
     `unroll`: how many layers of the scan are compiled side by side. `remat`: what a layer keeps for
     the backward pass, `none` computes nothing twice; `dots` keeps the results of weight products only; `full` only its input.
+
+    >>> import numpy as np
+    >>> from lmdyn.models import LanguageModel, init, logits
+    >>> config = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> params = init(LanguageModel(config))
+    >>> plain, unrolled = (logits(LanguageModel(config, compute), params, np.array([[1, 2, 3]])) for compute in (Compute(), Compute(unroll=2)))
+    >>> bool(abs(plain - unrolled).max() < 1e-6)
+    True
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

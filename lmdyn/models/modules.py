@@ -210,6 +210,7 @@ class LanguageModel(nn.Module):
         def __hash__(self) -> int: ...
 
     def setup(self) -> None:
+        """Makes the submodules; Flax calls it."""
         config, compute = self.config, resolve(self.compute)
         std = _std(config, False)
         self.embed = Embed(config.vocab, config.width, std, self.rows)

@@ -24,7 +24,7 @@ BLOCK = 32
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """A quantised matrix, or a stack of them.
+    """A quantised matrix, or a stack of them. Made by `from_bytes`.
 
     Attributes:
       codes: `[..., out, in / 32, 16]` uint8 (two numbers a byte: the block's first half in the low bits), or

@@ -32,6 +32,10 @@ class Watched:
     Attributes:
       matrix: `[..., D, F]` float32, or `Packed` as `[..., F, D]`. No gradient flows to it.
       square: `[...]` float32, of any value: what stands in its gradient is the squared norm of the matrix's.
+
+    >>> loss = lambda square: product(jnp.array([[1.0, 2.0]]), Watched(jnp.ones([2, 4]), square)).sum()
+    >>> jax.grad(loss)(jnp.zeros([])).item()     # the matrix's gradient has four times 1 and four times 2
+    20.0
     """
 
     matrix: Any

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig
-from lmdyn.types import Tree
+from lmdyn.types import Tree, present
 
 if TYPE_CHECKING:
     from lmdyn.online.streams import Stream
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """A context rule: `none()`, `cache(window, keep)` or `overlap(window)`.
+    """A context rule: `none()`, `cache(window, keep)` or `overlap(window)`. Made by `none`, `cache` and `overlap`.
 
     Attributes:
       kind: `none`: a chunk sees itself. `cache`: keys and values of the last `window` tokens, as they were when
@@ -69,7 +69,7 @@ def seen(context: Context, cache: Tree, chunk: "Stream") -> dict:
       chunk: one chunk of a `Stream`.
     """
     if context.kind == "overlap":
-        return {"positions": chunk.positions[None]}
+        return {"positions": present(chunk.positions)[None]}
     if context.kind == "none":
         return {}
     places, filled = jnp.arange(context.window, dtype=jnp.int32), cache["position"] >= 0

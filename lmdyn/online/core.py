@@ -15,7 +15,7 @@ from lmdyn.online import contexts, resets
 from lmdyn.online.contexts import Context
 from lmdyn.online.streams import Stream
 from lmdyn.transforms import Adapters, Partition
-from lmdyn.types import Array, Tree
+from lmdyn.types import Array, Tree, present
 
 
 class Carry(NamedTuple):
@@ -132,7 +132,7 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
             _, (nll, cache) = objective(None)
             return carry._replace(cache=cache), (nll, None)
         slope = jax.grad(objective, has_aux=True)
-        chosen, state, (nll, cache) = learned(slope, optimizer.update, carry.chosen, carry.optimizer, steps)
+        chosen, state, (nll, cache) = learned(slope, present(optimizer).update, carry.chosen, carry.optimizer, steps)
         after = Carry(chosen, state, cache, carry.watch)
         return (after, (nll, None)) if still is None else compared(carry, after, nll, still, chunk.mask)
 

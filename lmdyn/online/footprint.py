@@ -17,10 +17,11 @@ from lmdyn.online.contexts import Context
 from lmdyn.online.cost import block_weights
 from lmdyn.online.streams import Stream
 from lmdyn.transforms import Adapters, Partition
+from lmdyn.types import present
 
 
 class Memory(NamedTuple):
-    """Bytes.
+    """Bytes. Made by `memory`.
 
     Attributes:
       held: parameters, what is adapted, the optimizer's state and the cache, from first to last: exact.
@@ -68,7 +69,7 @@ def memory(config: ModelConfig, chunks: Stream, context: Context, part: Partitio
     if part is None:
         return Memory(4 * held, 0, 4 * forward)
     chosen = jax.eval_shape(part.init, tree) if isinstance(part, Adapters) else jax.eval_shape(lambda params: part.split(params)[0], tree)
-    state, gradients = floats(jax.eval_shape(optimizer.init, chosen)), floats(chosen)
+    state, gradients = floats(jax.eval_shape(present(optimizer).init, chosen)), floats(chosen)
     held += state + (gradients if isinstance(part, Adapters) else 0)
     kept = (config.depth - part.lowest) * _kept(config, part) * encoded
     head = 2 * heads._block_rows(chunk, config.vocab) * config.vocab

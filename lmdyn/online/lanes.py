@@ -22,7 +22,7 @@ from lmdyn.online.rules import never
 from lmdyn.online.streams import Stream
 from lmdyn.transforms.adapters import Adapters
 from lmdyn.transforms.partition import Partition
-from lmdyn.types import Tree
+from lmdyn.types import Tree, present
 
 
 def schedule(first: np.ndarray, lanes: int) -> np.ndarray:
@@ -135,7 +135,7 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
             _, (nll, cache) = objective(None)
             return carry._replace(cache=cache), nll
         slope = jax.grad(objective, has_aux=True)
-        chosen, state, (nll, cache) = learned(slope, jax.vmap(optimizer.update), carry.chosen, carry.optimizer, steps)
+        chosen, state, (nll, cache) = learned(slope, jax.vmap(present(optimizer).update), carry.chosen, carry.optimizer, steps)
         return carry._replace(chosen=chosen, optimizer=state, cache=cache), nll
 
     return jax.lax.scan(step, carry, chunks)

@@ -18,7 +18,7 @@ RESETS = ("never", "document")
 
 
 class Stream(NamedTuple):
-    """Chunks in order, as NumPy arrays.
+    """Chunks in order, as NumPy arrays. Made by `stream`.
 
     Attributes:
       inputs: `[n, C]` int32; with an overlap window `[n, W]`, the chunk's own inputs last.

@@ -60,8 +60,7 @@ def build(folder: str | os.PathLike | Sequence[str | os.PathLike], out: str | os
     parts = [gather.part(f) for f in folders]
     if len(folders) > 1:
         parts = beside.told_apart(parts, folders)
-    name = ", ".join(part.name for part in parts) if len(given) > 1 or len(folders) == 1 else given[0].absolute().name
-    made = page.render(name, parts, [f.absolute().name for f in unfinished])
+    made = page.render(parts, [f.absolute().name for f in unfinished])
     if len(folders) == 1 and (folders[0] / "study.json").exists():
         for figure, svg in made.svgs.items():
             atomic_write(folders[0] / "figures" / f"{figure}.svg", svg)

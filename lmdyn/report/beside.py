@@ -4,19 +4,27 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from lmdyn.report import subject
 from lmdyn.report.figures import short
-from lmdyn.report.gather import Part
+from lmdyn.report.gather import Part, Run
 from lmdyn.report.markup import slug
+
+FREE = ("out", "workers", "cache", "states", "small_version_of")
+"""Settings that do not tell two runs of a study apart."""
 
 
 def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:
-    """The parts under names of their own: of folders; of studies' figures and claims; of models that several folders measured."""
+    """The parts under names of their own: of folders; of studies' figures and claims; of models that several folders measured.
+
+    To a study's name is added in what it differs from the others of its kind, where that is said in a few words.
+    """
     names = _names([str(folder.absolute()) for folder in folders])
     measured = Counter(model for part in parts for model in {row["model"] for run in part.runs for row in run.rows})
     found = []
-    for name, part in zip(names, parts, strict=True):
-        address = slug(name)
+    for name, other, part in zip(names, _differences([_study(part) for part in parts]), parts, strict=True):
+        address, shown = slug(name), f"{name} ({other})" if other else name
 
         def label(row, name=name):
             return row if measured[row["model"]] == 1 else {**row, "model": f"{short(row['model'])} ({name})"}
@@ -24,10 +32,38 @@ def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:
         runs = []
         for run in part.runs:
             rows = run.rows if "study" in run.meta else [label(row) for row in run.rows]
-            runs.append(run._replace(name=f"{name}/{run.name}", rows=rows, folder=address, part=name))
-        said = [{**c, "id": f"{address}-{c['id']}", "figure": f"{address}-{c['figure']}", "same": c["id"], "folder": name} for c in part.said]
-        found.append(Part(name, runs, said))
+            runs.append(run._replace(name=f"{name}/{run.name}", rows=rows, folder=address, part=shown))
+        said = [{**c, "id": f"{address}-{c['id']}", "figure": f"{address}-{c['figure']}", "same": c["id"], "folder": shown} for c in part.said]
+        found.append(Part(shown, runs, said))
     return found
+
+
+def _study(part: Part) -> Run | None:
+    return next((run for run in part.runs if "study" in run.meta), None)
+
+
+def _differences(studies: Sequence[Run | None]) -> list[str]:
+    """For each study in what its settings differ from those of the others of its kind; nothing where that is much.
+
+    >>> runs = [Run("r", [], {"study": "s", "seed": seed, "config": {"seeds": 3, "seed": seed, "rate": 0.1}}, {}) for seed in (0, 3)]
+    >>> _differences([*runs, None])
+    ['seeds 0 to 2', 'seeds 3 to 5', '']
+    """
+    found = []
+    for run in studies:
+        kind = [other.meta.get("config") or {} for other in studies if run is not None and other is not None and other.meta["study"] == run.meta["study"]]
+        keys = [key for key in dict.fromkeys(key for config in kind for key in config) if key not in FREE and any(c.get(key) != kind[0].get(key) for c in kind)]
+        found.append("" if run is None else _told(run.meta, keys))
+    return found
+
+
+def _told(meta: dict[str, Any], keys: Sequence[str]) -> str:
+    config = meta.get("config") or {}
+    said = [subject.seeds_said(meta)] if {"seed", "seeds"} & {*keys} else []
+    rest = [key for key in keys if key not in ("seed", "seeds")]
+    if len(rest) > 2 or not all(isinstance(config.get(key), (str, int, float, type(None))) for key in rest):
+        return ", ".join(said)
+    return ", ".join([*said, *(f"{key} {short(str(config.get(key)))}" for key in rest)])
 
 
 def _names(paths: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmdyn.errors import InputError
+from lmdyn.report import small
 from lmdyn.report.markup import e
 
 FIELDS = ("id", "study", "source", "sentence", "measured", "low", "high", "unit", "verdict", "figure", "how")
@@ -39,13 +40,25 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def count(claims: Sequence[Mapping[str, Any]]) -> str:
-    """How many there are of each verdict.
+    """How many there are of each verdict; those of small versions of studies are counted apart, whatever their verdict.
 
     >>> count([{"verdict": "held"}, {"verdict": "undecided"}, {"verdict": "held"}])
     '3 claims: 2 held, 1 undecided'
+    >>> count([{"verdict": "held", "small": "configs/saturation.py"}, {"verdict": "held"}])
+    '1 claim: 1 held; 1 claim of a small version, which decides nothing'
     """
-    found = [f"{n} {v}" for v in SIGNS if (n := sum(c["verdict"] == v for c in claims))]
-    return f"{len(claims)} claim{'s' if len(claims) > 1 else ''}: {', '.join(found)}"
+    real = [c for c in claims if not c.get("small")]
+    rest = [c for c in claims if c.get("small")]
+    found = [f"{n} {v}" for v in SIGNS if (n := sum(c["verdict"] == v for c in real))]
+    said = f"{_claims(real)}: {', '.join(found)}" if real else ""
+    if not rest:
+        return said
+    versions = "small versions of studies" if len({c["study"] for c in rest if "study" in c}) > 1 else "a small version"
+    return f"{said}{'; ' if said else ''}{_claims(rest)} of {versions}, which decide{'s' if len(rest) == 1 else ''} nothing"
+
+
+def _claims(found: Sequence) -> str:
+    return f"{len(found)} claim{'' if len(found) == 1 else 's'}"
 
 
 def number(value: float) -> str:
@@ -81,6 +94,8 @@ def measured(claim: Mapping[str, Any]) -> str:
 def section(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> str:
     """The claims as HTML: study by study where there are several; what several folders say on the same claim stands together.
 
+    Before all of them it is said which studies are small versions, whose verdicts decide nothing; it stands at each of these, too.
+
     Args:
       figures: names of the figures that are on the page; others are not linked.
     """
@@ -94,7 +109,7 @@ def section(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> st
             groups.setdefault((c.get("same", c["id"]), c["sentence"]), []).append(c)
         made = "".join(_together(g, figures) if len(folders) > 1 else _claim(g[0], figures) for g in groups.values())
         parts.append(f"{head}<ul class=claims>{made}</ul>")
-    return "".join(parts)
+    return small.above_claims(claims) + "".join(parts)
 
 
 def _claim(claim, figures):
@@ -117,11 +132,12 @@ def _together(claims, figures):
 
 
 def _kind(claim) -> str:
-    return claim["verdict"].replace(" ", "-")
+    return claim["verdict"].replace(" ", "-") + (" idle" if claim.get("small") else "")
 
 
 def _verdict(claim) -> str:
-    return f"<p class=verdict><span aria-hidden=true>{SIGNS[claim['verdict']]}</span> {claim['verdict']}</p>"
+    note = "<small>small version: decides nothing</small>" if claim.get("small") else ""
+    return f"<p class=verdict><span aria-hidden=true>{SIGNS[claim['verdict']]}</span> {claim['verdict']}{note}</p>"
 
 
 def _sentence(claim) -> str:

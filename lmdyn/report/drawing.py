@@ -16,8 +16,9 @@ LINES = 120
 
 def places(figure: Figure) -> dict[str, alt.TopLevelMixin]:
     """The charts of a figure by the names of their places on the page."""
-    several = isinstance(figure.chart, tuple)
-    return {f"{figure.name}.{i}": chart for i, chart in enumerate(figure.chart)} if several else {figure.name: figure.chart}
+    if isinstance(figure.chart, tuple):
+        return {f"{figure.name}.{i}": chart for i, chart in enumerate(figure.chart)}
+    return {figure.name: figure.chart}
 
 
 def columns(count: int) -> int:

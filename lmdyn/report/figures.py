@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
-from lmdyn.types import Row
+from lmdyn.types import ArrayLike, Row
 
 HEIGHT = 260
 BINS = 48
@@ -48,7 +48,7 @@ def short(reference: str) -> str:
 
 
 def by_layer(
-    rows: Iterable[Mapping[str, Any]], metric: str, site: str, unit: str, axis: str = "layer"
+    rows: Sequence[Row], metric: str, site: str, unit: str, axis: str = "layer"
 ) -> alt.TopLevelMixin | None:
     """A per-layer metric: one line a model, with its ceiling as a rule where the rows say it.
 
@@ -125,7 +125,7 @@ def final_data(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     ]
 
 
-def stream_data(static: Sequence[float], online: Sequence[float], bins: int = BINS) -> list[dict[str, Any]]:
+def stream_data(static: ArrayLike, online: ArrayLike, bins: int = BINS) -> list[dict[str, Any]]:
     """Both curves and their cumulative difference, in at most `bins` runs of predictions of equal length.
 
     Args:
@@ -138,12 +138,12 @@ def stream_data(static: Sequence[float], online: Sequence[float], bins: int = BI
     >>> stream_data([4, 2, 3], [3, 2, 1], bins=2)[-1]
     {'start': 2, 'end': 3, 'static': 3.0, 'online': 1.0, 'gain': 3.0}
     """
-    static, online = (np.asarray(a, np.float64) for a in (static, online))
-    size = max(1, -(-len(static) // bins))
-    starts = np.arange(0, len(static), size)
-    ends = np.minimum(starts + size, len(static))
-    means = [np.add.reduceat(a, starts) / (ends - starts) for a in (static, online)]
-    gain = np.cumsum(static - online)[ends - 1]
+    before, after = np.asarray(static, np.float64), np.asarray(online, np.float64)
+    size = max(1, -(-len(before) // bins))
+    starts = np.arange(0, len(before), size)
+    ends = np.minimum(starts + size, len(before))
+    means = [np.add.reduceat(a, starts) / (ends - starts) for a in (before, after)]
+    gain = np.cumsum(before - after)[ends - 1]
     return [
         {"start": int(a), "end": int(b), "static": rounded(s), "online": rounded(o), "gain": rounded(g)}
         for a, b, s, o, g in zip(starts, ends, *means, gain, strict=True)
@@ -234,7 +234,7 @@ def whole_numbers(values: Iterable[int]) -> alt.Axis:
     return alt.Axis(format="d", values=list(range(least, most + 1, every)))
 
 
-def chart_of(values: Sequence[Mapping[str, Any]], *layers: alt.Chart) -> alt.LayerChart:
+def chart_of(values: Sequence[Mapping[str, Any]], *layers: alt.Chart) -> alt.LayerChart | alt.FacetChart:
     """One chart of layers over the same data (where a layer has none of its own), as wide as its place."""
     chart = alt.layer(*layers, data=alt.Data(values=values))
     return chart.properties(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmdyn.errors import InputError
-from lmdyn.report import claims
+from lmdyn.report import claims, small
 from lmdyn.report.rows import read_meta, read_rows, read_traces
 
 DEPTH = 3
@@ -35,6 +35,7 @@ class Part(NamedTuple):
     name: str
     runs: list[Run]
     said: list[dict[str, Any]]
+    """The claims, each with `small`: see `lmdyn.report.small.whole`."""
 
 
 class Gathered(NamedTuple):
@@ -48,7 +49,9 @@ class Gathered(NamedTuple):
 
 def part(folder: Path) -> Part:
     """A folder's rows and claims. Raises: InputError: as `runs`, and claims that cannot be read."""
-    return Part(folder.absolute().name, runs(folder), claims.read(folder))
+    found, said = runs(folder), claims.read(folder)
+    config = next(filter(None, (small.whole(run.meta) for run in found)), "")
+    return Part(folder.absolute().name, found, [{**claim, "small": config} for claim in said])
 
 
 def gathered(folder: str | os.PathLike) -> Gathered:

@@ -12,6 +12,7 @@ from lmdyn.report import (
     online_adaptation,
     saturation,
     scaling,
+    small,
 )
 from lmdyn.report.figures import Figure
 
@@ -123,13 +124,16 @@ def larger(study: str, meta: Mapping[str, Any]) -> list[tuple[str, str]]:
       study: a name in `KINDS`. meta: what made the rows.
 
     Returns:
-      (what changes, the command; empty where none is meant) pairs.
+      (what changes, the command; empty where none is meant) pairs. Of the small version of a study: first its real size, then that larger.
 
     >>> for what, command in larger("online adaptation", {"command": "lmdyn study --config c.py --seeds 3 --out o", "wall_seconds": 600, "config": {"seeds": 3}}):
     ...     print(what, "|", command)
     More seeds narrow the intervals: 3 took 10 minutes here, 10 take about 33. | lmdyn study --config c.py --seeds 10 --out o-larger
     A pretrained model, by every rule, on texts of your own. | lmdyn study --config c.py --model hf:EleutherAI/pythia-70m@step143000 --given.streams text:first.txt text:second.txt --seeds 3 --out o-larger
     """
+    if config := small.whole(meta):  # of what a small version takes, nothing follows for the whole
+        rest = larger(study, {"command": small.command(config)})
+        return [("At its real size; the file's first lines say what to expect, and how long it takes.", small.command(config)), *rest]
     kind, minutes = KINDS[study], meta.get("wall_seconds", 0) / 60
     seeds = meta.get("config", {}).get("seeds")
     more = 3 * seeds if seeds and seeds >= 10 else 10
@@ -149,7 +153,7 @@ def larger(study: str, meta: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _words(command, config: str) -> list[str]:
     words = shlex.split(command) if isinstance(command, str) else []
-    return words if "study" in words else ["lmdyn", "study", "--config", config, "--out", "out/" + config.rpartition("/")[2].removesuffix(".py")]
+    return words if "study" in words else small.words(config)
 
 
 def enlarged(words: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -95,7 +95,7 @@ def variants(rows: Rows) -> Figure | None:
     points = []
     for one in ends:
         own_line = sorted((o["nll"], o["acquisition"]) for o in line if o["seed"] == one["seed"])
-        at = float(np.interp(one["nll"], *zip(*own_line, strict=True)))
+        at = float(np.interp(one["nll"], [nll for nll, _ in own_line], [value for _, value in own_line]))
         name = (
             one["start"] if one["kind"] == "variant" else f"{one['kind']}: ratio {one['ratio']:g}, gain {one['gain']:g}"
         )

@@ -44,8 +44,8 @@ def over_updates(
         axis=alt.Axis(tickCount=5, format=",d"),
         scale=alt.Scale(nice=False, domain=[0, max(p["moment"] for p in points)], padding=4),
     )
-    scale = alt.Scale(zero=False, nice=True, **({} if domain is None else {"domain": list(domain)}))
-    axis = alt.Axis(tickCount=5, **({"format": "%"} if format.endswith("%") else {}))
+    scale = alt.Scale(zero=False, nice=True, domain=alt.Undefined if domain is None else list(domain))
+    axis = alt.Axis(tickCount=5, format="%" if format.endswith("%") else alt.Undefined)
     base = alt.Chart().encode(x=x, y=alt.Y("value:Q", title=title, axis=axis, scale=scale), color=color)
     tip = [
         *(alt.Tooltip(f"{field}:N", title=name) for field, name in by.items()),

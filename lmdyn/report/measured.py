@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lmdyn.report import figures, gradient_localization
+from lmdyn.report import figures, gradient_profiles
 from lmdyn.report.figures import Figure
 from lmdyn.report.gather import Run
 
@@ -42,7 +42,7 @@ def measured(runs: Sequence[Run]) -> list[Figure]:
         "which the head reads. Godey et al. 2024.",
         "blocks applied",
     )
-    figs += gradient_localization.profiles(rows)
+    figs += gradient_profiles.profiles(rows)
     for run in runs:
         if {"static", "online"} <= run.traces.keys() and len(run.traces["static"]):
             figs += _stream_figures(run, sum(1 for f in figs if f.name.startswith("stream")))

@@ -100,8 +100,7 @@ def position(rows: Rows) -> Figure | None:
     charts = []
     for name in dict.fromkeys(p["panel"] for p in points):
         shown = told([p for p in points if p["panel"] == name], ["place", "series"])
-        x = step_axis(sorted({p["place"] for p in shown}), title="up to this prediction of the document").to_dict()
-        x = alt.X("place:Q", title="up to this prediction of the document", axis=x["axis"], scale=x["scale"])
+        x = step_axis(sorted({p["place"] for p in shown}), title="up to this prediction of the document", field="place")
         color = alt.Color("series:N", scale=alt.Scale(domain=list(names.values())), legend=alt.Legend(columns=2))
         y = upright(f"{name} adapt: nats saved")
         base = alt.Chart().encode(x=x, y=y, color=color)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmdyn.report import subject
 from lmdyn.report.figures import short
 from lmdyn.report.gather import Run
 from lmdyn.report.markup import e
@@ -15,15 +16,16 @@ def section(runs: Sequence[Run]) -> str:
 
 def _run(run):
     m = run.meta
+    head = f"<h3>{e(subject.heading(run))} <small>{e(run.name)}</small></h3>"
     if not m:
-        return f"<h3>{e(run.name)}</h3><p>No {e(run.name)}.meta.json stands beside these rows.</p>"
+        return f"{head}<p>No {e(run.name)}.meta.json stands beside these rows.</p>"
     config = m.get("config") or {}
     seconds = m.get("wall_seconds")
     speed = f", {m['tokens_per_second']:,.0f} predictions a second" if m.get("tokens_per_second") else ""
     lines = {
         "Device": m.get("device"),
         "Versions": ", ".join(f"{k} {v}" for k, v in m.get("versions", {}).items()),
-        "Seeds": _seeds(m.get("seed"), config.get("seeds")),
+        "Seeds": subject.seeds(m) or "none: nothing in it is random",
         "Started": m.get("started"),
         "Took": None if seconds is None else f"{seconds:,.1f} s{speed}",
         "Cost": _cost(m, run.rows),
@@ -31,18 +33,7 @@ def _run(run):
     items = "".join(f"<dt>{e(k)}</dt><dd>{e(str(v))}</dd>" for k, v in lines.items() if v)
     if config:
         items += f"<dt>Settings</dt><dd>{_settings(config)}</dd>"
-    return f"<h3>{e(run.name)}</h3><pre><code>{e(m.get('command', ''))}</code></pre><dl>{items}</dl>"
-
-
-def _seeds(seed, count) -> str:
-    """Which seeds there were, in words.
-
-    >>> _seeds(3, 2), _seeds(0, None), _seeds(None, None)
-    ('3 to 4', '0', 'none: nothing in it is random')
-    """
-    if seed is None:
-        return "none: nothing in it is random"
-    return f"{seed} to {seed + count - 1}" if isinstance(count, int) and count > 1 else f"{seed}"
+    return f"{head}<pre><code>{e(m.get('command', ''))}</code></pre><dl>{items}</dl>"
 
 
 def _cost(meta: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lmdyn.report import claims, numbers, origin, theme
+from lmdyn.report import claims, numbers, origin, small, subject, theme
 from lmdyn.report.blocks import Group, figures_of
 from lmdyn.report.drawing import bundle, specs, to_svg
 from lmdyn.report.figures import Figure
@@ -36,12 +36,11 @@ class Study(NamedTuple):
     groups: list[Group]
 
 
-def render(name: str, parts: Sequence[Part], unfinished: Sequence[str] = ()) -> Page:
+def render(parts: Sequence[Part], unfinished: Sequence[str] = ()) -> Page:
     """The whole page.
 
     Args:
-      name: of what it is about, for the heading. parts: what it is made of, in their order. unfinished: names of studies that are
-        left out.
+      parts: what it is made of, in their order. unfinished: names of studies that are left out.
 
     Returns:
       HTML, self-contained, and the SVG of each figure by the figure's name.
@@ -51,9 +50,9 @@ def render(name: str, parts: Sequence[Part], unfinished: Sequence[str] = ()) -> 
     rest = [Group(figure.title, [("", figure)]) for figure in measured(others)]
     drawn = [figure for group in [*(g for s in studies for g in s.groups), *rest] for _, figure in group.figures]
     svgs = {figure.name: to_svg(figure.chart) for figure in drawn}
-    title = f"A study of {studies[0].name}: {name}" if len(studies) == 1 and not others else f"Language-model dynamics: {name}"
+    title, date = subject.title(runs), subject.dates([run.meta for run in runs])
     body = [
-        f"<header><h1>{e(title)}</h1><p>{e(_summary(runs, said, unfinished))}</p></header>",
+        f"<header><h1>{e(title)}</h1><p>{e(_summary(runs, said, unfinished, date))}</p></header>",
         "<main>",
         section("claims", "What it says", claims.section(said, {figure.name for figure in drawn})),
         *(_of_study(study, svgs) for study in studies),
@@ -64,7 +63,7 @@ def render(name: str, parts: Sequence[Part], unfinished: Sequence[str] = ()) -> 
     ]
     figures, configs = specs(drawn)
     html = asset("page.html").format(
-        title=e(title),
+        title=e(", ".join(filter(None, (title, date)))),
         style=_style(),
         body="\n".join(body),
         vega=bundle(),
@@ -114,15 +113,25 @@ def _of_study(study: Study, svgs: Mapping[str, str]) -> str:
         for what, command in larger(study.name, study.runs[0].meta)
     )
     content = (
-        f"<p class=asks>{e(kind.asks)} <small>{e(kind.source)}.</small>{e(several)}</p>{figures_of(study.groups, svgs)}"
+        f"<p class=asks>{e(kind.asks)} <small>{e(kind.source)}.</small>{e(several)}</p>"
+        f"{_ran(study)}"
+        f"{small.in_study([run.meta for run in study.runs], [run.part for run in study.runs])}{figures_of(study.groups, svgs)}"
         f"<div class=larger><h3>Run it larger</h3>{ways}</div>"
     )
     return section(f"study-{slug(study.name)}", title, content, "study")
 
 
-def _summary(runs, said, unfinished) -> str:
+def _ran(study: Study) -> str:
+    """On what it ran, and when; by folder where there are several."""
+    lines = [(f"<b>{e(run.part)}</b> " if len(study.runs) > 1 else "") + e(said) for run in study.runs if (said := subject.ran(run.meta))]
+    return "".join(f"<p class=ran>{line}</p>" for line in lines)
+
+
+def _summary(runs, said, unfinished, date) -> str:
     counted = f"{sum(len(run.rows) for run in runs):,} measurements."
     text = f"{claims.count(said)}, from {counted}" if said else summary(runs)
+    if date:
+        text += f" Run on {date}."
     if unfinished:
         text += f" Left out, since not come to {'its' if len(unfinished) == 1 else 'their'} end: {', '.join(unfinished)}."
     return text

@@ -65,40 +65,36 @@ def own(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
 
 def upright(title: str | None, field: str = "value", format: str | None = None, zero: bool = False) -> alt.Y:
     """The upright axis of numbers; its title names the panel."""
-    axis = alt.Axis(tickCount=5, **({} if format is None else {"format": format}))
+    axis = alt.Axis(tickCount=5, format=alt.Undefined if format is None else format)
     return alt.Y(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=zero, nice=True))
 
 
 def level(title: str | None, field: str = "value", format: str | None = None, zero: bool = False) -> alt.X:
     """The level axis of numbers."""
-    axis = alt.Axis(
-        tickCount=4,
-        grid=True,
-        labelOverlap="greedy",
-        labelSeparation=8,
-        **({} if format is None else {"format": format}),
-    )
+    axis = alt.Axis(tickCount=4, grid=True, labelOverlap="greedy", labelSeparation=8, format=alt.Undefined if format is None else format)
     return alt.X(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=zero, nice=True, padding=10))
 
 
-def step_axis(steps: Sequence[int], ticks: Sequence[int] = (), title: str = "training step") -> alt.X:
+def step_axis(steps: Sequence[int], ticks: Sequence[int] = (), title: str = "training step", field: str = "step") -> alt.X:
     """Training steps on a logarithmic axis; where step 0 is among them, on one that is linear up to the first other step.
 
     Args:
-      steps: all that are drawn. ticks: those that are told; all of them if none.
+      steps: all that are drawn. ticks: those that are told; all of them if none. field: of the points.
     """
     positive = [s for s in steps if s > 0]
-    kind = {"type": "log"} if len(positive) == len(steps) else {"type": "symlog", "constant": min(positive, default=1)}
+    whole = len(positive) == len(steps)
+    scale = alt.Scale(
+        type="log" if whole else "symlog",
+        constant=alt.Undefined if whole else min(positive, default=1),
+        domain=[min(steps), max(steps)],
+        nice=False,
+        padding=8,
+    )
     ticks = sorted({*(ticks or steps), *(s for s in steps if s == 0)})
     axis = alt.Axis(
         values=ticks, format="~s" if max(steps) >= 10000 else ",d", labelOverlap="greedy", labelSeparation=8
     )
-    return alt.X(
-        "step:Q",
-        title=title,
-        axis=axis,
-        scale=alt.Scale(**kind, domain=[min(steps), max(steps)], nice=False, padding=8),
-    )
+    return alt.X(f"{field}:Q", title=title, axis=axis, scale=scale)
 
 
 def told(

@@ -168,18 +168,18 @@ def anisotropy_by_depth(rows: Rows) -> Figure | None:
     by_layer = _by_layer(rows)
     if not by_layer:
         return None
-    charts = tuple(_depths([p for p in by_layer if p["name"] == name], name) for name in three(names(rows)))
+    charts = [_depths([p for p in by_layer if p["name"] == name], name) for name in three(names(rows))]
     caption = (
         "The same after each number of blocks (0 is the embedding), from early (faint) to late (strong); mean over seeds."
     )
-    return Figure("anisotropy-by-depth", "Anisotropy by depth", caption, charts if len(charts) > 1 else charts[0], tidy(by_layer))
+    return Figure("anisotropy-by-depth", "Anisotropy by depth", caption, tuple(charts) if len(charts) > 1 else charts[0], tidy(by_layer))
 
 
 def _depths(points, name):
     steps = some_steps({p["step"] for p in points})
     data = means([p for p in points if p["step"] in steps], "step", "layer")
     x = alt.X("layer:Q", title="blocks applied", axis=whole_numbers(p["layer"] for p in points), scale=alt.Scale(nice=False, padding=8))
-    base = alt.Chart().encode(x=x, y=upright(f"By depth: {name}", zero=True), **by_step(steps))
+    base = alt.Chart().encode(x=x, y=upright(f"By depth: {name}", zero=True), color=by_step(steps))
     tip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", title="mean cosine", format=".3f")]
     return panel(tidy(data), base.mark_line(style="line"), base.mark_point(style="dot"), hover(base, tip), shades=len(steps), height=260)
 

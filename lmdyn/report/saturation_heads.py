@@ -32,7 +32,7 @@ def spectra(rows: Rows) -> Figure | None:
         x = alt.X("place:Q", title="singular values, as a share of the width", axis=alt.Axis(format="%", tickCount=4),
                   scale=alt.Scale(nice=False, domain=[0, 1]))
         y = alt.Y("value:Q", title=f"{name}: share of the largest", axis=alt.Axis(tickCount=4, format="~g"), scale=alt.Scale(type="log", nice=False))
-        base = alt.Chart().encode(x=x, y=y, **by_step(steps))
+        base = alt.Chart().encode(x=x, y=y, color=by_step(steps))
         tip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("index:Q", title="singular value"),
                alt.Tooltip("value:Q", title="share of the largest", format=".3g")]
         charts.append(panel(tidy(points), base.mark_line(style="line"), hover(base, tip), shades=len(steps), height=260))

@@ -1,10 +1,11 @@
 """What the figures of the saturation study share: their points, names, colours and steps."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import altair as alt
+from altair.typing import Optional
 
 from lmdyn.report.panels import means
 
@@ -62,16 +63,16 @@ def three(order: Sequence[str]) -> list[str]:
     return list(order) if len(order) <= 3 else [order[0], order[len(order) // 2], order[-1]]
 
 
-def some_steps(steps: Sequence[int], count: int = SPECTRA_AT) -> list[int]:
+def some_steps(steps: Collection[int], count: int = SPECTRA_AT) -> list[int]:
     """Steps on a logarithmic grid, the last among them."""
-    steps = sorted(s for s in steps if s > 0) or sorted(steps)
-    wanted = [steps[0] * (steps[-1] / max(steps[0], 1)) ** (i / (count - 1)) for i in range(count)] if steps[0] > 0 else steps
-    return sorted({min(steps, key=lambda s: abs(s - w)) for w in wanted})
+    held = sorted(s for s in steps if s > 0) or sorted(steps)
+    wanted = [held[0] * (held[-1] / max(held[0], 1)) ** (i / (count - 1)) for i in range(count)] if held[0] > 0 else held
+    return sorted({min(held, key=lambda s: abs(s - w)) for w in wanted})
 
 
-def by_step(steps: Sequence[int]) -> dict[str, alt.Color]:
+def by_step(steps: Sequence[int]) -> Optional[alt.Color]:
     """Colour from early to late; nothing where there is one step."""
     if len(steps) < 2:
-        return {}
+        return alt.Undefined
     shown = steps if len(steps) <= 4 else [steps[0], steps[len(steps) // 2], steps[-1]]
-    return {"color": alt.Color("step:O", sort=steps, legend=alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4))}
+    return alt.Color("step:O", sort=steps, legend=alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4))

@@ -4,7 +4,7 @@ The colours are told apart with the common kinds of colour blindness (after Okab
 of 3 to 1 with its background.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 
@@ -22,6 +22,7 @@ INK = {
         "held": "#00704f",
         "not-held": "#b3411b",
         "undecided": "#5d6670",
+        "caution": "#c98a00",
     },
     "dark": {
         "paper": "#15181c",
@@ -34,6 +35,7 @@ INK = {
         "held": "#3ec79b",
         "not-held": "#f0825a",
         "undecided": "#9ea8b2",
+        "caution": "#e0ac2b",
     },
 }
 CATEGORY = {
@@ -178,6 +180,6 @@ def enable(width: int = 520, height: int = 240, ppi: int = 96) -> None:
 
     @alt.theme.register("lmdyn", enable=True)
     def _():
-        return alt.theme.ThemeConfig({"config": look})
+        return alt.theme.ThemeConfig(config=cast(Any, look))
 
     alt.renderers.enable("png", ppi=ppi)

@@ -33,7 +33,7 @@ NAME = "entropy decay"
 
 @dataclasses.dataclass(frozen=True)
 class Factor:
-    """One thing that is varied.
+    """One thing that is varied. Part of `EntropyDecay`.
 
     Attributes:
       name: short. low, high: what its two levels are called.
@@ -46,7 +46,7 @@ class Factor:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of the design.
+    """One run of the design. Part of `EntropyDecay`.
 
     Attributes:
       levels: -1 (low) or 1 (high) of each factor, in their order.
@@ -65,6 +65,18 @@ class EntropyDecay:
       out: the study's folder. The same command goes on with a study that was stopped.
       factors: what is varied. runs: the design (`lmdyn.studies.factorial.fraction` makes one).
       workers: processes that train side by side; 0: on a CPU one a core, elsewhere one.
+
+    >>> from lmdyn.models import ModelConfig
+    >>> from lmdyn.training import Data, Optimizer, Source, Watch
+    >>> from lmdyn.studies import fraction
+    >>> model = lambda width: ModelConfig(vocab=256, width=width, depth=2, heads=4, head_width=16, mlp_width=192, positions=128)
+    >>> def train(rate, width):
+    ...     return Train(model=model((32, 64)[width > 0]), optimizer=Optimizer(rate=(1e-3, 4e-3)[rate > 0]), steps=64, out="set by the study",
+    ...                  data=Data((Source("builtin:docs:train"),), length=128), watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=16))
+    >>> factors = (Factor("rate", low="0.001", high="0.004"), Factor("width", low="32", high="64"))
+    >>> study = EntropyDecay(out="out/rate", factors=factors, runs=tuple(Run(tuple(levels), train(*levels)) for levels in fraction(("rate", "width")).tolist()))
+    >>> [run.levels for run in study.runs]
+    [(-1, -1), (-1, 1), (1, -1), (1, 1)]
     """
 
     out: str

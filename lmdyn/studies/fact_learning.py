@@ -37,6 +37,11 @@ class FactLearning:
       tokens: predictions of one measurement of text.
       seed: of the order of texts.
       compute: dtype and attention. cache: folder of tokenised text.
+
+    >>> study = FactLearning(out="out/facts", model="hf:EleutherAI/pythia-70m@step143000", tell=Tell("facts.jsonl", count=16, times=8),
+    ...                      further=Further("builtin:code:train", held_out="builtin:code:test"), text="builtin:docs:test")
+    >>> study.tell.times * study.tell.every + study.further.rest      # updates of the lesson
+    144
     """
 
     out: str

@@ -24,7 +24,7 @@ from lmdyn.studies.claims import Claim
 from lmdyn.training.config import differences
 from lmdyn.types import PathLike
 
-FREE = ("out", "workers", "cache", "states")
+FREE = ("out", "workers", "cache", "states", "small_version_of")
 """Fields of a study's config that may change when it goes on: nothing that its numbers rest on."""
 
 

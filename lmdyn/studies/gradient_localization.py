@@ -34,7 +34,7 @@ NAME = "gradient localization"
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One way of continual pretraining; none of the three is plain training.
+    """One way of continual pretraining; none of the three is plain training. Part of `GradientLocalization`.
 
     Attributes:
       name: in rows and figures.
@@ -51,7 +51,7 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Streamed:
-    """The online adaptation of the study: Adam without momentum, a step or two on every chunk.
+    """The online adaptation of the study: Adam without momentum, a step or two on every chunk. Part of `GradientLocalization`.
 
     Attributes:
       text: the stream; `{seed}` becomes the seed. tokens: predictions of it.
@@ -94,6 +94,16 @@ class GradientLocalization:
       seeds: how many. seed: the first.
       workers: processes; 0: as many as there are cores on a CPU, one elsewhere.
       compute: dtype and attention. cache: folder of tokenised text.
+      small_version_of: the config of which this one is a small version, that shows how the study goes; the report then says that its verdicts
+        decide nothing, and names that config to run.
+
+    >>> from lmdyn.training import Adapters, Source
+    >>> study = GradientLocalization(
+    ...     out="out/where", model="hf:EleutherAI/pythia-70m@step143000", probes=("probes.jsonl",), data=Data((Source("text:new.txt"),)),
+    ...     text="builtin:docs:test", reference="builtin:docs:train", online=Streamed("text:new.txt"),
+    ...     methods=(Method("plain"), Method("adapters", adapters=Adapters(rank=4), rate=3.0)))
+    >>> [method.name for method in study.methods], study.factors
+    (['plain', 'adapters'], (0.25, 1.0, 4.0))
     """
 
     out: str
@@ -119,6 +129,7 @@ class GradientLocalization:
     workers: int = 0
     compute: Compute = Compute()
     cache: str | None = None
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
 
     def __post_init__(self) -> None:
         check_types(self)

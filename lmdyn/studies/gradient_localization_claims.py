@@ -168,9 +168,9 @@ def at_equal_flops(rows: Sequence[Row], mode: str) -> np.ndarray | None:
     """`[S]`: nll of a restricted adaptation at the operations that adapting everything takes with one step a chunk: on the line between its
     own points with one step and with two."""
     points = [(online_flops(rows, mode, steps), online_best(rows, mode, steps)) for steps in (1, 2)]
-    if any(nll is None for _, nll in points):
-        return None
     (f1, n1), (f2, n2) = points
+    if n1 is None or n2 is None:
+        return None
     share = np.clip((online_flops(rows, "plain", 1) - f1) / (f2 - f1), 0, 1)  # two steps may cost less than adapting everything once
     return n1 + share * (n2 - n1)
 

@@ -36,7 +36,7 @@ METRICS = "nll,knowledge_entropy,attention_entropy,prediction_entropy"
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Another way to pretrain: the same run with another objective, or with changes on the way.
+    """Another way to pretrain: the same run with another objective, or with changes on the way. Part of `KnowledgeEntropy`.
 
     Attributes:
       name: in rows and figures. objective, changes: see `lmdyn.training.Train`.
@@ -69,6 +69,16 @@ class KnowledgeEntropy:
       seeds: how many. seed: the first.
       workers: processes that train and teach side by side; 0: on a CPU one a core, but one for a given series, whose models may be large.
       compute: dtype and attention. cache: folder of tokenised text.
+      small_version_of: the config of which this one is a small version, that shows how the study goes; the report then says that its verdicts
+        decide nothing, and names that config to run.
+
+    >>> from lmdyn.training import Objective
+    >>> study = KnowledgeEntropy(
+    ...     out="out/entropy", text="builtin:docs:test", series="hf:EleutherAI/pythia-70m@step1000,step16000,step143000",
+    ...     tell=Tell("facts.jsonl", times=8), further=Further("builtin:code:train"),
+    ...     variants=(Variant("bonus", objective=Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 1.0})),))
+    >>> len(study.ratios) * len(study.gains)                # reactivations that are tried
+    4
     """
 
     out: str
@@ -89,6 +99,7 @@ class KnowledgeEntropy:
     workers: int = 0
     compute: Compute = Compute()
     cache: str | None = None
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
 
     def __post_init__(self) -> None:
         check_types(self)

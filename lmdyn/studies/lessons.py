@@ -8,7 +8,7 @@ when, is part of it. Shape letters: B rows of a batch, T tokens, P probes.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,12 @@ from lmdyn.errors import InputError, check_least
 from lmdyn.models.modules import LanguageModel
 from lmdyn.studies import statistics
 from lmdyn.training import Optimizer, make_optimizer, make_step, start, whole
-
-if TYPE_CHECKING:
-    pass
-
+from lmdyn.types import present
 
 
 @dataclasses.dataclass(frozen=True)
 class Tell:
-    """Which facts are told, and how.
+    """Which facts are told, and how. Part of `lmdyn.studies.FactLearning`.
 
     Attributes:
       facts: a file of facts or a synthetic world, see `lmdyn.data.read_facts`; `{seed}` becomes the seed.
@@ -58,7 +55,7 @@ class Tell:
 
 @dataclasses.dataclass(frozen=True)
 class Further:
-    """The continual training in which facts are told.
+    """The continual training in which facts are told. Part of `lmdyn.studies.FactLearning`.
 
     Attributes:
       text: of the new domain; `{seed}` becomes the seed.
@@ -269,7 +266,7 @@ def forgetting(before: "Asked", after: "Asked") -> dict[str, float]:
     """
     found = {}
     if before.old_nll is not None:
-        found["text"] = after.old_nll / before.old_nll - 1
+        found["text"] = present(after.old_nll) / before.old_nll - 1
     if before.old is not None:
         was = before.old.log_probability.mean()
         found["facts"] = float((was - after.old.log_probability.mean()) / abs(was))

@@ -304,7 +304,7 @@ def adapt_online(config: "GradientLocalization", seed: int, r: Mapping[str, Sequ
 
     Rows: `static_nll`; `online_nll` by `mode`, `rate` and `steps`, with `flops`.
     """
-    here, plan = loaded(config, seed), config.online
+    here, plan = loaded(config, seed), present(config.online)
     docs = data.tokenize(plan.text.replace("{seed}", str(seed)), here.tokenizer, plan.tokens)
     context = online.none()
     chunks = online.stream(docs, chunk=plan.chunk, context=context, end_of_text=here.tokenizer.end_of_text, tokens=plan.tokens)

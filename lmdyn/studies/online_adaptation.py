@@ -33,7 +33,7 @@ NAME = conclusions.STUDY
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """The meta-learned start: training on the home text, in episodes of chunks.
+    """The meta-learned start: training on the home text, in episodes of chunks. Part of `OnlineAdaptation`.
 
     Attributes:
       text: it learns from. chunks: of one episode, each of the grid's chunk. episodes: of one update.
@@ -51,7 +51,7 @@ class Meta:
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Another architecture, trained as `pretrain` is. Attributes: model. rate: of its optimizer; that of `pretrain` if None."""
+    """Another architecture, trained as `pretrain` is. Attributes: model. rate: of its optimizer; that of `pretrain` if None. Part of `OnlineAdaptation`."""
 
     model: ModelConfig
     rate: float | None = None
@@ -77,6 +77,16 @@ class OnlineAdaptation:
       analyses: which are made; all of those that there is a model for.
       seeds: how many. seed: the first. workers: processes; 0: one a core on a CPU.
       compute: dtype and attention.
+      small_version_of: the config of which this one is a small version, that shows how the study goes; the report then says that its verdicts
+        decide nothing, and names that config to run.
+
+    >>> grid = Grid(home="builtin:docs:train", streams=("builtin:docs:test", "text:mine.txt"), tokens=4096, prefix=1024,
+    ...             rates={"SGD": (0.01, 0.03), "AdamW": (1e-4,)}, rules=("SGD", "AdamW"), low_rank_rates=(1e-3,))
+    >>> small = ModelConfig(vocab=1024, width=32, depth=2, heads=4, head_width=8, mlp_width=96, positions=256)
+    >>> study = OnlineAdaptation(out="out/online", model="hf:EleutherAI/pythia-70m@step143000", grid=grid, given=grid, sizes=(Size(small),),
+    ...                          meta=Meta("builtin:docs:train"))
+    >>> study.given.tokens - study.given.prefix             # predictions of each stream that the numbers are means of
+    3072
     """
 
     out: str
@@ -96,6 +106,7 @@ class OnlineAdaptation:
     seed: int = 0
     workers: int = 0
     compute: Compute = Compute()
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -14,7 +14,7 @@ from lmdyn.report.figures import short
 from lmdyn.studies.claims import Claim, claim
 from lmdyn.studies.knowledge_entropy_claims import best_elsewhere
 from lmdyn.studies.statistics import interval
-from lmdyn.types import ArrayLike, Row
+from lmdyn.types import ArrayLike, Row, present
 
 STUDY, SOURCE, OURS = "online adaptation", "Rannen-Triki et al. 2024", "lmdyn"
 
@@ -115,7 +115,7 @@ def _shift(rows, make):
              f"Static nll less online nll of the same predictions, {which if found is not None else main}.")
     home, far = texts[0], texts[-1]
     make("more-under-shift", f"It gains more where the text is further from what the model was trained on: on {short(far)} than on {short(home)}.",
-         gains[far] - gains[home], "nats", "along", f"{less}: on {far} less on {home}.")
+         _less(gains[far], gains[home]), "nats", "along", f"{less}: on {far} less on {home}.")
     tuned = _gain(rows, "rules", main, stream=far, trained="tuned")
     make("less-after-tuning", "It gains less after fine-tuning on text of that kind.", _less(gains[far], tuned), "nats", "along",
          f"{less}, on {far}: of the model as it was, less of the fine-tuned one.")
@@ -171,7 +171,7 @@ def _context(rows, make):
         budget = static_costs[longest]
         same = at_most(costs[short_one], online[:, short_one], budget * 1.001)
         cheapest = short_one[int(costs[short_one].argmin())]
-        best = -best_elsewhere(-static) if len(static) > 1 else static[:, longest]
+        best = -present(best_elsewhere(-static)) if len(static) > 1 else static[:, longest]
         value = online[:, cheapest] if same is None else same
         cost = costs[cheapest] / budget if same is None else 1.0
         make("weights-beat-context", "Memory in weights beats memory in context: no context with adaptation against the best context without.", best - value,
@@ -208,7 +208,7 @@ def _sizes(rows, make):
         little = [k for k, key in enumerate(online_keys) if key[0] == small]
         cheap = min(little, key=lambda k: online[:, k].mean())
         cost = online_flops[:, cheap].mean() / static_flops[:, best].mean()
-        value = -best_elsewhere(-static[:, big]) + best_elsewhere(-online[:, little]) if len(static) > 1 else static[:, best] - online[:, cheap]
+        value = -present(best_elsewhere(-static[:, big])) + present(best_elsewhere(-online[:, little])) if len(static) > 1 else static[:, best] - online[:, cheap]
         make(f"smaller-beats-larger-{small}", f"A smaller adapted model ({small / 1e6:.2f} million parameters) beats a larger static one "
              f"({large / 1e6:.2f}).", value, "nats", "pareto", "Nll of the larger one, static, less that of the smaller one, adapted, each in its setting that is best "
              f"in the other seeds; at {cost:.2f} times the FLOPs.")

@@ -68,7 +68,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Texts, and what is tried on them.
+    """Texts, and what is tried on them. Part of `lmdyn.studies.OnlineAdaptation`.
 
     Attributes:
       home: text of the kind that the model knows. streams: the texts that are adapted to; the first is like home.

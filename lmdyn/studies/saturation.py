@@ -34,7 +34,7 @@ WATCHED = ("nll", "anisotropy", "head_spectrum")
 
 @dataclasses.dataclass(frozen=True)
 class Heads:
-    """Heads on a frozen body, whose states are computed once and kept on disk.
+    """Heads on a frozen body, whose states are computed once and kept on disk. Part of `Saturation`.
 
     Attributes:
       text: what they are trained on. tokens: predictions of it.
@@ -65,7 +65,7 @@ class Heads:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The rank of a text's next-token distributions.
+    """The rank of a text's next-token distributions. Part of `Saturation`.
 
     Attributes:
       text: which. contexts: tokens of context, each a matrix of its own.
@@ -104,6 +104,13 @@ class Saturation:
       seeds: how many. seed: the first.
       workers: parts made at once, in processes; 0: on a CPU one a core, elsewhere one.
       compute: dtype and attention. cache: folder of tokenised text; states: of final states.
+      small_version_of: the config of which this one is a small version, that shows how the study goes; the report then says that its verdicts
+        decide nothing, and names that config to run.
+
+    >>> study = Saturation(out="out/saturation", text="builtin:code:test", series=("hf:EleutherAI/pythia-14m@step1000,step143000",),
+    ...                    narrow=128, heads=Heads("builtin:code:train", ranks=(8, 32, 128)), target=Target("builtin:code:train"), also="heads")
+    >>> study.does("heads"), study.does("target")
+    (True, False)
     """
 
     out: str
@@ -128,6 +135,7 @@ class Saturation:
     compute: Compute = Compute()
     cache: str | None = None
     states: str | None = None
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -139,14 +147,15 @@ class Saturation:
         if not 0 < self.fit_from < 1:
             raise InputError(f"fit_from={self.fit_from}; it is a share of the steps, above 0 and below 1")
         if self.does("heads"):
-            check_least(self.heads, "heads.", tokens=1, steps=1, batch=1)
-            if not 0 < self.heads.climb < 1:
-                raise InputError(f"heads.climb={self.heads.climb}; it is a share, such as 0.01")
-            for kind in self.heads.kinds:
+            heads = present(self.heads)
+            check_least(heads, "heads.", tokens=1, steps=1, batch=1)
+            if not 0 < heads.climb < 1:
+                raise InputError(f"heads.climb={heads.climb}; it is a share, such as 0.01")
+            for kind in heads.kinds:
                 if parse_head(kind)[0] == "full":
                     raise InputError("heads.kinds: a full head is always among them; name the others")
-        if self.does("target") and not all(0 < share <= 1 for share in self.target.shares):
-            raise InputError(f"target.shares={self.target.shares}; a share of the text is above 0 and at most 1")
+        if self.does("target") and not all(0 < share <= 1 for share in present(self.target).shares):
+            raise InputError(f"target.shares={present(self.target).shares}; a share of the text is above 0 and at most 1")
         if not self.series:
             self._check_ladder()
 
@@ -160,16 +169,19 @@ class Saturation:
             raise InputError(f"rates={self.rates} for {len(self.widths)} widths; give one for each, or none")
         if not all(rate > 0 for rate in self.rates):
             raise InputError(f"rates={self.rates}; a learning rate is above 0")
-        watch = self.pretrain.watch
+        pretrain = present(self.pretrain)
+        watch = pretrain.watch
         if watch is None or not set(WATCHED) <= set(watch.metrics.split(",")):
             raise InputError(f"pretrain.watch must measure {','.join(WATCHED)}")
         if self.does("heads"):
-            _check_ranks(self.heads.ranks, widths[-1])
+            heads = present(self.heads)
+            _check_ranks(heads.ranks, widths[-1])
             if self.body not in widths:
-                raise InputError(f"heads.width={self.heads.width} is no width of the ladder; use one of {', '.join(map(str, widths))}")
-            for kind in self.heads.kinds:  # refuses what this width cannot have
-                dataclasses.replace(resized(present(self.pretrain.model), self.body), head=kind, tied_head=False)
-                if self.pretrain.model.tied_head:
+                raise InputError(f"heads.width={heads.width} is no width of the ladder; use one of {', '.join(map(str, widths))}")
+            for kind in heads.kinds:  # refuses what this width cannot have
+                model = present(pretrain.model)
+                dataclasses.replace(resized(model, self.body), head=kind, tied_head=False)
+                if model.tied_head:
                     raise InputError("pretrain.model has a tied head, and heads.kinds need one of their own; set tied_head=False, or heads.kinds=()")
 
     def does(self, part: str) -> bool:
@@ -252,22 +264,23 @@ def check(config: Saturation) -> list[checkpoints.Reference] | None:
             data.documents(getattr(config, part).text)
     parse_slice(config.vocabulary)
     if not config.series:
+        pretrain = present(config.pretrain)
         for width in config.widths:
-            resized(present(present(config.pretrain).model), width)
-        for source in config.pretrain.data.sources:
+            resized(present(pretrain.model), width)
+        for source in pretrain.data.sources:
             data.documents(source.ref)
         return None
     given = [reference for series in config.series for reference in checkpoints.series(series)]
     if config.does("heads"):
-        _check_ranks(config.heads.ranks, parts.architecture(str(given[-1])).width)
+        _check_ranks(present(config.heads).ranks, parts.architecture(str(given[-1])).width)
     return given
 
 
 def _ladder(config: Saturation, folder: Folder) -> list[Task]:
     """Every training run, the longest first, so that none is left alone at the end."""
     wanted = [(width, "full") for width in sorted(config.widths, reverse=True)]
-    if config.does("heads") and config.heads.joint:
-        wanted[1:1] = [(config.body, kind) for kind in config.heads.kinds]
+    if config.does("heads") and (heads := present(config.heads)).joint:
+        wanted[1:1] = [(config.body, kind) for kind in heads.kinds]
     tasks = []
     for width, head in wanted:
         for seed in _seeds(config):
@@ -304,13 +317,13 @@ def _further(config: Saturation, folder: Folder, given) -> list[Task]:
         for seed in _seeds(config):
             body = last or f"run:{folder.path / 'runs' / _name(seed, max(config.widths))}"
             tasks.append(Task(f"ranks-seed{seed}", parts.head_ranks, (body, config.heads, frozen, seed)))
-        for seed in _seeds(config) if config.heads.kinds else ():
+        for seed in _seeds(config) if present(config.heads).kinds else ():
             body = last or f"run:{folder.path / 'runs' / _name(seed, config.body)}"
             tasks.append(Task(f"kinds-seed{seed}", parts.head_alternatives, (body, config.heads, frozen, seed)))
     if config.does("target"):
         body = last or f"run:{folder.path / 'runs' / _name(config.seed, max(config.widths))}"
         tasks += [Task(f"target{context}-seed{seed}", parts.target, (body, config.target, context, seed, config.cache))
-                  for context in config.target.contexts for seed in _seeds(config)]
+                  for context in present(config.target).contexts for seed in _seeds(config)]
     return tasks
 
 

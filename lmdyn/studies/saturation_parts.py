@@ -68,9 +68,10 @@ def train(run: Train, tags: dict, command: list[str]) -> list[dict]:
     tags = {**tags, "parameters": parameters(present(run.model)), "run": out.name}
     found = [{**r, **tags, "trained": r["step"] * per_step} for r in report.read_rows(out / "rows.jsonl")]
     log = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    every = present(run.watch).every
     bins: dict[int, list[float]] = {}
     for line in log:
-        bins.setdefault(-(-line["step"] // run.watch.every) * run.watch.every, []).append(line["loss"])
+        bins.setdefault(-(-line["step"] // every) * every, []).append(line["loss"])
     for step, losses in sorted(bins.items()):
         found.append(report.row(f"run:{run.out}", "train_loss", float(np.mean(losses)), "nats", step=min(step, run.steps), **tags,
                                 trained=min(step, run.steps) * per_step))

@@ -13,7 +13,7 @@ from lmdyn.models.config import Compute, ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A text to train on, and its share of the windows: `weight` over the sum of all weights.
+    """A text to train on, and its share of the windows: `weight` over the sum of all weights. Part of `Data`.
 
     `every` takes each so many-th document alone: 8 leaves an eighth of the text, which is then repeated eight times as often.
     """
@@ -25,7 +25,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Review:
-    """MixReview (He et al. 2021): old text is read again while a new one is learned, less from epoch to epoch of the new text.
+    """MixReview (He et al. 2021): old text is read again while a new one is learned, less from epoch to epoch of the new text. Part of `Data`.
 
     Attributes:
       ref: the old text. ratio: its windows to one of the new text, in the new text's first epoch. decay: what the ratio is multiplied by
@@ -51,6 +51,11 @@ class Data:
       predict_across: False: the first token of a document is not predicted.
       review: old text that takes the place of some rows, fewer and fewer (MixReview).
       cache: folder where tokenised text is kept; the user's cache folder if None.
+
+    >>> data = Data(sources=(Source("builtin:docs:train", 3.0), Source("builtin:code:train", 1.0)), tokenizer="bpe:1024", length=128, batch=16,
+    ...             review=Review("text:old.txt", ratio=0.5))
+    >>> data.batch * data.length                 # predictions of a step
+    2048
     """
 
     sources: Annotated[tuple[Source, ...], tyro.conf.Fixed]
@@ -65,7 +70,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Apply:
-    """A gradient transformation by name, so that a run can write it down: `Apply("optax.add_noise", {"eta": 0.01, ...})`.
+    """A gradient transformation by name, so that a run can write it down: `Apply("optax.add_noise", {"eta": 0.01, ...})`. Part of `Optimizer`.
 
     Attributes:
       name: a function that returns an `optax.GradientTransformation`, as `package.module.function`.
@@ -80,7 +85,7 @@ class Apply:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised, by name: `Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 0.1})`.
+    """What is minimised, by name: `Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 0.1})`. Part of `Train`.
 
     Attributes:
       name: a function that returns an objective (see `lmdyn.training.objectives`), as `package.module.function`.
@@ -93,7 +98,7 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A change of the parameters that rests on a measurement, made during the run: reactivation, say.
+    """A change of the parameters that rests on a measurement, made during the run: reactivation, say. Part of `Train`.
 
     It is made after every `every`-th step but the last, before that step's measurement and checkpoint. The optimizer's state stays.
 
@@ -116,7 +121,7 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """A pull to the weights that the run starts from, less and less: RecAdam (Chen et al. 2020), see `lmdyn.transforms.recall`.
+    """A pull to the weights that the run starts from, less and less: RecAdam (Chen et al. 2020), see `lmdyn.transforms.recall`. Part of `Optimizer`.
 
     Attributes:
       strength: of the pull; times the rate, it must stay below 2.
@@ -130,7 +135,7 @@ class Recall:
 
 @dataclasses.dataclass(frozen=True)
 class Adapters:
-    """Low-rank adapters, which are trained instead of the matrices beside which they stand; see `lmdyn.transforms.low_rank`.
+    """Low-rank adapters, which are trained instead of the matrices beside which they stand; see `lmdyn.transforms.low_rank`. Part of `Train`.
 
     Attributes:
       where: selector of those matrices. rank, scale: R, and s of `W + s A B`.
@@ -156,6 +161,12 @@ class Optimizer:
       clip: the global norm that gradients are clipped to; None leaves them.
       apply: more transformations, in order.
       recall: with adamw, a pull to the weights that the run starts from (RecAdam).
+
+    >>> from lmdyn.training import schedule
+    >>> rule = Optimizer(rate=1e-3, schedule="wsd", warmup=10, decay_steps=20, apply=(Apply("optax.clip", {"max_delta": 1.0}),),
+    ...                  recall=Recall(strength=5.0, steepness=0.1, middle=50.0))
+    >>> [round(float(schedule(rule, steps=100)(step)), 6) for step in (9, 50)]
+    [0.001, 0.001]
     """
 
     name: Literal["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop"] = "adamw"
@@ -176,7 +187,7 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-    """What is measured inside the run, on the same held-out text every time.
+    """What is measured inside the run, on the same held-out text every time. Part of `Train`.
 
     Attributes:
       data: the held-out text.
@@ -196,7 +207,7 @@ class Watch:
 @dataclasses.dataclass(frozen=True)
 class Keep:
     """Which checkpoints are made and kept: at every `every`-th step, at powers of two, and the first and last; and, so that a
-    stopped run loses little, one each `save` steps of which only the `last` newest stay."""
+    stopped run loses little, one each `save` steps of which only the `last` newest stay. Part of `Train`."""
 
     every: int | None = None
     powers_of_two: bool = True
@@ -246,6 +257,17 @@ class Train:
       compute: dtype, attention, remat.
       mesh: devices along data, fsdp and tensor; -1 takes what is left.
       log_every: steps between two lines of the log.
+
+    >>> model = ModelConfig(vocab=256, width=64, depth=2, heads=4, head_width=16, mlp_width=192, positions=128)
+    >>> run = Train(model=model, data=Data(sources=(Source("builtin:docs:train"),), length=128, batch=16), steps=320, out="runs/mine",
+    ...             objective=Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 0.1}),
+    ...             changes=(Change("lmdyn.transforms.reactivation", "builtin:docs:train", every=64, arguments={"ratio": 0.25}),),
+    ...             watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=32), keep=Keep(every=64, last=1))
+    >>> run.steps * run.data.batch * run.data.length
+    655360
+    >>> further = Train(start="run:runs/mine@320", adapters=Adapters("blocks.mlp", rank=4), data=run.data, steps=64, out="runs/further")
+    >>> further.compute.dtype
+    'auto'
     """
 
     data: Data

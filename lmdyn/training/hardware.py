@@ -39,10 +39,10 @@ def peak(device: Device | None = None, dtype: str = "bfloat16") -> float | None:
     >>> peak(jax.devices("cpu")[0]) is None
     True
     """
-    device = device or jax.devices()[0]
+    chosen: Device = jax.devices()[0] if device is None else device
     if dtype != "bfloat16":
         return None
-    kind = device.device_kind.lower()
+    kind = chosen.device_kind.lower()
     found = [name for name in PEAKS if name.lower() in kind]
     return PEAKS[max(found, key=len)] if found else None
 

@@ -31,7 +31,7 @@ from lmdyn.types import Say
 
 
 class Finished(NamedTuple):
-    """How a run ended: at `step` of `steps`, and by which signal (None: it is done)."""
+    """How a run ended: at `step` of `steps`, and by which signal (None: it is done). Made by `train`."""
 
     step: int
     steps: int

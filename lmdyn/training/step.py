@@ -17,7 +17,7 @@ from lmdyn.types import Array, Params
 
 
 class State(NamedTuple):
-    """What passes from step to step.
+    """What passes from step to step. Made by `start`.
 
     Attributes:
       step: int32 scalar, updates done.

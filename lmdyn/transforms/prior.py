@@ -27,7 +27,7 @@ from lmdyn.files import atomic_write
 from lmdyn.models import LanguageModel, loss
 from lmdyn.transforms.partition import Partition, partition
 from lmdyn.transforms.selectors import flatten, unflatten
-from lmdyn.types import Params, PathLike
+from lmdyn.types import Params, PathLike, present
 
 
 class GradientRMS(NamedTuple):
@@ -166,7 +166,7 @@ def decay_to_prior(rate: float, rms: GradientRMS | None = None) -> optax.Gradien
         if state.rms is None:
             share = jax.tree.map(lambda _: rate, updates)
         else:
-            share = jax.tree.map(lambda m: jnp.minimum(rate * (m / rms.mean), 1.0), state.rms)
+            share = jax.tree.map(lambda m: jnp.minimum(rate * (m / present(rms).mean), 1.0), state.rms)
         pulled = lambda update, share, prior, now: update + share * (prior - now)
         return jax.tree.map(pulled, updates, share, state.prior, params), state
 

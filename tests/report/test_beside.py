@@ -97,7 +97,7 @@ def test_folders_below_one_folder_are_gathered(folders, tmp_path):
 def test_rows_of_the_folder_itself_come_first(folders, tmp_path):
     cases.folder(tmp_path)
     text = report.build(tmp_path).read_text(encoding="utf-8")
-    assert text.index(f"{tmp_path.name}/measure.jsonl</h3>") < text.index("first/measure.jsonl</h3>")
+    assert text.index(f"{tmp_path.name}/measure.jsonl</small>") < text.index("first/measure.jsonl</small>")
 
 
 def test_only_an_unfinished_study_below(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from lmdyn import report
 from lmdyn.report import gradient_localization as figures
-from lmdyn.report import page
+from lmdyn.report import gradient_profiles, page
 from tests.report.test_figures import drawn
 
 MODES = ("plain", "freeze", "scale", "running freeze")
@@ -74,7 +74,7 @@ def test_running_profiles_are_over_their_mean():
 
 
 def test_no_rows_no_figures():
-    assert figures.figures([]) == [] and figures.profiles([]) == []
+    assert figures.figures([]) == [] and gradient_profiles.profiles([]) == []
 
 
 def test_one_seed_has_intervals_where_there_are_some():

@@ -17,7 +17,11 @@ CHUNK = 2**22
 
 
 class DamagedError(InputError):
-    """A file is not what was written: cut short, deleted, or with other bytes. One line that names it."""
+    """A file is not what was written: cut short, deleted, or with other bytes. One line that names it.
+
+    >>> isinstance(DamagedError("checkpoint 8: params is cut short"), InputError)   # the command line says it in one line
+    True
+    """
 
 
 def write_signed(path: Path, content: Mapping) -> None:
