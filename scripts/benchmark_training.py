@@ -4,6 +4,7 @@ Both start from the same random weights and read the same batches, so that they 
 """
 
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +18,10 @@ SHAPES = {
              "positions": 512, "tied_head": True},
 }  # fmt: skip
 ROWS, STEPS, WARM = {"tiny": 16, "135m": 1}, {"tiny": 40, "135m": 8}, 2
+if os.environ.get("BENCHMARK_SMALL"):  # to see that all of it runs (scripts/try_commands.py): no speed means anything
+    SHAPES["tiny"] |= {"width": 16, "depth": 2, "heads": 2, "head_width": 8, "mlp_width": 32}
+    SHAPES["135m"] |= {"vocab": 257, "width": 24, "depth": 2, "heads": 3, "kv_heads": 1, "head_width": 8, "mlp_width": 48, "positions": 128}
+    ROWS, STEPS = {"tiny": 2, "135m": 1}, {"tiny": 3, "135m": 3}
 RULE = {"rate": 3e-4, "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
 
 

@@ -13,8 +13,8 @@ from lmdyn import checkpoints, cli, metrics, models, report
 from lmdyn.checkpoints import huggingface
 from lmdyn.checkpoints.families import FAMILIES
 from lmdyn.data import tokenizers
+from scripts.documented import README, ROOT, blocks, section
 from tests.helpers import assert_close, batch, jit_logits
-from tests.test_commands import README, ROOT, blocks, section
 
 TEXT = "Of arms and of a man I sing, and of the long way home. "
 
