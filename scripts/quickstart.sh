@@ -12,7 +12,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/lmdyn
 out=results/quickstart
 file=SmolLM2-135M-Instruct.Q4_1.gguf
 text=builtin:docs
-tokens=12288
+tokens=8192
 studies="knowledge_entropy gradient_localization saturation online_adaptation"
 
 make_venv "$venv"
