@@ -4,7 +4,7 @@ Shows: models of 0.1 to 0.8 million parameters, trained on prose, adapt to held-
 resets; where a gradient profile says, from the checkpoint with the most knowledge entropy, from meta-learned starts.
 Expect: adapting saves 2.0 of 4.8 nats on source code and 0.3 of 4.1 on prose by the best rule; Adam is better without momentum, MLPs are a
 better place than attention, a cache beats an overlap; resets, gradient profiles and meta-learned starts gain nothing here. The README has the numbers.
-Takes: 17 to 20 minutes on 2 cores.
+Takes: 16 minutes on 2 cores.
 Run: lmdyn study --config configs/online_adaptation.py --out out/online_adaptation
 
 A model of your own is adapted, by every rule, to the texts of `given`; rates are chosen on other text:

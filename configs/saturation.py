@@ -5,7 +5,7 @@ law of the wider ones, anisotropy, the head's spectrum, what its rank costs, the
 and the highest at which wide models are better for being wide (pilot on seed 100).
 Expect: width 8 ends at 4.75 nats, 64 at 3.81; narrow ones 7% above the law (undecided), none turns up; the head needs 52 of 64 directions; a head
 projected to 64 recovers two thirds of what width 16 lacks, mixture and sigsoftmax nothing. The README has the numbers.
-Takes: about 20 minutes on 2 cores.
+Takes: 20 minutes on 2 cores.
 Run: lmdyn study --config configs/saturation.py --out out/saturation
 
 Given models in place of the ladder, which then does not count (configs/saturation_smollm2.py is an example):
