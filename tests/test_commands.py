@@ -158,10 +158,11 @@ def test_a_command_that_does_not_do_it_is_noticed(ended, said, tmp_path, monkeyp
     ({"claims": [{"id": "a", "verdict": "true", "sentence": "It falls."}]}, "the verdict of a is 'true'"),
     ({"page": "<html></html>"}, "does not say: It falls."),
     ({"figures": []}, "figures is empty"),
+    ({"figures": ["curves", "bars"]}, "lacks the figure bars"),
     ({"said": ""}, "a is not printed"),
 ])
 def test_a_study_that_ends_in_nothing_is_noticed(change, said, tmp_path):
-    made = {"claims": [{"id": "a", "verdict": "undecided", "sentence": "It falls."}], "page": "It falls. curves", "figures": ["curves"],
+    made = {"claims": [{"id": "a", "verdict": "undecided", "sentence": "It falls."}], "page": 'It falls. <a download="curves.svg">', "figures": ["curves"],
             "said": "undecided It falls.", **change}
     report.write_rows(tmp_path / "rows.jsonl", [report.row("m", "nll", 3.0, "nats")], {})
     (tmp_path / "claims.json").write_text(json.dumps(made["claims"]))
