@@ -133,7 +133,7 @@ STAND_INS = (
 """What stands in a line for what is not here, and what it is replaced by."""
 
 RUN = "--steps 2 --optimizer.warmup 0 --data.length 32"
-SHAPE = "--model.vocab 257 --model.depth 2 --model.heads 8 --model.kv-heads 8 --model.head-width 4 --model.width 32 --model.mlp-width 64"
+SHAPE = "--model.vocab 257 --model.depth 2 --model.heads 8 --model.kv-heads 8 --model.head-width 8 --model.width 64 --model.mlp-width 64"
 BIG = f"{SHAPE} --data.tokenizer bytes --data.batch 16 --watch.tokens 512"
 LESSON = "--tell.count 2 --tell.times 2 --tell.every 2 --tell.ask 1 --further.rest 1 --further.length 64 --further.optimizer.warmup 0"
 SMALL = (

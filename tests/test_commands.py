@@ -24,13 +24,15 @@ stopping and going on in tests/test_scripts.py |
 import contextlib
 import doctest
 import io
+import json
 import re
 import subprocess
+import types
 from pathlib import Path
 
 import pytest
 
-from lmdyn import cli, metrics
+from lmdyn import cli, metrics, report
 from lmdyn.errors import InputError
 from scripts import documented, try_commands
 from scripts.documented import ALL, CONFIGS, ROOT, blocks, in_config, section, words_of
@@ -137,13 +139,44 @@ def test_a_command_runs(line, attempt):
     attempt(line)
 
 
+SCALING = "lmdyn scaling runs.csv --above 3e8 --out results/scaling.jsonl"
+
+
 @pytest.mark.parametrize("ended, said", [
-    ((2, "", "lmdyn: error: no such file"), "exit code 2 from .*no such file"),
-    ((0, "", ""), "rows.jsonl"),
+    ((2, "", "lmdyn: error: no such file"), "(?s)exit code 2 from lmdyn scaling.*no such file"),
+    ((0, "", ""), "scaling.jsonl"),
 ])
 def test_a_command_that_does_not_do_it_is_noticed(ended, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    documented.furnish(tmp_path)
-    attempt = try_commands.Tried(lambda words: try_commands.Ended(*ended))
     with pytest.raises((try_commands.Failed, InputError), match=said):
-        attempt("lmdyn study --config configs/fact_learning.py --model gguf:SmolLM2-135M-Instruct.Q4_1.gguf --tell.facts paraphrase70.json")
+        try_commands.Tried(lambda words: try_commands.Ended(*ended))(SCALING)
+
+
+@pytest.mark.parametrize("change, said", [
+    ({}, None),
+    ({"claims": []}, "has 1 rows and 0 claims"),
+    ({"claims": [{"id": "a", "verdict": "true", "sentence": "It falls."}]}, "the verdict of a is 'true'"),
+    ({"page": "<html></html>"}, "does not say: It falls."),
+    ({"figures": []}, "figures is empty"),
+    ({"figures": ["curves", "bars"]}, "lacks the figure bars"),
+    ({"said": ""}, "a is not printed"),
+])
+def test_a_study_that_ends_in_nothing_is_noticed(change, said, tmp_path):
+    made = {"claims": [{"id": "a", "verdict": "undecided", "sentence": "It falls."}], "page": 'It falls. <a download="curves.svg">', "figures": ["curves"],
+            "said": "undecided It falls.", **change}
+    report.write_rows(tmp_path / "rows.jsonl", [report.row("m", "nll", 3.0, "nats")], {})
+    (tmp_path / "claims.json").write_text(json.dumps(made["claims"]))
+    (tmp_path / "report.html").write_text(made["page"])
+    (tmp_path / "figures").mkdir()
+    for name in made["figures"]:
+        (tmp_path / "figures" / f"{name}.svg").touch()
+    with pytest.raises(try_commands.Failed, match=said) if said else contextlib.nullcontext():
+        try_commands.studied(types.SimpleNamespace(out=tmp_path), try_commands.Ended(0, made["said"], ""))
+
+
+@pytest.mark.parametrize("rows, said", [([], "is empty"), ([("nll", 3.0)], "has no flops"), ([("nll", 3.0), ("flops", 1.0)], None)])
+def test_rows_that_are_missing_are_noticed(rows, said, tmp_path):
+    path = tmp_path / "a.jsonl"
+    report.write_rows(path, [report.row("m", metric, value, "nats") for metric, value in rows], {"command": "lmdyn"})
+    with pytest.raises(try_commands.Failed, match=said) if said else contextlib.nullcontext():
+        try_commands.holds(try_commands.rows_of(path), ("nll", "flops"), path)
