@@ -86,6 +86,7 @@ def test_equal_arguments_are_remembered_and_others_forgotten():
 SCRIPT = """
 import faulthandler, signal, sys, time
 faulthandler.register(signal.SIGUSR1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests in the background has Ctrl-C ignored by all below it
 from lmdyn.studies.workers import Task, run
 from tests.studies.test_workers import refuse
 if __name__ == "__main__":
