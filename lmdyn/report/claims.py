@@ -121,14 +121,14 @@ def _claim(claim, figures):
 
 
 def _together(claims, figures):
-    """One sentence, and what each folder says on it; their bars have the same scale."""
-    reach = _reach(claims)
+    """One sentence, and what each folder says on it; their bars have the same scale, and stand below one another."""
+    reach, longest = _reach(claims), max(len(c["folder"]) for c in claims)
     lines = "".join(
         f'<div class="one {_kind(c)}" id="claim-{e(c["id"])}">{_verdict(c)}<p class=measured><b>{e(c["folder"])}</b> {_bar(c, reach)}'
         f"{e(measured(c))}{_link(c, figures)}</p></div>"
         for c in claims
     )
-    return f"<li class=several>{_sentence(claims[0])}{lines}<p class=how>{e(claims[0]['how'])}</p></li>"
+    return f'<li class=several style="--name: {min(longest, 28)}ch">{_sentence(claims[0])}{lines}<p class=how>{e(claims[0]["how"])}</p></li>'
 
 
 def _kind(claim) -> str:
