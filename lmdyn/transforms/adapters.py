@@ -69,18 +69,12 @@ class Adapters:
 
     def merge(self, adapters: Tree, rest: Tree) -> Params:
         """Parameters for `lmdyn.models.forward`, with the adapters kept apart (`lmdyn.models.Adapted`)."""
-        beside = flatten(adapters)
-        stacks = []
-        for stack, start in zip(rest["blocks"], self.part.cuts, strict=False):
-            leaves = flatten(stack)
-            for path, layers in self.chosen.items():
-                if start in layers:
-                    kernel, first = leaves[path[1:]], layers.index(start)
-                    here = slice(first, first + jax.tree.leaves(kernel)[0].shape[0])
-                    a, b = beside[(*path[:-1], "a")][here], beside[(*path[:-1], "b")][here]
-                    leaves[path[1:]] = Adapted(kernel, a, b, self.scale)
-            stacks.append(unflatten(leaves))
-        return {**rest, "blocks": tuple(stacks)}
+        beside, stacks = flatten(adapters), [flatten(stack) for stack in rest["blocks"]]
+        for path, layers in self.chosen.items():
+            sides = [self.part.pieces(beside[(*path[:-1], side)], layers) for side in "ab"]
+            for (number, a), (_, b) in zip(*sides, strict=True):
+                stacks[number][path[1:]] = Adapted(stacks[number][path[1:]], a, b, self.scale)
+        return {**rest, "blocks": tuple(unflatten(stack) for stack in stacks)}
 
     def join(self, adapters: Tree, rest: Tree) -> Params:
         """Ordinary parameters again: one stack of blocks, every adapter added to its matrix (decoded, if quantised)."""

@@ -6,6 +6,7 @@ computes no gradient for the weights of a layer that is not trained.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from lmdyn.errors import InputError
 from lmdyn.models.packed import Packed, decoded
 from lmdyn.transforms.selectors import Path, flatten, select, unflatten
-from lmdyn.types import Params, Tree
+from lmdyn.types import Array, Params, Tree
 
 
 def _take(leaf, layers):
@@ -104,13 +105,32 @@ class Partition:
             if layers is None:
                 outer[path] = leaf
                 continue
-            for stack, start, stop in zip(stacks, self.cuts, self.cuts[1:], strict=False):
-                if start in layers:
-                    first = layers.index(start)
-                    stack[path[1:]] = _take(leaf, range(first, first + stop - start))
+            for number, part in self.pieces(leaf, layers):
+                stacks[number][path[1:]] = part
         params = unflatten(outer)
         params["blocks"] = tuple(unflatten(stack) for stack in stacks)
         return params
+
+    def pieces(self, leaf: Array, layers: Sequence[int]) -> list[tuple[int, jax.Array]]:
+        """Chosen layers of a parameter, cut where stacks of blocks are.
+
+        A gradient comes back by one concatenation; were they slices, each would come back as a whole array of zeros about it.
+
+        Args:
+          leaf: `[l, ...]`, the chosen layers alone.
+          layers: which l they are.
+
+        Returns:
+          `[(number of the stack, its layers of leaf), ...]`.
+
+        >>> import numpy as np
+        >>> part = Partition({("blocks", "bias"): (0, 2, 3)}, depth=4)
+        >>> [(number, piece.tolist()) for number, piece in part.pieces(np.array([5.0, 6.0, 7.0]), (0, 2, 3))]
+        [(0, [5.0]), (2, [6.0, 7.0])]
+        """
+        inside = [(number, stop - start) for number, (start, stop) in enumerate(itertools.pairwise(self.cuts)) if start in layers]
+        numbers, sizes = zip(*inside, strict=True)
+        return list(zip(numbers, jax.lax.split(jnp.asarray(leaf), sizes), strict=True))
 
     def join(self, chosen: Tree, rest: Tree) -> Params:
         """Ordinary parameters again: one stack of blocks."""

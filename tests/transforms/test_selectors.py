@@ -1,5 +1,7 @@
 """Selectors name parameters, or say what exists."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -45,3 +47,19 @@ def test_split_and_join_are_inverse(selector):
     assert transforms.flatten(again).keys() == transforms.flatten(params).keys()
     for path, leaf in transforms.flatten(params).items():
         np.testing.assert_array_equal(transforms.flatten(again)[path], leaf)
+
+
+@pytest.mark.parametrize("selector", ["blocks[0,2].mlp", "blocks[1].attention+blocks[1:].mlp"])
+def test_gradients_of_chosen_layers_come_back_without_arrays_of_zeros_about_them(selector):
+    _, params = small()
+    part = transforms.partition(params, selector)
+    chosen, rest = part.split(params)
+
+    def squares(chosen, rest):
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(part.merge(chosen, rest)))
+
+    found = transforms.flatten(jax.grad(squares)(chosen, rest))
+    for path, leaf in transforms.flatten(chosen).items():
+        np.testing.assert_array_equal(found[path], 2 * leaf)
+    steps = str(jax.make_jaxpr(jax.grad(squares))(chosen, rest))
+    assert "concatenate" in steps and " pad[" not in steps
