@@ -161,6 +161,7 @@ SMALL = (
     (r"scripts/benchmark\.py", "--repeats 1"),
     (r"scripts/benchmark\.py .*--tokens", "--tokens 512"),
     (r"scripts/profile_gradients\.py", "--sequences 2 --repeats 1"),
+    (r"scripts/benchmark_targets\.py", "--tokens 2e5 --vocab 500 --classes 16 --values 20"),
 )
 """Options that make a line small, by what it is; of two that say the same the later one counts."""
 

@@ -35,7 +35,8 @@ from lmdyn.report.markup import e
 from lmdyn.studies.claims import Verdict
 
 VERDICTS = typing.get_args(Verdict)
-SAYS = {"compare.py": "all within the tolerance", "benchmark.py": "ratio|gain|more", "profile_gradients.py": r"norms of each sequence.* s CPU"}
+SAYS = {"compare.py": "all within the tolerance", "benchmark.py": "ratio|gain|more", "profile_gradients.py": r"norms of each sequence.* s CPU",
+        "benchmark_targets.py": "values 16 and 17"}
 """What a script that measures prints at its end."""
 
 
