@@ -52,6 +52,9 @@ def main():
     parser.add_argument("--exponent", type=float, default=1.05, help="of Zipf's law")
     parser.add_argument("--seed", type=int, default=0)
     order = parser.parse_args()
+    if not (order.tokens >= 4 and 1 <= order.classes < order.vocab and min(order.values) >= 1):
+        parser.error(f"tokens={order.tokens}, vocab={order.vocab}, classes={order.classes}, values={order.values}: give 4 tokens or more, "
+                     "fewer classes than words, at least 1 class and value")
 
     def took(what, cpu, wall):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
@@ -66,14 +69,13 @@ def main():
         counts = ngram_counts(text, order.vocab, 1, ends=ends)
         took(f"counting {counts.nnz:,} pairs after {counts.shape[0]:,} words", *start)
         del text
-    found = None
     for k in order.values:
         start = now()
         found = target_rank(counts, k)
         took(f"{k} singular values", *start)
         ranks = sorted({1, *(order.classes * part // 4 for part in (1, 2, 3, 4)), order.classes + 1, *(order.classes * 2**i for i in (1, 2)), k})
         print("  error by rank:", ", ".join(f"{rank}: {found.errors[rank]:.4f}" for rank in ranks if 1 <= rank < len(found.errors)))
-    if found is not None and len(found.values) > order.classes:
+    if len(found.values) > order.classes:
         last, after = found.values[order.classes - 1 : order.classes + 1]
         print(f"values {order.classes} and {order.classes + 1}: {last:.3f}, {after:.3f}")
         if after > last / 2:

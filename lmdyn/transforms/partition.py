@@ -130,7 +130,8 @@ class Partition:
         """
         inside = [(number, stop - start) for number, (start, stop) in enumerate(itertools.pairwise(self.cuts)) if start in layers]
         numbers, sizes = zip(*inside, strict=True)
-        return list(zip(numbers, jax.lax.split(jnp.asarray(leaf), sizes), strict=True))
+        parts = [jnp.asarray(leaf)] if len(sizes) == 1 else jax.lax.split(jnp.asarray(leaf), sizes)  # one piece is no copy
+        return list(zip(numbers, parts, strict=True))
 
     def join(self, chosen: Tree, rest: Tree) -> Params:
         """Ordinary parameters again: one stack of blocks."""
