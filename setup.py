@@ -1,4 +1,6 @@
-"""lmdyn: `pip install .`; extras cuda, tpu, hub, eval, dev, bench. Tested versions: scripts/constraints.txt."""
+"""lmdyn: `pip install .`; extras cuda, tpu, hub, eval, dev, bench. Tested versions:
+scripts/constraints.txt.
+"""
 
 import re
 from pathlib import Path
@@ -6,7 +8,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "lmdyn" / "__init__.py").read_text(encoding="utf-8"))[1]
+VERSION = re.search(
+    r'__version__ = "(.+?)"', (HERE / "lmdyn" / "__init__.py").read_text(encoding="utf-8")
+)[1]
 README = HERE / "README.md"
 TORCH = ["torch>=2.6", "transformers>=4.50", "accelerate>=1.0"]
 EVAL = ["lm_eval>=0.4.8"]
@@ -14,7 +18,10 @@ EVAL = ["lm_eval>=0.4.8"]
 setup(
     name="lmdyn",
     version=VERSION,
-    description="Measure and steer how a language model's knowledge changes: in pretraining, in updates, in use.",
+    description=(
+        "Measure and steer how a language model's knowledge changes: in pretraining, in updates, in"
+        " use."
+    ),
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -48,8 +55,15 @@ setup(
         "hub": ["huggingface_hub>=0.30"],
         "bench": TORCH,
         "eval": EVAL,
-        "dev": [*TORCH, *EVAL, "huggingface_hub>=0.30", "pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.9",
-                "pyright[nodejs]>=1.1.400"],
+        "dev": [
+            *TORCH,
+            *EVAL,
+            "huggingface_hub>=0.30",
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "pyright[nodejs]>=1.1.400",
+        ],
     },
     entry_points={"console_scripts": ["lmdyn=lmdyn.cli:main"]},
     classifiers=[

@@ -1,12 +1,13 @@
-"""When does knowledge entropy decay? Sixteen small runs, seven factors at two levels (an eighth of all 128 combinations, in which no main
-effect is mixed with another or with an interaction of two).
+"""When does knowledge entropy decay? Sixteen small runs, seven factors at two levels (an eighth of
+all 128 combinations, in which no main effect is mixed with another or with an interaction of two).
 
-Shows: entropy drops in the first tens of steps and then mostly rises; what makes it fall again later on.
-Expect: it falls over the second half of training in 5 of the 16 runs, rises in the others, by 0.55 points of its ceiling on average (0.03 to
-1.08); nll falls in all 16. Gated rather than plain MLPs make the change 1.08 points more positive (0.03 to 2.12); three times the length makes it
-0.54 points more negative (-0.50 to 1.59), which is not told from noise, nor is what the other factors do.
-Takes: about 15 minutes on 2 cores.
-Run: lmdyn study --config configs/entropy_decay.py --out out/entropy_decay
+Shows: entropy drops in the first tens of steps and then mostly rises; what makes it fall again
+later on. Expect: it falls over the second half of training in 5 of the 16 runs, rises in the
+others, by 0.55 points of its ceiling on average (0.03 to 1.08); nll falls in all 16. Gated rather
+than plain MLPs make the change 1.08 points more positive (0.03 to 2.12); three times the length
+makes it 0.54 points more negative (-0.50 to 1.59), which is not told from noise, nor is what the
+other factors do. Takes: about 15 minutes on 2 cores. Run: lmdyn study --config
+configs/entropy_decay.py --out out/entropy_decay
 """
 
 from lmdyn.models import Compute, ModelConfig
@@ -29,12 +30,29 @@ def train(width, text, rate, decay, weight_decay, gated, long):
     pick = lambda level, low, high: high if level > 0 else low
     width, steps = pick(width, 48, 96), pick(long, 384, 1152)
     return Train(
-        model=ModelConfig(vocab=257, width=width, depth=4, heads=4, head_width=width // 4, positions=256, query_key_norm="head",
-                          mlp_width=pick(gated, 4 * width, 8 * width // 3), gated=gated > 0, activation=pick(gated, "gelu", "silu")),
-        data=Data(sources=(Source("builtin:docs:train", every=pick(text, 1, 8)),), length=256, batch=8),
+        model=ModelConfig(
+            vocab=257,
+            width=width,
+            depth=4,
+            heads=4,
+            head_width=width // 4,
+            positions=256,
+            query_key_norm="head",
+            mlp_width=pick(gated, 4 * width, 8 * width // 3),
+            gated=gated > 0,
+            activation=pick(gated, "gelu", "silu"),
+        ),
+        data=Data(
+            sources=(Source("builtin:docs:train", every=pick(text, 1, 8)),), length=256, batch=8
+        ),
         steps=steps,
-        optimizer=Optimizer(rate=pick(rate, 2e-3, 1e-2), warmup=20, schedule=pick(decay, "constant", "cosine"), final=0.02,
-                            weight_decay=pick(weight_decay, 0.0, 0.3)),
+        optimizer=Optimizer(
+            rate=pick(rate, 2e-3, 1e-2),
+            warmup=20,
+            schedule=pick(decay, "constant", "cosine"),
+            final=0.02,
+            weight_decay=pick(weight_decay, 0.0, 0.3),
+        ),
         watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=24, tokens=8192),
         keep=Keep(powers_of_two=False, save=steps, last=1),
         compute=Compute(unroll=4),
@@ -44,8 +62,11 @@ def train(width, text, rate, decay, weight_decay, gated, long):
 
 def config():
     names = tuple(factor.name for factor in FACTORS)
-    generators = {"weight decay": ("width", "text", "rate"), "MLP": ("text", "rate", "rate at the end"),
-                  "steps": ("width", "rate", "rate at the end")}
+    generators = {
+        "weight decay": ("width", "text", "rate"),
+        "MLP": ("text", "rate", "rate at the end"),
+        "steps": ("width", "rate", "rate at the end"),
+    }
     design = fraction(names, generators)
     runs = tuple(Run(tuple(levels), train(*levels)) for levels in design.tolist())
     return EntropyDecay(out="out/entropy_decay", factors=FACTORS, runs=runs)

@@ -1,11 +1,13 @@
-"""Gradient localization and targeted updates (Fernandez et al. 2024), on tiny models that the study trains itself.
+"""Gradient localization and targeted updates (Fernandez et al. 2024), on tiny models that the study
+trains itself.
 
-Shows: what the paper claims of pretrained models of a billion parameters, tried on models of 0.4 million: which layers updated, new and unchanged
-facts light up; continual pretraining by four methods, each restricted or scaled by that, beside controls; the same online.
-Expect: spans of facts have 1.3 to 3.7 times the gradient of random spans in every layer, most for updated facts, so that no subset of layers stands out
-as in the paper. Updating only the layers above the mean learns less than updating everything at equal forgetting; scaled rates change nothing.
-Takes: 12 minutes on 2 cores.
-Run: lmdyn study --config configs/gradient_localization.py --out out/gradient_localization
+Shows: what the paper claims of pretrained models of a billion parameters, tried on models of 0.4
+million: which layers updated, new and unchanged facts light up; continual pretraining by four
+methods, each restricted or scaled by that, beside controls; the same online. Expect: spans of facts
+have 1.3 to 3.7 times the gradient of random spans in every layer, most for updated facts, so that
+no subset of layers stands out as in the paper. Updating only the layers above the mean learns less
+than updating everything at equal forgetting; scaled rates change nothing. Takes: 12 minutes on 2
+cores. Run: lmdyn study --config configs/gradient_localization.py --out out/gradient_localization
 """
 
 from lmdyn.models import Compute, ModelConfig
@@ -24,15 +26,33 @@ def config():
         text="builtin:docs:test",
         reference="builtin:docs:train",
         pretrain=Train(
-            model=ModelConfig(vocab=1024, width=64, depth=6, heads=4, head_width=16, positions=256, mlp_width=176, query_key_norm="head"),
-            data=Data(sources=(Source("builtin:docs:train", 2.0), Source(f"{WORLD}:time0#text", 1.0)), tokenizer="bpe:1024", length=256, batch=8),
+            model=ModelConfig(
+                vocab=1024,
+                width=64,
+                depth=6,
+                heads=4,
+                head_width=16,
+                positions=256,
+                mlp_width=176,
+                query_key_norm="head",
+            ),
+            data=Data(
+                sources=(Source("builtin:docs:train", 2.0), Source(f"{WORLD}:time0#text", 1.0)),
+                tokenizer="bpe:1024",
+                length=256,
+                batch=8,
+            ),
             steps=STEPS,
             optimizer=Optimizer(rate=4e-3, warmup=20, schedule="cosine"),
             keep=Keep(powers_of_two=False, save=STEPS, last=1),
             compute=COMPUTE,
             out="set by the study",
         ),
-        data=Data(sources=(Source(f"{WORLD}:time1#text", 1.0), Source("builtin:code:train", 1.0)), length=128, batch=8),
+        data=Data(
+            sources=(Source(f"{WORLD}:time1#text", 1.0), Source("builtin:code:train", 1.0)),
+            length=128,
+            batch=8,
+        ),
         methods=(
             Method("plain"),
             Method("low-rank adapters", adapters=Adapters(rank=8, scale=2.0), rate=2.0),
@@ -42,6 +62,8 @@ def config():
         steps=56,
         optimizer=Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None),
         factors=(0.25, 1.0, 4.0),
-        online=Streamed(f"{WORLD}:time1#text", tokens=8192, chunk=64, rates=(1e-4, 3e-4, 1e-3, 3e-3)),
+        online=Streamed(
+            f"{WORLD}:time1#text", tokens=8192, chunk=64, rates=(1e-4, 3e-4, 1e-3, 3e-3)
+        ),
         compute=COMPUTE,
     )

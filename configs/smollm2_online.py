@@ -1,9 +1,10 @@
-"""SmolLM2-135M adapts to a text while it reads it: plain SGD, chunks of 512, no context (Krause et al. 2018).
+"""SmolLM2-135M adapts to a text while it reads it: plain SGD, chunks of 512, no context (Krause et
+al. 2018).
 
 Shows: online below static likelihood from the first thousand tokens on, and the gap growing.
-Expect: perplexity 14.89 static, 13.02 online (Python 3.11; the text is the documentation of the Python that runs it).
-Takes: about 75 seconds on 2 cores, after `bash scripts/quickstart.sh` has fetched the model.
-Run: lmdyn online --config configs/smollm2_online.py
+Expect: perplexity 14.89 static, 13.02 online (Python 3.11; the text is the documentation of the
+Python that runs it). Takes: about 75 seconds on 2 cores, after `bash scripts/quickstart.sh` has
+fetched the model. Run: lmdyn online --config configs/smollm2_online.py
 """
 
 import os

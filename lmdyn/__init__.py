@@ -1,7 +1,7 @@
 """Measure and steer how a language model's knowledge changes: in pretraining, in updates, in use.
 
-`load` a model, `metrics` to measure it, `transforms` to change it, `training` to make one, `online` to adapt it while it reads.
-Packages are imported when first used, so that `import lmdyn` is quick.
+`load` a model, `metrics` to measure it, `transforms` to change it, `training` to make one, `online`
+to adapt it while it reads. Packages are imported when first used, so that `import lmdyn` is quick.
 """
 
 import importlib
@@ -10,16 +10,38 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lmdyn import checkpoints, data, errors, metrics, models, online, report, training, transforms
+    from lmdyn import (
+        checkpoints,
+        data,
+        errors,
+        metrics,
+        models,
+        online,
+        report,
+        training,
+        transforms,
+    )
     from lmdyn.data.tokenizers import Tokenizer
     from lmdyn.models import Compute, LanguageModel
     from lmdyn.types import Params
 
-__all__ = ["checkpoints", "data", "errors", "load", "metrics", "models", "online", "report", "training", "transforms"]
+__all__ = [
+    "checkpoints",
+    "data",
+    "errors",
+    "load",
+    "metrics",
+    "models",
+    "online",
+    "report",
+    "training",
+    "transforms",
+]
 
 
 def load(ref: str, compute: "Compute | None" = None) -> "tuple[LanguageModel, Params, Tokenizer]":
-    """A model, its parameters and its tokenizer (`lmdyn.checkpoints.load` also tells name and step).
+    """A model, its parameters and its tokenizer (`lmdyn.checkpoints.load` also tells name and
+    step).
 
     Args:
       ref: a model reference: `hf:ORG/NAME[@REVISION]`, `dir:PATH`, `gguf:PATH` or `run:DIR[@STEP]`.

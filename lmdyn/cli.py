@@ -1,9 +1,12 @@
-"""The command `lmdyn`: reads the words, runs the verb, and turns what the user can mend into one line.
+"""The command `lmdyn`: reads the words, runs the verb, and turns what the user can mend into one
+line.
 
-Each verb's options are the fields of a dataclass of `lmdyn.options`. `--config FILE` reads a Python file first, whose function
-`config()` returns one of them; options given beside it override its fields.
+Each verb's options are the fields of a dataclass of `lmdyn.options`. `--config FILE` reads a Python
+file first, whose function `config()` returns one of them; options given beside it override its
+fields.
 
-JAX and everything that needs it is imported only once the options have been read and the cheap mistakes are ruled out.
+JAX and everything that needs it is imported only once the options have been read and the cheap
+mistakes are ruled out.
 """
 
 import contextlib
@@ -31,7 +34,11 @@ from lmdyn.options import VERBS, Gradients, Measure, Online, Reactivate, Report,
 
 __all__ = ["Gradients", "Measure", "Online", "Reactivate", "Report", "Scaling", "main", "parse"]
 
-EXAMPLE_CONFIGS = {"train": "configs/tiny.py", "plan": "configs/tiny.py", "study": "configs/knowledge_entropy.py"}
+EXAMPLE_CONFIGS = {
+    "train": "configs/tiny.py",
+    "plan": "configs/tiny.py",
+    "study": "configs/knowledge_entropy.py",
+}
 DESCRIPTION = "Measure how a language model's knowledge is stored, and how it changes."
 EXAMPLES = """
 
@@ -54,7 +61,8 @@ override it.
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command line and returns its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C.
+    """Runs one command line and returns its exit code: 0, 2 for what the user can mend, 130 for
+    Ctrl-C.
 
     Args:
       argv: the words after `lmdyn`; those of this process if None.
@@ -79,14 +87,23 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(err))
     except OSError as err:
         where = f" ({err.filename})" if err.filename else ""
-        mend = "; free some space, or write elsewhere" if err.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        mend = (
+            "; free some space, or write elsewhere"
+            if err.errno in (errno.ENOSPC, errno.EDQUOT)
+            else ""
+        )
         return _fail(f"{err.strerror or err}{where}{mend}; nothing was written")
     except MemoryError:
-        return _fail("out of memory; use a smaller --batch, --length or --chunk; nothing was written")
+        return _fail(
+            "out of memory; use a smaller --batch, --length or --chunk; nothing was written"
+        )
     except RuntimeError as err:
         if "RESOURCE_EXHAUSTED" not in str(err) and "out of memory" not in str(err).lower():
             raise
-        return _fail("out of memory on the device; use a smaller --batch, --length or --chunk; nothing was written")
+        return _fail(
+            "out of memory on the device; use a smaller --batch, --length or --chunk; nothing was"
+            " written"
+        )
 
 
 def parse(argv: list[str]) -> Any:
@@ -110,12 +127,18 @@ def parse(argv: list[str]) -> Any:
     verbs = []
     for name, kind in kinds.items():
         default: dict[str, Any] = {"default": configured} if isinstance(configured, kind) else {}
-        if not default and hasattr(kind, "example"):  # a run's options can be shown only where there are some
+        if not default and hasattr(
+            kind, "example"
+        ):  # a run's options can be shown only where there are some
             default = {"default": kind.example()}
         brief = not set(argv) & VERBS.keys()
-        if _is_study(configured) and name == "study":  # a choice inside what only the file can say is no command of its own
+        if (
+            _is_study(configured) and name == "study"
+        ):  # a choice inside what only the file can say is no command of its own
             kind = Annotated[kind, tyro.conf.AvoidSubcommands]
-        verbs.append(Annotated[kind, tyro.conf.subcommand(name, description=_text(kind, brief), **default)])
+        verbs.append(
+            Annotated[kind, tyro.conf.subcommand(name, description=_text(kind, brief), **default)]
+        )
     union = functools.reduce(operator.or_, verbs)
     said = io.StringIO()
     try:
@@ -127,7 +150,9 @@ def parse(argv: list[str]) -> Any:
             print(_wrap(said.getvalue()) + ("" if verb else EXAMPLES))
             return None
         names = _option_names(kinds[verb]) if verb else VERBS
-        raise InputError(f"{_brief(said.getvalue(), names)}; see lmdyn {verb + ' ' if verb else ''}--help") from None
+        raise InputError(
+            f"{_brief(said.getvalue(), names)}; see lmdyn {verb + ' ' if verb else ''}--help"
+        ) from None
     if isinstance(options, Measure | Gradients) and not options.models:
         raise InputError(f"no model given; see lmdyn {_verb_of(options)} --help")
     if isinstance(options, Gradients) and not options.probe:
@@ -136,7 +161,9 @@ def parse(argv: list[str]) -> Any:
 
 
 def _kinds(argv: list[str]) -> dict:
-    """The options of each verb. Those of `train` and `plan` are made of what a run is, which imports JAX: only if asked for."""
+    """The options of each verb. Those of `train` and `plan` are made of what a run is, which
+    imports JAX: only if asked for.
+    """
     if not {"train", "plan"} & set(argv):
         return VERBS
     from lmdyn.training import options
@@ -145,12 +172,21 @@ def _kinds(argv: list[str]) -> dict:
 
 
 def _configured(argv: list[str], kinds: dict):
-    """The words without `--config FILE`, and what that file's `config()` returns (None without one)."""
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    """The words without `--config FILE`, and what that file's `config()` returns (None without
+    one).
+    """
+    words = [
+        part
+        for word in argv
+        for part in (word.split("=", 1) if word.startswith("--config=") else [word])
+    ]
     verb = next((word for word in words if word in VERBS), "")
     if "--config" not in words:
         if verb in EXAMPLE_CONFIGS and not {"-h", "--help"} & set(words):
-            raise InputError(f"{verb} needs --config FILE, such as {EXAMPLE_CONFIGS[verb]}; see lmdyn {verb} --help")
+            raise InputError(
+                f"{verb} needs --config FILE, such as {EXAMPLE_CONFIGS[verb]}; see lmdyn {verb}"
+                " --help"
+            )
         return argv, None
     at = words.index("--config")
     if at + 1 == len(words):
@@ -164,7 +200,10 @@ def _configured(argv: list[str], kinds: dict):
     except OSError as err:
         raise InputError(f"--config {path}: {err.strerror}") from err
     except KeyError as err:
-        raise InputError(f"--config {path} has no function config(); write one that returns {kind.__name__ if kind else 'options'}(...)") from err
+        raise InputError(
+            f"--config {path} has no function config(); write one that returns"
+            f" {kind.__name__ if kind else 'options'}(...)"
+        ) from err
     except InputError as err:
         raise InputError(f"--config {path}: {err}") from err
     except Exception as err:  # anything a user's file can raise, such as a misspelt field
@@ -193,14 +232,23 @@ def _option_names(kind, prefix: str = "") -> list[str]:
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         name = "" if field.name == "run" else f"{prefix}{field.name.replace('_', '-')}"
-        inside = [k for k in (hints[field.name], *typing.get_args(hints[field.name])) if dataclasses.is_dataclass(k)]
+        inside = [
+            k
+            for k in (hints[field.name], *typing.get_args(hints[field.name]))
+            if dataclasses.is_dataclass(k)
+        ]
         found += _option_names(inside[0], name and f"{name}.") if inside else [f"--{name}"]
     return found
 
 
 def _brief(box: str, options: Iterable[str]) -> str:
-    """The parser's boxed message as one line; `options` are those of the verb, to guess what was meant."""
-    plain = (re.sub(r"^[\s│]+|[\s│]+$", "", line) for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines())
+    """The parser's boxed message as one line; `options` are those of the verb, to guess what was
+    meant.
+    """
+    plain = (
+        re.sub(r"^[\s│]+|[\s│]+$", "", line)
+        for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
+    )
     lines = [line for line in plain if line and line[0] not in "╭╰"]
     text = " ".join(lines)
     if ours := re.search(r"Error parsing (--[\w.-]+|[A-Z_]\w*[\w.-]*): (.*?) *-----", text):
@@ -208,8 +256,12 @@ def _brief(box: str, options: Iterable[str]) -> str:
             return ours[2]
         if "could not convert" not in ours[2] and "invalid literal" not in ours[2]:
             return f"{ours[1]}: {ours[2]}"
-    if bad := re.search(r"(?:Error parsing|invalid choice '.*' for argument) '?(--[\w.-]+|[A-Z]\w*)'?", text):
-        got = re.search(r"from \['(.*?)'\]|invalid choice '(.*?)'|with base 10: '(.*?)'|to float: '(.*?)'", text)
+    if bad := re.search(
+        r"(?:Error parsing|invalid choice '.*' for argument) '?(--[\w.-]+|[A-Z]\w*)'?", text
+    ):
+        got = re.search(
+            r"from \['(.*?)'\]|invalid choice '(.*?)'|with base 10: '(.*?)'|to float: '(.*?)'", text
+        )
         value = next(filter(None, got.groups()), "") if got else ""
         allowed = re.search(r"one of \((.*?)\)", text)
         return f"{bad[1]} does not take '{value}'" + (
@@ -235,7 +287,9 @@ def _brief(box: str, options: Iterable[str]) -> str:
         parts.append(f"missing: {', '.join(missing)}")
     if unknown:
         near = difflib.get_close_matches(unknown[0], options, n=1)
-        parts.append(f"unknown: {' '.join(unknown)}" + (f" (did you mean {near[0]}?)" if near else ""))
+        parts.append(
+            f"unknown: {' '.join(unknown)}" + (f" (did you mean {near[0]}?)" if near else "")
+        )
     if known := re.search(r"(?:Available subcommands: |Expected one of \{)([\w, ]+)", text):
         parts.append(f"the commands are: {', '.join(re.findall(r'[a-z]+', known[1]))}")
     return "; ".join(parts) or text[:200]
@@ -252,7 +306,8 @@ def _wrap(text):
     """Help whose prose, too, stays within the terminal."""
     width = min(shutil.get_terminal_size().columns, 100)
     return "\n".join(
-        line if len(line) <= width else textwrap.fill(line, width) for line in map(str.rstrip, text.splitlines())
+        line if len(line) <= width else textwrap.fill(line, width)
+        for line in map(str.rstrip, text.splitlines())
     ).rstrip()
 
 

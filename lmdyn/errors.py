@@ -15,7 +15,8 @@ class InputError(ValueError):
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` if it is among the `known` names, else an `InputError` that lists them and the nearest.
+    """`name` if it is among the `known` names, else an `InputError` that lists them and the
+    nearest.
 
     >>> choose("metric", "likelihood", ["likelihood", "anisotropy"])
     'likelihood'
@@ -34,10 +35,12 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def check_least(instance: Any, where: str = "", **least: float) -> None:
-    """Raises an `InputError` for the first field that is below its least value; a field that is None is left out.
+    """Raises an `InputError` for the first field that is below its least value; a field that is
+    None is left out.
 
     Args:
-      instance: has the fields. where: what stands before their names, such as `further.`. least: the least value by field.
+      instance: has the fields. where: what stands before their names, such as `further.`. least:
+        the least value by field.
 
     >>> from types import SimpleNamespace
     >>> check_least(SimpleNamespace(batch=8, limit=None), batch=1, limit=1)
@@ -51,7 +54,8 @@ def check_least(instance: Any, where: str = "", **least: float) -> None:
 
 
 def check_types(instance: Any) -> None:
-    """Raises an `InputError` that names the first field of a dataclass (or of one inside it) whose value has another type.
+    """Raises an `InputError` that names the first field of a dataclass (or of one inside it) whose
+    value has another type.
 
     >>> import dataclasses
     >>> @dataclasses.dataclass
@@ -74,13 +78,21 @@ def check_types(instance: Any) -> None:
         try:
             if isinstance(value, bool) and hint in (int, float):
                 raise typeguard.TypeCheckError("a bool is no number")
-            typeguard.check_type(value, hint, collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS)
+            typeguard.check_type(
+                value, hint, collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS
+            )
         except typeguard.TypeCheckError:
-            wanted = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+            wanted = (
+                hint.__name__
+                if isinstance(hint, type) and not typing.get_args(hint)
+                else str(hint).replace("typing.", "")
+            )
             for name in ("lmdyn.training.config.", "lmdyn.models.config."):
                 wanted = wanted.replace(name, "")
             name = f"{type(instance).__name__}.{field.name}"
-            raise InputError(f"{name}={value!r} is a {type(value).__name__}, not {wanted}") from None
+            raise InputError(
+                f"{name}={value!r} is a {type(value).__name__}, not {wanted}"
+            ) from None
         for part in parts:
             if dataclasses.is_dataclass(part) and not isinstance(part, type):
                 check_types(part)

@@ -1,8 +1,8 @@
 """Files that are either whole or not there.
 
-Everything lmdyn writes goes through this module: it is written under a temporary name in the same folder, flushed to
-the disk, and only then moved to its own name. An exception, a full disk or Ctrl-C on the way leaves what was there
-before.
+Everything lmdyn writes goes through this module: it is written under a temporary name in the same
+folder, flushed to the disk, and only then moved to its own name. An exception, a full disk or
+Ctrl-C on the way leaves what was there before.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from lmdyn.errors import InputError
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A binary file to write; it gets the name `path` when the block ends well, and is removed when it does not.
+    """A binary file to write; it gets the name `path` when the block ends well, and is removed when
+    it does not.
 
     Args:
       path: the file's name. Its folder is made if need be; a file that is there is replaced.
@@ -27,7 +28,8 @@ def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
       A binary file object.
 
     Raises:
-      OSError: what the operating system says, for example ENOSPC on a full disk. Nothing is left behind.
+      OSError: what the operating system says, for example ENOSPC on a full disk. Nothing is left
+        behind.
 
     >>> folder = tempfile.mkdtemp()
     >>> with atomic_file(f"{folder}/a.bin") as f:
@@ -42,9 +44,11 @@ def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """An empty folder to fill; it gets the name `path` when the block ends well, and is removed when it does not.
+    """An empty folder to fill; it gets the name `path` when the block ends well, and is removed
+    when it does not.
 
-    A folder that is there already is replaced: it is moved aside, and removed once the new one has its name.
+    A folder that is there already is replaced: it is moved aside, and removed once the new one has
+    its name.
 
     Args:
       path: the folder's name.
@@ -97,11 +101,12 @@ def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def atomic_write_all(contents: Mapping[str | os.PathLike, str | bytes]) -> None:
-    """Writes several files that belong together: all are on the disk before the first gets its name.
+    """Writes several files that belong together: all are on the disk before the first gets its
+    name.
 
     Args:
-      contents: file name -> content. They get their names in this order, so the file whose presence means
-        "complete" goes last.
+      contents: file name -> content. They get their names in this order, so the file whose presence
+        means "complete" goes last.
 
     >>> folder = tempfile.mkdtemp()
     >>> atomic_write_all({f"{folder}/a.meta.json": "{}", f"{folder}/a": "rows"})
@@ -131,7 +136,9 @@ def check_writable(path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; name a file in it, such as {path / 'rows.jsonl'}")
+        raise InputError(
+            f"cannot write {path}: it is a folder; name a file in it, such as {path / 'rows.jsonl'}"
+        )
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"cannot write {path}: it is a device or pipe; name an ordinary file")
@@ -142,7 +149,8 @@ def check_writable(path: str | os.PathLike) -> Path:
 
 
 def check_new_folder(path: str | os.PathLike) -> Path:
-    """`path` if a folder of that name could be made, or is there and empty; else an `InputError`. Makes nothing.
+    """`path` if a folder of that name could be made, or is there and empty; else an `InputError`.
+    Makes nothing.
 
     >>> check_new_folder("/dev/null/model")
     Traceback (most recent call last):
@@ -166,7 +174,9 @@ def _check_parent(path: Path, kind: str) -> None:
     if not folder.is_dir():
         raise InputError(f"cannot write {path}: {folder} is no folder; choose another {kind}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {path}: no permission to write in {folder}; choose another {kind}")
+        raise InputError(
+            f"cannot write {path}: no permission to write in {folder}; choose another {kind}"
+        )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
-"""What each verb of the command line takes: the fields are its options, their documentation is the help.
+"""What each verb of the command line takes: the fields are its options, their documentation is the
+help.
 
-Nothing here imports JAX. What a training run or a study is has its options elsewhere: `lmdyn.training.options`, `lmdyn.studies`.
+Nothing here imports JAX. What a training run or a study is has its options elsewhere:
+`lmdyn.training.options`, `lmdyn.studies`.
 """
 
 import dataclasses
@@ -15,8 +17,8 @@ Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 class Measure:
     """Measure models over a text: one row a number.
 
-    MODEL is hf:ORG/NAME[@REVISION], dir:PATH, gguf:PATH or run:DIR[@STEP]; @A,B and @* name a series of checkpoints. One
-    forward pass a batch serves all metrics.
+    MODEL is hf:ORG/NAME[@REVISION], dir:PATH, gguf:PATH or run:DIR[@STEP]; @A,B and @* name a
+    series of checkpoints. One forward pass a batch serves all metrics.
     """
 
     models: Annotated[
@@ -40,17 +42,21 @@ class Measure:
     """Stop after N predictions; the whole text if not given."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations; auto is bfloat16 on GPU and TPU, float32 on a CPU."""
-    mesh: Annotated[str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")] = None
+    mesh: Annotated[
+        str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")
+    ] = None
     """Several devices: how many along each axis; 8,1,1 divides batches, 1,8,1 parameters. One device if not given."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    """Measure which layers facts light up: gradient norms of their spans, layer by layer, relative to random spans of a text.
+    """Measure which layers facts light up: gradient norms of their spans, layer by layer, relative
+    to random spans of a text.
 
-    Each probe is a text with a marked span; its loss is the mean nll of the span, and the norm is that of its own gradient. One
-    profile for each kind of knowledge that the probes name (updated, new, unchanged), with bootstrap intervals over
-    sequences, and a test of whether two kinds lie in different places.
+    Each probe is a text with a marked span; its loss is the mean nll of the span, and the norm is
+    that of its own gradient. One profile for each kind of knowledge that the probes name (updated,
+    new, unchanged), with bootstrap intervals over sequences, and a test of whether two kinds lie in
+    different places.
     """
 
     models: Annotated[
@@ -88,8 +94,8 @@ class Gradients:
 class Online:
     """Adapt a model online to a text, and compare it with itself unadapted.
 
-    The text is cut into chunks. Each chunk is scored first, and then the model takes one optimizer step on it, so
-    no token is scored by a model that has seen it.
+    The text is cut into chunks. Each chunk is scored first, and then the model takes one optimizer
+    step on it, so no token is scored by a model that has seen it.
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
@@ -123,7 +129,12 @@ class Online:
     """Text like the model's training text; --batches of one chunk of it make the statistics."""
     batches: Annotated[int, tyro.conf.arg(metavar="N")] = 64
     """Of --training."""
-    adapt: Annotated[str | None, tyro.conf.arg(metavar="SELECTOR", help_behavior_hint="(default: all; blocks.mlp with --rank)")] = None
+    adapt: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="SELECTOR", help_behavior_hint="(default: all; blocks.mlp with --rank)"
+        ),
+    ] = None
     """Which parameters change: all, blocks[10:20].mlp, head, ... joined by +."""
     rank: Annotated[int | None, tyro.conf.arg(metavar="R", help_behavior_hint="")] = None
     """Low-rank adapters beside the selected matrices change, in place of these."""
@@ -143,7 +154,9 @@ class Online:
     """Also score the text with the unadapted model."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations; auto is bfloat16 on GPU and TPU, float32 on a CPU."""
-    mesh: Annotated[str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")] = None
+    mesh: Annotated[
+        str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")
+    ] = None
     """Several devices: how many along each axis; 1,8,1 divides parameters by width. One device if not given."""
 
 
@@ -151,9 +164,9 @@ class Online:
 class Reactivate:
     """Scale up the MLP coefficients that a model uses least, without training.
 
-    In each layer, those below a quantile of their mean size over the text are brought to the layer's mean (times a
-    gain) by a change of weights: exactly in gated MLPs, roughly in plain ones. Measured before and after; the
-    changed model is a Hugging Face folder.
+    In each layer, those below a quantile of their mean size over the text are brought to the
+    layer's mean (times a gain) by a change of weights: exactly in gated MLPs, roughly in plain
+    ones. Measured before and after; the changed model is a Hugging Face folder.
     """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
@@ -184,10 +197,11 @@ class Reactivate:
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """Fit a scaling law L(N, T) = E + A / N^a + B / T^b to the runs of a table, and say how far each model ends from it.
+    """Fit a scaling law L(N, T) = E + A / N^a + B / T^b to the runs of a table, and say how far
+    each model ends from it.
 
-    The table is a CSV file whose first line names the columns N (parameters), T (training tokens) and loss (nats a token); a
-    checkpoint a line. lmdyn report draws what was found.
+    The table is a CSV file whose first line names the columns N (parameters), T (training tokens)
+    and loss (nats a token); a checkpoint a line. lmdyn report draws what was found.
     """
 
     table: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.csv")]
@@ -209,7 +223,12 @@ class Report:
 
     folders: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="DIR...")]
     """Each holds the rows of lmdyn measure and lmdyn online, of a run or of a study, or folders that do."""
-    out: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html; needed for several)")] = None
+    out: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="FILE", help_behavior_hint="(default: DIR/report.html; needed for several)"
+        ),
+    ] = None
     """The page to write."""
 
 
@@ -217,8 +236,8 @@ class Report:
 class Train:
     """Pretrain a model, or train one further, into a run: checkpoints, log, measurements.
 
-    What is trained on what is said by a Python file, --config FILE, whose config() returns a lmdyn.training.Train.
-    The same command goes on with a run that was stopped.
+    What is trained on what is said by a Python file, --config FILE, whose config() returns a
+    lmdyn.training.Train. The same command goes on with a run that was stopped.
     """
 
 
@@ -234,10 +253,20 @@ class Plan:
 class Study:
     """Run a paper's whole experiment: rows, figures, claims and a report, in one folder.
 
-    Which one is said by a Python file, --config FILE, whose config() returns a study of lmdyn.studies, such as
-    configs/knowledge_entropy.py; the study's fields are then options too. The same command goes on with a study that was stopped.
+    Which one is said by a Python file, --config FILE, whose config() returns a study of
+    lmdyn.studies, such as configs/knowledge_entropy.py; the study's fields are then options too.
+    The same command goes on with a study that was stopped.
     """
 
 
-VERBS = {"measure": Measure, "online": Online, "report": Report, "train": Train, "plan": Plan, "reactivate": Reactivate,
-         "gradients": Gradients, "study": Study, "scaling": Scaling}
+VERBS = {
+    "measure": Measure,
+    "online": Online,
+    "report": Report,
+    "train": Train,
+    "plan": Plan,
+    "reactivate": Reactivate,
+    "gradients": Gradients,
+    "study": Study,
+    "scaling": Scaling,
+}

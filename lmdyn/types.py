@@ -1,6 +1,8 @@
-"""Names of types that signatures share, and `present`. Shapes are said in docstrings: a type tells what kind of thing a value is.
+"""Names of types that signatures share, and `present`. Shapes are said in docstrings: a type tells
+what kind of thing a value is.
 
-Importing this imports neither JAX nor NumPy, so that the command line may use it; there the array types are `Any`.
+Importing this imports neither JAX nor NumPy, so that the command line may use it; there the array
+types are `Any`.
 """
 
 import os
@@ -38,7 +40,8 @@ Say: TypeAlias = Callable[[str], None]
 
 
 def present(value: T | None) -> T:
-    """`value`, which cannot be None here: what was checked elsewhere (a config's `__post_init__`) is said to the type checker.
+    """`value`, which cannot be None here: what was checked elsewhere (a config's `__post_init__`)
+    is said to the type checker.
 
     >>> present(3)
     3

@@ -12,7 +12,9 @@ PROBES, WIDTH, SPAN = 32, 40, 4
 
 
 class Job(NamedTuple):
-    """One piece of work: `lmdyn` and `torch` map Setting to Side; `batches` are the batch sizes worth trying."""
+    """One piece of work: `lmdyn` and `torch` map Setting to Side; `batches` are the batch sizes
+    worth trying.
+    """
 
     lmdyn: Callable
     torch: Callable
@@ -27,7 +29,9 @@ class Job(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a side is told: the model's reference, token ids [N + 1], batch size, device, dtype, and itself."""
+    """What a side is told: the model's reference, token ids [N + 1], batch size, device, dtype, and
+    itself.
+    """
 
     model: str
     stream: np.ndarray
@@ -38,17 +42,22 @@ class Setting(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A loaded model and its work: `warm()` compiles, `run()` does all of it and returns one number to compare."""
+    """A loaded model and its work: `warm()` compiles, `run()` does all of it and returns one number
+    to compare.
+    """
 
     warm: Callable
     run: Callable
 
 
-# --- lmdyn -----------------------------------------------------------------------------------------------------------
+# --- lmdyn
+# -----------------------------------------------------------------------------------------------------------
 
 
 def lmdyn_model(setting, packed=False):
-    """(model, params), computing in the setting's dtype; `packed` keeps a GGUF file's weights quantised in memory."""
+    """(model, params), computing in the setting's dtype; `packed` keeps a GGUF file's weights
+    quantised in memory.
+    """
     from lmdyn import checkpoints, models
 
     return checkpoints.load(setting.model, models.Compute(dtype=setting.dtype), packed)[:2]
@@ -57,8 +66,13 @@ def lmdyn_model(setting, packed=False):
 def lmdyn_entropy(setting):
     from lmdyn import data, metrics
 
-    model, params = lmdyn_model(setting, packed=True)  # as `lmdyn measure` does; the numbers are the same
-    metric, windows = metrics.build("knowledge_entropy"), data.windows(setting.stream, LENGTH, setting.batch)
+    model, params = lmdyn_model(
+        setting, packed=True
+    )  # as `lmdyn measure` does; the numbers are the same
+    metric, windows = (
+        metrics.build("knowledge_entropy"),
+        data.windows(setting.stream, LENGTH, setting.batch),
+    )
 
     def run():
         return metrics.measure(metric, model, params, windows)["knowledge_entropy"].total
@@ -96,13 +110,16 @@ def lmdyn_gradients(setting):
     probes = ProbeBatch(ids[:, :-1], ids[:, 1:], span, np.ones_like(span))
 
     def run():
-        found = metrics.layer_gradients(model, params, probes, groups=("attention", "mlp"), batch=setting.batch)
+        found = metrics.layer_gradients(
+            model, params, probes, groups=("attention", "mlp"), batch=setting.batch
+        )
         return float(np.mean(list(found.norms.values())))
 
     return Side(run, run)
 
 
-# --- PyTorch, as someone who knows it would write it ---------------------------------------------------------------
+# --- PyTorch, as someone who knows it would write it
+# ---------------------------------------------------------------
 
 
 def torch_model(setting):
@@ -110,10 +127,16 @@ def torch_model(setting):
     import torch
     from transformers import AutoModelForCausalLM
 
-    torch.set_float32_matmul_precision("high")  # as JAX: float32 products on a GPU may use its tensor cores
+    torch.set_float32_matmul_precision(
+        "high"
+    )  # as JAX: float32 products on a GPU may use its tensor cores
     kind, _, path = setting.model.partition(":")
-    folder, file = (Path(path).parent, {"gguf_file": Path(path).name}) if kind == "gguf" else (path, {})
-    model = AutoModelForCausalLM.from_pretrained(str(folder), **file, dtype=torch.float32, attn_implementation="sdpa")
+    folder, file = (
+        (Path(path).parent, {"gguf_file": Path(path).name}) if kind == "gguf" else (path, {})
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder), **file, dtype=torch.float32, attn_implementation="sdpa"
+    )
     if setting.side == "onednn":
         use_onednn(torch, model)
     return torch, model.eval().to(setting.device)
@@ -122,8 +145,8 @@ def torch_model(setting):
 def use_onednn(torch, model):
     """Linear layers by oneDNN, which comes with PyTorch, and their gradients too.
 
-    PyTorch's default, MKL, uses only half the vector width of an AMD processor: 95 GFLOP/s a core where oneDNN and XLA
-    reach 210. Without this, a comparison there is one of matrix libraries.
+    PyTorch's default, MKL, uses only half the vector width of an AMD processor: 95 GFLOP/s a core
+    where oneDNN and XLA reach 210. Without this, a comparison there is one of matrix libraries.
     """
 
     def product(x, w):  # x [N, D], w [F, D] -> x w^T
@@ -139,7 +162,9 @@ def use_onednn(torch, model):
         def backward(ctx, g):
             (x, w), g = ctx.saved_tensors, g.contiguous()
             flat_g, flat_x = g.flatten(0, -2), x.flatten(0, -2)
-            return product(g, w.t().contiguous()), product(flat_g.t().contiguous(), flat_x.t().contiguous())
+            return product(g, w.t().contiguous()), product(
+                flat_g.t().contiguous(), flat_x.t().contiguous()
+            )
 
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module.bias is None:
@@ -155,7 +180,9 @@ def torch_entropy(setting):
     sums = torch.zeros(len(downs), downs[0].in_features, device=setting.device)
 
     def remember(layer, c):
-        sums[layer] += c.abs().flatten(0, 1).sum(0, dtype=torch.float32)  # flat: 20 times the speed of sum((0, 1))
+        sums[layer] += (
+            c.abs().flatten(0, 1).sum(0, dtype=torch.float32)
+        )  # flat: 20 times the speed of sum((0, 1))
 
     for layer, down in enumerate(downs):
         down.register_forward_pre_hook(lambda _, args, layer=layer: remember(layer, args[0]))
@@ -201,8 +228,13 @@ def torch_gradients(setting):
     torch, model = torch_model(setting)
     ids = torch.from_numpy(probes_of(setting.stream)).long().to(setting.device)
     mixed = torch.autocast(setting.device, torch.bfloat16, setting.dtype == "bfloat16")
-    groups = [[list(block.parameters()) for block in blocks] for blocks in (
-        [layer.self_attn for layer in model.base_model.layers], [layer.mlp for layer in model.base_model.layers])]
+    groups = [
+        [list(block.parameters()) for block in blocks]
+        for blocks in (
+            [layer.self_attn for layer in model.base_model.layers],
+            [layer.mlp for layer in model.base_model.layers],
+        )
+    ]
     wanted = {id(p) for group in groups for block in group for p in block}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
@@ -214,7 +246,15 @@ def torch_gradients(setting):
                 logits = model(row[None, :-1], use_cache=False, logits_to_keep=SPAN).logits[0]
                 loss = torch.nn.functional.cross_entropy(logits.float(), row[1:][-SPAN:])
             loss.backward()
-            found.append([[torch.stack([p.grad.square().sum() for p in block]).sum().sqrt() for block in group] for group in groups])
+            found.append(
+                [
+                    [
+                        torch.stack([p.grad.square().sum() for p in block]).sum().sqrt()
+                        for block in group
+                    ]
+                    for group in groups
+                ]
+            )
             model.zero_grad(set_to_none=True)
         return float(np.mean([[[float(x) for x in group] for group in one] for one in found]))
 
@@ -223,7 +263,17 @@ def torch_gradients(setting):
 
 JOBS = {
     "entropy": Job(lmdyn_entropy, torch_entropy, (1, 4), f"knowledge entropy, windows of {LENGTH}"),
-    "online": Job(lmdyn_online, torch_online, (1,), f"SGD {RATE} on all parameters, chunks of {LENGTH}, no context"),
-    "gradients": Job(lmdyn_gradients, torch_gradients, (16, 32), f"gradient norms of {PROBES} sequences of {WIDTH} tokens, by layer, each its own",
-                     tokens=PROBES * WIDTH),
+    "online": Job(
+        lmdyn_online,
+        torch_online,
+        (1,),
+        f"SGD {RATE} on all parameters, chunks of {LENGTH}, no context",
+    ),
+    "gradients": Job(
+        lmdyn_gradients,
+        torch_gradients,
+        (16, 32),
+        f"gradient norms of {PROBES} sequences of {WIDTH} tokens, by layer, each its own",
+        tokens=PROBES * WIDTH,
+    ),
 }

@@ -1,7 +1,9 @@
-"""The job of `benchmark.py` that is the heart of a study: several starting points go through one lesson, and are asked what they know.
+"""The job of `benchmark.py` that is the heart of a study: several starting points go through one
+lesson, and are asked what they know.
 
-Three models of the shape `tiny` are each trained for 24 steps of 8 x 256 tokens, and before, in between and after, 64 probes of 40 tokens
-are scored. lmdyn teaches two at once, as a study does on a CPU, through one compiled step.
+Three models of the shape `tiny` are each trained for 24 steps of 8 x 256 tokens, and before, in
+between and after, 64 probes of 40 tokens are scored. lmdyn teaches two at once, as a study does on
+a CPU, through one compiled step.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,9 @@ SIZE = ROWS * LENGTH
 def texts(stream):
     """`[steps, B, T + 1]` to train on, and `[P, W + 1]` probes, whose last tokens are asked for."""
     cut = lambda start, length: stream[start : start + length + 1]
-    windows = np.stack([[cut(s * SIZE + r * LENGTH, LENGTH) for r in range(ROWS)] for s in range(STEPS)])
+    windows = np.stack(
+        [[cut(s * SIZE + r * LENGTH, LENGTH) for r in range(ROWS)] for s in range(STEPS)]
+    )
     return windows, np.stack([cut(STEPS * SIZE + p * WIDTH, WIDTH) for p in range(PROBES)])
 
 
@@ -38,17 +42,24 @@ def lmdyn_lesson(setting):
     from lmdyn.training import Optimizer
 
     keep_memory()
-    model, params = checkpoints.load(setting.model, models.Compute(dtype=setting.dtype, unroll=4))[:2]
+    model, params = checkpoints.load(setting.model, models.Compute(dtype=setting.dtype, unroll=4))[
+        :2
+    ]
     windows, probes = texts(setting.stream)
     batches = [Batch(w[:, :-1], w[:, 1:], np.ones(w[:, 1:].shape, bool)) for w in windows]
     span = np.zeros([PROBES, WIDTH], bool)
     span[:, -SPAN:] = True
     asked = ProbeBatch(probes[:, :-1], probes[:, 1:], span, np.ones_like(span))
     moments = tuple(range(0, STEPS + 1, ASK))
-    lesson = Lesson(batches, moments, moments, asked, np.zeros(PROBES, int), np.full(PROBES, "memorisation"))
+    lesson = Lesson(
+        batches, moments, moments, asked, np.zeros(PROBES, int), np.full(PROBES, "memorisation")
+    )
     rule = Further("", optimizer=Optimizer(schedule="constant", **RULE))
     teach = teacher(model, rule, Tell(""))
-    starts = [{**params, "embed": jax.tree.map(lambda e, n=n: e * scaled(n), params["embed"])} for n in range(STARTS)]
+    starts = [
+        {**params, "embed": jax.tree.map(lambda e, n=n: e * scaled(n), params["embed"])}
+        for n in range(STARTS)
+    ]
 
     def one(start):
         return teach(start, lesson, Exam(None, None, None))[-1].new.log_probability.mean()
@@ -76,14 +87,27 @@ def torch_lesson(setting):
         return -cross(logits.flatten(0, 1).float(), probes[:, -SPAN:].flatten()).item()
 
     def one(number):
-        model = plain(torch, SHAPES["tiny"], {**weights, "embed/embedding": weights["embed/embedding"] * scaled(number)}, setting.device)
+        model = plain(
+            torch,
+            SHAPES["tiny"],
+            {**weights, "embed/embedding": weights["embed/embedding"] * scaled(number)},
+            setting.device,
+        )
         if setting.side == "onednn":
             use_onednn(torch, model)
         model = model.to(setting.device)
         norms = {id(p) for n, p in model.named_parameters() if "norm" in n}
-        parts = [[p for p in model.parameters() if (id(p) in norms) == is_norm] for is_norm in (False, True)]
-        groups = [{"params": parts[0], "weight_decay": RULE["weight_decay"]}, {"params": parts[1], "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, RULE["rate"], (RULE["b1"], RULE["b2"]), RULE["eps"], fused=True)
+        parts = [
+            [p for p in model.parameters() if (id(p) in norms) == is_norm]
+            for is_norm in (False, True)
+        ]
+        groups = [
+            {"params": parts[0], "weight_decay": RULE["weight_decay"]},
+            {"params": parts[1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            groups, RULE["rate"], (RULE["b1"], RULE["b2"]), RULE["eps"], fused=True
+        )
         for number, window in enumerate(windows):
             if number % ASK == 0:
                 ask(model)
@@ -102,5 +126,14 @@ def torch_lesson(setting):
 
 
 NEED = STEPS * SIZE + PROBES * WIDTH
-JOBS = {"lesson": Job(lmdyn_lesson, torch_lesson, (0,), f"{STARTS} models through {STEPS} steps of {ROWS} x {LENGTH} tokens, with probes",
-                      make("tiny"), NEED, STARTS * STEPS * SIZE)}
+JOBS = {
+    "lesson": Job(
+        lmdyn_lesson,
+        torch_lesson,
+        (0,),
+        f"{STARTS} models through {STEPS} steps of {ROWS} x {LENGTH} tokens, with probes",
+        make("tiny"),
+        NEED,
+        STARTS * STEPS * SIZE,
+    )
+}

@@ -1,13 +1,16 @@
-"""The rank of the target at full size: a text of 1e8 tokens whose rank is known is counted in bounded memory, and its leading singular values found.
+"""The rank of the target at full size: a text of 1e8 tokens whose rank is known is counted in
+bounded memory, and its leading singular values found.
 
     python scripts/benchmark_targets.py
     python scripts/benchmark_targets.py --tokens 1e6 --vocab 5000 --classes 32 --values 64
 
-Every word belongs to one of `--classes` classes, and what follows a word is Zipf's law over an order of the vocabulary that is its class's
-own. So the distributions of the language have that rank, whatever the vocabulary; what a text needs beyond it is sampling noise.
+Every word belongs to one of `--classes` classes, and what follows a word is Zipf's law over an
+order of the vocabulary that is its class's own. So the distributions of the language have that
+rank, whatever the vocabulary; what a text needs beyond it is sampling noise.
 
-Prints what counting and each decomposition took, and the error of the best approximation by rank. The last line is an error, with exit
-code 1, where the values do not fall by half or more after the last class.
+Prints what counting and each decomposition took, and the error of the best approximation by rank.
+The last line is an error, with exit code 1, where the values do not fall by half or more after the
+last class.
 """
 
 import argparse
@@ -25,8 +28,12 @@ STREAMS = 10_000
 """Documents that are written side by side."""
 
 
-def write(path: Path, tokens: int, vocab: int, classes: int, exponent: float, seed: int) -> np.ndarray:
-    """Writes the text, and returns where its documents end; the last word of one is no context of the next."""
+def write(
+    path: Path, tokens: int, vocab: int, classes: int, exponent: float, seed: int
+) -> np.ndarray:
+    """Writes the text, and returns where its documents end; the last word of one is no context of
+    the next.
+    """
     rng = np.random.default_rng(seed)
     order = np.stack([rng.permutation(vocab) for _ in range(classes)]).astype(np.int32)
     kinds = rng.integers(0, classes, vocab)
@@ -48,17 +55,31 @@ def main():
     parser.add_argument("--tokens", type=lambda text: int(float(text)), default=100_000_000)
     parser.add_argument("--vocab", type=int, default=50_000)
     parser.add_argument("--classes", type=int, default=256)
-    parser.add_argument("--values", type=lambda text: [int(part) for part in text.split(",")], default=[200, 2000], help="how many, such as 200,2000")
+    parser.add_argument(
+        "--values",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[200, 2000],
+        help="how many, such as 200,2000",
+    )
     parser.add_argument("--exponent", type=float, default=1.05, help="of Zipf's law")
     parser.add_argument("--seed", type=int, default=0)
     order = parser.parse_args()
     if not (order.tokens >= 4 and 1 <= order.classes < order.vocab and min(order.values) >= 1):
-        parser.error(f"tokens={order.tokens}, vocab={order.vocab}, classes={order.classes}, values={order.values}: give 4 tokens or more, "
-                     "fewer classes than words, at least 1 class and value")
+        parser.error(
+            f"tokens={order.tokens}, vocab={order.vocab}, classes={order.classes},"
+            f" values={order.values}: give 4 tokens or more, fewer classes than words, at least 1"
+            " class and value"
+        )
 
     def took(what, cpu, wall):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-        print(f"{what}: {time.process_time() - cpu:.0f} CPU s, {time.perf_counter() - wall:.0f} s, peak memory {peak:.2f} GiB", flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            2**30 if sys.platform == "darwin" else 2**20
+        )
+        print(
+            f"{what}: {time.process_time() - cpu:.0f} CPU s, {time.perf_counter() - wall:.0f} s,"
+            f" peak memory {peak:.2f} GiB",
+            flush=True,
+        )
 
     now = lambda: (time.process_time(), time.perf_counter())
     with tempfile.TemporaryDirectory() as folder:
@@ -73,8 +94,23 @@ def main():
         start = now()
         found = target_rank(counts, k)
         took(f"{k} singular values", *start)
-        ranks = sorted({1, *(order.classes * part // 4 for part in (1, 2, 3, 4)), order.classes + 1, *(order.classes * 2**i for i in (1, 2)), k})
-        print("  error by rank:", ", ".join(f"{rank}: {found.errors[rank]:.4f}" for rank in ranks if 1 <= rank < len(found.errors)))
+        ranks = sorted(
+            {
+                1,
+                *(order.classes * part // 4 for part in (1, 2, 3, 4)),
+                order.classes + 1,
+                *(order.classes * 2**i for i in (1, 2)),
+                k,
+            }
+        )
+        print(
+            "  error by rank:",
+            ", ".join(
+                f"{rank}: {found.errors[rank]:.4f}"
+                for rank in ranks
+                if 1 <= rank < len(found.errors)
+            ),
+        )
     if len(found.values) > order.classes:
         last, after = found.values[order.classes - 1 : order.classes + 1]
         print(f"values {order.classes} and {order.classes + 1}: {last:.3f}, {after:.3f}")

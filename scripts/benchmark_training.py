@@ -1,6 +1,8 @@
-"""The training jobs of `benchmark.py`: a step of lmdyn against a plain PyTorch transformer of the same shape and weights.
+"""The training jobs of `benchmark.py`: a step of lmdyn against a plain PyTorch transformer of the
+same shape and weights.
 
-Both start from the same random weights and read the same batches, so that they must end at the same loss.
+Both start from the same random weights and read the same batches, so that they must end at the same
+loss.
 """
 
 import json
@@ -18,9 +20,20 @@ SHAPES = {
              "positions": 512, "tied_head": True},
 }  # fmt: skip
 ROWS, STEPS, WARM = {"tiny": 16, "135m": 1}, {"tiny": 40, "135m": 8}, 2
-if os.environ.get("BENCHMARK_SMALL"):  # to see that all of it runs (scripts/try_commands.py): no speed means anything
+if os.environ.get(
+    "BENCHMARK_SMALL"
+):  # to see that all of it runs (scripts/try_commands.py): no speed means anything
     SHAPES["tiny"] |= {"width": 16, "depth": 2, "heads": 2, "head_width": 8, "mlp_width": 32}
-    SHAPES["135m"] |= {"vocab": 257, "width": 24, "depth": 2, "heads": 3, "kv_heads": 1, "head_width": 8, "mlp_width": 48, "positions": 128}
+    SHAPES["135m"] |= {
+        "vocab": 257,
+        "width": 24,
+        "depth": 2,
+        "heads": 3,
+        "kv_heads": 1,
+        "head_width": 8,
+        "mlp_width": 48,
+        "positions": 128,
+    }
     ROWS, STEPS = {"tiny": 2, "135m": 1}, {"tiny": 3, "135m": 3}
 RULE = {"rate": 3e-4, "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
 
@@ -35,7 +48,10 @@ def make(name):
         model = models.LanguageModel(models.ModelConfig(**SHAPES[name]))
         params = models.init(model, seed=1)
         checkpoints.export(model, params, byte_tokenizer(), path)
-        np.savez(f"{path}.npz", **{"/".join(key): np.asarray(leaf) for key, leaf in flatten(params).items()})
+        np.savez(
+            f"{path}.npz",
+            **{"/".join(key): np.asarray(leaf) for key, leaf in flatten(params).items()},
+        )
         Path(f"{path}.json").write_text(json.dumps(SHAPES[name]), encoding="utf-8")
         return f"dir:{path}"
 
@@ -73,7 +89,9 @@ def lmdyn_train(name):
             for window in windows[part]:
                 batch = Batch(window[:, :-1], window[:, 1:], np.ones(window[:, 1:].shape, bool))
                 held["state"], metrics = step(held["state"], batch)
-                jax.block_until_ready(before)  # as a run does: one step ahead of the numbers it looks at
+                jax.block_until_ready(
+                    before
+                )  # as a run does: one step ahead of the numbers it looks at
                 before = metrics
             return float(metrics["loss"])
 
@@ -83,7 +101,9 @@ def lmdyn_train(name):
 
 
 def plain(torch, shape, weights, device):
-    """A decoder as one writes it in PyTorch: fused attention, fused norms, no more layers of code than needed."""
+    """A decoder as one writes it in PyTorch: fused attention, fused norms, no more layers of code
+    than needed.
+    """
     nn, F = torch.nn, torch.nn.functional
     D, H, K = shape["width"], shape["heads"], shape["head_width"]
     G = shape.get("kv_heads", H)
@@ -102,7 +122,9 @@ def plain(torch, shape, weights, device):
         def __init__(self, layer):
             super().__init__()
             take = lambda name: linear(weights[f"blocks/{name}/kernel"][layer])
-            self.q, self.k, self.v, self.o = (take(f"attention/{n}") for n in ("query", "key", "value", "output"))
+            self.q, self.k, self.v, self.o = (
+                take(f"attention/{n}") for n in ("query", "key", "value", "output")
+            )
             self.gate, self.up, self.down = (take(f"mlp/{n}") for n in ("gate", "up", "down"))
             self.norm_a, self.norm_m = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
 
@@ -110,8 +132,12 @@ def plain(torch, shape, weights, device):
             B, T, _ = x.shape
             y = self.norm_a(x)
             q, k, v = (f(y).view(B, T, -1, K).transpose(1, 2) for f in (self.q, self.k, self.v))
-            turn = lambda z: z * cos[:T] + torch.cat((-z[..., K // 2 :], z[..., : K // 2]), -1) * sin[:T]
-            y = F.scaled_dot_product_attention(turn(q), turn(k), v, is_causal=True, enable_gqa=G != H)
+            turn = lambda z: (
+                z * cos[:T] + torch.cat((-z[..., K // 2 :], z[..., : K // 2]), -1) * sin[:T]
+            )
+            y = F.scaled_dot_product_attention(
+                turn(q), turn(k), v, is_causal=True, enable_gqa=G != H
+            )
             x = x + self.o(y.transpose(1, 2).reshape(B, T, H * K))
             y = self.norm_m(x)
             return x + self.down(F.silu(self.gate(y)) * self.up(y))
@@ -119,7 +145,9 @@ def plain(torch, shape, weights, device):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed = nn.Embedding.from_pretrained(torch.tensor(weights["embed/embedding"]), freeze=False)
+            self.embed = nn.Embedding.from_pretrained(
+                torch.tensor(weights["embed/embedding"]), freeze=False
+            )
             self.blocks = nn.ModuleList(Block(layer) for layer in range(shape["depth"]))
             self.norm = nn.RMSNorm(D, eps=1e-5)
             if shape.get("tied_head"):
@@ -149,10 +177,15 @@ def torch_train(name):
         model = model.to(setting.device)
         norms = {id(p) for n, p in model.named_parameters() if "norm" in n}
         groups = [
-            {"params": [p for p in model.parameters() if (id(p) in norms) == is_norm], "weight_decay": 0.0 if is_norm else RULE["weight_decay"]}
+            {
+                "params": [p for p in model.parameters() if (id(p) in norms) == is_norm],
+                "weight_decay": 0.0 if is_norm else RULE["weight_decay"],
+            }
             for is_norm in (False, True)
         ]
-        optimizer = torch.optim.AdamW(groups, RULE["rate"], (RULE["b1"], RULE["b2"]), RULE["eps"], fused=True)
+        optimizer = torch.optim.AdamW(
+            groups, RULE["rate"], (RULE["b1"], RULE["b2"]), RULE["eps"], fused=True
+        )
         windows = torch.from_numpy(batches(name, setting.stream)).long().to(setting.device)
         mixed = torch.autocast(setting.device, torch.bfloat16, setting.dtype == "bfloat16")
 
@@ -160,7 +193,9 @@ def torch_train(name):
             for window in windows[part]:
                 with mixed:
                     logits = model(window[:, :-1])
-                    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
+                    loss = torch.nn.functional.cross_entropy(
+                        logits.flatten(0, 1), window[:, 1:].flatten()
+                    )
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), RULE["clip"])
                 optimizer.step()
@@ -176,14 +211,24 @@ def job(name):
     shape = SHAPES[name]
     what = f"training steps with AdamW, {ROWS[name]} x {shape['positions']} tokens"
     tokens = ROWS[name] * shape["positions"] * (STEPS[name] + WARM)
-    return Job(lmdyn_train(name), torch_train(name), (0,), what, make(name), tokens, tokens * STEPS[name] // (STEPS[name] + WARM))
+    return Job(
+        lmdyn_train(name),
+        torch_train(name),
+        (0,),
+        what,
+        make(name),
+        tokens,
+        tokens * STEPS[name] // (STEPS[name] + WARM),
+    )
 
 
 JOBS = {name: job(name) for name in SHAPES}
 
 
 def watch(order):
-    """Seconds of 50 training steps of `tiny`, and of one measurement of the default set on as many tokens as a step has."""
+    """Seconds of 50 training steps of `tiny`, and of one measurement of the default set on as many
+    tokens as a step has.
+    """
     import jax
 
     from lmdyn import models, training
@@ -228,5 +273,11 @@ def show_watch(times):
     """Prints the share of a run's time that goes to measuring."""
     train, measure = (float(np.median(times[name])) for name in ("train", "measure"))
     shares = [m / t for m, t in zip(times["measure"], times["train"], strict=True)]
-    print("\nwatch: the whole default set on 4,096 held-out tokens every 50 steps of training tiny, 4 turns")
-    print(f"50 steps {train:.2f} s, measuring {measure:.3f} s: {np.median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%}) more")
+    print(
+        "\nwatch: the whole default set on 4,096 held-out tokens every 50 steps of training tiny, 4"
+        " turns"
+    )
+    print(
+        f"50 steps {train:.2f} s, measuring {measure:.3f} s: {np.median(shares):.1%}"
+        f" ({min(shares):.1%} to {max(shares):.1%}) more"
+    )

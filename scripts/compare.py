@@ -1,11 +1,14 @@
-"""Holds lmdyn against scripts/reference.py: the same model and texts, every metric, and online adaptation.
+"""Holds lmdyn against scripts/reference.py: the same model and texts, every metric, and online
+adaptation.
 
-    python scripts/compare.py --model gguf:model.gguf --data text:book.txt --data text:other.txt --tokens 12288
+    python scripts/compare.py --model gguf:model.gguf --data text:book.txt --data text:other.txt
+    --tokens 12288
 
-Prints a table of the worst relative difference over layers; exit code 1 if any exceeds the tolerance, or a row is
-missing. Both sides run as subprocesses, one after the other. `--keep FOLDER` keeps their rows, and a later run reuses
-those of the reference (same model, text and settings). Needs `pip install .[bench]`. SmolLM2-135M, 12,288
-predictions, 2 cores: about 5 minutes a text for the reference, and as long for lmdyn.
+Prints a table of the worst relative difference over layers; exit code 1 if any exceeds the
+tolerance, or a row is missing. Both sides run as subprocesses, one after the other. `--keep FOLDER`
+keeps their rows, and a later run reuses those of the reference (same model, text and settings).
+Needs `pip install .[bench]`. SmolLM2-135M, 12,288 predictions, 2 cores: about 5 minutes a text for
+the reference, and as long for lmdyn.
 """
 
 import argparse
@@ -26,7 +29,9 @@ REFERENCE = Path(__file__).with_name("reference.py")
 
 
 def run(command, out, reuse=False):
-    """Runs `command --out out`; returns its rows. With `reuse`, rows that are already there are taken as they are."""
+    """Runs `command --out out`; returns its rows. With `reuse`, rows that are already there are
+    taken as they are.
+    """
     if not (reuse and out.exists()):
         print("$", shlex.join([*command, "--out", str(out)]), file=sys.stderr)
         done = subprocess.run([*command, "--out", str(out)], stdout=subprocess.PIPE, text=True)
@@ -37,7 +42,9 @@ def run(command, out, reuse=False):
 
 def name(value):
     """A file name for anything: its readable letters, and a hash so that different things differ."""
-    return re.sub(r"[^\w.-]+", "_", value)[-40:] + "-" + hashlib.sha256(value.encode()).hexdigest()[:8]
+    return (
+        re.sub(r"[^\w.-]+", "_", value)[-40:] + "-" + hashlib.sha256(value.encode()).hexdigest()[:8]
+    )
 
 
 # The metrics whose site DESIGN.md fixes; that of the others is not compared.
@@ -63,7 +70,9 @@ def relative(ours, theirs):
 
 
 def compare(ours, theirs, tolerance):
-    """Lines (what, count, worst, at, lmdyn, PyTorch, ok), one a metric and site; whole-model values apart."""
+    """Lines (what, count, worst, at, lmdyn, PyTorch, ok), one a metric and site; whole-model values
+    apart.
+    """
     ours, theirs = table(ours), table(theirs)
     groups = {}
     for metric, site, layer in theirs:
@@ -71,7 +80,9 @@ def compare(ours, theirs, tolerance):
     for (metric, site, layered), keys in groups.items():
         worst = max(keys, key=lambda key: relative(ours.get(key), theirs[key]))
         difference = relative(ours.get(worst), theirs[worst])
-        judged = None if metric == "flops" else difference <= tolerance  # FLOPs are a count by another convention
+        judged = (
+            None if metric == "flops" else difference <= tolerance
+        )  # FLOPs are a count by another convention
         where = f"layer {worst[2]}" if layered else ""
         what = metric + (f" {site}" if site else "")
         yield what, len(keys), difference, where, ours.get(worst), theirs[worst], judged
@@ -89,7 +100,15 @@ def compare_traces(ours, theirs, tolerance):
             at = int(gap.argmax())
             mean = gap.mean() / scale
             yield f"trace {run_name}, mean", len(y), mean, "", x.mean(), scale, mean <= tolerance
-            yield f"trace {run_name}, worst", len(y), gap[at] / scale, f"token {at}", x[at], y[at], None
+            yield (
+                f"trace {run_name}, worst",
+                len(y),
+                gap[at] / scale,
+                f"token {at}",
+                x[at],
+                y[at],
+                None,
+            )
 
 
 def show(lines, tolerance):
@@ -99,39 +118,66 @@ def show(lines, tolerance):
         return "missing" if value is None else f"{value:.6g}"
 
     good = True
-    print(f"{'what':<28}{'values':>7}  {'worst':>9}  {'at':<12}{'lmdyn':>12}{'PyTorch':>12}   tolerance {tolerance:g}")
+    print(
+        f"{'what':<28}{'values':>7}  {'worst':>9}  {'at':<12}{'lmdyn':>12}{'PyTorch':>12}  "
+        f" tolerance {tolerance:g}"
+    )
     for what, count, worst, where, ours, theirs, ok in lines:
         good &= ok is not False
         verdict = "(not judged)" if ok is None else "ok" if ok else "FAIL"
-        print(f"{what:<28}{count:>7}  {worst:>9.1e}  {where:<12}{number(ours):>12}{number(theirs):>12}   {verdict}")
+        print(
+            f"{what:<28}{count:>7}  {worst:>9.1e} "
+            f" {where:<12}{number(ours):>12}{number(theirs):>12}   {verdict}"
+        )
     return good
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="gguf:PATH or dir:PATH")
-    parser.add_argument("--data", action="append", required=True, help="text:GLOB; may be given again")
+    parser.add_argument(
+        "--data", action="append", required=True, help="text:GLOB; may be given again"
+    )
     parser.add_argument("--tokens", type=int, default=12288)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--metrics", default=METRICS)
     parser.add_argument("--jobs", default="measure,online")
     parser.add_argument("--chunk", type=int, default=512)
-    parser.add_argument("--contexts", default="none", help="any of none, cache, overlap, joined by commas")
+    parser.add_argument(
+        "--contexts", default="none", help="any of none, cache, overlap, joined by commas"
+    )
     parser.add_argument("--window", type=int, help="default: cache 512, overlap twice the chunk")
     parser.add_argument("--optimizer", default="sgd")
     parser.add_argument("--lr", default="0.01")
     parser.add_argument("--adapt", default="all")
     parser.add_argument("--tolerance", type=float, default=1e-3)
-    parser.add_argument("--lmdyn", default=f"{shlex.quote(sys.executable)} -m lmdyn", help="the command to test")
-    parser.add_argument("--keep", type=Path, help="folder for the rows; those of the reference are reused")
+    parser.add_argument(
+        "--lmdyn", default=f"{shlex.quote(sys.executable)} -m lmdyn", help="the command to test"
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the rows; those of the reference are reused"
+    )
     args = parser.parse_args()
 
     jobs = []
     if "measure" in args.jobs.split(","):
         jobs.append(("measure", ["--length", str(args.length), "--metrics", args.metrics]))
     if "online" in args.jobs.split(","):
-        rule = ["--chunk", str(args.chunk), "--optimizer", args.optimizer, "--lr", args.lr, "--adapt", args.adapt]
-        windows = {"none": None, "cache": args.window or 512, "overlap": args.window or 2 * args.chunk}
+        rule = [
+            "--chunk",
+            str(args.chunk),
+            "--optimizer",
+            args.optimizer,
+            "--lr",
+            args.lr,
+            "--adapt",
+            args.adapt,
+        ]
+        windows = {
+            "none": None,
+            "cache": args.window or 512,
+            "overlap": args.window or 2 * args.chunk,
+        }
         for context in args.contexts.split(","):
             window = ["--window", str(windows[context])] if windows[context] else []
             jobs.append(("online", [*rule, "--context", context, *window]))
@@ -144,7 +190,8 @@ def main():
             for verb, options in jobs:
                 command = [verb, args.model, "--data", data, "--tokens", str(args.tokens), *options]
                 theirs, ours = (
-                    folder / f"{side}-{verb}-{name(shlex.join(command))}.jsonl" for side in ("torch", "lmdyn")
+                    folder / f"{side}-{verb}-{name(shlex.join(command))}.jsonl"
+                    for side in ("torch", "lmdyn")
                 )
                 reference = [sys.executable, str(REFERENCE), args.model, verb, *command[2:]]
                 reference_rows = run(reference, theirs, reuse=True)

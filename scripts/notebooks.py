@@ -3,8 +3,9 @@
     python scripts/notebooks.py                                all of notebooks/, stored executed
     python scripts/notebooks.py notebooks/sharding.ipynb       one of them
 
-A notebook sees the names of its own cells alone, as in a kernel that was just started; the value of a cell's last line is shown. No
-kernel is needed, so the tests run notebooks by the same function (`run`) on any machine that has lmdyn.
+A notebook sees the names of its own cells alone, as in a kernel that was just started; the value of
+a cell's last line is shown. No kernel is needed, so the tests run notebooks by the same function
+(`run`) on any machine that has lmdyn.
 """
 
 import argparse
@@ -38,31 +39,61 @@ def code(notebook: dict) -> list[dict]:
 
 def fingerprint(notebook: dict) -> str:
     """Of the code of all cells: outputs that are stored under another one are not of this code."""
-    return hashlib.sha256("\0".join("".join(cell["source"]) for cell in code(notebook)).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        "\0".join("".join(cell["source"]) for cell in code(notebook)).encode()
+    ).hexdigest()[:16]
 
 
 def run(path) -> tuple[dict[str, Any], list[list[dict]]]:
     """Executes the cells of a notebook in this process.
 
     Returns:
-      The names that its cells left, and each code cell's outputs, as a notebook stores them. What a cell writes to standard error (progress)
-      is no output.
+      The names that its cells left, and each code cell's outputs, as a notebook stores them. What a
+      cell writes to standard error (progress) is no output.
     """
     main = types.ModuleType("__main__")  # what a cell defines is found there, as in a kernel
     sys.modules["__main__"], names, outputs = main, main.__dict__, []
     for number, cell in enumerate(code(read(path)), 1):
         source = "".join(cell["source"])
         tree = ast.parse(source, f"{Path(path).name}, cell {number}")
-        shown = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) and not source.rstrip().endswith(";") else None
+        shown = (
+            tree.body.pop()
+            if tree.body
+            and isinstance(tree.body[-1], ast.Expr)
+            and not source.rstrip().endswith(";")
+            else None
+        )
         written = io.StringIO()
         with contextlib.redirect_stdout(written):
             exec(compile(tree, f"{Path(path).name}, cell {number}", "exec"), names)
-            value = None if shown is None else eval(compile(ast.Expression(shown.value), f"{Path(path).name}, cell {number}", "eval"), names)
+            value = (
+                None
+                if shown is None
+                else eval(
+                    compile(
+                        ast.Expression(shown.value), f"{Path(path).name}, cell {number}", "eval"
+                    ),
+                    names,
+                )
+            )
         found = []
         if written.getvalue():
-            found.append({"name": "stdout", "output_type": "stream", "text": written.getvalue().splitlines(keepends=True)})
+            found.append(
+                {
+                    "name": "stdout",
+                    "output_type": "stream",
+                    "text": written.getvalue().splitlines(keepends=True),
+                }
+            )
         if value is not None:
-            found.append({"data": display(value), "execution_count": number, "metadata": {}, "output_type": "execute_result"})
+            found.append(
+                {
+                    "data": display(value),
+                    "execution_count": number,
+                    "metadata": {},
+                    "output_type": "execute_result",
+                }
+            )
         outputs.append(found)
     return names, outputs
 
@@ -75,40 +106,55 @@ def display(value) -> dict[str, Any]:
     if "image/png" in drawn:
         png = drawn["image/png"]
         png = png if isinstance(png, bytes) else base64.b64decode(png)
-        return {"image/png": base64.b64encode(packed(png)).decode(), "text/plain": [f"<{type(value).__name__}>"]}
+        return {
+            "image/png": base64.b64encode(packed(png)).decode(),
+            "text/plain": [f"<{type(value).__name__}>"],
+        }
     html = getattr(value, "_repr_html_", None)
     more = {"text/html": html().splitlines(keepends=True)} if html and html() else {}
     return {**more, "text/plain": repr(value).splitlines(keepends=True)}
 
 
 def packed(png: bytes) -> bytes:
-    """The same picture, pixel for pixel, with its data compressed as far as zlib can: half the size of what a renderer in a hurry writes."""
+    """The same picture, pixel for pixel, with its data compressed as far as zlib can: half the size
+    of what a renderer in a hurry writes.
+    """
     chunks, at = [], 8
     while at < len(png):
         size, kind = struct.unpack(">I4s", png[at : at + 8])
         chunks.append((kind, png[at + 8 : at + 8 + size]))
         at += 12 + size
-    pixels = zlib.compress(zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT")), 9)
+    pixels = zlib.compress(
+        zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT")), 9
+    )
     place = [kind for kind, _ in chunks].index(b"IDAT")
     chunks = [chunk for chunk in chunks if chunk[0] != b"IDAT"]
     chunks.insert(place, (b"IDAT", pixels))
-    whole = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    whole = lambda kind, body: (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    )
     return png[:8] + b"".join(whole(*chunk) for chunk in chunks)
 
 
 def store(path) -> dict[str, Any]:
-    """Runs a notebook in this process and writes it again, with its outputs. Returns the names that its cells left."""
+    """Runs a notebook in this process and writes it again, with its outputs. Returns the names that
+    its cells left.
+    """
     notebook = read(path)
     names, outputs = run(path)
     for number, (cell, found) in enumerate(zip(code(notebook), outputs, strict=True), 1):
         cell["execution_count"], cell["outputs"] = number, found
     notebook["metadata"]["lmdyn"] = {"ran": fingerprint(notebook)}
-    Path(path).write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    Path(path).write_text(
+        json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return names
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()

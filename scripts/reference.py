@@ -1,13 +1,17 @@
-"""The numbers of `lmdyn measure` and `lmdyn online`, computed a second time in PyTorch from their definitions.
+"""The numbers of `lmdyn measure` and `lmdyn online`, computed a second time in PyTorch from their
+definitions.
 
-Nothing here imports lmdyn, and nothing here is meant to be fast: the model is the one of `transformers`, the
-quantities are taken with hooks, sums are float64. `scripts/compare.py` holds the two against each other.
+Nothing here imports lmdyn, and nothing here is meant to be fast: the model is the one of
+`transformers`, the quantities are taken with hooks, sums are float64. `scripts/compare.py` holds
+the two against each other.
 
-    python scripts/reference.py gguf:model.gguf measure --data text:book.txt --tokens 12288 --out rows.jsonl
-    python scripts/reference.py dir:model online --data text:book.txt --chunk 512 --lr 0.01 --out rows.jsonl
+    python scripts/reference.py gguf:model.gguf measure --data text:book.txt --tokens 12288 --out
+    rows.jsonl python scripts/reference.py dir:model online --data text:book.txt --chunk 512 --lr
+    0.01 --out rows.jsonl
 
-Needs `pip install .[bench]` (torch, transformers). Takes one forward (measure), or two forwards and a backward (online)
-a token: SmolLM2-135M on 2 cores measures about 400 tokens a second and adapts on about 130.
+Needs `pip install .[bench]` (torch, transformers). Takes one forward (measure), or two forwards and
+a backward (online) a token: SmolLM2-135M on 2 cores measures about 400 tokens a second and adapts
+on about 130.
 """
 
 import argparse
@@ -29,14 +33,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
-METRICS = ("nll", "knowledge_entropy", "attention_entropy", "prediction_entropy", "anisotropy", "singular_entropy")
+METRICS = (
+    "nll",
+    "knowledge_entropy",
+    "attention_entropy",
+    "prediction_entropy",
+    "anisotropy",
+    "singular_entropy",
+)
 
 
-# --- model, tokenizer and text ---------------------------------------------------------------------------------------
+# --- model, tokenizer and text
+# ---------------------------------------------------------------------------------------
 
 
 def load(ref, attention="eager", dtype=torch.float32):
-    """The model (evaluation mode) and a function from text to a list of token ids, of `gguf:PATH` or `dir:PATH`."""
+    """The model (evaluation mode) and a function from text to a list of token ids, of `gguf:PATH`
+    or `dir:PATH`.
+    """
     kind, _, path = ref.partition(":")
     path = Path(path)
     if kind not in ("gguf", "dir") or not path.exists():
@@ -44,11 +58,15 @@ def load(ref, attention="eager", dtype=torch.float32):
     source = {"pretrained_model_name_or_path": str(path)}
     if kind == "gguf":
         source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype, attn_implementation=attention).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        **source, dtype=dtype, attn_implementation=attention
+    ).eval()
     if kind == "dir" and (path / "tokenizer.json").exists():
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     else:
-        tokenizer = Tokenizer.from_str(AutoTokenizer.from_pretrained(**source).backend_tokenizer.to_str())
+        tokenizer = Tokenizer.from_str(
+            AutoTokenizer.from_pretrained(**source).backend_tokenizer.to_str()
+        )
         if kind == "gguf":
             split_as_trained(tokenizer, path)
     return model, tokenizer
@@ -57,20 +75,25 @@ def load(ref, attention="eager", dtype=torch.float32):
 def split_as_trained(tokenizer, path):
     """Restores the splitting rule that a GGUF names and the conversion in `transformers` drops.
 
-    SmolLM's own tokenizer puts every digit by itself before the rule of GPT-2; without it, white space before a
-    number is cut differently.
+    SmolLM's own tokenizer puts every digit by itself before the rule of GPT-2; without it, white
+    space before a number is cut differently.
     """
     import gguf
 
     field = gguf.GGUFReader(path).fields.get("tokenizer.ggml.pre")
     if field is not None and field.contents() == "smollm":
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
         )
 
 
 def read_stream(ref, tokenizer, tokens=None):
-    """Token ids [N + 1] of `text:GLOB`: one document a file, joined by the end-of-text token, at most `tokens` + 1."""
+    """Token ids [N + 1] of `text:GLOB`: one document a file, joined by the end-of-text token, at
+    most `tokens` + 1.
+    """
     kind, _, pattern = ref.partition(":")
     paths = sorted(glob.glob(pattern, recursive=True))
     if kind != "text" or not paths:
@@ -80,14 +103,18 @@ def read_stream(ref, tokenizer, tokens=None):
     for number, path in enumerate(paths):
         text = Path(path).read_bytes().decode("utf-8")
         if number and end is None:
-            sys.exit(f"{ref}: several documents, and the tokenizer has no <|endoftext|> to join them")
+            sys.exit(
+                f"{ref}: several documents, and the tokenizer has no <|endoftext|> to join them"
+            )
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         stream += ([end] if stream and ids else []) + ids
     return torch.tensor(stream[: None if tokens is None else tokens + 1])
 
 
 def parts(model):
-    """(blocks, the matrix `down` of each block's MLP, the norm after the last block), by the families' names."""
+    """(blocks, the matrix `down` of each block's MLP, the norm after the last block), by the
+    families' names.
+    """
     body = model.base_model
     if hasattr(body, "layers"):
         blocks = list(body.layers)
@@ -99,31 +126,40 @@ def parts(model):
     return blocks, downs, norm
 
 
-# --- measuring -------------------------------------------------------------------------------------------------------
+# --- measuring
+# -------------------------------------------------------------------------------------------------------
 
 
 class Sums:
     """What hooks add up: everything that needs the inside of the model, in float64.
 
-    `coefficients`: per layer, sum over tokens of |c_i|; c is the input of `down` (METHODS.md, section 2).
-    `directions`: per site, sum over tokens of the unit vectors (section 4). `attention`: per layer, the sum over heads
-    and queries of the attention distribution's entropy, and how many there were.
+    `coefficients`: per layer, sum over tokens of |c_i|; c is the input of `down` (METHODS.md,
+    section 2). `directions`: per site, sum over tokens of the unit vectors (section 4).
+    `attention`: per layer, the sum over heads and queries of the attention distribution's entropy,
+    and how many there were.
     """
 
     def __init__(self, model):
         blocks, downs, norm = parts(model)
         self.coefficients = [0.0] * len(blocks)
         self.attention = [0.0] * len(blocks)
-        self.directions = {**{("residual", i): 0.0 for i in range(len(blocks) + 1)}, ("final", None): 0.0}
+        self.directions = {
+            **{("residual", i): 0.0 for i in range(len(blocks) + 1)},
+            ("final", None): 0.0,
+        }
         self.tokens = self.distributions = 0
         blocks[0].register_forward_pre_hook(
-            lambda _, args, kwargs: self.direct(("residual", 0), args[0] if args else kwargs["hidden_states"]),
+            lambda _, args, kwargs: self.direct(
+                ("residual", 0), args[0] if args else kwargs["hidden_states"]
+            ),
             with_kwargs=True,
         )
         for i, (block, down) in enumerate(zip(blocks, downs, strict=True)):
             down.register_forward_pre_hook(lambda _, args, i=i: self.remember(i, args[0]))
             block.register_forward_hook(
-                lambda _, args, out, i=i: self.direct(("residual", i + 1), out[0] if isinstance(out, tuple) else out)
+                lambda _, args, out, i=i: self.direct(
+                    ("residual", i + 1), out[0] if isinstance(out, tuple) else out
+                )
             )
         norm.register_forward_hook(lambda _, args, out: self.direct(("final", None), out))
 
@@ -141,7 +177,9 @@ class Sums:
 
 
 def measure(model, stream, length, metrics):
-    """The rows of `measure`: one forward a window of `length` predictions, the ragged last one at its own length."""
+    """The rows of `measure`: one forward a window of `length` predictions, the ragged last one at
+    its own length.
+    """
     sums, nll, entropy = Sums(model), 0.0, 0.0
     wanted = {"output_attentions": "attention_entropy" in metrics, "use_cache": False}
     with torch.no_grad():
@@ -172,15 +210,27 @@ def measure(model, stream, length, metrics):
         rows.append(row("prediction_entropy", None, None, entropy / n))
     if "anisotropy" in metrics:
         for (site, layer), total in sums.directions.items():
-            rows.append(row("anisotropy", site, layer, ((total @ total).item() - n) / (n * n - n), unit="cosine"))
+            rows.append(
+                row(
+                    "anisotropy",
+                    site,
+                    layer,
+                    ((total @ total).item() - n) / (n * n - n),
+                    unit="cosine",
+                )
+            )
     if "singular_entropy" in metrics:
         s = torch.linalg.svdvals(model.get_output_embeddings().weight.detach().double())
-        rows.append(row("singular_entropy", "head", None, math.log(len(s)) - distribution_entropy(s)))
+        rows.append(
+            row("singular_entropy", "head", None, math.log(len(s)) - distribution_entropy(s))
+        )
     return rows, n
 
 
 def distribution_entropy(weights):
-    """Entropy in nats of non-negative weights [F], normalised: log F if all are equal, 0 if only one is not 0."""
+    """Entropy in nats of non-negative weights [F], normalised: log F if all are equal, 0 if only
+    one is not 0.
+    """
     return torch.special.entr(weights / weights.sum()).sum().item()
 
 
@@ -188,11 +238,13 @@ def row(metric, site, layer, value, unit="nats", **extra):
     return {"metric": metric, "site": site, "layer": layer, "value": value, "unit": unit, **extra}
 
 
-# --- online adaptation -----------------------------------------------------------------------------------------------
+# --- online adaptation
+# -----------------------------------------------------------------------------------------------
 
 
 def online(model, stream, chunk, context, window, adapt=None, make_optimizer=None):
-    """(nll [N] of every prediction, scored before its chunk's update; FLOPs of all products). Changes the model.
+    """(nll [N] of every prediction, scored before its chunk's update; FLOPs of all products).
+    Changes the model.
 
     Without `make_optimizer` (parameters -> torch optimizer) the evaluation is static.
     """
@@ -219,7 +271,11 @@ def online(model, stream, chunk, context, window, adapt=None, make_optimizer=Non
             counted[shape] = counter.get_total_flops()
         flops += counted[shape]
         if context == "cache":
-            memory = [(k[:, :, -window:].detach(), v[:, :, -window:].detach()) for k, v in kept] if window else None
+            memory = (
+                [(k[:, :, -window:].detach(), v[:, :, -window:].detach()) for k, v in kept]
+                if window
+                else None
+            )
         if optimizer:
             optimizer.step()
         bar.set_postfix(nll=f"{torch.cat(nll).double().mean():.4f}")
@@ -227,7 +283,8 @@ def online(model, stream, chunk, context, window, adapt=None, make_optimizer=Non
 
 
 def forward(model, inputs, position, memory, keep):
-    """(logits [T, V], keys and values of memory and inputs per layer), the first input standing at `position`.
+    """(logits [T, V], keys and values of memory and inputs per layer), the first input standing at
+    `position`.
 
     Every input sees the whole memory [1, G, M, K] and the inputs up to itself.
     """
@@ -249,10 +306,17 @@ def forward(model, inputs, position, memory, keep):
 
 
 def exact_rotary(model):
-    """Angles in float64: a float32 angle at position 10,000 is off by 1e-3, and the memory holds rotated keys."""
-    found = [module for module in model.modules() if type(module).__name__.endswith("RotaryEmbedding")]
+    """Angles in float64: a float32 angle at position 10,000 is off by 1e-3, and the memory holds
+    rotated keys.
+    """
+    found = [
+        module for module in model.modules() if type(module).__name__.endswith("RotaryEmbedding")
+    ]
     if not found:
-        sys.exit("--context cache needs rotary positions; this model has learned ones: use none or overlap")
+        sys.exit(
+            "--context cache needs rotary positions; this model has learned ones: use none or"
+            " overlap"
+        )
 
     def rotary(module, x, position_ids):
         angle = position_ids[..., None].double() * module.inv_freq.double()
@@ -280,7 +344,9 @@ PIECES = {  # selector -> parameter names of the Llama family in `transformers`
 
 
 def select(model, selector):
-    """Parameters at a selector (`all`, `embed`, `head`, `final_norm`, `blocks[5:9].mlp`, joined by +); Llama only."""
+    """Parameters at a selector (`all`, `embed`, `head`, `final_norm`, `blocks[5:9].mlp`, joined by
+    +); Llama only.
+    """
     depth = model.config.num_hidden_layers
     names = dict(model.named_parameters())
     chosen = {}
@@ -291,7 +357,12 @@ def select(model, selector):
             at = range(depth)[slice(low, high)] if colon or low is None else [range(depth)[low]]
             pattern = rf"model\.layers\.({'|'.join(map(str, at))})\.{PIECES[block[4]]}"
         else:
-            fixed = {"all": "", "embed": r"model\.embed_tokens\.", "head": r"lm_head\.", "final_norm": r"model\.norm\."}
+            fixed = {
+                "all": "",
+                "embed": r"model\.embed_tokens\.",
+                "head": r"lm_head\.",
+                "final_norm": r"model\.norm\.",
+            }
             pattern = fixed.get(part, "nothing")
         found = {name: p for name, p in names.items() if re.match(pattern, name)}
         if not found:
@@ -300,7 +371,8 @@ def select(model, selector):
     return list(chosen.values())
 
 
-# --- command line ----------------------------------------------------------------------------------------------------
+# --- command line
+# ----------------------------------------------------------------------------------------------------
 
 
 def parse(argv=None):
@@ -319,7 +391,9 @@ def parse(argv=None):
         else:
             sub.add_argument("--chunk", type=int, default=512)
             sub.add_argument("--context", choices=("none", "cache", "overlap"), default="none")
-            sub.add_argument("--window", type=int, default=0, help="tokens; overlap counts the chunk too")
+            sub.add_argument(
+                "--window", type=int, default=0, help="tokens; overlap counts the chunk too"
+            )
             sub.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
             sub.add_argument("--lr", type=float, default=0.01)
             sub.add_argument("--weight-decay", type=float, default=1e-4, help="of adamw")
@@ -377,7 +451,9 @@ def main(argv=None):
         "tokens_per_second": n / wall,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    args.out.with_name(args.out.name + ".meta.json").write_text(json.dumps(meta, indent=1, default=str))
+    args.out.with_name(args.out.name + ".meta.json").write_text(
+        json.dumps(meta, indent=1, default=str)
+    )
     for r in rows:
         if r["metric"].endswith("nll"):
             print(f"{r['metric']} {r['value']:.6f} nats, perplexity {math.exp(r['value']):.3f}")

@@ -1,12 +1,15 @@
-"""Tries every command that README.md and the docstrings of configs show, at a small size, before a release.
+"""Tries every command that README.md and the docstrings of configs show, at a small size, before a
+release.
 
-    python scripts/try_commands.py                  all of them: about 20 minutes of CPU, most of it compiling
-    python scripts/try_commands.py saturation       those that match a regular expression, and what they need
-    python scripts/try_commands.py --list
+    python scripts/try_commands.py                  all of them: about 20 minutes of CPU, most of it
+    compiling python scripts/try_commands.py saturation       those that match a regular expression,
+    and what they need python scripts/try_commands.py --list
 
-Each is run in a process of its own, in a temporary folder where stand-ins lie for what is not here (documented.py), and what it made is looked at:
-rows and their numbers, checkpoints, claims and their verdicts, figures, pages. One line a command: seconds of CPU, what it made, the command.
-Exit code 1 if one failed; what it said is printed. The scripts that compare with PyTorch need `pip install ".[bench]"`. Runs on the CPU, as 8 devices.
+Each is run in a process of its own, in a temporary folder where stand-ins lie for what is not here
+(documented.py), and what it made is looked at: rows and their numbers, checkpoints, claims and
+their verdicts, figures, pages. One line a command: seconds of CPU, what it made, the command. Exit
+code 1 if one failed; what it said is printed. The scripts that compare with PyTorch need `pip
+install ".[bench]"`. Runs on the CPU, as 8 devices.
 """
 
 import argparse
@@ -35,8 +38,12 @@ from lmdyn.report.markup import e
 from lmdyn.studies.claims import Verdict
 
 VERDICTS = typing.get_args(Verdict)
-SAYS = {"compare.py": "all within the tolerance", "benchmark.py": "ratio|gain|more", "profile_gradients.py": r"norms of each sequence.* s CPU",
-        "benchmark_targets.py": "values 16 and 17"}
+SAYS = {
+    "compare.py": "all within the tolerance",
+    "benchmark.py": "ratio|gain|more",
+    "profile_gradients.py": r"norms of each sequence.* s CPU",
+    "benchmark_targets.py": "values 16 and 17",
+}
 """What a script that measures prints at its end."""
 
 
@@ -58,16 +65,29 @@ def need(holds: Any, what: str) -> None:
         raise Failed(what)
 
 
-# --- running -----------------------------------------------------------------------------------------------------------
+# --- running
+# -----------------------------------------------------------------------------------------------------------
 
 
 def in_a_process(words: list[str], devices: int = 8) -> Ended:
-    """Runs a command line in the current folder, on the CPU, with the stand-ins before other programs."""
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
+    """Runs a command line in the current folder, on the CPU, with the stand-ins before other
+    programs.
+    """
+    flags = re.sub(
+        r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", "")
+    )
     env = {
-        **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(documented.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}" if devices else flags,
-        "PATH": f"{Path('bin').absolute()}{os.pathsep}{os.environ['PATH']}", "CALLS": str(Path("calls").absolute()), "PYTHON": sys.executable,
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(
+            [str(documented.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
+        "XLA_FLAGS": (
+            f"{flags} --xla_force_host_platform_device_count={devices}" if devices else flags
+        ),
+        "PATH": f"{Path('bin').absolute()}{os.pathsep}{os.environ['PATH']}",
+        "CALLS": str(Path("calls").absolute()),
+        "PYTHON": sys.executable,
         "BENCHMARK_SMALL": "1",
     }
     ended = subprocess.run(words, env=env, capture_output=True, text=True)
@@ -109,7 +129,10 @@ class Tried:
             return self._launched(line, words)
         ended = in_a_process([sys.executable, *words[1:]], devices=0)
         checked(ended, line)
-        need(re.search(SAYS[Path(words[1]).name], ended.out), f"{line} printed no result:\n{ended.out}")
+        need(
+            re.search(SAYS[Path(words[1]).name], ended.out),
+            f"{line} printed no result:\n{ended.out}",
+        )
         return ended.out.strip().splitlines()[-1][:60].strip()
 
     def _lmdyn(self, words: list[str]) -> str:
@@ -118,7 +141,9 @@ class Tried:
             return "the same as one before"
         self.done.append(options)
         run = getattr(options, "run", options)
-        if words[0] in ("train", "study") and Path(run.out).exists():  # else it would go on with what is there
+        if (
+            words[0] in ("train", "study") and Path(run.out).exists()
+        ):  # else it would go on with what is there
             words = [*documented.without(words, "--out"), "--out", f"{run.out}-{len(self.done)}"]
             options = cli.parse(words)
         if "results/one" in words:  # two folders to lay beside one another
@@ -129,7 +154,9 @@ class Tried:
         return MADE[words[0]](options, ended)
 
     def _launched(self, line: str, words: list[str]) -> str:
-        """Launchers: the local one really, the others with stand-ins that write down what every host would start."""
+        """Launchers: the local one really, the others with stand-ins that write down what every
+        host would start.
+        """
         calls = Path("calls")
         calls.unlink(missing_ok=True)
         ended = in_a_process(words, devices=0)
@@ -139,7 +166,10 @@ class Tried:
         asked = re.findall(r"-m lmdyn (train .*?)(?:>|$)", calls.read_text(), re.M)
         need(len(asked) == 1, f"{line} would start {len(asked)} programs:\n{calls.read_text()}")
         given = words[words.index("--config") :]
-        need(shlex.split(asked[0]) == ["train", *given, "--hosts", "auto"], f"{line} would start: {asked[0]}")
+        need(
+            shlex.split(asked[0]) == ["train", *given, "--hosts", "auto"],
+            f"{line} would start: {asked[0]}",
+        )
         cli.parse(shlex.split(asked[0]))
         return "would start " + asked[0].strip()
 
@@ -153,19 +183,29 @@ def copy(files: Iterable[Path], folder: Path) -> None:
 
 def checked(ended: Ended, line: str) -> None:
     """Raises `Failed` for an exit code other than 0."""
-    need(ended.code == 0, f"exit code {ended.code} from {line}\n{ended.out[-1500:]}{ended.err[-3000:]}")
+    need(
+        ended.code == 0,
+        f"exit code {ended.code} from {line}\n{ended.out[-1500:]}{ended.err[-3000:]}",
+    )
 
 
-# --- what they made ----------------------------------------------------------------------------------------------------
+# --- what they made
+# ----------------------------------------------------------------------------------------------------
 
 
 def rows_of(path: str | Path) -> list[dict]:
     """Rows that are there, each a finite number, with what made them beside them."""
     rows = report.read_rows(path)
     need(rows, f"{path} is empty")
-    need(json.loads(Path(f"{path}.meta.json").read_text())["command"], f"{path}.meta.json does not say which command made it")
+    need(
+        json.loads(Path(f"{path}.meta.json").read_text())["command"],
+        f"{path}.meta.json does not say which command made it",
+    )
     for row in rows:
-        need(isinstance(row["value"], int | float) and math.isfinite(row["value"]), f"{path}: {row['metric']} is {row['value']}")
+        need(
+            isinstance(row["value"], int | float) and math.isfinite(row["value"]),
+            f"{path}: {row['metric']} is {row['value']}",
+        )
     return rows
 
 
@@ -180,7 +220,10 @@ def measured(options: Any, ended: Ended) -> str:
     """`lmdyn measure`: every metric of every checkpoint."""
     rows = rows_of(options.out)
     series = [reference for model in options.models for reference in checkpoints.series(model)]
-    need({row["step"] for row in rows} == {reference.step for reference in series}, f"{options.out} is not of {len(series)} checkpoints")
+    need(
+        {row["step"] for row in rows} == {reference.step for reference in series},
+        f"{options.out} is not of {len(series)} checkpoints",
+    )
     return holds(rows, options.metrics.split(","), options.out)
 
 
@@ -197,7 +240,10 @@ def adapted(options: Any, ended: Ended) -> str:
 
 def reactivated(options: Any, ended: Ended) -> str:
     """`lmdyn reactivate`: a model that can be read, and what was measured."""
-    need((Path(options.out) / "reactivation.json").exists(), f"{options.out}/reactivation.json is not there")
+    need(
+        (Path(options.out) / "reactivation.json").exists(),
+        f"{options.out}/reactivation.json is not there",
+    )
     return f"a model of {checkpoints.load(f'dir:{options.out}').model.config.depth} layers"
 
 
@@ -207,12 +253,17 @@ def scaled(options: Any, ended: Ended) -> str:
 
 
 def trained(options: Any, ended: Ended) -> str:
-    """`lmdyn train`: a run that came to its end, with a checkpoint of its last step, and measurements of it."""
+    """`lmdyn train`: a run that came to its end, with a checkpoint of its last step, and
+    measurements of it.
+    """
     run = options.run
     steps = [reference.step for reference in checkpoints.series(f"run:{run.out}@*")]
     need(run.steps in steps, f"{run.out} has checkpoints {steps}, and not {run.steps}")
     rows = rows_of(Path(run.out) / "rows.jsonl")
-    need(max(row["step"] for row in rows) == run.steps, f"{run.out}/rows.jsonl does not reach step {run.steps}")
+    need(
+        max(row["step"] for row in rows) == run.steps,
+        f"{run.out}/rows.jsonl does not reach step {run.steps}",
+    )
     wanted = run.watch.metrics.split(",")
     return f"{holds(rows, wanted, run.out)}, {len(steps)} checkpoints"
 
@@ -220,20 +271,36 @@ def trained(options: Any, ended: Ended) -> str:
 def planned(options: Any, ended: Ended) -> str:
     """`lmdyn plan`: memory, operations and devices of the mesh that was asked for."""
     data, fsdp, tensor = options.run.mesh
-    for sign in (f"data {data} x fsdp {fsdp} x tensor {tensor}", "memory of one device", "operations of one step", "received by one device"):
+    for sign in (
+        f"data {data} x fsdp {fsdp} x tensor {tensor}",
+        "memory of one device",
+        "operations of one step",
+        "received by one device",
+    ):
         need(sign in ended.out, f"lmdyn plan does not say '{sign}':\n{ended.out}")
     return f"a plan for {data * fsdp * tensor} devices"
 
 
 def studied(options: Any, ended: Ended) -> str:
-    """`lmdyn study`: rows, claims with verdicts that are known, figures, and a page that says every claim."""
+    """`lmdyn study`: rows, claims with verdicts that are known, figures, and a page that says every
+    claim.
+    """
     out = Path(options.out)
-    rows, claims = report.read_rows(out / "rows.jsonl"), json.loads((out / "claims.json").read_text(encoding="utf-8"))
+    rows, claims = (
+        report.read_rows(out / "rows.jsonl"),
+        json.loads((out / "claims.json").read_text(encoding="utf-8")),
+    )
     need(rows and claims, f"{out} has {len(rows)} rows and {len(claims)} claims")
-    page, figures = (out / "report.html").read_text(encoding="utf-8"), {path.stem for path in (out / "figures").glob("*.svg")}
+    page, figures = (
+        (out / "report.html").read_text(encoding="utf-8"),
+        {path.stem for path in (out / "figures").glob("*.svg")},
+    )
     need(figures, f"{out}/figures is empty")
     for claim in claims:
-        need(claim["verdict"] in VERDICTS, f"{out}: the verdict of {claim['id']} is '{claim['verdict']}'")
+        need(
+            claim["verdict"] in VERDICTS,
+            f"{out}: the verdict of {claim['id']} is '{claim['verdict']}'",
+        )
         need(claim["sentence"] in ended.out, f"{out}: {claim['id']} is not printed")
         need(e(claim["sentence"]) in page, f"{out}/report.html does not say: {claim['sentence']}")
     for name in figures:
@@ -250,28 +317,54 @@ def reported(options: Any, ended: Ended) -> str:
     return f"a page, charts: {charts}"
 
 
-MADE = {"measure": measured, "gradients": probed, "online": adapted, "reactivate": reactivated, "scaling": scaled, "train": trained, "plan": planned,
-        "study": studied, "report": reported}
+MADE = {
+    "measure": measured,
+    "gradients": probed,
+    "online": adapted,
+    "reactivate": reactivated,
+    "scaling": scaled,
+    "train": trained,
+    "plan": planned,
+    "study": studied,
+    "report": reported,
+}
 
 
-# --- all of them -------------------------------------------------------------------------------------------------------
+# --- all of them
+# -------------------------------------------------------------------------------------------------------
 
 
 def cpu_seconds() -> float:
     """Of this process and those that it has waited for."""
-    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return sum(
+        used.ru_utime + used.ru_stime
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="only commands in which this regular expression is found")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="",
+        metavar="PATTERN",
+        help="only commands in which this regular expression is found",
+    )
     parser.add_argument("--list", action="store_true", help="say what would be run, and how")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in this new folder, and leave it")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="work in this new folder, and leave it"
+    )
     given = parser.parse_args()
     lines = [line for line in documented.ALL if re.search(given.pattern, line)]
     if given.list:
         for line in lines:
-            print(f"{line}\n    {documented.reason_elsewhere(line) or shlex.join(documented.small(line))}")
+            print(
+                f"{line}\n   "
+                f" {documented.reason_elsewhere(line) or shlex.join(documented.small(line))}"
+            )
         return 0
     if not lines:
         parser.error(f"no command matches {given.pattern}")
@@ -290,9 +383,16 @@ def main() -> int:
                 said = said or attempt(line)
             except Exception as err:
                 failed += 1
-                said = f"FAILED: {err}" if isinstance(err, Failed) else f"FAILED: {type(err).__name__}: {err}"
+                said = (
+                    f"FAILED: {err}"
+                    if isinstance(err, Failed)
+                    else f"FAILED: {type(err).__name__}: {err}"
+                )
             print(f"{cpu_seconds() - began:6.1f} s  {line}\n          {said}", flush=True)
-        print(f"{len(lines) - left} commands tried, {failed} failed; {left} are tried elsewhere; {cpu_seconds() - whole:.0f} seconds of CPU")
+        print(
+            f"{len(lines) - left} commands tried, {failed} failed; {left} are tried elsewhere;"
+            f" {cpu_seconds() - whole:.0f} seconds of CPU"
+        )
         os.chdir(documented.ROOT)
     return 1 if failed else 0
 

@@ -1,20 +1,25 @@
 """All tests run on the CPU, as 8 devices, so that sharding is tested on any machine.
 
-Compiling is most of what they take, so the compiler optimises little, but for tests marked `optimized`, which look at speed, memory or
-the last bit: those run with LMDYN_TEST_OPTIMIZED=1, and then alone. scripts/test.sh does both.
+Compiling is most of what they take, so the compiler optimises little, but for tests marked
+`optimized`, which look at speed, memory or the last bit: those run with LMDYN_TEST_OPTIMIZED=1, and
+then alone. scripts/test.sh does both.
 """
 
 import os
 
 OPTIMIZED = bool(os.environ.get("LMDYN_TEST_OPTIMIZED"))
-FLAGS = ["--xla_force_host_platform_device_count=8"] + ([] if OPTIMIZED else ["--xla_backend_optimization_level=0"])
+FLAGS = ["--xla_force_host_platform_device_count=8"] + (
+    [] if OPTIMIZED else ["--xla_backend_optimization_level=0"]
+)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Only what belongs to these flags; and files with slow tests first, so that no worker is left alone with one at the end."""
+    """Only what belongs to these flags; and files with slow tests first, so that no worker is left
+    alone with one at the end.
+    """
     chosen = [item for item in items if bool(item.get_closest_marker("optimized")) == OPTIMIZED]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -7,20 +7,59 @@ import numpy as np
 
 from lmdyn import models
 
-SMALL = models.ModelConfig(vocab=61, width=24, depth=3, heads=6, kv_heads=2, head_width=6, mlp_width=35, positions=400)
+SMALL = models.ModelConfig(
+    vocab=61, width=24, depth=3, heads=6, kv_heads=2, head_width=6, mlp_width=35, positions=400
+)
 KINDS = {
     "gated": SMALL,
     "parallel": models.ModelConfig(
-        vocab=61, width=24, depth=3, heads=3, head_width=8, mlp_width=35, positions=400, parallel=True, gated=False,
-        activation="gelu", norm="layer", norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True,
-        rotary_share=0.5),
+        vocab=61,
+        width=24,
+        depth=3,
+        heads=3,
+        head_width=8,
+        mlp_width=35,
+        positions=400,
+        parallel=True,
+        gated=False,
+        activation="gelu",
+        norm="layer",
+        norm_bias=True,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        rotary_share=0.5,
+    ),
     "learned": models.ModelConfig(
-        vocab=61, width=24, depth=3, heads=3, head_width=8, mlp_width=35, positions=400, position="learned",
-        gated=False, activation="gelu_tanh", norm="layer", norm_bias=True, qkv_bias=True, output_bias=True,
-        mlp_bias=True, tied_head=True),
+        vocab=61,
+        width=24,
+        depth=3,
+        heads=3,
+        head_width=8,
+        mlp_width=35,
+        positions=400,
+        position="learned",
+        gated=False,
+        activation="gelu_tanh",
+        norm="layer",
+        norm_bias=True,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        tied_head=True,
+    ),
     "output_norm": models.ModelConfig(
-        vocab=61, width=24, depth=3, heads=6, kv_heads=3, head_width=4, mlp_width=35, positions=400,
-        norm_place="output", query_key_norm="all"),
+        vocab=61,
+        width=24,
+        depth=3,
+        heads=6,
+        kv_heads=3,
+        head_width=4,
+        mlp_width=35,
+        positions=400,
+        norm_place="output",
+        query_key_norm="all",
+    ),
 }
 
 

@@ -62,7 +62,10 @@ CASES = {
     "length": (change(MEASURE, "--length", "0"), "--length 0"),
     "batch": (change(MEASURE, "--batch", "-1"), "--batch -1"),
     "tokens": (change(MEASURE, "--tokens", "0"), "--tokens 0"),
-    "metric": (change(MEASURE, "--metrics", "nll,knowlege_entropy"), "did you mean 'knowledge_entropy'?"),
+    "metric": (
+        change(MEASURE, "--metrics", "nll,knowlege_entropy"),
+        "did you mean 'knowledge_entropy'?",
+    ),
     "no metric": (change(MEASURE, "--metrics", ","), "no metric"),
     "kind of model": (model(MEASURE, "gguff:x"), "did you mean 'gguf'?"),
     "no kind of model": (model(MEASURE, "tiny"), "is no model reference"),
@@ -74,18 +77,27 @@ CASES = {
     "kind of text": (change(MEASURE, "--data", "txt:a"), "did you mean 'text'?"),
     "missing text": (change(MEASURE, "--data", "text:{d}/none.txt"), "is not there"),
     "empty text": (change(MEASURE, "--data", "text:{d}/empty.txt"), "empty"),
-    "not utf-8": (change(MEASURE, "--data", "text:{d}/latin.txt"), "not UTF-8: byte 0xe9 at offset 3"),
+    "not utf-8": (
+        change(MEASURE, "--data", "text:{d}/latin.txt"),
+        "not UTF-8: byte 0xe9 at offset 3",
+    ),
     "text shorter than a window": (
         change(MEASURE, "--length", "5000"),
         f"has {len(TEXT)} tokens, and one window of length 5000 needs 5001",
     ),
-    "text shorter than a chunk": ([*ONLINE[:-4], "--out", "{o}/r.jsonl", "--chunk", "5000"], f"has {len(TEXT)} tokens"),
+    "text shorter than a chunk": (
+        [*ONLINE[:-4], "--out", "{o}/r.jsonl", "--chunk", "5000"],
+        f"has {len(TEXT)} tokens",
+    ),
     "out is a folder": (change(MEASURE, "--out", "{o}"), "is a folder"),
     "out below a file": (change(MEASURE, "--out", "{d}/a.txt/r.jsonl"), "no folder"),
     "window without context": (change(ONLINE, "--window", "10"), "without a context"),
     "context without window": (change(ONLINE, "--context", "cache"), "needs a window"),
     "window below 1": ([*ONLINE, "--context", "cache", "--window", "0"], "--window 0"),
-    "chunk longer than window": ([*ONLINE, "--context", "overlap", "--window", "30"], "overlap needs chunk<=window"),
+    "chunk longer than window": (
+        [*ONLINE, "--context", "overlap", "--window", "30"],
+        "overlap needs chunk<=window",
+    ),
     "optimizer": (change(ONLINE, "--optimizer", "sdg"), "did you mean 'sgd'?"),
     "rate": (change(ONLINE, "--lr", "-1"), "--lr -1.0"),
     "rate nan": (change(ONLINE, "--lr", "nan"), "--lr nan"),
@@ -163,7 +175,9 @@ def test_interrupt(capsys, monkeypatch, place, out, moment):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(*{"tokenize": (windows, "tokenize"), "write": (files.os, "replace")}[moment], stop)
+    monkeypatch.setattr(
+        *{"tokenize": (windows, "tokenize"), "write": (files.os, "replace")}[moment], stop
+    )
     code = cli.main([w.format(d=place, o=out) for w in MEASURE])
     err = capsys.readouterr().err
     assert code == 130

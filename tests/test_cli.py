@@ -21,11 +21,15 @@ def folder(tmp_path_factory):
     from lmdyn import checkpoints, models
     from lmdyn.data import tokenizers
 
-    config = models.ModelConfig(vocab=257, width=24, depth=3, heads=3, head_width=8, mlp_width=35, positions=64)
+    config = models.ModelConfig(
+        vocab=257, width=24, depth=3, heads=3, head_width=8, mlp_width=35, positions=64
+    )
     model = models.LanguageModel(config)
     root = tmp_path_factory.mktemp("cli")
     for seed, name in enumerate(("tiny", "series/step100", "series/step20")):
-        checkpoints.export(model, models.init(model, seed=seed), tokenizers.byte_tokenizer(), root / name)
+        checkpoints.export(
+            model, models.init(model, seed=seed), tokenizers.byte_tokenizer(), root / name
+        )
     (root / "a.txt").write_text(TEXT)
     return root
 
@@ -34,7 +38,8 @@ def folder(tmp_path_factory):
 def caches(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(
-        "JAX_COMPILATION_CACHE_DIR", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path / "cache" / "jax")
+        "JAX_COMPILATION_CACHE_DIR",
+        os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path / "cache" / "jax"),
     )
 
 
@@ -47,8 +52,15 @@ def run(capsys, *words):
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["-h"], ["measure", "--help"], ["online", "--help"], ["reactivate", "--help"], ["gradients", "--help"],
-     ["report", "--help"]],
+    [
+        ["--help"],
+        ["-h"],
+        ["measure", "--help"],
+        ["online", "--help"],
+        ["reactivate", "--help"],
+        ["gradients", "--help"],
+        ["report", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_fits_80_columns_and_is_whole(capsys, monkeypatch, words):
@@ -58,7 +70,9 @@ def test_help_fits_80_columns_and_is_whole(capsys, monkeypatch, words):
     assert max(map(len, out.splitlines())) <= 80
     verb = cli.VERBS.get(words[0])
     for name in (
-        [f"--{n}" for n in verb.__dataclass_fields__ if n not in ("model", "models", "folders")] if verb else cli.VERBS
+        [f"--{n}" for n in verb.__dataclass_fields__ if n not in ("model", "models", "folders")]
+        if verb
+        else cli.VERBS
     ):
         assert name in out
 
@@ -70,7 +84,10 @@ def test_version(capsys):
 
 
 def test_help_needs_no_jax():
-    code = "import sys; from lmdyn.cli import main; main(['measure', '--help']); assert 'jax' not in sys.modules"
+    code = (
+        "import sys; from lmdyn.cli import main; main(['measure', '--help']); assert 'jax' not in"
+        " sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -116,7 +133,10 @@ def test_measure_writes_the_rows_of_every_metric(capsys, folder, tmp_path):
     assert meta["command"].startswith(f"lmdyn measure dir:{folder}/tiny --data")
     assert meta["tokens"] == len(TEXT) - 1
     assert {"lmdyn", "jax", "jaxlib", "flax", "optax", "numpy", "python"} <= set(meta["versions"])
-    assert all(meta[k] is not None for k in ("device", "wall_seconds", "tokens_per_second", "peak_memory_mib"))
+    assert all(
+        meta[k] is not None
+        for k in ("device", "wall_seconds", "tokens_per_second", "peak_memory_mib")
+    )
 
 
 def test_a_series_is_measured_in_the_order_of_its_steps(capsys, folder, tmp_path):
@@ -222,7 +242,9 @@ def test_online_settings(capsys, folder, tmp_path, more):
         *more,
     )
     assert code == 0, err
-    assert set(report.read_traces(tmp_path / "o")) == ({"online"} if "--no-static" in more else {"static", "online"})
+    assert set(report.read_traces(tmp_path / "o")) == (
+        {"online"} if "--no-static" in more else {"static", "online"}
+    )
     assert len(report.read_traces(tmp_path / "o")["online"]) == 100
 
 
@@ -284,4 +306,6 @@ def test_rows_are_json_lines(capsys, folder, tmp_path):
         )[0]
         == 0
     )
-    assert [json.loads(line)["metric"] for line in (tmp_path / "r").read_text().splitlines()] == ["nll"]
+    assert [json.loads(line)["metric"] for line in (tmp_path / "r").read_text().splitlines()] == [
+        "nll"
+    ]

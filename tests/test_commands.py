@@ -1,7 +1,8 @@
 """Every command in README.md, and in the docstrings of configs, is one that works.
 
-All of them go through the real command line: options are read, configs are loaded, and what is misspelt fails. Then each is run small, with stand-ins
-for the models and texts that are not here (scripts/documented.py has both), and what it made is looked at: rows, checkpoints, claims and their
+All of them go through the real command line: options are read, configs are loaded, and what is
+misspelt fails. Then each is run small, with stand-ins for the models and texts that are not here
+(scripts/documented.py has both), and what it made is looked at: rows, checkpoints, claims and their
 verdicts, figures, pages (scripts/try_commands.py). Where:
 
 | command | run by |
@@ -40,14 +41,24 @@ from scripts.documented import ALL, CONFIGS, ROOT, blocks, in_config, section, w
 
 def test_there_are_commands():
     assert len(ALL) > 55 and all(in_config(path) for path in CONFIGS)
-    assert {words_of(line)[1] for line in ALL if line.startswith("lmdyn ")} == set(cli.VERBS), "every verb is shown somewhere"
-    assert any("--batches 1" in line and "benchmark.py" in line for line in ALL), "code that goes over the end of a line"
+    assert {words_of(line)[1] for line in ALL if line.startswith("lmdyn ")} == set(cli.VERBS), (
+        "every verb is shown somewhere"
+    )
+    assert any("--batches 1" in line and "benchmark.py" in line for line in ALL), (
+        "code that goes over the end of a line"
+    )
     assert "lmdyn study --config configs/saturation.py" in ALL, "code of a table"
 
 
 def test_what_makes_commands_small_is_used():
     assert doctest.testmod(documented).attempted >= 2 and not doctest.testmod(documented).failed
-    for what in (documented.ELSEWHERE, documented.HEAVY, documented.LIGHT, documented.NEEDS, [sign for sign, _ in documented.SMALL]):
+    for what in (
+        documented.ELSEWHERE,
+        documented.HEAVY,
+        documented.LIGHT,
+        documented.NEEDS,
+        [sign for sign, _ in documented.SMALL],
+    ):
         for sign in what:
             assert any(re.search(sign, line) for line in ALL), sign
     assert set(documented.NEEDS.values()) <= set(ALL)
@@ -57,7 +68,9 @@ def test_what_makes_commands_small_is_used():
 
 def test_configs_name_files_that_are_there():
     for path in CONFIGS:
-        for name in re.findall(r"(?<![\w/])(?:configs|scripts|tests|lmdyn)/[\w./]*\w", path.read_text(encoding="utf-8")):
+        for name in re.findall(
+            r"(?<![\w/])(?:configs|scripts|tests|lmdyn)/[\w./]*\w", path.read_text(encoding="utf-8")
+        ):
             assert (ROOT / name).exists(), f"{path.name} names {name}"
 
 
@@ -67,7 +80,9 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     for name in ("configs", "scripts", "setup.py"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "participation.py").write_text(blocks(section("Extending it"), "python")[0], encoding="utf-8")
+    (folder / "participation.py").write_text(
+        blocks(section("Extending it"), "python")[0], encoding="utf-8"
+    )
     yield folder
     metrics.REGISTRY.pop("participation", None)
 
@@ -82,7 +97,7 @@ def test_a_command_is_understood(line, clone, monkeypatch):
         at = next(i for i, word in enumerate(words) if word.startswith("scripts/"))
         subprocess.run(["bash", "-n", words[at]], check=True)
         if "launch" in words[at]:
-            understood(["train", *words[words.index("--config", at):]])
+            understood(["train", *words[words.index("--config", at) :]])
     elif program == "python":
         source = Path(words[0]).read_text(encoding="utf-8")
         for word in words[1:]:
@@ -90,7 +105,9 @@ def test_a_command_is_understood(line, clone, monkeypatch):
     else:
         assert program == "pip" and words[0] == "install"
         extras = re.findall(r"\[(\w+)\]", line)
-        assert all(f'"{extra}": ' in Path("setup.py").read_text(encoding="utf-8") for extra in extras)
+        assert all(
+            f'"{extra}": ' in Path("setup.py").read_text(encoding="utf-8") for extra in extras
+        )
         assert all(Path(words[i + 1]).is_file() for i, word in enumerate(words) if word == "-c")
 
 
@@ -103,8 +120,15 @@ def understood(words):
     return options
 
 
-@pytest.mark.parametrize("line", ["lmdyn online gguf:m --data text:b --chunks 512 --out r", "lmdyn measure gguf:m --data text:b --out r --mesh",
-                                  "lmdyn study --config configs/saturation.py --narrows 128", "lmdyn train --config configs/tini.py"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lmdyn online gguf:m --data text:b --chunks 512 --out r",
+        "lmdyn measure gguf:m --data text:b --out r --mesh",
+        "lmdyn study --config configs/saturation.py --narrows 128",
+        "lmdyn train --config configs/tini.py",
+    ],
+)
 def test_a_misspelt_command_is_noticed(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match="--chunks|--mesh|--narrows|tini.py"):
@@ -113,7 +137,10 @@ def test_a_misspelt_command_is_noticed(line, monkeypatch):
 
 def here(words):
     """`lmdyn ...` in this process, which spares importing JAX once a command."""
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
         code = cli.main(words)
     return try_commands.Ended(code, out.getvalue(), err.getvalue())
 
@@ -133,7 +160,9 @@ def attempt(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in ALL if documented.is_cheap(line)])
 def test_a_command_runs(line, attempt):
-    """In the README's order, since later lines take what earlier ones made; any of them alone runs what it needs before it."""
+    """In the README's order, since later lines take what earlier ones made; any of them alone runs
+    what it needs before it.
+    """
     if "launch_tpu_pod" in line and not (ROOT / ".git").exists():
         pytest.skip("the script sends the files that git knows")
     attempt(line)
@@ -142,28 +171,42 @@ def test_a_command_runs(line, attempt):
 SCALING = "lmdyn scaling runs.csv --above 3e8 --out results/scaling.jsonl"
 
 
-@pytest.mark.parametrize("ended, said", [
-    ((2, "", "lmdyn: error: no such file"), "(?s)exit code 2 from lmdyn scaling.*no such file"),
-    ((0, "", ""), "scaling.jsonl"),
-])
+@pytest.mark.parametrize(
+    "ended, said",
+    [
+        ((2, "", "lmdyn: error: no such file"), "(?s)exit code 2 from lmdyn scaling.*no such file"),
+        ((0, "", ""), "scaling.jsonl"),
+    ],
+)
 def test_a_command_that_does_not_do_it_is_noticed(ended, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((try_commands.Failed, InputError), match=said):
         try_commands.Tried(lambda words: try_commands.Ended(*ended))(SCALING)
 
 
-@pytest.mark.parametrize("change, said", [
-    ({}, None),
-    ({"claims": []}, "has 1 rows and 0 claims"),
-    ({"claims": [{"id": "a", "verdict": "true", "sentence": "It falls."}]}, "the verdict of a is 'true'"),
-    ({"page": "<html></html>"}, "does not say: It falls."),
-    ({"figures": []}, "figures is empty"),
-    ({"figures": ["curves", "bars"]}, "lacks the figure bars"),
-    ({"said": ""}, "a is not printed"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({}, None),
+        ({"claims": []}, "has 1 rows and 0 claims"),
+        (
+            {"claims": [{"id": "a", "verdict": "true", "sentence": "It falls."}]},
+            "the verdict of a is 'true'",
+        ),
+        ({"page": "<html></html>"}, "does not say: It falls."),
+        ({"figures": []}, "figures is empty"),
+        ({"figures": ["curves", "bars"]}, "lacks the figure bars"),
+        ({"said": ""}, "a is not printed"),
+    ],
+)
 def test_a_study_that_ends_in_nothing_is_noticed(change, said, tmp_path):
-    made = {"claims": [{"id": "a", "verdict": "undecided", "sentence": "It falls."}], "page": 'It falls. <a download="curves.svg">', "figures": ["curves"],
-            "said": "undecided It falls.", **change}
+    made = {
+        "claims": [{"id": "a", "verdict": "undecided", "sentence": "It falls."}],
+        "page": 'It falls. <a download="curves.svg">',
+        "figures": ["curves"],
+        "said": "undecided It falls.",
+        **change,
+    }
     report.write_rows(tmp_path / "rows.jsonl", [report.row("m", "nll", 3.0, "nats")], {})
     (tmp_path / "claims.json").write_text(json.dumps(made["claims"]))
     (tmp_path / "report.html").write_text(made["page"])
@@ -171,12 +214,21 @@ def test_a_study_that_ends_in_nothing_is_noticed(change, said, tmp_path):
     for name in made["figures"]:
         (tmp_path / "figures" / f"{name}.svg").touch()
     with pytest.raises(try_commands.Failed, match=said) if said else contextlib.nullcontext():
-        try_commands.studied(types.SimpleNamespace(out=tmp_path), try_commands.Ended(0, made["said"], ""))
+        try_commands.studied(
+            types.SimpleNamespace(out=tmp_path), try_commands.Ended(0, made["said"], "")
+        )
 
 
-@pytest.mark.parametrize("rows, said", [([], "is empty"), ([("nll", 3.0)], "has no flops"), ([("nll", 3.0), ("flops", 1.0)], None)])
+@pytest.mark.parametrize(
+    "rows, said",
+    [([], "is empty"), ([("nll", 3.0)], "has no flops"), ([("nll", 3.0), ("flops", 1.0)], None)],
+)
 def test_rows_that_are_missing_are_noticed(rows, said, tmp_path):
     path = tmp_path / "a.jsonl"
-    report.write_rows(path, [report.row("m", metric, value, "nats") for metric, value in rows], {"command": "lmdyn"})
+    report.write_rows(
+        path,
+        [report.row("m", metric, value, "nats") for metric, value in rows],
+        {"command": "lmdyn"},
+    )
     with pytest.raises(try_commands.Failed, match=said) if said else contextlib.nullcontext():
         try_commands.holds(try_commands.rows_of(path), ("nll", "flops"), path)

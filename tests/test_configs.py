@@ -12,7 +12,11 @@ CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.py"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_command_in_a_config_is_understood(path):
-    (line,) = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("Run: lmdyn "))
+    (line,) = (
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("Run: lmdyn ")
+    )
     words = line.removeprefix("Run: lmdyn ").replace("configs/", f"{path.parent}/").split()
     options = parse(words)
     if words[0] == "train":
@@ -32,13 +36,19 @@ def test_options_override_the_config():
     assert parse(["measure", f"--config={path}", "dir:a", "dir:b"]).models == ("dir:a", "dir:b")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("", "has no function config()"),
-    ("from lmdyn.cli import Online\ndef config(): return Online(modle='x')", "modle"),
-    ("from lmdyn.cli import Report\ndef config(): return Report('x')", "is for 'report', not for 'online'"),
-    ("def config(): return 3", "is for 'int'"),
-    ("1 +", "SyntaxError"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "has no function config()"),
+        ("from lmdyn.cli import Online\ndef config(): return Online(modle='x')", "modle"),
+        (
+            "from lmdyn.cli import Report\ndef config(): return Report('x')",
+            "is for 'report', not for 'online'",
+        ),
+        ("def config(): return 3", "is for 'int'"),
+        ("1 +", "SyntaxError"),
+    ],
+)
 def test_a_wrong_config_is_one_clear_line(text, message, tmp_path, capsys):
     (tmp_path / "c.py").write_text(text, encoding="utf-8")
     assert main(["online", "--config", str(tmp_path / "c.py")]) == 2

@@ -1,4 +1,6 @@
-"""Every public name is documented and typed; every public function and class shows an example, which doctest runs with the other tests."""
+"""Every public name is documented and typed; every public function and class shows an example,
+which doctest runs with the other tests.
+"""
 
 import ast
 import doctest
@@ -14,9 +16,34 @@ import pytest
 import lmdyn
 
 ROOT = Path(lmdyn.__file__).parent
-PACKAGES = ("checkpoints", "checkpoints.runs", "data", "metrics", "models", "online", "report", "studies", "training", "transforms")
-NAMED = ("errors", "files", "memory", "metrics.curves", "metrics.localization", "metrics.scaling", "metrics.spectra", "metrics.targets",
-         "online.meta", "online.footprint", "training.head_fits", "training.objectives", "transforms.running", "types")
+PACKAGES = (
+    "checkpoints",
+    "checkpoints.runs",
+    "data",
+    "metrics",
+    "models",
+    "online",
+    "report",
+    "studies",
+    "training",
+    "transforms",
+)
+NAMED = (
+    "errors",
+    "files",
+    "memory",
+    "metrics.curves",
+    "metrics.localization",
+    "metrics.scaling",
+    "metrics.spectra",
+    "metrics.targets",
+    "online.meta",
+    "online.footprint",
+    "training.head_fits",
+    "training.objectives",
+    "transforms.running",
+    "types",
+)
 """Modules that README or the notebooks name by themselves."""
 
 
@@ -27,7 +54,9 @@ def _special(name: str) -> bool:
 def _public(body: list[ast.stmt], prefix: str = ""):
     """`(name, node)` of public functions, classes and methods; special methods are public, too."""
     for node in body:
-        if isinstance(node, ast.FunctionDef) and (_special(node.name) or not node.name.startswith("_")):
+        if isinstance(node, ast.FunctionDef) and (
+            _special(node.name) or not node.name.startswith("_")
+        ):
             yield prefix + node.name, node
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield prefix + node.name, node
@@ -37,8 +66,14 @@ def _public(body: list[ast.stmt], prefix: str = ""):
 def _untyped(node: ast.FunctionDef, method: bool) -> list[str]:
     arguments = [*node.args.posonlyargs, *node.args.args]
     static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list)
-    arguments = arguments[int(method and not static):] + node.args.kwonlyargs + [a for a in (node.args.vararg, node.args.kwarg) if a]
-    return [a.arg for a in arguments if a.annotation is None] + (["what it returns"] if node.returns is None else [])
+    arguments = (
+        arguments[int(method and not static) :]
+        + node.args.kwonlyargs
+        + [a for a in (node.args.vararg, node.args.kwarg) if a]
+    )
+    return [a.arg for a in arguments if a.annotation is None] + (
+        ["what it returns"] if node.returns is None else []
+    )
 
 
 def test_every_public_signature_says_its_types():
@@ -51,8 +86,13 @@ def test_every_public_signature_says_its_types():
 
 
 def test_no_public_signature_has_an_ignore():
-    lines = (f"{path.relative_to(ROOT)}: {line.strip()}" for path in sorted(ROOT.rglob("*.py")) for line in path.read_text(encoding="utf-8").splitlines()
-             if ("type: ignore" in line or "pyright: ignore" in line) and line.lstrip().startswith(("def ", "class ", "@")))
+    lines = (
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in sorted(ROOT.rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if ("type: ignore" in line or "pyright: ignore" in line)
+        and line.lstrip().startswith(("def ", "class ", "@"))
+    )
     assert not list(lines)
 
 
@@ -62,11 +102,17 @@ def _names():
     for package in PACKAGES:
         module = importlib.import_module(f"lmdyn.{package}")
         for name in module.__all__:
-            seen.setdefault(id(getattr(module, name)), (f"lmdyn.{package}.{name}", getattr(module, name)))
+            seen.setdefault(
+                id(getattr(module, name)), (f"lmdyn.{package}.{name}", getattr(module, name))
+            )
     for name in NAMED:
         module = importlib.import_module(f"lmdyn.{name}")
         for key, value in vars(module).items():
-            if not key.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__:
+            if (
+                not key.startswith("_")
+                and callable(value)
+                and getattr(value, "__module__", None) == module.__name__
+            ):
                 seen.setdefault(id(value), (f"lmdyn.{name}.{key}", value))
     return [found for found in seen.values() if callable(found[1])]
 
@@ -77,16 +123,28 @@ NAMES = _names()
 @pytest.mark.parametrize("where, value", NAMES, ids=[where for where, _ in NAMES])
 def test_exported_names_are_documented(where, value):
     text = value.__doc__ or ""
-    assert text.strip() and not text.startswith(f"{getattr(value, '__name__', '')}("), f"{where} has no docstring"
-    if not isinstance(value, type):  # a function: its example runs where doctest finds it, in its module
+    assert text.strip() and not text.startswith(f"{getattr(value, '__name__', '')}("), (
+        f"{where} has no docstring"
+    )
+    if not isinstance(
+        value, type
+    ):  # a function: its example runs where doctest finds it, in its module
         assert doctest.DocTestParser().get_examples(text), f"{where} shows no example"
 
 
 def _members(cls: type):
     """`(name, function)` of the public methods and properties that a class itself defines."""
     for name, member in vars(cls).items():
-        inner = member.fget if isinstance(member, property) else getattr(member, "func", getattr(member, "__func__", member))
-        if not name.startswith("_") and inspect.isfunction(inner) and inner.__qualname__ == f"{cls.__qualname__}.{name}":
+        inner = (
+            member.fget
+            if isinstance(member, property)
+            else getattr(member, "func", getattr(member, "__func__", member))
+        )
+        if (
+            not name.startswith("_")
+            and inspect.isfunction(inner)
+            and inner.__qualname__ == f"{cls.__qualname__}.{name}"
+        ):
             yield name, inner
 
 
@@ -107,28 +165,41 @@ def _named(cls: type, name: str):
 
 
 def _is_shown(cls: type) -> bool:
-    """Whether the class, a method of it, what makes it, or what it is a part of shows an example; the last must name the class."""
+    """Whether the class, a method of it, what makes it, or what it is a part of shows an example;
+    the last must name the class.
+    """
     text = cls.__doc__ or ""
     if _shows(text) or any(_shows(member.__doc__) for _, member in _members(cls)):
         return True
     makers = re.findall(r"(?:[Mm]ade by|^What|^State of) `([\w.]+)", text)
     wholes = re.findall(r"Part of `([\w.]+)`", text)
-    return (any(_shows(getattr(_named(cls, name), "__doc__", None)) for name in makers)
-            or any(f"{cls.__name__}(" in _shows(getattr(_named(cls, name), "__doc__", None)) for name in wholes))
+    return any(_shows(getattr(_named(cls, name), "__doc__", None)) for name in makers) or any(
+        f"{cls.__name__}(" in _shows(getattr(_named(cls, name), "__doc__", None)) for name in wholes
+    )
 
 
-CLASSES = [(where, value) for where, value in NAMES if isinstance(value, type) and value.__module__.startswith("lmdyn.")]
+CLASSES = [
+    (where, value)
+    for where, value in NAMES
+    if isinstance(value, type) and value.__module__.startswith("lmdyn.")
+]
 
 
 @pytest.mark.parametrize("where, cls", CLASSES, ids=[where for where, _ in CLASSES])
 def test_exported_classes_are_shown_and_their_methods_documented(where, cls):
     bare = [name for name, member in _members(cls) if not (member.__doc__ or "").strip()]
     assert not bare, f"{where}: no docstring: {', '.join(bare)}"
-    assert _is_shown(cls), f"{where} shows no example, nor does what it says it is made by or part of"
-
+    assert _is_shown(cls), (
+        f"{where} shows no example, nor does what it says it is made by or part of"
+    )
 
 
 def test_modules_say_what_they_are_for():
-    bare = [m.name for m in pkgutil.walk_packages(lmdyn.__path__, "lmdyn.")
-            if not ast.get_docstring(ast.parse(Path(importlib.util.find_spec(m.name).origin).read_text(encoding="utf-8")))]
+    bare = [
+        m.name
+        for m in pkgutil.walk_packages(lmdyn.__path__, "lmdyn.")
+        if not ast.get_docstring(
+            ast.parse(Path(importlib.util.find_spec(m.name).origin).read_text(encoding="utf-8"))
+        )
+    ]
     assert not bare

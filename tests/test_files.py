@@ -34,12 +34,16 @@ def everything(folder):
 def test_several_files_are_all_there_or_none(tmp_path, monkeypatch, error, call):
     monkeypatch.setattr(os, "fsync", Trouble(os.fsync, error, call))
     with pytest.raises(type(error)):
-        files.atomic_write_all({tmp_path / "a": "x", tmp_path / "b": "y", tmp_path / "c": "z", tmp_path / "d": "w"})
+        files.atomic_write_all(
+            {tmp_path / "a": "x", tmp_path / "b": "y", tmp_path / "c": "z", tmp_path / "d": "w"}
+        )
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    "error", [FULL, KeyboardInterrupt(), RuntimeError("mine")], ids=["full disk", "interrupt", "error"]
+    "error",
+    [FULL, KeyboardInterrupt(), RuntimeError("mine")],
+    ids=["full disk", "interrupt", "error"],
 )
 def test_an_old_file_survives_a_failed_write(tmp_path, error):
     path = tmp_path / "a.txt"
@@ -111,7 +115,9 @@ def test_what_cannot_be_written_is_known_before(tmp_path):
 def test_a_new_folder_is_checked_before(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    assert files.check_new_folder(tmp_path / "new" / "deep") and files.check_new_folder(tmp_path / "empty")
+    assert files.check_new_folder(tmp_path / "new" / "deep") and files.check_new_folder(
+        tmp_path / "empty"
+    )
     assert not (tmp_path / "new").exists()
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(InputError, match="is not an empty folder; choose another"):

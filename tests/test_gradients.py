@@ -9,17 +9,37 @@ from lmdyn import checkpoints, data, metrics, report
 from tests.test_bad_input import one_line
 from tests.test_cli import caches, folder, run  # noqa: F401 (fixtures)
 
-WORDS = ["gradients", "dir:{d}/tiny", "--probe", "{d}/facts.jsonl", "--reference", "text:{d}/a.txt", "--spans", "6", "--batch", "5",
-         "--resamples", "40", "--out", "{o}/g.jsonl"]
+WORDS = [
+    "gradients",
+    "dir:{d}/tiny",
+    "--probe",
+    "{d}/facts.jsonl",
+    "--reference",
+    "text:{d}/a.txt",
+    "--spans",
+    "6",
+    "--batch",
+    "5",
+    "--resamples",
+    "40",
+    "--out",
+    "{o}/g.jsonl",
+]
 
 
 @pytest.fixture
 def place(folder):  # noqa: F811
-    lines = [{"prompt": f"Person {i} lives in", "target": f"town {i % 3}", "kind": kind} for i in range(4) for kind in ("new", "updated")]
+    lines = [
+        {"prompt": f"Person {i} lives in", "target": f"town {i % 3}", "kind": kind}
+        for i in range(4)
+        for kind in ("new", "updated")
+    ]
     (folder / "facts.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "one.jsonl").write_text(json.dumps({**lines[0], "kind": "unchanged"}))
     (folder / "nothing.jsonl").write_text("")
-    (folder / "templama.json").write_text('{"query": "Ada plays for _X_.", "answer": [{"name": "A"}], "date": "2019-13"}')
+    (folder / "templama.json").write_text(
+        '{"query": "Ada plays for _X_.", "answer": [{"name": "A"}], "date": "2019-13"}'
+    )
     return folder
 
 
@@ -35,17 +55,28 @@ def test_rows_are_those_of_the_library_and_there_is_a_figure(capsys, place, tmp_
     code, said, err = run(capsys, *words(place, out))
     assert code == 0, err
     rows = report.read_rows(out / "g.jsonl")
-    of = lambda metric, **more: [r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in more.items())]
+    of = lambda metric, **more: [
+        r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in more.items())
+    ]
     loaded = checkpoints.load(f"dir:{place}/tiny")
     probes = [p for p in data.read_probes(str(place / "facts.jsonl")) if p.kind == "new"]
-    norms = metrics.layer_gradients(loaded.model, loaded.params, data.encode_probes(probes, loaded.tokenizer), groups=("attention", "mlp"))
+    norms = metrics.layer_gradients(
+        loaded.model,
+        loaded.params,
+        data.encode_probes(probes, loaded.tokenizer),
+        groups=("attention", "mlp"),
+    )
     for group in ("attention", "mlp"):
         found = of("gradient_norm", site=group, set="probe", kind="new")
         assert [r["layer"] for r in found] == [0, 1, 2]
-        np.testing.assert_allclose([r["value"] for r in found], norms.norms[group].mean(-1), rtol=1e-4)
+        np.testing.assert_allclose(
+            [r["value"] for r in found], norms.norms[group].mean(-1), rtol=1e-4
+        )
         reference = [r["value"] for r in of("gradient_norm", site=group, set="reference")]
         relative = of("relative_gradient_norm", site=group, kind="new")
-        np.testing.assert_allclose([r["value"] for r in relative], norms.norms[group].mean(-1) / reference, rtol=1e-4)
+        np.testing.assert_allclose(
+            [r["value"] for r in relative], norms.norms[group].mean(-1) / reference, rtol=1e-4
+        )
         assert all(r["low"] <= r["value"] <= r["high"] for r in relative)
     (test,) = of("profile_difference", site=None)
     assert test["kinds"] == ["new", "updated"] and 0 < test["p"] <= 1
@@ -56,21 +87,38 @@ def test_rows_are_those_of_the_library_and_there_is_a_figure(capsys, place, tmp_
 
 
 def test_groups_are_any_selectors_and_kinds_come_from_several_files(capsys, place, tmp_path):
-    (place / "more.jsonl").write_text("\n".join(json.dumps({"prompt": f"The {i}th is", "target": "it", "kind": "unchanged"}) for i in range(3)))
+    (place / "more.jsonl").write_text(
+        "\n".join(
+            json.dumps({"prompt": f"The {i}th is", "target": "it", "kind": "unchanged"})
+            for i in range(3)
+        )
+    )
     given = words(place, tmp_path, "--groups", "blocks.mlp.up,head", "--limit", "2")
     given.insert(given.index("--probe") + 2, str(place / "more.jsonl"))
     code, _, err = run(capsys, *given)
     assert code == 0, err
-    found = [r for r in report.read_rows(tmp_path / "g.jsonl") if r["metric"] == "relative_gradient_norm"]
-    assert {r["kind"] for r in found} == {"new", "updated", "unchanged"} and {r["sequences"] for r in found} == {2}
-    assert {(r["site"], r["layer"]) for r in found} == {("blocks.mlp.up", 0), ("blocks.mlp.up", 1), ("blocks.mlp.up", 2), ("head", None)}
+    found = [
+        r for r in report.read_rows(tmp_path / "g.jsonl") if r["metric"] == "relative_gradient_norm"
+    ]
+    assert {r["kind"] for r in found} == {"new", "updated", "unchanged"} and {
+        r["sequences"] for r in found
+    } == {2}
+    assert {(r["site"], r["layer"]) for r in found} == {
+        ("blocks.mlp.up", 0),
+        ("blocks.mlp.up", 1),
+        ("blocks.mlp.up", 2),
+        ("head", None),
+    }
 
 
 CASES = {
     "no probes": (dict(probe="{d}/nothing.jsonl"), "has no probes"),
     "one probe of a kind": (dict(probe="{d}/one.jsonl"), "1 probe of kind unchanged"),
     "missing probes": (dict(probe="{d}/none.jsonl"), "none.jsonl"),
-    "a date that does not parse": (dict(probe="templama:{d}/templama.json@2018,2019"), "'2019-13' is no date"),
+    "a date that does not parse": (
+        dict(probe="templama:{d}/templama.json@2018,2019"),
+        "'2019-13' is no date",
+    ),
     "missing text": (dict(reference="text:{d}/none.txt"), "is not there"),
     "spans": (dict(spans="1"), "--spans 1"),
     "batch": (dict(batch="0"), "--batch 0"),
@@ -86,7 +134,11 @@ CASES = {
 def test_one_clear_line_and_nothing_written(capsys, place, tmp_path, change, said):
     out = tmp_path / "out"
     out.mkdir()
-    given = words(place, out, **change) if isinstance(change, dict) else words(place, out, *(change or ()))
+    given = (
+        words(place, out, **change)
+        if isinstance(change, dict)
+        else words(place, out, *(change or ()))
+    )
     if change is None:
         at = given.index("--reference")
         given = given[:at] + given[at + 2 :]

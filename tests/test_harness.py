@@ -1,4 +1,6 @@
-"""The adapter of the evaluation harness, against the harness's own adapter of `transformers` on the same files."""
+"""The adapter of the evaluation harness, against the harness's own adapter of `transformers` on the
+same files.
+"""
 
 import json
 import os
@@ -22,7 +24,13 @@ from lmdyn.models import LanguageModel, ModelConfig, init  # noqa: E402
 
 LENGTH = 48
 TEXT = "The capital of France is Paris, and that of Italy is Rome. " * 3
-PAIRS = [("2 + 2 =", " 4"), ("", "Once upon a time"), ("The sky is ", "blue"), (TEXT, " Amen."), ("a", TEXT[:40])]
+PAIRS = [
+    ("2 + 2 =", " 4"),
+    ("", "Once upon a time"),
+    ("The sky is ", "blue"),
+    (TEXT, " Amen."),
+    ("a", TEXT[:40]),
+]
 
 
 def requests(kind, arguments):
@@ -31,7 +39,11 @@ def requests(kind, arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    model = LanguageModel(ModelConfig(vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=LENGTH))
+    model = LanguageModel(
+        ModelConfig(
+            vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=LENGTH
+        )
+    )
     params = init(model, seed=3)
     params["head"]["kernel"] = 20 * params["head"]["kernel"]  # so that choices are clear
     out = tmp_path_factory.mktemp("harness") / "model"
@@ -46,18 +58,26 @@ def ours(folder):
 
 @pytest.fixture(scope="module")
 def theirs(folder):
-    return HFLM(pretrained=str(folder), max_length=LENGTH, batch_size=1, device="cpu", dtype="float32")
+    return HFLM(
+        pretrained=str(folder), max_length=LENGTH, batch_size=1, device="cpu", dtype="float32"
+    )
 
 
 def test_continuations(ours, theirs):
-    found, wanted = (lm.loglikelihood(requests("loglikelihood", PAIRS), disable_tqdm=True) for lm in (ours, theirs))
+    found, wanted = (
+        lm.loglikelihood(requests("loglikelihood", PAIRS), disable_tqdm=True)
+        for lm in (ours, theirs)
+    )
     assert [value for value, _ in found] == pytest.approx([value for value, _ in wanted], rel=1e-5)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted]
 
 
 def test_whole_texts_beyond_the_window(ours, theirs):
     texts = [(TEXT,), ("short",), (TEXT[:LENGTH],), (TEXT[: LENGTH + 1],)]
-    found, wanted = (lm.loglikelihood_rolling(requests("loglikelihood_rolling", texts), disable_tqdm=True) for lm in (ours, theirs))
+    found, wanted = (
+        lm.loglikelihood_rolling(requests("loglikelihood_rolling", texts), disable_tqdm=True)
+        for lm in (ours, theirs)
+    )
     assert found == pytest.approx(wanted, rel=1e-5)
 
 
@@ -69,7 +89,11 @@ def test_greedy_generation(ours, theirs):
 
 
 def test_a_local_task_and_what_adaptation_changes(folder, ours, theirs, tmp_path):
-    questions = [{"text": f"{a} + {b} =", "choices": [" 3", " 5", " 8"], "label": (a + b) % 3} for a in range(4) for b in range(3)]
+    questions = [
+        {"text": f"{a} + {b} =", "choices": [" 3", " 5", " 8"], "label": (a + b) % 3}
+        for a in range(4)
+        for b in range(3)
+    ]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
     (tmp_path / "sums.yaml").write_text(f"""
 task: sums
@@ -85,21 +109,34 @@ target_delimiter: ""
 metric_list:
   - metric: acc
 """)
-    run = lambda lm: lm_eval.simple_evaluate(lm, tasks=["sums"], task_manager=TaskManager(include_path=str(tmp_path)), bootstrap_iters=0)
+    run = lambda lm: lm_eval.simple_evaluate(
+        lm, tasks=["sums"], task_manager=TaskManager(include_path=str(tmp_path)), bootstrap_iters=0
+    )
     found, wanted = run(ours), run(theirs)
     assert found["results"]["sums"]["acc,none"] == wanted["results"]["sums"]["acc,none"]
     loaded = checkpoints.load(f"dir:{folder}")
-    learnt = online.evaluate(loaded.model, loaded.params, [loaded.tokenizer.encode(" 4 4 4" * 30)], optimizer=optax.sgd(0.3), chunk=16)
+    learnt = online.evaluate(
+        loaded.model,
+        loaded.params,
+        [loaded.tokenizer.encode(" 4 4 4" * 30)],
+        optimizer=optax.sgd(0.3),
+        chunk=16,
+    )
     adapted = Harness(loaded, learnt.params)
     asked = requests("loglikelihood", [("4 4", " 4")])
-    (before, _), (after, _) = (lm.loglikelihood(asked, disable_tqdm=True)[0] for lm in (ours, adapted))
+    (before, _), (after, _) = (
+        lm.loglikelihood(asked, disable_tqdm=True)[0] for lm in (ours, adapted)
+    )
     assert after > before + 1
 
 
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda folder: Harness(f"dir:{folder}", length=LENGTH + 1), f"length={LENGTH + 1}; it must be at least 2 and at most the model's {LENGTH}"),
+        (
+            lambda folder: Harness(f"dir:{folder}", length=LENGTH + 1),
+            f"length={LENGTH + 1}; it must be at least 2 and at most the model's {LENGTH}",
+        ),
         (lambda folder: Harness(f"dir:{folder}", rows=0), "rows=0; it must be at least 1"),
     ],
 )
@@ -112,7 +149,10 @@ def test_sizes_out_of_range(folder, make, message):
     "options, message",
     [
         ({"do_sample": True, "temperature": 0.7}, "temperature=0.7: only greedy decoding is there"),
-        ({"max_gen_toks": LENGTH}, f"max_gen_toks={LENGTH}; it must be at least 1 and below length={LENGTH}"),
+        (
+            {"max_gen_toks": LENGTH},
+            f"max_gen_toks={LENGTH}; it must be at least 1 and below length={LENGTH}",
+        ),
     ],
 )
 def test_what_generation_cannot_do(ours, options, message):

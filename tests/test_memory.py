@@ -31,7 +31,9 @@ print(min(found))  # the heap still grows now and then, where freed blocks do no
 def test_kept_memory_is_not_faulted_in_again():
     faults = {}
     for how in ("keep", "default"):
-        done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True
+        )
         faults[how] = int(done.stdout)
     assert faults["default"] > 25_000  # 48 MB of temporaries in pages of 4 KiB, five times
     assert faults["keep"] < faults["default"] / 5

@@ -1,10 +1,11 @@
-"""The study of gradient localization in its smallest size: how it goes, not whether a sentence of the paper holds.
+"""The study of gradient localization in its smallest size: how it goes, not whether a sentence of
+the paper holds.
 
-Shows: every part of configs/gradient_localization.py, whose settings these are but for fewer and shorter runs: two seeds, 64 steps of
-pretraining, 8 of continual pretraining at two rates, by two of the four methods.
-Expect: a report with every figure and claim, on too little to trust any of it.
-Takes: about two minutes on 2 cores.
-Run: lmdyn study --config configs/tour/gradient_localization.py --out out/tour/gradient_localization
+Shows: every part of configs/gradient_localization.py, whose settings these are but for fewer and
+shorter runs: two seeds, 64 steps of pretraining, 8 of continual pretraining at two rates, by two of
+the four methods. Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: about two minutes on 2 cores. Run: lmdyn study --config configs/tour/gradient_localization.py
+--out out/tour/gradient_localization
 """
 
 import dataclasses
@@ -24,7 +25,9 @@ def config():
         WHOLE,
         out="out/tour/gradient_localization",
         small_version_of="configs/gradient_localization.py",
-        pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, keep=dataclasses.replace(run.keep, save=STEPS)),
+        pretrain=dataclasses.replace(
+            run, steps=STEPS, compute=COMPUTE, keep=dataclasses.replace(run.keep, save=STEPS)
+        ),
         methods=WHOLE.methods[:2],
         steps=8,
         factors=(1.0, 4.0),

@@ -1,9 +1,10 @@
-"""The study of knowledge entropy in its smallest size: how it goes, not whether a sentence of the paper holds.
+"""The study of knowledge entropy in its smallest size: how it goes, not whether a sentence of the
+paper holds.
 
-Shows: every part of configs/knowledge_entropy.py, whose settings these are but for fewer and shorter runs: two seeds, 64 steps, three rounds of facts.
-Expect: a report with every figure and claim, on too little to trust any of it.
-Takes: about a minute and a half on 2 cores.
-Run: lmdyn study --config configs/tour/knowledge_entropy.py --out out/tour/knowledge_entropy
+Shows: every part of configs/knowledge_entropy.py, whose settings these are but for fewer and
+shorter runs: two seeds, 64 steps, three rounds of facts. Expect: a report with every figure and
+claim, on too little to trust any of it. Takes: about a minute and a half on 2 cores. Run: lmdyn
+study --config configs/tour/knowledge_entropy.py --out out/tour/knowledge_entropy
 """
 
 import dataclasses
@@ -24,12 +25,24 @@ def config():
         out="out/tour/knowledge_entropy",
         small_version_of="configs/knowledge_entropy.py",
         pretrain=dataclasses.replace(
-            run, steps=STEPS, compute=COMPUTE,
+            run,
+            steps=STEPS,
+            compute=COMPUTE,
             watch=dataclasses.replace(run.watch, every=16, tokens=2048),
             keep=dataclasses.replace(run.keep, every=32, save=STEPS),
         ),
         at=(8, 16, 32, STEPS),
-        variants=(bonus, dataclasses.replace(periodic, changes=(dataclasses.replace(periodic.changes[0], every=16, until=STEPS // 2, tokens=2048),))),
+        variants=(
+            bonus,
+            dataclasses.replace(
+                periodic,
+                changes=(
+                    dataclasses.replace(
+                        periodic.changes[0], every=16, until=STEPS // 2, tokens=2048
+                    ),
+                ),
+            ),
+        ),
         probes=32,
         ratios=(0.25,),
         gains=(1.0,),

@@ -1,10 +1,11 @@
-"""The study of online adaptation in its smallest size: how it goes, not whether a sentence of the paper holds.
+"""The study of online adaptation in its smallest size: how it goes, not whether a sentence of the
+paper holds.
 
-Shows: every part of configs/online_adaptation.py, whose settings these are but for fewer and shorter runs: two seeds, one other size, three blocks,
-64 steps of training, streams of 1,024 tokens, three rules.
-Expect: a report with every figure and claim, on too little to trust any of it.
-Takes: about two minutes on 2 cores.
-Run: lmdyn study --config configs/tour/online_adaptation.py --out out/tour/online_adaptation
+Shows: every part of configs/online_adaptation.py, whose settings these are but for fewer and
+shorter runs: two seeds, one other size, three blocks, 64 steps of training, streams of 1,024
+tokens, three rules. Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: about two minutes on 2 cores. Run: lmdyn study --config configs/tour/online_adaptation.py
+--out out/tour/online_adaptation
 """
 
 import dataclasses
@@ -26,12 +27,30 @@ def config():
         out="out/tour/online_adaptation",
         small_version_of="configs/online_adaptation.py",
         grid=dataclasses.replace(
-            WHOLE.grid, statistics=4, tokens=1024, prefix=256, rules=("SGD", "AdamW", "Adam, no momentum"), ranks=(2, 8),
-            rates={"SGD": (0.1, 0.3), "AdamW": (3e-3,), "Adam, no momentum": (1e-3, 3e-3)}, low_rank_rates=(1e-2,),
+            WHOLE.grid,
+            statistics=4,
+            tokens=1024,
+            prefix=256,
+            rules=("SGD", "AdamW", "Adam, no momentum"),
+            ranks=(2, 8),
+            rates={"SGD": (0.1, 0.3), "AdamW": (3e-3,), "Adam, no momentum": (1e-3, 3e-3)},
+            low_rank_rates=(1e-2,),
         ),
-        pretrain=dataclasses.replace(run, model=dataclasses.replace(run.model, depth=DEPTH), steps=STEPS, compute=COMPUTE, watch=None, keep=dataclasses.replace(run.keep, every=32, save=STEPS)),
-        sizes=tuple(dataclasses.replace(size, model=dataclasses.replace(size.model, depth=DEPTH)) for size in WHOLE.sizes[:1]),
-        tune=dataclasses.replace(tune, steps=TUNED, compute=COMPUTE, keep=dataclasses.replace(tune.keep, save=TUNED)),
+        pretrain=dataclasses.replace(
+            run,
+            model=dataclasses.replace(run.model, depth=DEPTH),
+            steps=STEPS,
+            compute=COMPUTE,
+            watch=None,
+            keep=dataclasses.replace(run.keep, every=32, save=STEPS),
+        ),
+        sizes=tuple(
+            dataclasses.replace(size, model=dataclasses.replace(size.model, depth=DEPTH))
+            for size in WHOLE.sizes[:1]
+        ),
+        tune=dataclasses.replace(
+            tune, steps=TUNED, compute=COMPUTE, keep=dataclasses.replace(tune.keep, save=TUNED)
+        ),
         windows=(("none", 0, 64), ("cache", 64, 64), ("overlap", 128, 64)),
         document=256,
         segment=256,

@@ -1,9 +1,10 @@
-"""The study of saturation in its smallest size: how it goes, not whether a sentence of the paper holds.
+"""The study of saturation in its smallest size: how it goes, not whether a sentence of the paper
+holds.
 
-Shows: every part of configs/saturation.py, whose settings these are but for fewer and shorter runs: two seeds, four widths, 128 steps, one other head.
-Expect: a report with every figure and claim; no model is trained long enough to saturate.
-Takes: about a minute and a half on 2 cores.
-Run: lmdyn study --config configs/tour/saturation.py --out out/tour/saturation
+Shows: every part of configs/saturation.py, whose settings these are but for fewer and shorter runs:
+two seeds, four widths, 128 steps, one other head. Expect: a report with every figure and claim; no
+model is trained long enough to saturate. Takes: about a minute and a half on 2 cores. Run: lmdyn
+study --config configs/tour/saturation.py --out out/tour/saturation
 """
 
 import dataclasses
@@ -23,10 +24,22 @@ def config():
         WHOLE,
         out="out/tour/saturation",
         small_version_of="configs/saturation.py",
-        pretrain=dataclasses.replace(run, steps=STEPS, compute=COMPUTE, watch=dataclasses.replace(run.watch, every=16, tokens=2048),
-                                     keep=dataclasses.replace(run.keep, save=STEPS)),
+        pretrain=dataclasses.replace(
+            run,
+            steps=STEPS,
+            compute=COMPUTE,
+            watch=dataclasses.replace(run.watch, every=16, tokens=2048),
+            keep=dataclasses.replace(run.keep, save=STEPS),
+        ),
         widths=(8, 16, 32, 64),
-        heads=dataclasses.replace(WHOLE.heads, tokens=8192, ranks=(4, 16, 32), kinds=("mixture:4",), scratch=False, steps=32),
+        heads=dataclasses.replace(
+            WHOLE.heads,
+            tokens=8192,
+            ranks=(4, 16, 32),
+            kinds=("mixture:4",),
+            scratch=False,
+            steps=32,
+        ),
         target=dataclasses.replace(WHOLE.target, contexts=(1,), shares=(0.25, 1.0)),
         tokens=2048,
         seeds=2,

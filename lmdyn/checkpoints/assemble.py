@@ -1,7 +1,7 @@
 """Tensors of a file, one at a time, into our stacked float32 parameters.
 
-Peak memory is one copy of the model plus a piece of one tensor: every leaf is allocated once, filled layer by layer, and
-handed to JAX without a copy.
+Peak memory is one copy of the model plus a piece of one tensor: every leaf is allocated once,
+filled layer by layer, and handed to JAX without a copy.
 """
 
 import functools
@@ -26,8 +26,8 @@ BLOCK_NUMBERS = 2**18
 class Source(NamedTuple):
     """The tensors of a checkpoint, unread.
 
-    `label`: for messages. `shapes`: by name. `read(name, start, stop)`: those rows (of the first axis) of a tensor, as a
-    numpy array of floats.
+    `label`: for messages. `shapes`: by name. `read(name, start, stop)`: those rows (of the first
+    axis) of a tensor, as a numpy array of floats.
     """
 
     label: str
@@ -36,7 +36,9 @@ class Source(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where one leaf of our tree comes from: the rule, its shape without the layer axis, and its number of layers."""
+    """Where one leaf of our tree comes from: the rule, its shape without the layer axis, and its
+    number of layers.
+    """
 
     rule: Rule
     shape: tuple[int, ...]
@@ -61,23 +63,36 @@ def places(config: ModelConfig, rules: Iterable[Rule]) -> list[Place]:
         if path not in by_path:
             raise InputError(f"this family of checkpoints has no tensor for {path}")
         stacked = "{layer}" in by_path[path].source
-        found.append(Place(by_path[path], shape[1:] if stacked else shape, config.depth if stacked else None))
+        found.append(
+            Place(by_path[path], shape[1:] if stacked else shape, config.depth if stacked else None)
+        )
     return found
 
 
 @functools.lru_cache
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every leaf, by its path."""
-    return {path: leaf.shape for path, leaf in cast(dict, traverse_util.flatten_dict(models.shapes(config), sep="/")).items()}
+    return {
+        path: leaf.shape
+        for path, leaf in cast(
+            dict, traverse_util.flatten_dict(models.shapes(config), sep="/")
+        ).items()
+    }
 
 
-def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored: Iterable[str] = (),
-             keep: Callable[[Any], Any] | None = None) -> Params:
+def assemble(
+    config: ModelConfig,
+    rules: Iterable[Rule],
+    source: Source,
+    ignored: Iterable[str] = (),
+    keep: Callable[[Any], Any] | None = None,
+) -> Params:
     """The parameters of `config`, read from `source`.
 
     Args:
       ignored: regular expressions of tensors that may be there and mean nothing.
-      keep: None, or `Place -> leaf or None`: what it gives is taken as it is, without becoming float32.
+      keep: None, or `Place -> leaf or None`: what it gives is taken as it is, without becoming
+        float32.
 
     Raises:
       InputError: names a tensor that is missing, unknown, of another shape, or not finite.
@@ -88,7 +103,9 @@ def assemble(config: ModelConfig, rules: Iterable[Rule], source: Source, ignored
     for place in wanted:
         _check_shapes(config, place, source)
         kept = keep(place) if keep else None
-        leaves[place.rule.path] = jax.device_put(_fill(config, place, source)) if kept is None else kept
+        leaves[place.rule.path] = (
+            jax.device_put(_fill(config, place, source)) if kept is None else kept
+        )
     return traverse_util.unflatten_dict(leaves, sep="/")
 
 
@@ -97,13 +114,17 @@ def _check_names(wanted: list[Place], source: Source, ignored: Iterable[str]):
     if missing := sorted(needed - source.shapes.keys(), key=_natural):
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(
-            f"{source.label}: tensor {missing[0]} is missing{more}; the file is cut short or of another model"
+            f"{source.label}: tensor {missing[0]} is missing{more}; the file is cut short or of"
+            " another model"
         )
     skip = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
-    if extra := sorted((n for n in source.shapes.keys() - needed if not skip.fullmatch(n)), key=_natural):
+    if extra := sorted(
+        (n for n in source.shapes.keys() - needed if not skip.fullmatch(n)), key=_natural
+    ):
         more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
         raise InputError(
-            f"{source.label}: tensor {extra[0]} has no place in this model{more}; its config describes another one"
+            f"{source.label}: tensor {extra[0]} has no place in this model{more}; its config"
+            " describes another one"
         )
 
 
@@ -116,7 +137,9 @@ def _check_shapes(config: ModelConfig, place: Place, source: Source):
     for name in place.sources():
         if tuple(source.shapes[name]) != expected:
             got = list(source.shapes[name])
-            raise InputError(f"{source.label}: tensor {name} has shape {got}; its config wants {list(expected)}")
+            raise InputError(
+                f"{source.label}: tensor {name} has shape {got}; its config wants {list(expected)}"
+            )
 
 
 def _fill(config: ModelConfig, place: Place, source: Source) -> np.ndarray:
@@ -127,18 +150,22 @@ def _fill(config: ModelConfig, place: Place, source: Source) -> np.ndarray:
         target = out if place.layers is None else out[layer]
         for start, stop in _rows(expected, place.rule.layout):
             part = layout.take(source.read(name, start, stop), place.rule.part, config)
-            rows = target[..., start:stop] if place.rule.layout == "transposed" else target[start:stop]
+            rows = (
+                target[..., start:stop] if place.rule.layout == "transposed" else target[start:stop]
+            )
             np.copyto(rows if stop - start < expected[0] else target, part, casting="same_kind")
             if not np.isfinite(part).all():
                 raise InputError(
-                    f"{source.label}: tensor {name} holds NaN or infinity; the checkpoint is damaged or diverged"
+                    f"{source.label}: tensor {name} holds NaN or infinity; the checkpoint is"
+                    " damaged or diverged"
                 )
     return out
 
 
 def _rows(shape: tuple[int, ...], layout: str):
-    """Rows to read at a time: about a megabyte, which keeps a transposition in the processor's cache. Layouts that
-    mix rows are read whole."""
+    """Rows to read at a time: about a megabyte, which keeps a transposition in the processor's
+    cache. Layouts that mix rows are read whole.
+    """
     step = (
         max(1, BLOCK_NUMBERS * shape[0] // max(1, int(np.prod(shape))))
         if layout in ("plain", "transposed")
@@ -148,7 +175,9 @@ def _rows(shape: tuple[int, ...], layout: str):
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty float32 array at a multiple of 64 bytes, which JAX on a CPU takes over without a copy."""
+    """An empty float32 array at a multiple of 64 bytes, which JAX on a CPU takes over without a
+    copy.
+    """
     size = int(np.prod(shape))
     buffer = np.empty(size + 16, np.float32)
     start = (-buffer.ctypes.data % 64) // 4
@@ -197,4 +226,7 @@ def _check_leaf(leaves: dict, place: Place):
     if place.rule.path not in leaves:
         raise InputError(f"parameters have no {place.rule.path}; they are of another model")
     if (shape := tuple(leaves[place.rule.path].shape)) != full:
-        raise InputError(f"parameter {place.rule.path} has shape {list(shape)}; the model's config wants {list(full)}")
+        raise InputError(
+            f"parameter {place.rule.path} has shape {list(shape)}; the model's config wants"
+            f" {list(full)}"
+        )

@@ -1,7 +1,7 @@
 """`config.json` of Hugging Face to `ModelConfig`, and back.
 
-Both layouts are read and written: `rope_theta`, `rope_scaling`, `rotary_pct` (transformers 4) and `rope_parameters`
-(transformers 5). What `ModelConfig` cannot say is refused, never dropped.
+Both layouts are read and written: `rope_theta`, `rope_scaling`, `rotary_pct` (transformers 4) and
+`rope_parameters` (transformers 5). What `ModelConfig` cannot say is refused, never dropped.
 """
 
 import dataclasses
@@ -41,15 +41,24 @@ def read_config(values: dict) -> ModelConfig:
     24
     """
     if not isinstance(values.get("model_type"), str):
-        raise InputError(f"config.json has no model_type; known families: {', '.join(sorted(FAMILIES))}")
+        raise InputError(
+            f"config.json has no model_type; known families: {', '.join(sorted(FAMILIES))}"
+        )
     name = values["model_type"]
     entry = family(name)
     try:
         return _read(name, entry, values)
     except InputError:
         raise
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as err:  # a value of an unforeseen type
-        raise InputError(f"config.json of {name} is malformed: {' '.join(str(err).split())}") from err
+    except (
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+        OverflowError,
+    ) as err:  # a value of an unforeseen type
+        raise InputError(
+            f"config.json of {name} is malformed: {' '.join(str(err).split())}"
+        ) from err
 
 
 def _read(name: str, entry: Family, values: dict) -> ModelConfig:
@@ -61,11 +70,15 @@ def _read(name: str, entry: Family, values: dict) -> ModelConfig:
     fields["activation"] = ACTIVATIONS[choose("activation", str(fields["activation"]), ACTIVATIONS)]
     fields.setdefault("kv_heads", fields["heads"])
     if min(fields["heads"], fields["width"]) < 1:
-        raise InputError(f"config.json has width {fields['width']} and {fields['heads']} heads; both must be >= 1")
+        raise InputError(
+            f"config.json has width {fields['width']} and {fields['heads']} heads; both must be"
+            " >= 1"
+        )
     if "head_width" not in fields:
         if fields["width"] % fields["heads"]:
             raise InputError(
-                f"width {fields['width']} is no multiple of {fields['heads']} heads; set head_dim in config.json"
+                f"width {fields['width']} is no multiple of {fields['heads']} heads; set head_dim"
+                " in config.json"
             )
         fields["head_width"] = fields["width"] // fields["heads"]
     fields.setdefault("mlp_width", 4 * fields["width"])
@@ -85,7 +98,10 @@ def _checked(field: str, value, key: str):
     """`value` if it has the type of our `field`, else an error that names the `key` of config.json."""
     kind = _FIELD_TYPES[field]
     if kind in (int, bool) and type(value) is not kind:
-        raise InputError(f"config.json: {key}={value!r} must be {'a whole number' if kind is int else 'true or false'}")
+        raise InputError(
+            f"config.json: {key}={value!r} must be"
+            f" {'a whole number' if kind is int else 'true or false'}"
+        )
     if kind is float or isinstance(kind, types.UnionType):
         return _number(key, value)
     return value
@@ -101,39 +117,54 @@ def _refuse(name: str, entry: Family, values: dict):
     """Settings with which the model would compute something that ours does not."""
     if values.get("quantization_config"):
         raise InputError(
-            f"quantised checkpoints (quantization_config) of {name} are not read; use the full-precision one"
+            f"quantised checkpoints (quantization_config) of {name} are not read; use the"
+            " full-precision one"
         )
     for key, allowed in entry.only.items():
         if values.get(key, allowed) != allowed:
-            raise InputError(f"{key}={values[key]!r} is not supported for {name}; only {key}={allowed!r}")
+            raise InputError(
+                f"{key}={values[key]!r} is not supported for {name}; only {key}={allowed!r}"
+            )
     layers = values.get("layer_types") or []
     if other := sorted({str(kind) for kind in layers if kind != "full_attention"}):
         raise InputError(f"layer_types={other[0]} is not supported for {name}; only full_attention")
     if name.startswith("qwen") and not layers and values.get("use_sliding_window"):
         window = values.get("sliding_window", 4096)
-        if window is not None and values.get("num_hidden_layers", 32) > values.get("max_window_layers", 28):
+        if window is not None and values.get("num_hidden_layers", 32) > values.get(
+            "max_window_layers", 28
+        ):
             raise InputError(
-                f"use_sliding_window=True with sliding_window={window} is not supported; only full attention"
+                f"use_sliding_window=True with sliding_window={window} is not supported; only full"
+                " attention"
             )
     if name == "gpt_neox" and "head_dim" in values:
         width, heads = values.get("hidden_size", 6144), values.get("num_attention_heads", 64)
         if values["head_dim"] not in (None, width // heads):
-            raise InputError(f"head_dim={values['head_dim']} is not supported for gpt_neox; only hidden_size / heads")
+            raise InputError(
+                f"head_dim={values['head_dim']} is not supported for gpt_neox; only hidden_size /"
+                " heads"
+            )
 
 
 def _read_rotary(name: str, entry: Family, values: dict, positions: int) -> dict:
-    """Base, share and scaling, from either layout; `rope_scaling` goes before `rope_parameters`, as in transformers."""
+    """Base, share and scaling, from either layout; `rope_scaling` goes before `rope_parameters`, as
+    in transformers.
+    """
     assert entry.rotary is not None  # asked of families with rotary positions only
     base_key, share_key = entry.rotary
     rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
     if not isinstance(rope, dict) or any(isinstance(v, dict) for v in rope.values()):
         raise InputError(
-            f"rope_parameters of {name} differ by layer or are malformed; one rotary setting for all layers is read"
+            f"rope_parameters of {name} differ by layer or are malformed; one rotary setting for"
+            " all layers is read"
         )
     base = _number(base_key, _first(rope.get("rope_theta"), values.get(base_key), 10000.0))
     keys = ("partial_rotary_factor",) + ((share_key,) if share_key else ())
     share = _first(
-        rope.get("partial_rotary_factor"), *(values.get(k) for k in keys[::-1]), entry.defaults.get(share_key or ""), 1.0
+        rope.get("partial_rotary_factor"),
+        *(values.get(k) for k in keys[::-1]),
+        entry.defaults.get(share_key or ""),
+        1.0,
     )
     share = _number(keys[-1], share)
     if share_key is None and share != 1.0:
@@ -156,7 +187,11 @@ def _read_scaling(rope: dict, positions: int, original) -> RotaryScaling | None:
     choose("rope_type", str(kind), ("default", "linear", "llama3", "yarn"))
     if kind == "default":
         return None
-    needed = {"linear": ("factor",), "yarn": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor")}
+    needed = {
+        "linear": ("factor",),
+        "yarn": ("factor",),
+        "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    }
     for key in needed[kind]:
         if rope.get(key) is None:
             raise InputError(f"rope_type={kind} needs {key}; config.json has none")
@@ -177,7 +212,10 @@ def _read_scaling(rope: dict, positions: int, original) -> RotaryScaling | None:
             _number("high_freq_factor", rope["high_freq_factor"]),
         )
         if low == high:
-            raise InputError(f"config.json: low_freq_factor={low} equals high_freq_factor; llama3 needs low < high")
+            raise InputError(
+                f"config.json: low_freq_factor={low} equals high_freq_factor; llama3 needs low <"
+                " high"
+            )
         return RotaryScaling("llama3", factor, original, low_frequency=low, high_frequency=high)
     attention = rope.get("attention_factor")
     if attention is None and rope.get("mscale") and rope.get("mscale_all_dim"):
@@ -203,7 +241,8 @@ def write_config(config: ModelConfig) -> dict:
     The family is the one whose file reads back as `config`.
 
     Raises:
-      InputError: no known family combines these choices; the message names the nearest and what differs.
+      InputError: no known family combines these choices; the message names the nearest and what
+        differs.
     """
     differences = {}
     for name, entry in FAMILIES.items():
@@ -213,20 +252,31 @@ def write_config(config: ModelConfig) -> dict:
         except InputError as err:
             differences[name] = [str(err)]
             continue
-        pairs = ((f.name, getattr(config, f.name), getattr(back, f.name)) for f in dataclasses.fields(config))
+        pairs = (
+            (f.name, getattr(config, f.name), getattr(back, f.name))
+            for f in dataclasses.fields(config)
+        )
         differences[name] = [
-            f"{field}={ours!r} ({name} has {theirs!r})" for field, ours, theirs in pairs if ours != theirs
+            f"{field}={ours!r} ({name} has {theirs!r})"
+            for field, ours, theirs in pairs
+            if ours != theirs
         ]
         if not differences[name]:
             return values
     nearest = min(differences, key=lambda name: len(differences[name]))
     raise InputError(
-        f"no known family is this model; the nearest, {nearest}, differs in {', '.join(differences[nearest])}"
+        f"no known family is this model; the nearest, {nearest}, differs in"
+        f" {', '.join(differences[nearest])}"
     )
 
 
 def _write(name: str, entry: Family, config: ModelConfig) -> dict:
-    values = {"model_type": name, "architectures": [entry.architecture], "torch_dtype": "float32", **entry.written}
+    values = {
+        "model_type": name,
+        "architectures": [entry.architecture],
+        "torch_dtype": "float32",
+        **entry.written,
+    }
     for ours, keys in entry.keys.items():
         values[keys[0]] = getattr(config, ours)
     activation_key = entry.keys["activation"][0]
@@ -253,9 +303,16 @@ def _write_scaling(scaling: RotaryScaling | None) -> dict:
     if scaling.kind != "linear":
         values["original_max_position_embeddings"] = scaling.original_positions
     if scaling.kind == "llama3":
-        values |= {"low_freq_factor": scaling.low_frequency, "high_freq_factor": scaling.high_frequency}
+        values |= {
+            "low_freq_factor": scaling.low_frequency,
+            "high_freq_factor": scaling.high_frequency,
+        }
     if scaling.kind == "yarn":
-        values |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow, "truncate": scaling.truncate}
+        values |= {
+            "beta_fast": scaling.beta_fast,
+            "beta_slow": scaling.beta_slow,
+            "truncate": scaling.truncate,
+        }
         if scaling.attention_factor is not None:
             values["attention_factor"] = scaling.attention_factor
     return values

@@ -21,11 +21,16 @@ SHARD_BYTES = 4 * 2**30
 
 
 def export(
-    model: LanguageModel, params: Params, tokenizer: Tokenizer | None, folder: PathLike, notes: Mapping[str, str] | None = None
+    model: LanguageModel,
+    params: Params,
+    tokenizer: Tokenizer | None,
+    folder: PathLike,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `config.json`, float32 safetensors, `tokenizer.json` and what goes with them.
 
-    All or nothing: the files are written into a hidden folder beside `folder`, which is renamed at the end.
+    All or nothing: the files are written into a hidden folder beside `folder`, which is renamed at
+    the end.
 
     Args:
       params: the model's tree.
@@ -39,7 +44,9 @@ def export(
     >>> import tempfile
     >>> from lmdyn import models
     >>> from lmdyn.data import tokenizers
-    >>> config = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> folder = tempfile.mkdtemp() + "/tiny"
     >>> export(model, models.init(model), tokenizers.byte_tokenizer(), folder)
@@ -71,7 +78,9 @@ def export(
             shutil.rmtree(partial, ignore_errors=True)
         if isinstance(err, Exception) and not isinstance(err, InputError):
             reason = getattr(err, "strerror", None) or " ".join(str(err).split())
-            raise InputError(f"{folder} could not be written: {reason}; nothing was left behind") from err
+            raise InputError(
+                f"{folder} could not be written: {reason}; nothing was left behind"
+            ) from err
         raise
 
 
@@ -94,14 +103,21 @@ def _write_weights(config, name: str, params, folder: pathlib.Path):
     names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     for file, shard in zip(names, shards, strict=True):
         _write_shard(folder / file, shard)
-    weight_map = {stored.name: file for file, shard in zip(names, shards, strict=True) for stored in shard}
-    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+    weight_map = {
+        stored.name: file for file, shard in zip(names, shards, strict=True) for stored in shard
+    }
+    _write_json(
+        folder / "model.safetensors.index.json",
+        {"metadata": {"total_size": total}, "weight_map": weight_map},
+    )
 
 
 def _write_shard(path: pathlib.Path, shard: list[Stored]):
-    """A safetensors file, one tensor in memory at a time (the library's `save_file` holds two copies of all).
+    """A safetensors file, one tensor in memory at a time (the library's `save_file` holds two
+    copies of all).
 
-    Format: a length, that much JSON, then the tensors (https://github.com/huggingface/safetensors#format).
+    Format: a length, that much JSON, then the tensors
+    (https://github.com/huggingface/safetensors#format).
     """
     header: dict = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -1,8 +1,10 @@
-"""What distinguishes the families of models, as data: tensor names, config keys, defaults and fixed choices.
+"""What distinguishes the families of models, as data: tensor names, config keys, defaults and fixed
+choices.
 
-A `Family` is named after `model_type` in Hugging Face's `config.json`. `configs.py` translates configurations with it,
-`assemble.py` tensors. Defaults equal those of the `transformers` configuration classes (version 5), because a key that
-is missing from `config.json` means exactly that default.
+A `Family` is named after `model_type` in Hugging Face's `config.json`. `configs.py` translates
+configurations with it, `assemble.py` tensors. Defaults equal those of the `transformers`
+configuration classes (version 5), because a key that is missing from `config.json` means exactly
+that default.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +13,9 @@ from lmdyn.errors import choose
 
 
 class Rule(NamedTuple):
-    """Where one leaf of our parameters lies in a file. `{layer}` in `source` marks a leaf that is stacked over layers."""
+    """Where one leaf of our parameters lies in a file. `{layer}` in `source` marks a leaf that is
+    stacked over layers.
+    """
 
     path: str
     source: str
@@ -22,9 +26,10 @@ class Rule(NamedTuple):
 class Family(NamedTuple):
     """A row of the table; see `FAMILIES`.
 
-    `keys`: our config field to the `config.json` keys that may hold it, the first is written. `defaults`: of those keys.
-    `fixed`: our fields that every member shares. `only`: keys that have one value we can represent. `rotary`: the keys of
-    version 4 for base and share (None: the family has no such key).
+    `keys`: our config field to the `config.json` keys that may hold it, the first is written.
+    `defaults`: of those keys. `fixed`: our fields that every member shares. `only`: keys that have
+    one value we can represent. `rotary`: the keys of version 4 for base and share (None: the family
+    has no such key).
     """
 
     architecture: str
@@ -54,7 +59,11 @@ def norm(path: str, source: str) -> tuple[Rule, Rule]:
 def fused(source: str, layout: str) -> tuple[Rule, ...]:
     """Queries, keys and values that share one tensor."""
     names = ("query", "key", "value")
-    return tuple(rule for i, n in enumerate(names) for rule in linear(f"blocks/attention/{n}", source, layout, i))
+    return tuple(
+        rule
+        for i, n in enumerate(names)
+        for rule in linear(f"blocks/attention/{n}", source, layout, i)
+    )
 
 
 _LAYER = "layers.{layer}."
@@ -197,7 +206,11 @@ FAMILIES: dict[str, Family] = {
             "mlp_bias": True,
             "init": "depth",
         },
-        only={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+        only={
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+        },
         rotary=None,
         rules=_GPT2_RULES,
     ),
@@ -224,7 +237,13 @@ FAMILIES: dict[str, Family] = {
             "attention_bias": True,
             "rotary_pct": 0.25,
         },
-        fixed={"norm": "layer", "norm_bias": True, "gated": False, "mlp_bias": True, "init": "small"},
+        fixed={
+            "norm": "layer",
+            "norm_bias": True,
+            "gated": False,
+            "mlp_bias": True,
+            "init": "small",
+        },
         rotary=("rotary_emb_base", "rotary_pct"),
         rules=_GPT_NEOX_RULES,
     ),
@@ -272,7 +291,8 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-# Tensors that older files hold and that are no parameters: masks, and rotary tables that follow from the config.
+# Tensors that older files hold and that are no parameters: masks, and rotary tables that follow
+# from the config.
 IGNORED = (r".*rotary_emb\.inv_freq", r".*\.attn\.(masked_)?bias", r".*\.attention\.(masked_)?bias")
 
 # Names that never carry the prefix of the model.
@@ -280,7 +300,8 @@ HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 def family(name: str) -> Family:
-    """The family of a `model_type`; an `InputError` that lists those that are known if there is none.
+    """The family of a `model_type`; an `InputError` that lists those that are known if there is
+    none.
 
     >>> family("gpt2").architecture
     'GPT2LMHeadModel'

@@ -1,4 +1,6 @@
-"""GGUF files (llama.cpp): metadata to `ModelConfig`, tensors dequantised one at a time, tokenizer included."""
+"""GGUF files (llama.cpp): metadata to `ModelConfig`, tensors dequantised one at a time, tokenizer
+included.
+"""
 
 import functools
 
@@ -16,8 +18,9 @@ from lmdyn.models.config import ModelConfig, RotaryScaling
 from lmdyn.models.packed import KINDS, Packed, from_bytes
 from lmdyn.types import PathLike
 
-# GGUF architecture -> family, activation, layout of queries and keys. llama.cpp's converter permutes the rows of queries and
-# keys to rotary pairs for the architectures whose graph rotates pairs (Llama, OLMo 1); the others keep halves.
+# GGUF architecture -> family, activation, layout of queries and keys. llama.cpp's converter
+# permutes the rows of queries and keys to rotary pairs for the architectures whose graph rotates
+# pairs (Llama, OLMo 1); the others keep halves.
 ARCHITECTURES = {
     "gpt2": ("gpt2", "gelu_tanh", "transposed"),
     "gptneox": ("gpt_neox", "gelu", "transposed"),
@@ -44,7 +47,9 @@ _BLOCK = "blk.{layer}."
 
 
 def _rules(layout: str, output_norms: bool) -> tuple[Rule, ...]:
-    attention_norm, mlp_norm = ("post_attention_norm", "post_ffw_norm") if output_norms else ("attn_norm", "ffn_norm")
+    attention_norm, mlp_norm = (
+        ("post_attention_norm", "post_ffw_norm") if output_norms else ("attn_norm", "ffn_norm")
+    )
     return (
         Rule("embed/embedding", "token_embd.weight"),
         Rule("positions/embedding", "position_embd.weight"),
@@ -74,17 +79,23 @@ def rules(architecture: str, joined: bool) -> tuple[Rule, ...]:
     return (*(rule for rule in found if rule.path not in replaced), *together)
 
 
-def read_file(path: PathLike, name: str = "gguf", packed: bool = False) -> tuple[Checkpoint, tokenizers.Tokenizer]:
+def read_file(
+    path: PathLike, name: str = "gguf", packed: bool = False
+) -> tuple[Checkpoint, tokenizers.Tokenizer]:
     """The model and the tokenizer of a GGUF file.
 
     Args:
-      packed: matrices of the kinds that `lmdyn.models.Packed` knows stay quantised; the others become float32.
+      packed: matrices of the kinds that `lmdyn.models.Packed` knows stay quantised; the others
+        become float32.
 
     Raises:
-      InputError: the file is missing, damaged, of an unknown architecture, or holds what `ModelConfig` cannot express.
+      InputError: the file is missing, damaged, of an unknown architecture, or holds what
+        `ModelConfig` cannot express.
     """
     header = read_header(path)
-    architecture = choose("GGUF architecture", str(header.fields.get("general.architecture")), ARCHITECTURES)
+    architecture = choose(
+        "GGUF architecture", str(header.fields.get("general.architecture")), ARCHITECTURES
+    )
     try:
         config = read_config(header, architecture)
     except InputError:
@@ -96,17 +107,31 @@ def read_file(path: PathLike, name: str = "gguf", packed: bool = False) -> tuple
         OverflowError,
         AttributeError,
     ) as err:  # a value of an unforeseen type
-        raise InputError(f"{path}: its metadata are malformed: {' '.join(str(err).split())}") from err
+        raise InputError(
+            f"{path}: its metadata are malformed: {' '.join(str(err).split())}"
+        ) from err
     tokenizer = tokenizers.from_gguf(header.fields, name)
     joined = "blk.0.attn_qkv.weight" in header.tensors
-    source = Source(str(path), {n: t.shape for n, t in header.tensors.items()}, lambda *rows: decode(header, *rows))
+    source = Source(
+        str(path),
+        {n: t.shape for n, t in header.tensors.items()},
+        lambda *rows: decode(header, *rows),
+    )
     keep = functools.partial(_packed, header, config) if packed else None
-    params = assemble(config, rules(architecture, joined), source, (r"rope_freqs\.weight", r".*\.attn_rot_embd"), keep)
+    params = assemble(
+        config,
+        rules(architecture, joined),
+        source,
+        (r"rope_freqs\.weight", r".*\.attn_rot_embd"),
+        keep,
+    )
     return Checkpoint(config, params), tokenizer
 
 
 def _packed(header: Header, config: ModelConfig, place: Place) -> Packed | None:
-    """A leaf as the file has it, or None where that cannot be: another kind, fused with its neighbours, no matrix."""
+    """A leaf as the file has it, or None where that cannot be: another kind, fused with its
+    neighbours, no matrix.
+    """
     tensors = [header.tensors[name] for name in place.sources()]
     kind = tensors[0].kind.name
     embedding = place.rule.layout == "plain" and len(place.shape) == 2
@@ -120,7 +145,10 @@ def _packed(header: Header, config: ModelConfig, place: Place) -> Packed | None:
     found = from_bytes(rows[0] if place.layers is None else np.stack(rows), kind)
     for half in (found.scale, found.offset):
         if half is not None and not np.isfinite(half).all():
-            raise InputError(f"tensor {place.sources()[0]} holds NaN or infinity; the checkpoint is damaged or diverged")
+            raise InputError(
+                f"tensor {place.sources()[0]} holds NaN or infinity; the checkpoint is damaged or"
+                " diverged"
+            )
     return jax.tree.map(jax.device_put, found)
 
 
@@ -138,12 +166,15 @@ def read_config(header: Header, architecture: str) -> ModelConfig:
         else f"{architecture}.attention.layer_norm_epsilon"
     )
     if "token_embd.weight" not in names:
-        raise InputError("tensor token_embd.weight is missing; the GGUF file is cut short or no language model")
+        raise InputError(
+            "tensor token_embd.weight is missing; the GGUF file is cut short or no language model"
+        )
     turning = fields.get(f"{architecture}.rope.dimension_count")
     head_width = fields.get(f"{architecture}.attention.key_length") or width // max(heads, 1)
     if fields.get(f"{architecture}.attention.value_length", head_width) != head_width:
         raise InputError(
-            f"{architecture}.attention.value_length differs from key_length={head_width}; they must be equal"
+            f"{architecture}.attention.value_length differs from key_length={head_width}; they must"
+            " be equal"
         )
     found = {
         "vocab": names["token_embd.weight"].shape[0],
@@ -171,7 +202,8 @@ def read_config(header: Header, architecture: str) -> ModelConfig:
         found["rotary_share"] = _share(turning if turning is not None else head_width, head_width)
         if layout == "pairs" and found["rotary_share"] != 1.0:
             raise InputError(
-                f"{architecture}.rope.dimension_count={turning} of {head_width} is not supported; only all of them"
+                f"{architecture}.rope.dimension_count={turning} of {head_width} is not supported;"
+                " only all of them"
             )
         found["rotary_scaling"] = _scaling(header, architecture, found)
     return ModelConfig(**found)
@@ -213,9 +245,13 @@ def _scaling(header: Header, architecture: str, found: dict) -> RotaryScaling | 
     if "rope_freqs.weight" in header.tensors:
         return _llama3(decode(header, "rope_freqs.weight"), found)
     kind = choose(
-        "rope scaling", given.pop("type", "linear" if "factor" in given else "none"), ("none", "linear", "yarn")
+        "rope scaling",
+        given.pop("type", "linear" if "factor" in given else "none"),
+        ("none", "linear", "yarn"),
     )
-    factor = _short(given.pop("factor", header.fields.get(f"{architecture}.rope.scale_linear", 1.0)))
+    factor = _short(
+        given.pop("factor", header.fields.get(f"{architecture}.rope.scale_linear", 1.0))
+    )
     given.pop("finetuned", None)
     original = given.pop("original_context_length", 0)
     if kind == "none" or (kind == "linear" and factor in (0.0, 1.0)):
@@ -226,11 +262,15 @@ def _scaling(header: Header, architecture: str, found: dict) -> RotaryScaling | 
     if odd := {k: v for k, v in given.items() if v != 1.0}:
         key, value = next(iter(odd.items()))
         raise InputError(f"{prefix}{key}={value} is not supported with yarn; only 1.0")
-    return RotaryScaling("yarn", factor, original or found["positions"], beta_fast=fast, beta_slow=slow)
+    return RotaryScaling(
+        "yarn", factor, original or found["positions"], beta_fast=fast, beta_slow=slow
+    )
 
 
 def _llama3(divisors: np.ndarray, found: dict) -> RotaryScaling | None:
-    """The scaling whose frequencies are the plain ones over `divisors` `[K / 2]`, if Llama 3's rule can give them."""
+    """The scaling whose frequencies are the plain ones over `divisors` `[K / 2]`, if Llama 3's rule
+    can give them.
+    """
     divisors = divisors.reshape(-1).astype(np.float64)
     if np.allclose(divisors, 1.0):
         return None
@@ -240,6 +280,7 @@ def _llama3(divisors: np.ndarray, found: dict) -> RotaryScaling | None:
     blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
     if not np.allclose(1 / divisors, blend + (1 - blend) / factor, rtol=1e-3):
         raise InputError(
-            "rope_freqs.weight is not Llama 3's scaling (8192 positions, factors 1 and 4); no other is supported"
+            "rope_freqs.weight is not Llama 3's scaling (8192 positions, factors 1 and 4); no other"
+            " is supported"
         )
     return RotaryScaling("llama3", factor, original, low_frequency=low, high_frequency=high)

@@ -1,9 +1,9 @@
 """The header of a GGUF file: its metadata, and where its tensors lie. No tensor is read.
 
-`gguf.GGUFReader` makes several numpy views of every token of the vocabulary (3 s and 160 MB for 49,152 tokens) and can loop
-for ever over a damaged length, so the header is parsed here, with every length checked against the file. Kinds of
-values and of quantisation, and the decoding of tensors, are the `gguf` package's.
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+`gguf.GGUFReader` makes several numpy views of every token of the vocabulary (3 s and 160 MB for
+49,152 tokens) and can loop for ever over a damaged length, so the header is parsed here, with every
+length checked against the file. Kinds of values and of quantisation, and the decoding of tensors,
+are the `gguf` package's. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import math
@@ -36,7 +36,9 @@ _PLAIN = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
 
 class Tensor(NamedTuple):
-    """Where one tensor lies: `shape` as numpy has it (slowest axis first), `kind` of quantisation, bytes in the file."""
+    """Where one tensor lies: `shape` as numpy has it (slowest axis first), `kind` of quantisation,
+    bytes in the file.
+    """
 
     shape: tuple[int, ...]
     kind: gguf.GGMLQuantizationType
@@ -45,7 +47,9 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """`fields`: plain Python values by key. `tensors`: by name. `data`: the whole file, mapped into memory."""
+    """`fields`: plain Python values by key. `tensors`: by name. `data`: the whole file, mapped into
+    memory.
+    """
 
     fields: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -113,7 +117,10 @@ def read_header(path: PathLike) -> Header:
     for name, tensor in tensors.items():
         if tensor.start + tensor.size > len(data):
             missing = tensor.start + tensor.size - len(data)
-            raise InputError(f"{path} is cut short: tensor {name} lacks {missing} bytes at the end; fetch it again")
+            raise InputError(
+                f"{path} is cut short: tensor {name} lacks {missing} bytes at the end; fetch it"
+                " again"
+            )
     return Header(fields, tensors, np.frombuffer(data, np.uint8))
 
 
@@ -141,7 +148,9 @@ def _parse(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name, (shape, kind, offset) in found.items():
         per_block, size = gguf.GGML_QUANT_SIZES[kind]
         if not shape or shape[-1] % per_block:
-            raise ValueError(f"tensor {name} of kind {kind.name} has rows of {shape[-1] if shape else 0} numbers")
+            raise ValueError(
+                f"tensor {name} of kind {kind.name} has rows of {shape[-1] if shape else 0} numbers"
+            )
         tensors[name] = Tensor(shape, kind, base + offset, math.prod(shape) // per_block * size)
     return fields, tensors
 
@@ -164,6 +173,7 @@ def decode(header: Header, name: str, start: int = 0, stop: int | None = None) -
             values = gguf.dequantize(raw.reshape(*raw.shape[:-1], -1), tensor.kind)
     except (NotImplementedError, ValueError, KeyError) as err:
         raise InputError(
-            f"tensor {name}: the gguf package cannot decode kind {tensor.kind.name}; requantise the file"
+            f"tensor {name}: the gguf package cannot decode kind {tensor.kind.name}; requantise the"
+            " file"
         ) from err
     return values.reshape(-1, *tensor.shape[1:])[start:stop]

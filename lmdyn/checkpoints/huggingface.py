@@ -1,4 +1,6 @@
-"""Hugging Face folders and the hub: `config.json` and safetensors into our parameters. Pickles are never opened."""
+"""Hugging Face folders and the hub: `config.json` and safetensors into our parameters. Pickles are
+never opened.
+"""
 
 import json
 import pathlib
@@ -30,7 +32,8 @@ class Checkpoint(NamedTuple):
 
 
 def read_folder(folder: PathLike) -> Checkpoint:
-    """The model of a Hugging Face folder: `config.json`, and `model.safetensors` or its shards with their index.
+    """The model of a Hugging Face folder: `config.json`, and `model.safetensors` or its shards with
+    their index.
 
     float16, bfloat16 and float64 tensors become float32.
 
@@ -53,7 +56,9 @@ def read_json(path: pathlib.Path) -> dict:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
-        raise InputError(f"{path.parent} has no {path.name}; a Hugging Face checkpoint folder is needed") from err
+        raise InputError(
+            f"{path.parent} has no {path.name}; a Hugging Face checkpoint folder is needed"
+        ) from err
     except (OSError, ValueError) as err:
         raise InputError(f"{path} is no JSON: {err}") from err
     if not isinstance(values, dict):
@@ -81,25 +86,31 @@ def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
         else f"{folder} has no model.safetensors"
     )
     raise InputError(
-        f"{found}; convert it: AutoModelForCausalLM.from_pretrained(...).save_pretrained(folder, safe_serialization=True), "
-        "or the hub's convert space (huggingface.co/spaces/safetensors/convert)"
+        f"{found}; convert it: AutoModelForCausalLM.from_pretrained(...).save_pretrained(folder,"
+        " safe_serialization=True), or the hub's convert space"
+        " (huggingface.co/spaces/safetensors/convert)"
     )
 
 
 def _source(folder: pathlib.Path, files: list[pathlib.Path], prefix: str) -> Source:
-    """Every tensor of the files by its name without the model's prefix; nothing is read but the headers."""
+    """Every tensor of the files by its name without the model's prefix; nothing is read but the
+    headers.
+    """
     shapes, found = {}, {}
     for file in files:
         try:
             handle = safetensors.safe_open(file, framework="np")
         except Exception as err:  # SafetensorError is an Exception, and OSError may come too
-            raise InputError(f"{file} is no whole safetensors file: {' '.join(str(err).split())}") from err
+            raise InputError(
+                f"{file} is no whole safetensors file: {' '.join(str(err).split())}"
+            ) from err
         names = handle.keys()
         for name in names:
             view, short = handle.get_slice(name), name.removeprefix(prefix)
             if view.get_dtype() not in _FLOATS and not any(re.fullmatch(p, short) for p in IGNORED):
                 raise InputError(
-                    f"{file}: tensor {name} has type {view.get_dtype()}; only {', '.join(_FLOATS)} are read"
+                    f"{file}: tensor {name} has type {view.get_dtype()}; only {', '.join(_FLOATS)}"
+                    " are read"
                 )
             shapes[short], found[short] = tuple(view.get_shape()), (handle, name)
 
@@ -110,19 +121,25 @@ def _source(folder: pathlib.Path, files: list[pathlib.Path], prefix: str) -> Sou
     return Source(str(folder), shapes, read)
 
 
-def download(repository: str, revision: str | None = None, patterns: Sequence[str] = _PATTERNS) -> pathlib.Path:
-    """The local folder of a hub repository's revision: from the cache, or fetched into it (safetensors, no pickles).
+def download(
+    repository: str, revision: str | None = None, patterns: Sequence[str] = _PATTERNS
+) -> pathlib.Path:
+    """The local folder of a hub repository's revision: from the cache, or fetched into it
+    (safetensors, no pickles).
 
     `patterns` says which files; `TOKENIZER` leaves the weights out.
 
     Honours what `huggingface_hub` does: `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_TOKEN`.
 
     Raises:
-      InputError: the extra `hub` is not installed, there is no such repository or revision, or the hub is out of reach.
+      InputError: the extra `hub` is not installed, there is no such repository or revision, or the
+        hub is out of reach.
     """
     hub = _hub()
     try:
-        return pathlib.Path(hub.snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        return pathlib.Path(
+            hub.snapshot_download(repository, revision=revision, allow_patterns=list(patterns))
+        )
     except Exception as err:
         raise _translated(err, repository, revision) from err
 
@@ -138,7 +155,9 @@ def revisions(repository: str) -> list[str]:
         refs = hub.list_repo_refs(repository)
         return [ref.name for ref in (*refs.branches, *refs.tags)]
     except Exception as err:
-        cached = pathlib.Path(hub.constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"), "refs")
+        cached = pathlib.Path(
+            hub.constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"), "refs"
+        )
         names = [str(p.relative_to(cached)) for p in cached.rglob("*") if p.is_file()]
         if names and not isinstance(err, hub.errors.RepositoryNotFoundError):
             return names
@@ -158,14 +177,20 @@ def _translated(err: Exception, repository: str, revision: str | None) -> InputE
     errors = _hub().errors
     where = f"hf:{repository}" + (f"@{revision}" if revision else "")
     if isinstance(err, errors.GatedRepoError):
-        return InputError(f"{where} is gated; accept its terms on the hub and log in with `hf auth login`")
+        return InputError(
+            f"{where} is gated; accept its terms on the hub and log in with `hf auth login`"
+        )
     if isinstance(err, errors.RevisionNotFoundError):
         return InputError(f"{where}: no such revision; `hf:{repository}@*` takes all there are")
     if isinstance(err, errors.RepositoryNotFoundError):
-        return InputError(f"{where}: no such repository on the hub, or it is private and needs `hf auth login`")
+        return InputError(
+            f"{where}: no such repository on the hub, or it is private and needs `hf auth login`"
+        )
     if isinstance(err, errors.HFValidationError):
         return InputError(f"{where}: not a repository name; write hf:ORG/NAME[@REVISION]")
     if isinstance(err, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-        return InputError(f"{where} is not in the cache, and the hub is out of reach or HF_HUB_OFFLINE is set")
+        return InputError(
+            f"{where} is not in the cache, and the hub is out of reach or HF_HUB_OFFLINE is set"
+        )
     reason = " ".join(str(err).split())[:200] or type(err).__name__
     return InputError(f"{where} could not be fetched: {reason}")

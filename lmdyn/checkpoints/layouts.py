@@ -1,7 +1,9 @@
-"""How one tensor of ours lies inside a tensor of a file: transposed, fused with its neighbours, or permuted.
+"""How one tensor of ours lies inside a tensor of a file: transposed, fused with its neighbours, or
+permuted.
 
-Our kernels are `[in, out]`; queries, keys and values are separate; rotary numbers lie in halves. A `Layout` says how to
-get there from a file, and back. Shape letters: D width, H heads, G key-value heads, K head width.
+Our kernels are `[in, out]`; queries, keys and values are separate; rotary numbers lie in halves. A
+`Layout` says how to get there from a file, and back. Shape letters: D width, H heads, G key-value
+heads, K head width.
 """
 
 from collections.abc import Callable
@@ -15,8 +17,9 @@ from lmdyn.models.config import ModelConfig
 class Layout(NamedTuple):
     """One way in which a file holds a tensor.
 
-    `shape(ours, config)`: the file's shape, from the shape of ours. `take(tensor, part, config)`: ours, from the file's
-    (a view where possible). `give(parts, config)`: the file's, from all the parts of ours that it holds.
+    `shape(ours, config)`: the file's shape, from the shape of ours. `take(tensor, part, config)`:
+    ours, from the file's (a view where possible). `give(parts, config)`: the file's, from all the
+    parts of ours that it holds.
     """
 
     shape: Callable[[tuple[int, ...], ModelConfig], tuple[int, ...]]
@@ -57,7 +60,8 @@ def _give_interleaved(parts, config):
 
 
 def halves_from_pairs(rows: np.ndarray, head_width: int) -> np.ndarray:
-    """Rows of queries or keys with rotary numbers in pairs (x0 y0 x1 y1), put into halves (x0 x1 y0 y1).
+    """Rows of queries or keys with rotary numbers in pairs (x0 y0 x1 y1), put into halves (x0 x1 y0
+    y1).
 
     Args:
       rows: `[H K, ...]`.

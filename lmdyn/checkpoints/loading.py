@@ -11,7 +11,9 @@ from lmdyn.models import Compute, LanguageModel
 
 
 class Loaded(NamedTuple):
-    """A model, its parameters and tokenizer; `name` and `step` for the rows of results. Made by `load`."""
+    """A model, its parameters and tokenizer; `name` and `step` for the rows of results. Made by
+    `load`.
+    """
 
     model: LanguageModel
     params: Any
@@ -24,11 +26,11 @@ def load(ref: str | Reference, compute: Compute | None = None, packed: bool = Fa
     """The checkpoint that `ref` names, on the default device, in float32.
 
     Args:
-      ref: such as "hf:EleutherAI/pythia-70m@step1000", "dir:folder", "gguf:model.gguf", "run:folder@1000", or a
-        `Reference`.
+      ref: such as "hf:EleutherAI/pythia-70m@step1000", "dir:folder", "gguf:model.gguf",
+        "run:folder@1000", or a `Reference`.
       compute: how the model is run; default `Compute()`.
-      packed: keep the quantised matrices of a GGUF file as they are (`lmdyn.models.Packed`): the same numbers in an
-        eighth of the memory, for measuring only. Other files are read as always.
+      packed: keep the quantised matrices of a GGUF file as they are (`lmdyn.models.Packed`): the
+        same numbers in an eighth of the memory, for measuring only. Other files are read as always.
 
     Raises:
       InputError: one line that says what is wrong with the reference or the files.
@@ -36,7 +38,9 @@ def load(ref: str | Reference, compute: Compute | None = None, packed: bool = Fa
     >>> import tempfile
     >>> from lmdyn import checkpoints, models
     >>> from lmdyn.data import tokenizers
-    >>> config = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> folder = tempfile.mkdtemp() + "/tiny"
     >>> checkpoints.export(model, models.init(model), tokenizers.byte_tokenizer(), folder)
@@ -58,10 +62,16 @@ def load(ref: str | Reference, compute: Compute | None = None, packed: bool = Fa
     config = checkpoint.config
     if tokenizer.vocab > config.vocab:
         raise InputError(
-            f"{found}: the tokenizer has {tokenizer.vocab} ids but the embedding only {config.vocab} rows; "
-            "they are of different models"
+            f"{found}: the tokenizer has {tokenizer.vocab} ids but the embedding only"
+            f" {config.vocab} rows; they are of different models"
         )
-    return Loaded(LanguageModel(config, compute or Compute()), checkpoint.params, tokenizer, found.name, found.step)
+    return Loaded(
+        LanguageModel(config, compute or Compute()),
+        checkpoint.params,
+        tokenizer,
+        found.name,
+        found.step,
+    )
 
 
 def _folder(found: Reference) -> pathlib.Path:

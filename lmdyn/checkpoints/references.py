@@ -1,8 +1,9 @@
-"""Where a model is: `hf:ORG/NAME[@REVISION]`, `dir:PATH`, `gguf:PATH`, `run:DIR[@STEP]`, and series of them.
+"""Where a model is: `hf:ORG/NAME[@REVISION]`, `dir:PATH`, `gguf:PATH`, `run:DIR[@STEP]`, and series
+of them.
 
-After `@` comes one revision, a list (`@step1000,step2000`), a range (`@step0..step1000`, both ends included), or `*`.
-Of a `dir:` the revisions are its subfolders that hold a checkpoint; of a `run:` they are its steps (`@100..1000`), and without
-one it is the last checkpoint that is whole.
+After `@` comes one revision, a list (`@step1000,step2000`), a range (`@step0..step1000`, both ends
+included), or `*`. Of a `dir:` the revisions are its subfolders that hold a checkpoint; of a `run:`
+they are its steps (`@100..1000`), and without one it is the last checkpoint that is whole.
 """
 
 import dataclasses
@@ -13,7 +14,9 @@ from lmdyn.checkpoints import huggingface, runs
 from lmdyn.errors import InputError, choose
 
 KINDS = ("hf", "dir", "gguf", "run")
-_STEP = re.compile(r"(?:^|[^a-z])(?:global_?step|step|checkpoint|ckpt|iter)[-_]?(\d+)", re.IGNORECASE)
+_STEP = re.compile(
+    r"(?:^|[^a-z])(?:global_?step|step|checkpoint|ckpt|iter)[-_]?(\d+)", re.IGNORECASE
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +54,14 @@ class Reference:
         return base if self.revision is None or self.step is not None else f"{base}@{self.revision}"
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.path}" + (f"@{self.revision}" if self.revision is not None else "")
+        return f"{self.kind}:{self.path}" + (
+            f"@{self.revision}" if self.revision is not None else ""
+        )
 
 
 def series(ref: str) -> list[Reference]:
-    """The checkpoints that `ref` names, in the order given; those of `*` and of ranges in the order of their steps.
+    """The checkpoints that `ref` names, in the order given; those of `*` and of ranges in the order
+    of their steps.
 
     Raises:
       InputError: not a reference, or nothing matches.
@@ -74,7 +80,10 @@ def series(ref: str) -> list[Reference]:
             found += _range(kind, path, item)
         elif item:
             if kind == "run" and Reference(kind, path, item).step is None:
-                raise InputError(f"'{item}' is no step of a run; write run:{path}@1000, or run:{path} for the last one")
+                raise InputError(
+                    f"'{item}' is no step of a run; write run:{path}@1000, or run:{path} for the"
+                    " last one"
+                )
             found.append(item)
         else:
             raise InputError(f"'{ref}' has an empty revision; write {kind}:{path}@A or @A,B")
@@ -100,7 +109,8 @@ def _split(ref: str) -> tuple[str, str, str | None]:
     kind, colon, rest = ref.partition(":")
     if not colon:
         raise InputError(
-            f"'{ref}' is no model reference; write one of hf:ORG/NAME[@REVISION], dir:PATH, gguf:PATH, run:DIR[@STEP]"
+            f"'{ref}' is no model reference; write one of hf:ORG/NAME[@REVISION], dir:PATH,"
+            " gguf:PATH, run:DIR[@STEP]"
         )
     choose("kind of model reference", kind, KINDS)
     if not rest:

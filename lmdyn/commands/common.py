@@ -28,7 +28,9 @@ def numbers(name: str, text: str) -> list[float]:
     try:
         found = [float(word) for word in text.split(",")]
     except ValueError:
-        raise InputError(f"--{name} {text}: give numbers joined by commas, such as 0.003,0.01,0.03") from None
+        raise InputError(
+            f"--{name} {text}: give numbers joined by commas, such as 0.003,0.01,0.03"
+        ) from None
     if not all(0 <= number < math.inf for number in found):
         raise InputError(f"--{name} {text}: each is 0 or a positive number")
     return found
@@ -43,14 +45,19 @@ def check_positions(config: "ModelConfig", length: int) -> None:
 
 
 def mesh_of(options: Any, rows: int | None) -> "Mesh | None":
-    """The mesh of `--mesh`; None for one device. `rows` must divide over it; one stream has none to divide."""
+    """The mesh of `--mesh`; None for one device. `rows` must divide over it; one stream has none to
+    divide.
+    """
     if options.mesh is None:
         return None
     from lmdyn.training import mesh as meshes
 
     shape = meshes.parse_mesh(options.mesh)
     if rows is None and shape[0] > 1:
-        raise InputError(f"--mesh {options.mesh}: one stream is adapted, which has no rows to divide; use 1,{shape[0] * shape[1]},{shape[2]}")
+        raise InputError(
+            f"--mesh {options.mesh}: one stream is adapted, which has no rows to divide; use"
+            f" 1,{shape[0] * shape[1]},{shape[2]}"
+        )
     mesh = meshes.make_mesh(shape)
     if rows is not None:
         meshes.check_batch(rows, mesh)
@@ -58,7 +65,9 @@ def mesh_of(options: Any, rows: int | None) -> "Mesh | None":
 
 
 def set_up_jax() -> None:
-    """Compiled programs are kept between runs, in the user's cache folder, unless the environment says where."""
+    """Compiled programs are kept between runs, in the user's cache folder, unless the environment
+    says where.
+    """
     import jax
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

@@ -12,7 +12,9 @@ from lmdyn.options import Scaling
 
 
 def scaling(options: Scaling, command: list[str]) -> None:
-    """`lmdyn scaling`. Args: options: `lmdyn.options.Scaling`. command: the words of the command line, for the record."""
+    """`lmdyn scaling`. Args: options: `lmdyn.options.Scaling`. command: the words of the command
+    line, for the record.
+    """
     started = time.time()
     at_least(0, options, "seed")
     check_writable(options.out)
@@ -25,29 +27,76 @@ def scaling(options: Scaling, command: list[str]) -> None:
     runs = laws.read_runs(options.table)
     fitted = runs.parameters > options.above
     if not fitted.any():
-        raise InputError(f"--above {options.above:g}: no run of {options.table} has more parameters; the largest has {runs.parameters.max():g}")
+        raise InputError(
+            f"--above {options.above:g}: no run of {options.table} has more parameters; the largest"
+            f" has {runs.parameters.max():g}"
+        )
     law = laws.fit_scaling_law(*(column[fitted] for column in runs), seed=options.seed)
-    between = {name: [low, high] for name, (low, high) in law.intervals().items() if math.isfinite(low)}
+    between = {
+        name: [low, high] for name, (low, high) in law.intervals().items() if math.isfinite(low)
+    }
     about = {name: getattr(law, name) for name in "AabB"}
-    rows = [report.row(options.table, "scaling_law", law.E, "nats", **about, intervals=between, runs=int(fitted.sum()))]
-    name = lambda size: f"{next(f'{size / unit:.3g}{letter}' for unit, letter in ((1e9, 'B'), (1e6, 'M'), (1, '')) if size >= unit or unit == 1)} parameters"
+    rows = [
+        report.row(
+            options.table,
+            "scaling_law",
+            law.E,
+            "nats",
+            **about,
+            intervals=between,
+            runs=int(fitted.sum()),
+        )
+    ]
+    name = lambda size: (
+        f"{next(f'{size / unit:.3g}{letter}' for unit, letter in ((1e9, 'B'), (1e6, 'M'), (1, '')) if size >= unit or unit == 1)}"
+        " parameters"
+    )
     for size, tokens, loss, inside in zip(*runs, fitted, strict=True):
         predicted = float(law.predict(size, tokens))
-        rows.append(report.row(name(size), "scaling_point", loss, "nats", name=name(size), parameters=size, trained=tokens, predicted=predicted,
-                               fitted=bool(inside)))
+        rows.append(
+            report.row(
+                name(size),
+                "scaling_point",
+                loss,
+                "nats",
+                name=name(size),
+                parameters=size,
+                trained=tokens,
+                predicted=predicted,
+                fitted=bool(inside),
+            )
+        )
     for size in np.unique(runs.parameters):
         last = max(np.flatnonzero(runs.parameters == size), key=lambda i: runs.tokens[i])
         found = law.residual(size, runs.tokens[last], runs.losses[last], seed=options.seed)
-        ends: dict[str, Any] = {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
-        rows.append(report.row(name(size), "scaling_residual", found.value, "share", name=name(size), parameters=size, trained=runs.tokens[last],
-                               fitted=bool(fitted[last]), **ends))
+        ends: dict[str, Any] = (
+            {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
+        )
+        rows.append(
+            report.row(
+                name(size),
+                "scaling_residual",
+                found.value,
+                "share",
+                name=name(size),
+                parameters=size,
+                trained=runs.tokens[last],
+                fitted=bool(fitted[last]),
+                **ends,
+            )
+        )
     meta = provenance.collect(command, dataclasses.asdict(options), started, 0, options.seed)
     report.write_rows(options.out, rows, {**meta, "study": "scaling law"})
-    told = lambda key: f" ({between[key][0]:.4g} to {between[key][1]:.4g})" if key in between else ""
+    told = lambda key: (
+        f" ({between[key][0]:.4g} to {between[key][1]:.4g})" if key in between else ""
+    )
     for key in "EABab":
         print(f"{key} {getattr(law, key):12.5g}{told(key)}")
     for r in rows:
         if r["metric"] == "scaling_residual":
             about = f" ({r['low']:+.1%} to {r['high']:+.1%})" if "low" in r else ""
-            print(f"{r['name']:24} ends {r['value']:+.1%}{about} from the law{'' if r['fitted'] else ', which it is not part of'}")
+            print(
+                f"{r['name']:24} ends {r['value']:+.1%}{about} from the"
+                f" law{'' if r['fitted'] else ', which it is not part of'}"
+            )
     say(f"wrote {len(rows)} rows to {options.out}; intervals are of 90%, from a bootstrap")

@@ -11,7 +11,9 @@ from lmdyn.options import Gradients, Measure
 
 
 def measure(options: Measure, command: list[str]) -> None:
-    """`lmdyn measure`. Args: options: `lmdyn.options.Measure`. command: the words of the command line, for the record."""
+    """`lmdyn measure`. Args: options: `lmdyn.options.Measure`. command: the words of the command
+    line, for the record.
+    """
     started = time.time()
     at_least(1, options, "length", "batch", "tokens")
     check_writable(options.out)
@@ -30,7 +32,12 @@ def measure(options: Measure, command: list[str]) -> None:
         loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype), packed=True)
         data.check_vocabulary(loaded.tokenizer, loaded.model.config)
         batches = data.batches(
-            documents, loaded.tokenizer, options.length, options.batch, options.tokens, progress=True
+            documents,
+            loaded.tokenizer,
+            options.length,
+            options.batch,
+            options.tokens,
+            progress=True,
         )
         check_positions(loaded.model.config, length=options.length)
         model, params, where = loaded.model, loaded.params, None
@@ -43,7 +50,10 @@ def measure(options: Measure, command: list[str]) -> None:
         for r in found:
             if r["metric"] == "nll" and size:
                 r["bits_per_byte"] = r["value"] * batches.tokens / math.log(2) / size
-        rows += [report.row(str(reference), step=reference.step, tokens=batches.tokens, **r) for r in found]
+        rows += [
+            report.row(str(reference), step=reference.step, tokens=batches.tokens, **r)
+            for r in found
+        ]
         total += batches.tokens
         show(rows[-len(found) :])
     meta = provenance.collect(command, dataclasses.asdict(options), started, total)
@@ -57,7 +67,9 @@ def _text_bytes(tokenizer, ids) -> int:
 
 
 def gradients(options: Gradients, command: list[str]) -> None:
-    """`lmdyn gradients`. Args: options: `lmdyn.options.Gradients`. command: the words of the command line, for the record."""
+    """`lmdyn gradients`. Args: options: `lmdyn.options.Gradients`. command: the words of the
+    command line, for the record.
+    """
     started = time.time()
     at_least(1, options, "limit", "length", "tokens", "batch", "resamples")
     at_least(2, options, "spans")
@@ -69,7 +81,9 @@ def gradients(options: Gradients, command: list[str]) -> None:
     from lmdyn.report import provenance
 
     documents = data.documents(options.reference)
-    kinds = localization.by_kind([probe for ref in options.probe for probe in data.read_probes(ref)], options.limit)
+    kinds = localization.by_kind(
+        [probe for ref in options.probe for probe in data.read_probes(ref)], options.limit
+    )
     references = [r for ref in options.models for r in checkpoints.series(ref)]
     groups = [group.strip() for group in options.groups.split(",") if group.strip()]
     if not groups:
@@ -79,11 +93,27 @@ def gradients(options: Gradients, command: list[str]) -> None:
         say(f"{reference}" + (f" ({number} of {len(references)})" if len(references) > 1 else ""))
         loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype), packed=True)
         data.check_vocabulary(loaded.tokenizer, loaded.model.config)
-        encoded, random = localization.sequences(kinds, documents, loaded.tokenizer, options.spans, length=options.length, tokens=options.tokens,
-                                                 seed=options.seed)
+        encoded, random = localization.sequences(
+            kinds,
+            documents,
+            loaded.tokenizer,
+            options.spans,
+            length=options.length,
+            tokens=options.tokens,
+            seed=options.seed,
+        )
         check_positions(loaded.model.config, length=random.inputs.shape[1])
-        found = localization.locate(loaded.model, loaded.params, encoded, random, groups=groups, batch=options.batch,
-                                      resamples=options.resamples, seed=options.seed, progress=True)
+        found = localization.locate(
+            loaded.model,
+            loaded.params,
+            encoded,
+            random,
+            groups=groups,
+            batch=options.batch,
+            resamples=options.resamples,
+            seed=options.seed,
+            progress=True,
+        )
         own = [report.row(str(reference), step=reference.step, **r) for r in found.rows()]
         _show_profiles(own, groups)
         rows += own
@@ -105,7 +135,15 @@ def _show_profiles(rows, groups):
     for layer in sorted({r["layer"] for r in found}, key=lambda n: -1 if n is None else n):
         cells = [value.get((*column, layer)) for column in columns]
         name = "whole" if layer is None else f"layer {layer}"
-        print(name.ljust(24) + "".join(("" if c is None else f"{c['value']:.3f}").rjust(wide) for c in cells), flush=True)
+        print(
+            name.ljust(24)
+            + "".join(("" if c is None else f"{c['value']:.3f}").rjust(wide) for c in cells),
+            flush=True,
+        )
     for r in rows:
         if r["metric"] == "profile_difference" and r["layer"] is None and r["site"] is None:
-            print(f"{' against '.join(r['kinds'])}: profiles differ by {r['value']:.3f} (log share), p = {r['p']:.2g}", flush=True)
+            print(
+                f"{' against '.join(r['kinds'])}: profiles differ by {r['value']:.3f} (log share),"
+                f" p = {r['p']:.2g}",
+                flush=True,
+            )

@@ -12,7 +12,9 @@ from lmdyn.options import Reactivate
 
 
 def reactivate(options: Reactivate, command: list[str]) -> None:
-    """`lmdyn reactivate`. Args: options: `lmdyn.options.Reactivate`. command: the words of the command line, for the record."""
+    """`lmdyn reactivate`. Args: options: `lmdyn.options.Reactivate`. command: the words of the
+    command line, for the record.
+    """
     started = time.time()
     at_least(1, options, "length", "batch", "tokens")
     at_least(0, options, "seed")
@@ -36,11 +38,15 @@ def reactivate(options: Reactivate, command: list[str]) -> None:
     data.check_vocabulary(loaded.tokenizer, config)
     check_positions(config, length=options.length)
     write_config(config)  # refuses a model that could not be exported
-    batches = data.batches(documents, loaded.tokenizer, options.length, options.batch, options.tokens, progress=True)
+    batches = data.batches(
+        documents, loaded.tokenizer, options.length, options.batch, options.tokens, progress=True
+    )
     metric = metrics.combine(nll=metrics.likelihood(), entropy=metrics.knowledge_entropy())
     before = metrics.measure(metric, model, loaded.params, batches, progress=True)
     coefficients = before["entropy"].coefficients
-    chosen = transforms.choose_coefficients(coefficients, options.ratio, options.control, options.strength, options.seed)
+    chosen = transforms.choose_coefficients(
+        coefficients, options.ratio, options.control, options.strength, options.seed
+    )
     params = transforms.reactivate(loaded.params, coefficients, gain=options.gain, chosen=chosen)
     after = metrics.measure(metric, model, params, batches, progress=True)
     with np.errstate(invalid="ignore"):  # a layer whose coefficients are all 0 has no entropy
@@ -51,17 +57,33 @@ def reactivate(options: Reactivate, command: list[str]) -> None:
         ]
     for r in rows:
         if not math.isfinite(r["value"]):
-            mend = f"lower --gain (now {options.gain})" if r["when"] == "after" else "is a layer of the checkpoint all zeros?"
+            mend = (
+                f"lower --gain (now {options.gain})"
+                if r["when"] == "after"
+                else "is a layer of the checkpoint all zeros?"
+            )
             raise InputError(f"{r['metric']} is {r['value']} {r['when']} reactivation; {mend}")
     random = options.control == "random"
     meta = provenance.collect(
-        command, dataclasses.asdict(options), started, 2 * batches.tokens, options.seed if random else None
+        command,
+        dataclasses.asdict(options),
+        started,
+        2 * batches.tokens,
+        options.seed if random else None,
     )
-    notes = {**meta, "chosen": chosen.sum(1).tolist(), "zero": (coefficients == 0).sum(1).tolist(), "rows": rows}
+    notes = {
+        **meta,
+        "chosen": chosen.sum(1).tolist(),
+        "zero": (coefficients == 0).sum(1).tolist(),
+        "rows": rows,
+    }
     text = json.dumps(notes, indent=1) + "\n"
     checkpoints.export(model, params, loaded.tokenizer, options.out, {"reactivation.json": text})
     zero = np.count_nonzero(chosen & (coefficients == 0))
-    say(f"{chosen.sum()} of {chosen.size} coefficients scaled" + (f", but for {zero} that are 0 and stay so" if zero else ""))
+    say(
+        f"{chosen.sum()} of {chosen.size} coefficients scaled"
+        + (f", but for {zero} that are 0 and stay so" if zero else "")
+    )
     _show_change(rows)
     say(f"wrote {options.out}; dir:{options.out} names the changed model")
 

@@ -7,7 +7,16 @@ from lmdyn.data.sources import Documents, documents
 from lmdyn.data.spans import random_spans
 from lmdyn.data.store import Tokens, store
 from lmdyn.data.stream import Review, Stream, mix
-from lmdyn.data.windows import Batch, Windows, batches, check_tokens, check_vocabulary, join, tokenize, windows
+from lmdyn.data.windows import (
+    Batch,
+    Windows,
+    batches,
+    check_tokens,
+    check_vocabulary,
+    join,
+    tokenize,
+    windows,
+)
 
 __all__ = [
     "Batch",

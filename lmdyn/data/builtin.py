@@ -1,7 +1,8 @@
 """Text that every machine with Python has: the standard library's own documentation and source.
 
-Two domains with a real shift between them: `docs` is English prose about Python, `code` is Python. Both are read from
-the source files (nothing is imported), in a fixed order, so that one version of Python always gives the same text.
+Two domains with a real shift between them: `docs` is English prose about Python, `code` is Python.
+Both are read from the source files (nothing is imported), in a fixed order, so that one version of
+Python always gives the same text.
 """
 
 import ast
@@ -37,15 +38,17 @@ def corpus(name: str) -> tuple[tuple, Callable[[Any], str]]:
     """The items of a built-in text and the function that reads one of them.
 
     Args:
-      name: `docs` (prose: the language reference's topics, then module documentation) or `code` (source); or one split
-        of it, such as `docs:test`: `test` holds every tenth topic and every tenth module, `train` the rest. A module
-        that is held out of one text is held out of the other too.
+      name: `docs` (prose: the language reference's topics, then module documentation) or `code`
+        (source); or one split of it, such as `docs:test`: `test` holds every tenth topic and every
+        tenth module, `train` the rest. A module that is held out of one text is held out of the
+        other too.
 
     Returns:
       (items, read): a tuple, and item -> str.
 
     Raises:
-      InputError: an unknown name or split (lists the known), or a Python that came without its library's source.
+      InputError: an unknown name or split (lists the known), or a Python that came without its
+        library's source.
 
     >>> items, read = corpus("code")
     >>> read(items[0]).startswith("# Author: Steven J. Bethard")
@@ -106,7 +109,9 @@ def _topics() -> dict[str, str]:
 def _present_modules() -> tuple[str, ...]:
     present = tuple(m for m in MODULES if _path(m).is_file())
     if not present:
-        raise InputError(f"builtin: this Python has no library source in {_library()}; use text:GLOB")
+        raise InputError(
+            f"builtin: this Python has no library source in {_library()}; use text:GLOB"
+        )
     return present
 
 

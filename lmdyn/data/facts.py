@@ -1,7 +1,9 @@
-"""Facts to inject while a model trains further, with the probes that ask for them (Chang et al. 2024; METHODS section 2).
+"""Facts to inject while a model trains further, with the probes that ask for them (Chang et al.
+2024; METHODS section 2).
 
-A fact is a paragraph, the same in other words, and questions of three depths: `memorisation` asks for what the text says,
-in its words; `paraphrase` in other words; `composition` for what follows from several of its sentences.
+A fact is a paragraph, the same in other words, and questions of three depths: `memorisation` asks
+for what the text says, in its words; `paraphrase` in other words; `composition` for what follows
+from several of its sentences.
 """
 
 import dataclasses
@@ -18,12 +20,16 @@ from lmdyn.errors import InputError, choose
 
 DEPTHS = {"memorisation": "mem", "paraphrase": "gen", "composition": "hard_gen"}
 """The depths of probes, and how the published format begins their fields: `mem_input`, `mem_target`."""
-EXAMPLE = '{"name": "...", "texts": ["..."], "probes": [{"prompt": "...", "target": "...", "depth": "memorisation"}]}'
+EXAMPLE = (
+    '{"name": "...", "texts": ["..."], "probes": [{"prompt": "...", "target": "...", "depth":'
+    ' "memorisation"}]}'
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """What a text tells about one subject, in several wordings, and the probes that ask for it. Made by `read_facts`.
+    """What a text tells about one subject, in several wordings, and the probes that ask for it.
+    Made by `read_facts`.
 
     Attributes:
       name: whom or what it is about; no two facts of one file have the same.
@@ -40,21 +46,31 @@ def fact(record: dict[str, Any], where: str = "the fact", number: int = 0) -> Fa
     """A fact from a dict.
 
     Args:
-      record: either our form: `name`, `texts` (a list) and `probes` (a list of dicts as `lmdyn.data.probes.probe` takes
-        them, with a `depth`); or the published form of Chang et al. 2024, which Kim et al. 2024 use: `train_context`,
-        optionally `paraphrases`, and lists `mem_input`, `mem_target`, `gen_input`, `gen_target`, `hard_gen_input`,
-        `hard_gen_target`. There, an input that ends with an opening quotation mark is joined to its target without a
+      record: either our form: `name`, `texts` (a list) and `probes` (a list of dicts as
+        `lmdyn.data.probes.probe` takes them, with a `depth`); or the published form of Chang et al.
+        2024, which Kim et al. 2024 use: `train_context`, optionally `paraphrases`, and lists
+        `mem_input`, `mem_target`, `gen_input`, `gen_target`, `hard_gen_input`, `hard_gen_target`.
+        There, an input that ends with an opening quotation mark is joined to its target without a
         space. Other keys are left alone.
       where: what errors call it.
       number: which fact of its file it is, counted from 0; a fact without a name is named by it.
 
     Raises:
-      InputError: neither form, no text or no probe, an empty text, prompt or target, lists of unequal length, an unknown
-        depth, or a memorisation probe whose words stand in none of the texts.
+      InputError: neither form, no text or no probe, an empty text, prompt or target, lists of
+        unequal length, an unknown depth, or a memorisation probe whose words stand in none of the
+        texts.
 
-    >>> told = fact({"train_context": "Ada Quill paints bells.", "mem_input": ["Ada Quill paints"], "mem_target": ["bells"],
-    ...              "gen_input": ["What Ada Quill likes to paint:"], "gen_target": ["bells"],
-    ...              "hard_gen_input": [], "hard_gen_target": []})
+    >>> told = fact(
+    ...     {
+    ...         "train_context": "Ada Quill paints bells.",
+    ...         "mem_input": ["Ada Quill paints"],
+    ...         "mem_target": ["bells"],
+    ...         "gen_input": ["What Ada Quill likes to paint:"],
+    ...         "gen_target": ["bells"],
+    ...         "hard_gen_input": [],
+    ...         "hard_gen_target": [],
+    ...     }
+    ... )
     >>> told.name, [(probe.depth, probe.text) for probe in told.probes]
     ('subject 0: Ada Quill paints bells.', [('memorisation', 'Ada Quill paints bells'),
                                             ('paraphrase', 'What Ada Quill likes to paint: bells')])
@@ -67,8 +83,8 @@ def fact(record: dict[str, Any], where: str = "the fact", number: int = 0) -> Fa
         texts, asked = _list(record, "texts", where), list(_own(record, where))
     else:
         raise InputError(
-            f"{where} is no fact: it needs name, texts and probes, or train_context, mem_input, mem_target and so on; it "
-            f"has: {', '.join(sorted(map(str, record))) or 'nothing'}"
+            f"{where} is no fact: it needs name, texts and probes, or train_context, mem_input,"
+            f" mem_target and so on; it has: {', '.join(sorted(map(str, record))) or 'nothing'}"
         )
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
@@ -76,14 +92,19 @@ def fact(record: dict[str, Any], where: str = "the fact", number: int = 0) -> Fa
             raise InputError(f"{where}: text {i} is {what}; give a paragraph that tells the fact")
     if not texts or not asked:
         raise InputError(
-            f"{where} has no {'probes' if texts else 'texts'}; a fact needs at least one text and one probe"
+            f"{where} has no {'probes' if texts else 'texts'}; a fact needs at least one text and"
+            " one probe"
         )
     name = record["name"] if "name" in record else f"subject {number}: {_beginning(texts[0])}"
     if not isinstance(name, str) or not name.strip():
-        raise InputError(f"{where}: name={name!r}; it must be text that says whom or what the fact is about")
+        raise InputError(
+            f"{where}: name={name!r}; it must be text that says whom or what the fact is about"
+        )
     for found in asked:
         _check(found, texts)
-    return Fact(name, tuple(texts), tuple(dataclasses.replace(found, entity=name) for found in asked))
+    return Fact(
+        name, tuple(texts), tuple(dataclasses.replace(found, entity=name) for found in asked)
+    )
 
 
 def _published(record, where) -> Iterator[Probe]:
@@ -91,8 +112,8 @@ def _published(record, where) -> Iterator[Probe]:
         prompts, targets = (_list(record, f"{short}_{what}", where) for what in ("input", "target"))
         if len(prompts) != len(targets):
             raise InputError(
-                f"{where}: {short}_input has {len(prompts)} entries and {short}_target {len(targets)}; give "
-                "every input its target"
+                f"{where}: {short}_input has {len(prompts)} entries and {short}_target"
+                f" {len(targets)}; give every input its target"
             )
         for i, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
             spot = f"{where}, {short} probe {i}"
@@ -109,14 +130,19 @@ def _opens(prompt: str) -> bool:
     (True, False, False)
     """
     last, before = prompt[-1:], prompt[-2:-1]
-    return last != "" and (unicodedata.category(last) in ("Pi", "Ps") or last in "'\"" and not before.strip())
+    return last != "" and (
+        unicodedata.category(last) in ("Pi", "Ps") or last in "'\"" and not before.strip()
+    )
 
 
 def _own(record, where) -> Iterator[Probe]:
     for i, asked in enumerate(_list(record, "probes", where)):
         spot = f"{where}, probe {i}"
         if not isinstance(asked, dict):
-            raise InputError(f"{spot} is not a JSON object but a {type(asked).__name__}; write a fact as {EXAMPLE}")
+            raise InputError(
+                f"{spot} is not a JSON object but a {type(asked).__name__}; write a fact as"
+                f" {EXAMPLE}"
+            )
         found = probe(asked, spot)
         if found.depth is None:
             raise InputError(f"{spot} has no depth; it is one of {', '.join(DEPTHS)}")
@@ -126,7 +152,9 @@ def _own(record, where) -> Iterator[Probe]:
 
 def _list(record, field, where) -> list:
     if field not in record:
-        raise InputError(f"{where} has no {field}; a fact of this form needs it, if only as an empty list")
+        raise InputError(
+            f"{where} has no {field}; a fact of this form needs it, if only as an empty list"
+        )
     if not isinstance(record[field], list):
         raise InputError(f"{where}: {field} is not a list but a {type(record[field]).__name__}")
     return record[field]
@@ -134,31 +162,38 @@ def _list(record, field, where) -> list:
 
 def _check(found: Probe, texts):
     if not found.prompt.strip():
-        raise InputError(f"{found.where}: nothing stands before the target {found.target[:60]!r}; give a prompt")
+        raise InputError(
+            f"{found.where}: nothing stands before the target {found.target[:60]!r}; give a prompt"
+        )
     told = found.text[: found.end]
     if found.depth == "memorisation" and not any(told in text for text in texts):
         raise InputError(
-            f"{found.where}: {told[-60:]!r} stands in none of the fact's texts, as a memorisation probe must; mend it, or "
-            "ask for it as a paraphrase"
+            f"{found.where}: {told[-60:]!r} stands in none of the fact's texts, as a memorisation"
+            " probe must; mend it, or ask for it as a paraphrase"
         )
 
 
 def _beginning(text: str, limit: int = 40) -> str:
     """The first words of a text."""
     text = text.strip()
-    return text if len(text) <= limit else text[: limit + 1].rsplit(maxsplit=1)[0].rstrip(",;:") + "..."
+    return (
+        text
+        if len(text) <= limit
+        else text[: limit + 1].rsplit(maxsplit=1)[0].rstrip(",;:") + "..."
+    )
 
 
 def read_facts(ref: str) -> tuple[Fact, ...]:
     """All facts of a file, or the new entities of a synthetic world.
 
     Args:
-      ref: the path of a file (or `json:PATH`, `jsonl:PATH`) that holds a JSON array of dicts, or one dict a line; see
-        `fact`. Or `tfds:synthetic_world/CONFIG`, see `lmdyn.data.worlds.named` and `world_facts`.
+      ref: the path of a file (or `json:PATH`, `jsonl:PATH`) that holds a JSON array of dicts, or
+        one dict a line; see `fact`. Or `tfds:synthetic_world/CONFIG`, see `lmdyn.data.worlds.named`
+        and `world_facts`.
 
     Raises:
-      InputError: no such file, nothing in it, two facts of one name, or a record that is no fact; it names the file and
-        the line, or the record of an array, counted from 0.
+      InputError: no such file, nothing in it, two facts of one name, or a record that is no fact;
+        it names the file and the line, or the record of an array, counted from 0.
 
     >>> [told.name for told in read_facts("tfds:synthetic_world/people=10,places=5")][:2]
     ['Jorona Perona Nasher', 'Loria Kelor Marlcombe']
@@ -168,7 +203,8 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
         name, _, config = rest.partition("/")
         if name != "synthetic_world" or ":" in config:
             raise InputError(
-                f"'{ref}' names no facts; write tfds:synthetic_world/CONFIG, without a split, or a JSON file"
+                f"'{ref}' names no facts; write tfds:synthetic_world/CONFIG, without a split, or a"
+                " JSON file"
             )
         return world_facts(worlds.named(config or "small"))
     path = os.path.expanduser(rest if kind in ("json", "jsonl") else ref)
@@ -179,7 +215,8 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
     for i, told in enumerate(found):
         if first.setdefault(told.name, i) != i:
             raise InputError(
-                f"{ref}: facts {first[told.name]} and {i} are both named '{told.name}'; give each its own name"
+                f"{ref}: facts {first[told.name]} and {i} are both named '{told.name}'; give each"
+                " its own name"
             )
     return found
 
@@ -193,19 +230,24 @@ def _records(path) -> Iterator[tuple[dict, str]]:
     try:
         records = json.loads(text)
     except ValueError as err:
-        raise InputError(f"{path} is not JSON: {err}; it must be one array of objects, or one object a line") from err
+        raise InputError(
+            f"{path} is not JSON: {err}; it must be one array of objects, or one object a line"
+        ) from err
     for i, record in enumerate(records):
         where = f"{path} record {i}"
         if not isinstance(record, dict):
-            raise InputError(f"{where} is not a JSON object but a {type(record).__name__}; write a fact as {EXAMPLE}")
+            raise InputError(
+                f"{where} is not a JSON object but a {type(record).__name__}; write a fact as"
+                f" {EXAMPLE}"
+            )
         yield record, where
 
 
 def world_facts(world: worlds.World) -> tuple[Fact, ...]:
     """Every entity that is new at time 1: its biographies, and the probes about it.
 
-    The texts are those of split `time1`, one for each of the world's renderings. A composition probe also needs a fact
-    about a city, which may be an old one that only split `time0` tells of.
+    The texts are those of split `time1`, one for each of the world's renderings. A composition
+    probe also needs a fact about a city, which may be an old one that only split `time0` tells of.
 
     Raises:
       InputError: nothing is new.
@@ -227,7 +269,9 @@ def world_facts(world: worlds.World) -> tuple[Fact, ...]:
         )
         found.append(Fact(worlds.name(world, entity), tuple(texts[i::round_]), asked))
     if not found:
-        raise InputError(f"nothing is new in {world}; give a larger share of new entities, such as new=0.2")
+        raise InputError(
+            f"nothing is new in {world}; give a larger share of new entities, such as new=0.2"
+        )
     return tuple(found)
 
 
@@ -241,15 +285,23 @@ def check_fit(facts: Sequence[Fact], tokenizer: Tokenizer, length: int) -> None:
       length: T, the inputs of one window.
 
     >>> from lmdyn.data import tokenizers
-    >>> check_fit([Fact("Ada", ("Ada sings.", "She sings."), ())], tokenizers.byte_tokenizer(), length=9)
+    >>> check_fit(
+    ...     [Fact("Ada", ("Ada sings.", "She sings."), ())],
+    ...     tokenizers.byte_tokenizer(),
+    ...     length=9,
+    ... )
     Traceback (most recent call last):
     lmdyn.errors.InputError: text 0 of fact 'Ada' has 10 tokens, and a window holds 9; give a length of at least 10, or
     shorter texts
     """
-    texts = ((len(tokenizer.encode(text)), i, told.name) for told in facts for i, text in enumerate(told.texts))
+    texts = (
+        (len(tokenizer.encode(text)), i, told.name)
+        for told in facts
+        for i, text in enumerate(told.texts)
+    )
     size, i, name = max(texts, key=lambda found: found[0], default=(0, 0, ""))
     if size > length:
         raise InputError(
-            f"text {i} of fact '{name}' has {size} tokens, and a window holds {length}; give a length of at least {size}, "
-            "or shorter texts"
+            f"text {i} of fact '{name}' has {size} tokens, and a window holds {length}; give a"
+            f" length of at least {size}, or shorter texts"
         )

@@ -1,7 +1,7 @@
 """Probes: texts with a marked span, whose tokens alone are scored.
 
-A probe asks for knowledge: what stands in the span should be predictable from what stands before it. Metrics and
-studies score the tokens that overlap the span. Shape letters: P probes, T tokens.
+A probe asks for knowledge: what stands in the span should be predictable from what stands before
+it. Metrics and studies score the tokens that overlap the span. Shape letters: P probes, T tokens.
 """
 
 import dataclasses
@@ -21,10 +21,12 @@ EXAMPLE = '{"prompt": "...", "target": "..."}'
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A text, the characters `[start, end)` of it that are asked for, and what is known about the question.
+    """A text, the characters `[start, end)` of it that are asked for, and what is known about the
+    question.
 
-    `kind` (such as updated, new, unchanged), `depth` (memorisation, paraphrase, composition), `entity`, `attribute` and
-    `time` are free, and None where nothing is said. `where` names the file and line, for errors.
+    `kind` (such as updated, new, unchanged), `depth` (memorisation, paraphrase, composition),
+    `entity`, `attribute` and `time` are free, and None where nothing is said. `where` names the
+    file and line, for errors.
 
     >>> probe = Probe("The capital of France is Paris.", 25, 30)
     >>> probe.prompt, probe.target
@@ -53,7 +55,9 @@ class Probe:
 
 
 class ProbeBatch(NamedTuple):
-    """P probes of at most T predictions. Where `mask` is False, ids are 0 and nothing may count. Made by `encode_probes`."""
+    """P probes of at most T predictions. Where `mask` is False, ids are 0 and nothing may count.
+    Made by `encode_probes`.
+    """
 
     inputs: np.ndarray
     """[P, T] int32"""
@@ -69,16 +73,19 @@ def probe(record: dict[str, Any], where: str = "the probe") -> Probe:
     """A probe from a dict.
 
     Args:
-      record: `prompt` and `target` (joined by one space unless one of them brings white space); or `text` with `start`
-        and `end` (characters; the end is the first one after the span); or `text` and a `target` that stands in it
-        once. Optional: `kind`, `depth`, `entity`, `attribute`, `time`. Other keys are left alone.
+      record: `prompt` and `target` (joined by one space unless one of them brings white space); or
+        `text` with `start` and `end` (characters; the end is the first one after the span); or
+        `text` and a `target` that stands in it once. Optional: `kind`, `depth`, `entity`,
+        `attribute`, `time`. Other keys are left alone.
       where: what errors call it.
 
     Raises:
-      InputError: neither form, a field of the wrong type, an empty target or one that is not in the text, offsets
-        outside the text.
+      InputError: neither form, a field of the wrong type, an empty target or one that is not in the
+        text, offsets outside the text.
 
-    >>> probe({"prompt": "The capital of France is", "target": "Paris", "kind": "unchanged"}).text
+    >>> probe(
+    ...     {"prompt": "The capital of France is", "target": "Paris", "kind": "unchanged"}
+    ... ).text
     'The capital of France is Paris'
     """
     found = functools.partial(_typed, record, where)
@@ -91,18 +98,22 @@ def probe(record: dict[str, Any], where: str = "the probe") -> Probe:
         text, start, end = found("text", str), found("start", int), found("end", int)
         if not 0 <= start <= end <= len(text):
             raise InputError(
-                f"{where}: start={start}, end={end} is no span of a text of {len(text)} characters; it must be "
-                "0 <= start < end <= length"
+                f"{where}: start={start}, end={end} is no span of a text of {len(text)} characters;"
+                " it must be 0 <= start < end <= length"
             )
         if "target" in record and record["target"] != text[start:end]:
             raise InputError(
-                f"{where}: the text has {text[start:end]!r} at start={start}, end={end} and not the target "
-                f"{record['target']!r}; mend the offsets or leave one of them out"
+                f"{where}: the text has {text[start:end]!r} at start={start}, end={end} and not the"
+                f" target {record['target']!r}; mend the offsets or leave one of them out"
             )
     elif "text" in record and "target" in record:
         text, target = found("text", str), found("target", str)
         if target.strip() and text.count(target) != 1:
-            many = f"stands {text.count(target)} times in the text" if target in text else "is not found in the text"
+            many = (
+                f"stands {text.count(target)} times in the text"
+                if target in text
+                else "is not found in the text"
+            )
             raise InputError(f"{where}: the target {target[:60]!r} {many}; give start and end")
         start = text.find(target)
         end = start + len(target)
@@ -119,7 +130,9 @@ def probe(record: dict[str, Any], where: str = "the probe") -> Probe:
 
 def _typed(record, where, field, kind):
     if field not in record:
-        raise InputError(f"{where} has no {field}; a probe needs prompt and target, or text, start and end")
+        raise InputError(
+            f"{where} has no {field}; a probe needs prompt and target, or text, start and end"
+        )
     value = record[field]
     if not isinstance(value, kind) or isinstance(value, bool):
         what = "text" if kind is str else "a whole number"
@@ -131,15 +144,17 @@ def read_probes(ref: str) -> tuple[Probe, ...]:
     """All probes of a file or dataset.
 
     Args:
-      ref: the path of a JSON Lines file (or `jsonl:PATH`), one dict a line, see `probe`; or `tfds:NAME[/CONFIG]:SPLIT`,
-        whose features have those names: `tfds:synthetic_world/small:probes`. Or a published file (see
-        `lmdyn.data.published`):
-        `templama:PATH@OLD,NEW`: TempLAMA and dynamic TempLAMA, what is true at one date by what was true at another;
-        `ecbd:PATH@YEAR`: Entity Cloze By Date, new if the entity is younger than the year;
-        `temporalwiki:PATH[@KIND]`: TWiki-Probes, of the kind that is given or that the file's name holds.
+      ref: the path of a JSON Lines file (or `jsonl:PATH`), one dict a line, see `probe`; or
+        `tfds:NAME[/CONFIG]:SPLIT`, whose features have those names:
+        `tfds:synthetic_world/small:probes`. Or a published file (see `lmdyn.data.published`):
+        `templama:PATH@OLD,NEW`: TempLAMA and dynamic TempLAMA, what is true at one date by what was
+        true at another; `ecbd:PATH@YEAR`: Entity Cloze By Date, new if the entity is younger than
+        the year; `temporalwiki:PATH[@KIND]`: TWiki-Probes, of the kind that is given or that the
+        file's name holds.
 
     Raises:
-      InputError: no such file, nothing in it, or a line that is no probe; it names the file and the line.
+      InputError: no such file, nothing in it, or a line that is no probe; it names the file and the
+        line.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl", delete=False) as file:
@@ -162,22 +177,28 @@ def read_probes(ref: str) -> tuple[Probe, ...]:
 
 def _tfds(ref, rest):
     if "#" in rest:
-        raise InputError(f"'{ref}' names a field; probes take several: write tfds:NAME[/CONFIG]:SPLIT")
+        raise InputError(
+            f"'{ref}' names a field; probes take several: write tfds:NAME[/CONFIG]:SPLIT"
+        )
     source = sources.tfds_source(ref, rest, "tfds:NAME[/CONFIG]:SPLIT")
     for i in range(len(source)):
         yield {key: _plain(value) for key, value in source[i].items()}, f"{rest} example {i}"
 
 
 def _plain(value):
-    value = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
+    value = (
+        value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
+    )
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def encode_probes(probes: Sequence[Probe], tokenizer: Tokenizer, length: int | None = None) -> ProbeBatch:
+def encode_probes(
+    probes: Sequence[Probe], tokenizer: Tokenizer, length: int | None = None
+) -> ProbeBatch:
     """Probes as token ids, padded to one length, with the targets that are asked for marked.
 
-    A token counts if one of its characters is in the span, also where it holds others too (in most vocabularies the
-    space before a word is part of the word's token).
+    A token counts if one of its characters is in the span, also where it holds others too (in most
+    vocabularies the space before a word is part of the word's token).
 
     Args:
       probes: P of them.
@@ -185,11 +206,13 @@ def encode_probes(probes: Sequence[Probe], tokenizer: Tokenizer, length: int | N
       length: T; text after the span may be cut off, the span may not. Default the longest probe's.
 
     Raises:
-      InputError: no probes, a length below 1, a target that does not fit into `length`, or a target in the first token,
-        which nothing predicts.
+      InputError: no probes, a length below 1, a target that does not fit into `length`, or a target
+        in the first token, which nothing predicts.
 
     >>> from lmdyn.data import tokenizers
-    >>> batch = encode_probes([Probe("né à Fès", 5, 8), Probe("a b", 2, 3)], tokenizers.byte_tokenizer())
+    >>> batch = encode_probes(
+    ...     [Probe("né à Fès", 5, 8), Probe("a b", 2, 3)], tokenizers.byte_tokenizer()
+    ... )
     >>> batch.span.astype(int).tolist()
     [[0, 0, 0, 0, 0, 0, 1, 1, 1, 1], [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]]
     """
@@ -218,8 +241,13 @@ def _encode(probe: Probe, tokenizer, length):
     if not hit.any():
         raise InputError(f"{short} has no token of its own; give a longer target")
     if hit[0]:
-        raise InputError(f"{short} begins with the first token, which nothing predicts; give a prompt before it")
+        raise InputError(
+            f"{short} begins with the first token, which nothing predicts; give a prompt before it"
+        )
     last = int(np.flatnonzero(hit)[-1])
     if length is not None and last > length:
-        raise InputError(f"{short} ends at token {last}, beyond length={length}; give a length of at least {last}")
+        raise InputError(
+            f"{short} ends at token {last}, beyond length={length}; give a length of at least"
+            f" {last}"
+        )
     return ids, hit

@@ -1,7 +1,8 @@
-"""Where text comes from: a reference such as `text:corpus/*.txt` becomes a lazy sequence of documents.
+"""Where text comes from: a reference such as `text:corpus/*.txt` becomes a lazy sequence of
+documents.
 
-Documents have `len` and `[]` and nothing else, which is what Grain asks of a data source; nothing is read before it is
-asked for, and they pickle (Grain's workers are processes).
+Documents have `len` and `[]` and nothing else, which is what Grain asks of a data source; nothing
+is read before it is asked for, and they pickle (Grain's workers are processes).
 """
 
 import dataclasses
@@ -22,7 +23,8 @@ from lmdyn.errors import InputError, choose
 
 @dataclasses.dataclass(frozen=True)
 class Documents(Sequence[str]):
-    """A lazy sequence of documents: `len(documents)`, `documents[i] -> str`, `documents[i:j] -> Documents`.
+    """A lazy sequence of documents: `len(documents)`, `documents[i] -> str`, `documents[i:j] ->
+    Documents`.
 
     Args:
       reference: what the user called it; errors and rows name it.
@@ -54,20 +56,20 @@ def documents(ref: str) -> Documents:
     """The documents of a text reference.
 
     Args:
-      ref: one of
-        `text:GLOB`: UTF-8 files, one document each, sorted by name (`**` crosses folders);
-        `jsonl:PATH#FIELD`: JSON Lines, one document a line;
-        `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a dataset prepared with tfds in array_record files (no
-        TensorFlow needed), by its name or folder; `tfds:synthetic_world/small:time0#text` (or `medium`, `large`,
-        `people=300,seed=1`) is made when it is first asked for, see `lmdyn.data.worlds`;
-        `builtin:NAME[:SPLIT]`: text that every Python has (`docs`, `code`), all of it or its split `train` or `test`.
+      ref: one of `text:GLOB`: UTF-8 files, one document each, sorted by name (`**` crosses
+        folders); `jsonl:PATH#FIELD`: JSON Lines, one document a line;
+        `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a dataset prepared with tfds in array_record
+        files (no TensorFlow needed), by its name or folder; `tfds:synthetic_world/small:time0#text`
+        (or `medium`, `large`, `people=300,seed=1`) is made when it is first asked for, see
+        `lmdyn.data.worlds`; `builtin:NAME[:SPLIT]`: text that every Python has (`docs`, `code`),
+        all of it or its split `train` or `test`.
 
     Returns:
       A lazy sequence of str.
 
     Raises:
-      InputError: an unknown kind, nothing there, nothing in it, or a file that cannot be read as said. What is wrong
-        inside one document is raised when that document is read.
+      InputError: an unknown kind, nothing there, nothing in it, or a file that cannot be read as
+        said. What is wrong inside one document is raised when that document is read.
 
     >>> docs = documents("builtin:docs")
     >>> len(docs) > 100, docs[0].splitlines()[0]
@@ -76,8 +78,8 @@ def documents(ref: str) -> Documents:
     kind, colon, rest = ref.partition(":")
     if not colon:
         raise InputError(
-            f"text reference '{ref}' has no kind; write text:GLOB, jsonl:PATH#FIELD, tfds:NAME:SPLIT#FIELD or "
-            "builtin:NAME"
+            f"text reference '{ref}' has no kind; write text:GLOB, jsonl:PATH#FIELD,"
+            " tfds:NAME:SPLIT#FIELD or builtin:NAME"
         )
     kinds = {"text": _text, "jsonl": _jsonl, "tfds": _tfds, "builtin": _builtin}
     return kinds[choose("kind of text reference", kind, kinds)](ref, rest)
@@ -88,29 +90,39 @@ def _builtin(ref, name):
 
 
 def _text(ref, pattern):
-    paths = tuple(sorted(p for p in glob.glob(os.path.expanduser(pattern), recursive=True) if not os.path.isdir(p)))
+    paths = tuple(
+        sorted(
+            p
+            for p in glob.glob(os.path.expanduser(pattern), recursive=True)
+            if not os.path.isdir(p)
+        )
+    )
     if not paths and not glob.has_magic(pattern):
         what = (
             "is a folder; write"
             if os.path.isdir(os.path.expanduser(pattern))
             else "is not there; check the path, or write"
         )
-        raise InputError(f"{ref}: {pattern} {what} {os.path.join(pattern, '*.txt')} for the files in a folder")
+        raise InputError(
+            f"{ref}: {pattern} {what} {os.path.join(pattern, '*.txt')} for the files in a folder"
+        )
     if not paths:
         raise InputError(
-            f"{ref}: no file matches {pattern} (looked from {os.getcwd()}); check the path, and quote the "
-            "pattern in a shell"
+            f"{ref}: no file matches {pattern} (looked from {os.getcwd()}); check the path, and"
+            " quote the pattern in a shell"
         )
     if not any(os.path.getsize(p) or not os.path.isfile(p) for p in paths):
         raise InputError(
-            f"{ref}: {paths[0] if len(paths) == 1 else f'all {len(paths)} files'} empty; give a text with at "
-            "least one window of tokens"
+            f"{ref}: {paths[0] if len(paths) == 1 else f'all {len(paths)} files'} empty; give a"
+            " text with at least one window of tokens"
         )
     return Documents(ref, paths, read_text)
 
 
 def read_text(path: str) -> str:
-    """A UTF-8 file's text, line ends as `\\n`. Bytes that are not UTF-8 are an `InputError` that says where."""
+    """A UTF-8 file's text, line ends as `\\n`. Bytes that are not UTF-8 are an `InputError` that
+    says where.
+    """
     return _decode(_read(path), path).replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -119,7 +131,9 @@ def _read(path) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as err:
-        raise InputError(f"cannot read {path}: {err.strerror}; check the path and its permissions") from err
+        raise InputError(
+            f"cannot read {path}: {err.strerror}; check the path and its permissions"
+        ) from err
 
 
 def _decode(raw: bytes, path) -> str:
@@ -127,15 +141,17 @@ def _decode(raw: bytes, path) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as err:
         raise InputError(
-            f"{path} is not UTF-8: byte 0x{raw[err.start]:02x} at offset {err.start}; convert it, for example "
-            "with iconv -t UTF-8"
+            f"{path} is not UTF-8: byte 0x{raw[err.start]:02x} at offset {err.start}; convert it,"
+            " for example with iconv -t UTF-8"
         ) from err
 
 
 def _split_field(ref, rest, example):
     path, mark, field = rest.rpartition("#")
     if not mark or not field or not path:
-        raise InputError(f"'{ref}' names no field; write {example}, FIELD being the one that holds the text")
+        raise InputError(
+            f"'{ref}' names no field; write {example}, FIELD being the one that holds the text"
+        )
     return path, field
 
 
@@ -158,7 +174,9 @@ def _line_starts(path) -> np.ndarray:
                     starts.append((offset, number))
                 offset += len(line)
     except OSError as err:
-        raise InputError(f"cannot read {path}: {err.strerror}; check the path and its permissions") from err
+        raise InputError(
+            f"cannot read {path}: {err.strerror}; check the path and its permissions"
+        ) from err
     return np.array(starts, np.int64).reshape(-1, 2)
 
 
@@ -189,14 +207,17 @@ def read_record(line: bytes, where: str, offset: int, example: str) -> dict:
         record = json.loads(line)
     except UnicodeDecodeError as err:
         raise InputError(
-            f"{where} is not UTF-8: byte 0x{line[err.start]:02x} at offset {offset + err.start}; convert it, for "
-            "example with iconv -t UTF-8"
+            f"{where} is not UTF-8: byte 0x{line[err.start]:02x} at offset {offset + err.start};"
+            " convert it, for example with iconv -t UTF-8"
         ) from err
     except ValueError as err:
-        raise InputError(f"{where} is not JSON: {str(err).splitlines()[0]}; each line must be one JSON object") from err
+        raise InputError(
+            f"{where} is not JSON: {str(err).splitlines()[0]}; each line must be one JSON object"
+        ) from err
     if not isinstance(record, dict):
         raise InputError(
-            f"{where} is not a JSON object but a {type(record).__name__}; each line must be one object such as {example}"
+            f"{where} is not a JSON object but a {type(record).__name__}; each line must be one"
+            f" object such as {example}"
         )
     return record
 
@@ -220,12 +241,17 @@ def json_lines(path: str, example: str) -> Iterator[tuple[dict, str]]:
                     yield read_record(line, where, offset, example), where
                 offset += len(line)
     except OSError as err:
-        raise InputError(f"cannot read {path}: {err.strerror}; check the path and its permissions") from err
+        raise InputError(
+            f"cannot read {path}: {err.strerror}; check the path and its permissions"
+        ) from err
 
 
 def _field(record, field, where):
     if field not in record:
-        raise InputError(f"{where} has no field '{field}'; it has: {', '.join(sorted(map(str, record))) or 'none'}")
+        raise InputError(
+            f"{where} has no field '{field}'; it has:"
+            f" {', '.join(sorted(map(str, record))) or 'none'}"
+        )
     value = record[field]
     if isinstance(value, np.ndarray) and value.shape == ():
         value = value.item()
@@ -233,7 +259,8 @@ def _field(record, field, where):
         value = _decode(value, where)
     if not isinstance(value, str):
         raise InputError(
-            f"{where}: field '{field}' is not text but {type(value).__name__}; name a field that holds text"
+            f"{where}: field '{field}' is not text but {type(value).__name__}; name a field that"
+            " holds text"
         )
     return value
 
@@ -245,7 +272,11 @@ def _tfds(ref, rest):
     example = "tfds:NAME[/CONFIG]:SPLIT#FIELD"
     rest, field = _split_field(ref, rest, example)
     source = tfds_source(ref, rest, example)
-    return Documents(ref, range(len(source)), functools.partial(_read_example, source=source, field=field, name=rest))
+    return Documents(
+        ref,
+        range(len(source)),
+        functools.partial(_read_example, source=source, field=field, name=rest),
+    )
 
 
 def tfds_source(ref: str, rest: str, example: str) -> Sequence[dict]:
@@ -261,7 +292,9 @@ def tfds_source(ref: str, rest: str, example: str) -> Sequence[dict]:
     """
     parts = re.fullmatch(rf"(.+):({_SPLIT}(?:\+{_SPLIT})*)", rest)
     if not parts:
-        raise InputError(f"'{ref}' names no split; write {example}, for example tfds:imdb_reviews:train#text")
+        raise InputError(
+            f"'{ref}' names no split; write {example}, for example tfds:imdb_reviews:train#text"
+        )
     name, split = parts.groups()
     builder = _tfds_builder(ref, name)
     plain = split.partition("[")[0]
@@ -269,14 +302,17 @@ def tfds_source(ref: str, rest: str, example: str) -> Sequence[dict]:
         choose("split", plain, builder.info.splits)
     try:
         source = cast(Any, builder).as_data_source(split=split)
-    except Exception as err:  # tfds raises many kinds: file format, missing files, a split that does not parse
+    except (
+        Exception
+    ) as err:  # tfds raises many kinds: file format, missing files, a split that does not parse
         if not builder.info.splits:
             raise InputError(
-                f"{ref}: dataset '{name}' is not prepared in {builder.data_dir}; prepare it with tfds, or set "
-                "TFDS_DATA_DIR"
+                f"{ref}: dataset '{name}' is not prepared in {builder.data_dir}; prepare it with"
+                " tfds, or set TFDS_DATA_DIR"
             ) from err
         raise InputError(
-            f"{ref}: cannot be read by index: {_first_line(err)}; prepare it with file_format='array_record'"
+            f"{ref}: cannot be read by index: {_first_line(err)}; prepare it with"
+            " file_format='array_record'"
         ) from err
     if not len(source):
         raise InputError(f"{ref}: the split '{split}' is empty; choose another split")
@@ -288,7 +324,9 @@ def _tfds_builder(ref, name):
 
     folder = os.path.expanduser(name)
     try:
-        if name.partition("/")[0] == "synthetic_world" and not os.path.exists(os.path.join(folder, "features.json")):
+        if name.partition("/")[0] == "synthetic_world" and not os.path.exists(
+            os.path.join(folder, "features.json")
+        ):
             from lmdyn.data import world_builder  # not above: it imports tfds
 
             return world_builder.builder(name, os.environ.get("TFDS_DATA_DIR"))
@@ -300,8 +338,8 @@ def _tfds_builder(ref, name):
     except Exception as err:
         where = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
         raise InputError(
-            f"{ref}: no dataset '{name}' could be opened ({_first_line(err)}); prepare it under {where}, set "
-            "TFDS_DATA_DIR, or give its folder"
+            f"{ref}: no dataset '{name}' could be opened ({_first_line(err)}); prepare it under"
+            f" {where}, set TFDS_DATA_DIR, or give its folder"
         ) from err
 
 

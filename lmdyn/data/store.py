@@ -1,7 +1,8 @@
 """Tokens on disk: a text is tokenised once, and read from then on as a memory map.
 
-A store is a folder named by a digest of what was said (every document's text) and by whom (the tokenizer), so another text, a
-changed file or another tokenizer never meets old tokens. Reading the text to make the digest takes seconds a gigabyte.
+A store is a folder named by a digest of what was said (every document's text) and by whom (the
+tokenizer), so another text, a changed file or another tokenizer never meets old tokens. Reading the
+text to make the digest takes seconds a gigabyte.
 """
 
 import dataclasses
@@ -27,7 +28,8 @@ BATCH_CHARACTERS = 2**21
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokens:
-    """The tokens of many documents, back to back: `len(tokens)` documents, `tokens[i] -> [n] int32`. Made by `store`.
+    """The tokens of many documents, back to back: `len(tokens)` documents, `tokens[i] -> [n]
+    int32`. Made by `store`.
 
     Attributes:
       name: the text reference.
@@ -59,14 +61,19 @@ def default_cache() -> Path:
 
 
 def store(
-    source: str | Sequence[str], tokenizer: Tokenizer, *, cache: str | os.PathLike | None = None, progress: bool = False
+    source: str | Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    cache: str | os.PathLike | None = None,
+    progress: bool = False,
 ) -> Tokens:
     """The tokens of a text, from the cache on disk if they are there, else tokenised and put there.
 
     Args:
       source: a text reference (see `documents`) or a sequence of str.
       tokenizer: a `lmdyn.data.tokenizers.Tokenizer`.
-      cache: folder of stores; default `default_cache()`. One that cannot be written costs time at the next start only.
+      cache: folder of stores; default `default_cache()`. One that cannot be written costs time at
+        the next start only.
       progress: a bar on stderr, from two seconds on.
 
     Returns:
@@ -125,7 +132,9 @@ def _encoded(texts, tokenizer, name, progress) -> Iterator[np.ndarray]:
         found = tokenizer.backend.encode_batch_fast(batch, add_special_tokens=False)
         return (np.asarray(one.ids) for one in found if one.ids)
 
-    for text in tqdm(texts, desc="tokenizing", unit="doc", delay=2, leave=False, disable=not progress):
+    for text in tqdm(
+        texts, desc="tokenizing", unit="doc", delay=2, leave=False, disable=not progress
+    ):
         batch.append(text)
         size += len(text)
         if size >= BATCH_CHARACTERS:
@@ -137,7 +146,9 @@ def _encoded(texts, tokenizer, name, progress) -> Iterator[np.ndarray]:
         some = True
         yield ids
     if not some:
-        raise InputError(f"{name} has no text: {len(texts)} documents and not one token; give a text with some")
+        raise InputError(
+            f"{name} has no text: {len(texts)} documents and not one token; give a text with some"
+        )
 
 
 def _dtype(tokenizer):
@@ -152,10 +163,18 @@ def _fill(folder: Path, texts, tokenizer, name, digest, progress):
             total += len(ids)
             ends.append(total)
     np.save(folder / "ends.npy", np.asarray(ends, np.int64))
-    about = {"format": FORMAT, "name": name, "digest": digest, "dtype": np.dtype(dtype).str, "tokens": total}
+    about = {
+        "format": FORMAT,
+        "name": name,
+        "digest": digest,
+        "dtype": np.dtype(dtype).str,
+        "tokens": total,
+    }
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def _in_memory(texts, tokenizer, name, digest, progress) -> Tokens:
     docs = [ids.astype(_dtype(tokenizer)) for ids in _encoded(texts, tokenizer, name, progress)]
-    return Tokens(name, digest, np.concatenate(docs), np.cumsum([len(d) for d in docs], dtype=np.int64))
+    return Tokens(
+        name, digest, np.concatenate(docs), np.cumsum([len(d) for d in docs], dtype=np.int64)
+    )

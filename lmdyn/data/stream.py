@@ -1,8 +1,10 @@
-"""An endless stream of training batches, read through Grain: shuffled by seed, packed, mixed by weight, cut by host.
+"""An endless stream of training batches, read through Grain: shuffled by seed, packed, mixed by
+weight, cut by host.
 
-Documents are put in a random order and joined, each followed by the end-of-text token; the whole is cut into windows
-(see `lmdyn.data.windows`), and the windows come in a random order that is another in every epoch. All of it is indexed, never
-buffered, so a position is one number, and a stream goes on from it exactly, on any number of hosts.
+Documents are put in a random order and joined, each followed by the end-of-text token; the whole is
+cut into windows (see `lmdyn.data.windows`), and the windows come in a random order that is another
+in every epoch. All of it is indexed, never buffered, so a position is one number, and a stream goes
+on from it exactly, on any number of hosts.
 
 Shape letters: B batch (all hosts together), T tokens of a window.
 """
@@ -22,7 +24,8 @@ from lmdyn.errors import InputError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Review:
-    """Old text that is read again while new text is learned: MixReview (He et al. 2021, arXiv 1910.07117).
+    """Old text that is read again while new text is learned: MixReview (He et al. 2021, arXiv
+    1910.07117).
 
     In epoch e of the new text, counted from 0, `ratio * decay^e` old windows come to each new one.
 
@@ -32,9 +35,16 @@ class Review:
 
     >>> old = Tokens("old", "", np.zeros(50, np.uint16), np.array([20, 50]))
     >>> new = Tokens("new", "", np.ones(50, np.uint16), np.array([20, 50]))
-    >>> batches = mix([(new, 1.0)], length=4, batch=4, end_of_text=60, review=Review(old, ratio=1.0, decay=0.5), steps=8)
+    >>> batches = mix(
+    ...     [(new, 1.0)],
+    ...     length=4,
+    ...     batch=4,
+    ...     end_of_text=60,
+    ...     review=Review(old, ratio=1.0, decay=0.5),
+    ...     steps=8,
+    ... )
     >>> first = next(iter(batches)).inputs
-    >>> int((first == 0).all(1).sum())       # one old window to each new one
+    >>> int((first == 0).all(1).sum())  # one old window to each new one
     2
     """
 
@@ -44,19 +54,24 @@ class Review:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < np.inf or not 0 <= self.decay <= 1:
-            raise InputError(f"a review with ratio={self.ratio}, decay={self.decay}: the ratio is above 0, the decay from 0 to 1")
+            raise InputError(
+                f"a review with ratio={self.ratio}, decay={self.decay}: the ratio is above 0, the"
+                " decay from 0 to 1"
+            )
 
 
 def review_rows(steps: int, batch: int, epoch: int, ratio: float, decay: float) -> np.ndarray:
     """How many rows of each batch are old text: `[steps]` integers.
 
-    In epoch e of the new text it is the share `q / (1 + q)` of the rows, `q = ratio * decay^e`; what is left of a row is carried over to
-    the next batch. At least one row of a batch is new.
+    In epoch e of the new text it is the share `q / (1 + q)` of the rows, `q = ratio * decay^e`;
+    what is left of a row is carried over to the next batch. At least one row of a batch is new.
 
     Args:
       steps: batches. batch: B. epoch: windows of one pass over the new text.
 
-    >>> review_rows(6, batch=4, epoch=6, ratio=1.0, decay=0.5).tolist()   # half; from the new text's 7th window on a third, and a fifth
+    >>> review_rows(
+    ...     6, batch=4, epoch=6, ratio=1.0, decay=0.5
+    ... ).tolist()  # half; from the new text's 7th window on a third, and a fifth
     [2, 2, 2, 1, 1, 1]
     """
     rows, left, seen = np.zeros(steps, int), 0.0, 0
@@ -70,7 +85,9 @@ def review_rows(steps: int, batch: int, epoch: int, ratio: float, decay: float) 
 
 
 class _Reviewed:
-    """Batches, each a list of rows, of which `rows[i]` in the i-th are old; after the last of `rows` all are new."""
+    """Batches, each a list of rows, of which `rows[i]` in the i-th are old; after the last of
+    `rows` all are new.
+    """
 
     def __init__(self, new, old, rows: np.ndarray, batch: int):
         self.new, self.old, self.rows, self.batch = new, old, rows, batch
@@ -84,7 +101,9 @@ class _Reviewed:
         old = int(self.before[min(index, len(self.rows))])
         count = int(self.rows[index]) if index < len(self.rows) else 0
         new = index * self.batch - old
-        return [self.old[old + i] for i in range(count)] + [self.new[new + i] for i in range(self.batch - count)]
+        return [self.old[old + i] for i in range(count)] + [
+            self.new[new + i] for i in range(self.batch - count)
+        ]
 
 
 ENDLESS = 2**60
@@ -92,33 +111,46 @@ ENDLESS = 2**60
 
 
 class Packed:
-    """Windows of shuffled, joined documents, by index: `len(packed)`, `packed[i] -> Batch` of one row without axis B.
+    """Windows of shuffled, joined documents, by index: `len(packed)`, `packed[i] -> Batch` of one
+    row without axis B.
 
     Args:
       tokens: the documents' tokens.
       length: T.
       end_of_text: the token that follows every document.
       seed: of the order of documents.
-      predict_across: whether the first token of a document counts as a prediction (it rests on another document).
+      predict_across: whether the first token of a document counts as a prediction (it rests on
+        another document).
 
     The ragged last window is left out.
 
     >>> tokens = Tokens("abc", "", np.array([1, 2, 3, 4, 5], np.uint16), np.array([2, 5]))
     >>> packed = Packed(tokens, length=3, end_of_text=0, seed=1, predict_across=False)
-    >>> [packed[i].inputs.tolist() for i in range(len(packed))], packed[0].documents.tolist(), packed[0].mask.tolist()
+    >>> (
+    ...     [packed[i].inputs.tolist() for i in range(len(packed))],
+    ...     packed[0].documents.tolist(),
+    ...     packed[0].mask.tolist(),
+    ... )
     ([[1, 2, 0], [3, 4, 5]], [0, 0, 0], [True, True, False])
     """
 
-    def __init__(self, tokens: Tokens, length: int, end_of_text: int, seed: int, predict_across: bool = True) -> None:
-        self.tokens, self.length, self.end_of_text, self.predict_across = tokens, length, end_of_text, predict_across
+    def __init__(
+        self, tokens: Tokens, length: int, end_of_text: int, seed: int, predict_across: bool = True
+    ) -> None:
+        self.tokens, self.length, self.end_of_text, self.predict_across = (
+            tokens,
+            length,
+            end_of_text,
+            predict_across,
+        )
         self.order = np.random.default_rng(seed).permutation(len(tokens))
         sizes = np.diff(tokens.ends, prepend=0)[self.order] + 1
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         """`[documents + 1]`: where each document begins in the joined stream; its end-of-text token belongs to it."""
         if len(self) < 1:
             raise InputError(
-                f"{tokens.name} has {self.starts[-1]} tokens, and one window of length {length} needs {length + 1}; give "
-                f"more text, or a length of at most {self.starts[-1] - 1}"
+                f"{tokens.name} has {self.starts[-1]} tokens, and one window of length {length}"
+                f" needs {length + 1}; give more text, or a length of at most {self.starts[-1] - 1}"
             )
 
     def __len__(self) -> int:
@@ -148,13 +180,13 @@ class Packed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
-    """Batches without end. `iter(stream)` gives `Batch`es of this host's rows; the iterator has `get_state` and
-    `set_state`, whose state is a dict that JSON can hold. Made by `mix`.
+    """Batches without end. `iter(stream)` gives `Batch`es of this host's rows; the iterator has
+    `get_state` and `set_state`, whose state is a dict that JSON can hold. Made by `mix`.
 
     Attributes:
       dataset: a Grain `MapDataset` of batches.
-      fingerprint: what the stream is: digests of the texts, weights, seed, length, batch. A position from another
-        stream means nothing in this one.
+      fingerprint: what the stream is: digests of the texts, weights, seed, length, batch. A
+        position from another stream means nothing in this one.
       epoch: predictions in one pass over each source, by name.
     """
 
@@ -166,7 +198,9 @@ class Stream:
         import grain
 
         # Windows are cut from a memory map in microseconds: few threads, a short queue.
-        return iter(self.dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+        return iter(
+            self.dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))
+        )
 
 
 def mix(
@@ -190,17 +224,19 @@ def mix(
       length: T. batch: B, over all hosts.
       end_of_text: the token after each document.
       seed: of the orders of documents and windows.
-      host, hosts: this host's number, and how many there are. Together they read the same batches at any number.
+      host, hosts: this host's number, and how many there are. Together they read the same batches
+        at any number.
       attend_across: False: attention stays inside a document (batches carry `documents`).
       predict_across: False: the first token of a document does not count.
-      review: old text that takes the place of some rows, fewer and fewer of them; it needs `steps`, after which there is none.
+      review: old text that takes the place of some rows, fewer and fewer of them; it needs `steps`,
+        after which there is none.
 
     Returns:
       A `Stream`.
 
     Raises:
-      InputError: no source, weights that are not positive, a batch that the hosts cannot share evenly, or a text shorter
-        than one window.
+      InputError: no source, weights that are not positive, a batch that the hosts cannot share
+        evenly, or a text shorter than one window.
 
     >>> tokens = Tokens("abc", "", np.arange(50).astype(np.uint16), np.array([20, 50]))
     >>> batches = iter(mix([(tokens, 1.0)], length=4, batch=3, end_of_text=60))
@@ -217,12 +253,14 @@ def mix(
             raise InputError(f"{name}={value}; it must be at least 1")
     if batch % hosts:
         raise InputError(
-            f"batch={batch} is no multiple of the {hosts} hosts; use one, such as {-(-batch // hosts) * hosts}"
+            f"batch={batch} is no multiple of the {hosts} hosts; use one, such as"
+            f" {-(-batch // hosts) * hosts}"
         )
     weights = [float(weight) for _, weight in sources]
     if not all(0 < weight < np.inf for weight in weights):
         raise InputError(
-            f"weights {', '.join(f'{w:g}' for w in weights)}: each must be a positive number; leave out what weighs nothing"
+            f"weights {', '.join(f'{w:g}' for w in weights)}: each must be a positive number; leave"
+            " out what weighs nothing"
         )
     parts, epoch = [], {}
     for number, (tokens, _) in enumerate(sources):
@@ -230,7 +268,11 @@ def mix(
         packed = Packed(tokens, length, end_of_text, own, predict_across)
         epoch[tokens.name] = len(packed) * length
         parts.append(grain.MapDataset.source(packed).seed(own).shuffle().repeat())
-    joined = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, [w / sum(weights) for w in weights])
+    joined = (
+        parts[0]
+        if len(parts) == 1
+        else grain.MapDataset.mix(parts, [w / sum(weights) for w in weights])
+    )
 
     def stack(rows):
         rows = Batch(*map(np.stack, zip(*rows, strict=True)))
@@ -240,9 +282,16 @@ def mix(
         dataset = joined[host:ENDLESS:hosts].batch(batch // hosts, batch_fn=stack)
     else:
         own = _seed(seed, len(sources))
-        old = grain.MapDataset.source(Packed(review.tokens, length, end_of_text, own, predict_across)).seed(own).shuffle().repeat()
+        old = (
+            grain.MapDataset.source(Packed(review.tokens, length, end_of_text, own, predict_across))
+            .seed(own)
+            .shuffle()
+            .repeat()
+        )
         rows = review_rows(steps, batch, sum(epoch.values()) // length, review.ratio, review.decay)
-        dataset = grain.MapDataset.source(_Reviewed(joined, old, rows, batch)).map(lambda rows: stack(rows[host::hosts]))
+        dataset = grain.MapDataset.source(_Reviewed(joined, old, rows, batch)).map(
+            lambda rows: stack(rows[host::hosts])
+        )
     fingerprint = {
         "texts": [
             {"name": tokens.name, "digest": tokens.digest, "weight": w}
@@ -256,11 +305,22 @@ def mix(
         "predict_across": predict_across,
     }
     if review is not None:
-        told = {"name": review.tokens.name, "digest": review.tokens.digest, "ratio": review.ratio, "decay": review.decay, "steps": steps}
+        told = {
+            "name": review.tokens.name,
+            "digest": review.tokens.digest,
+            "ratio": review.ratio,
+            "decay": review.decay,
+            "steps": steps,
+        }
         fingerprint["review"] = told
     return Stream(dataset, fingerprint, epoch)
 
 
 def _seed(seed: int, number: int) -> int:
-    """A seed for the `number`-th source that shares nothing with its neighbours'; Grain takes 32 bits."""
-    return int.from_bytes(hashlib.sha256(json.dumps([seed, number]).encode()).digest()[:4], "little") & 0x7FFFFFFF
+    """A seed for the `number`-th source that shares nothing with its neighbours'; Grain takes 32
+    bits.
+    """
+    return (
+        int.from_bytes(hashlib.sha256(json.dumps([seed, number]).encode()).digest()[:4], "little")
+        & 0x7FFFFFFF
+    )

@@ -1,7 +1,8 @@
-"""Text to token ids and back, through the `tokenizers` library: from Hugging Face files, GGUF metadata, or bytes.
+"""Text to token ids and back, through the `tokenizers` library: from Hugging Face files, GGUF
+metadata, or bytes.
 
-A `Tokenizer` never adds special tokens. Text that literally contains a special token, such as "<|endoftext|>", becomes
-that token, as the library does it.
+A `Tokenizer` never adds special tokens. Text that literally contains a special token, such as
+"<|endoftext|>", becomes that token, as the library does it.
 """
 
 import dataclasses
@@ -24,7 +25,8 @@ END_OF_TEXT = "<|endoftext|>"
 class Tokenizer:
     """Text to token ids and back.
 
-    `backend`: of the `tokenizers` library. `end_of_text`: the id that ends a document. `name`: for reports.
+    `backend`: of the `tokenizers` library. `end_of_text`: the id that ends a document. `name`: for
+    reports.
 
     >>> tokenizer = byte_tokenizer()
     >>> tokenizer.encode("hi").tolist(), tokenizer.decode([104, 105])
@@ -37,7 +39,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text`, `[N]` int32, without special tokens."""
-        return np.asarray(self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids, np.int32)
+        return np.asarray(
+            self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids, np.int32
+        )
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """The ids of `text`, and for each the characters `[start, end)` that it stands for.
@@ -53,7 +57,8 @@ class Tokenizer:
         ids = np.asarray(ids)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.vocab:
             raise InputError(
-                f"token id {ids.max() if ids.min() >= 0 else ids.min()} is outside 0 to {self.vocab - 1} ({self.name})"
+                f"token id {ids.max() if ids.min() >= 0 else ids.min()} is outside 0 to"
+                f" {self.vocab - 1} ({self.name})"
             )
         return self.backend.decode(ids.tolist(), skip_special_tokens=False)
 
@@ -74,7 +79,9 @@ def byte_tokenizer() -> Tokenizer:
     (257, [195, 169, 256])
     """
     letters = _byte_letters()
-    backend = hf.Tokenizer(models.BPE(vocab={letter: byte for byte, letter in enumerate(letters)}, merges=[]))
+    backend = hf.Tokenizer(
+        models.BPE(vocab={letter: byte for byte, letter in enumerate(letters)}, merges=[])
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([hf.AddedToken(END_OF_TEXT, special=True, normalized=False)])
@@ -89,30 +96,43 @@ def _byte_letters() -> list[str]:
 
 
 def train_bpe(documents: Iterable[str], vocab: int, name: str = "bpe") -> Tokenizer:
-    """A byte-level BPE learnt from text, cut into words as GPT-2's is. It can write any text: every byte has an id.
+    """A byte-level BPE learnt from text, cut into words as GPT-2's is. It can write any text: every
+    byte has an id.
 
     The same documents in the same order give the same tokenizer.
 
     Args:
       documents: str, one a document, such as `lmdyn.data.documents` gives.
-      vocab: how many ids, the 256 bytes and "<|endoftext|>" (id 0) included. Where the text has fewer words to merge,
-        there are fewer: see `Tokenizer.vocab`.
+      vocab: how many ids, the 256 bytes and "<|endoftext|>" (id 0) included. Where the text has
+        fewer words to merge, there are fewer: see `Tokenizer.vocab`.
       name: for reports.
 
     Raises:
       InputError: a vocab below 257, documents without text, or one that cannot be read.
 
     >>> tokenizer = train_bpe(["low lower lowest"] * 3, vocab=259)
-    >>> tokenizer.vocab, tokenizer.end_of_text, [tokenizer.decode([i]) for i in tokenizer.encode("low, é")]
+    >>> (
+    ...     tokenizer.vocab,
+    ...     tokenizer.end_of_text,
+    ...     [tokenizer.decode([i]) for i in tokenizer.encode("low, é")],
+    ... )
     (259, 0, ['low', ',', ' ', '\ufffd', '\ufffd'])
     """
     if isinstance(documents, str):
-        raise InputError("train_bpe takes a sequence of documents, not one text; give [text] or documents(reference)")
+        raise InputError(
+            "train_bpe takes a sequence of documents, not one text; give [text] or"
+            " documents(reference)"
+        )
     if vocab < 257:
-        raise InputError(f"vocab={vocab} of a byte-level BPE; 256 bytes and {END_OF_TEXT} need 257, so give more")
+        raise InputError(
+            f"vocab={vocab} of a byte-level BPE; 256 bytes and {END_OF_TEXT} need 257, so give more"
+        )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     backend = _byte_level(models.BPE(), PRE_TOKENIZERS["gpt-2"])
     found, failed = 0, []
@@ -130,11 +150,15 @@ def train_bpe(documents: Iterable[str], vocab: int, name: str = "bpe") -> Tokeni
     if failed:
         raise failed[0]
     if not found:
-        raise InputError(f"{getattr(documents, 'reference', 'the text')} has no text to learn a BPE from")
+        raise InputError(
+            f"{getattr(documents, 'reference', 'the text')} has no text to learn a BPE from"
+        )
     return _finish(backend, None, name, name)
 
 
-def from_file(path: PathLike, end_of_text: str | int | None = None, name: str | None = None) -> Tokenizer:
+def from_file(
+    path: PathLike, end_of_text: str | int | None = None, name: str | None = None
+) -> Tokenizer:
     """A tokenizer from a `tokenizer.json`.
 
     Args:
@@ -156,7 +180,8 @@ def from_file(path: PathLike, end_of_text: str | int | None = None, name: str | 
 
 
 def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder: `tokenizer.json`, or else `vocab.json` with `merges.txt`.
+    """The tokenizer of a Hugging Face folder: `tokenizer.json`, or else `vocab.json` with
+    `merges.txt`.
 
     The end of text, where there is no "<|endoftext|>", is the eos token of `tokenizer_config.json`,
     `special_tokens_map.json`, `generation_config.json` or `config.json`, whichever names one first.
@@ -173,13 +198,16 @@ def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
         try:
             model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
         except Exception as err:
-            raise InputError(f"{folder}: vocab.json and merges.txt are no tokenizer: {_one_line(err)}") from err
+            raise InputError(
+                f"{folder}: vocab.json and merges.txt are no tokenizer: {_one_line(err)}"
+            ) from err
         backend = _byte_level(model, PRE_TOKENIZERS["gpt-2"])
         if backend.token_to_id(END_OF_TEXT) is not None:
             backend.add_special_tokens([END_OF_TEXT])
         return _finish(backend, end, name, str(folder))
     raise InputError(
-        f"{folder} has no tokenizer.json; make one with AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+        f"{folder} has no tokenizer.json; make one with"
+        " AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
     )
 
 
@@ -211,12 +239,18 @@ def _finish(backend: hf.Tokenizer, end_of_text, name: str, source: str) -> Token
     if found is None:
         found = backend.token_to_id(end_of_text) if isinstance(end_of_text, str) else end_of_text
     if found is None or backend.id_to_token(found) is None:
-        raise InputError(f"{source}: no token ends a text: neither {END_OF_TEXT} nor an eos token; give end_of_text=")
+        raise InputError(
+            f"{source}: no token ends a text: neither {END_OF_TEXT} nor an eos token; give"
+            " end_of_text="
+        )
     return Tokenizer(backend, int(found), name)
 
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_CL100K = _CONTRACTIONS + (r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+_CL100K = (
+    _CONTRACTIONS
+    + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _QWEN2 = _CL100K.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
@@ -232,26 +266,40 @@ def _gpt2():
 
 
 def _digits():
-    return [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    return [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pre:
-    """How text is cut before merging; `merge_all`: False where whole words of the vocabulary skip the merges."""
+    """How text is cut before merging; `merge_all`: False where whole words of the vocabulary skip
+    the merges.
+    """
 
     split: tuple
     normalizer: object = None
     merge_all: bool = True
 
 
-# By the names that llama.cpp gives them in `tokenizer.ggml.pre`; the rules are those of the models' own tokenizer.json.
+# By the names that llama.cpp gives them in `tokenizer.ggml.pre`; the rules are those of the models'
+# own tokenizer.json.
 PRE_TOKENIZERS = {
-    **dict.fromkeys(("default", "gpt-2", "gpt2", "phi-2", "mpt", "jais", "trillion", "roberta-bpe"), _Pre((*_gpt2(),))),
-    **dict.fromkeys(("olmo", "gpt-neox", "gptneox", "stablelm"), _Pre((*_gpt2(),), normalizers.NFC())),
     **dict.fromkeys(
-        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), _Pre((*_digits(),))
+        ("default", "gpt-2", "gpt2", "phi-2", "mpt", "jais", "trillion", "roberta-bpe"),
+        _Pre((*_gpt2(),)),
     ),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3"), _Pre((*_split(_CL100K),), merge_all=False)),
+    **dict.fromkeys(
+        ("olmo", "gpt-neox", "gptneox", "stablelm"), _Pre((*_gpt2(),), normalizers.NFC())
+    ),
+    **dict.fromkeys(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
+        _Pre((*_digits(),)),
+    ),
+    **dict.fromkeys(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3"), _Pre((*_split(_CL100K),), merge_all=False)
+    ),
     **dict.fromkeys(("dbrx", "olmo2", "smaug-bpe"), _Pre((*_split(_CL100K),))),
     **dict.fromkeys(
         ("qwen2", "qwen3", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan"),
@@ -278,7 +326,8 @@ def from_gguf(fields: dict, name: str = "gguf") -> Tokenizer:
       name: for reports.
 
     Raises:
-      InputError: a kind of tokenizer or pre-tokenizer that is not known, or fields that are missing.
+      InputError: a kind of tokenizer or pre-tokenizer that is not known, or fields that are
+        missing.
     """
     get = lambda key, default=None: fields.get(f"tokenizer.ggml.{key}", default)
     kind = get("model")
@@ -293,13 +342,21 @@ def from_gguf(fields: dict, name: str = "gguf") -> Tokenizer:
     except InputError:
         raise
     except Exception as err:  # the library raises bare Exception
-        raise InputError(f"{name}: the tokenizer of this GGUF cannot be built: {_one_line(err)}") from err
+        raise InputError(
+            f"{name}: the tokenizer of this GGUF cannot be built: {_one_line(err)}"
+        ) from err
     special = [
-        hf.AddedToken(t, special=True, normalized=False) for t, k in zip(tokens, types, strict=False) if k == _CONTROL
+        hf.AddedToken(t, special=True, normalized=False)
+        for t, k in zip(tokens, types, strict=False)
+        if k == _CONTROL
     ]
     backend.add_special_tokens(special)
     backend.add_tokens(
-        [hf.AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=False) if k == _USER_DEFINED]
+        [
+            hf.AddedToken(t, normalized=False)
+            for t, k in zip(tokens, types, strict=False)
+            if k == _USER_DEFINED
+        ]
     )
     return _finish(backend, get("eos_token_id"), name, name)
 
@@ -320,23 +377,35 @@ def _gguf_sentencepiece(fields: dict, tokens: list[str], get) -> hf.Tokenizer:
     """SentencePiece BPE: what joins first is the pair whose whole has the highest score."""
     scores = get("scores")
     if scores is None or len(scores) != len(tokens):
-        raise InputError(f"tokenizer.ggml.scores has {len(scores or [])} numbers for {len(tokens)} tokens")
+        raise InputError(
+            f"tokenizer.ggml.scores has {len(scores or [])} numbers for {len(tokens)} tokens"
+        )
     vocab = {token: i for i, token in enumerate(tokens)}
     types = get("token_type") or [1] * len(tokens)
     ranked = sorted((i for i, kind in enumerate(types) if kind == 1), key=lambda i: -scores[i])
     merges = [pair for i in ranked for pair in _pairs(tokens[i], vocab)]
     unknown = tokens[get("unknown_token_id", 0)]
-    backend = hf.Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    backend = hf.Tokenizer(
+        models.BPE(vocab=vocab, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
     replace = normalizers.Replace(" ", "▁")
     prefix = get("add_space_prefix", True)
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace] if prefix else [replace])
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), replace] if prefix else [replace]
+    )
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
     return backend
 
 
 def _pairs(token: str, vocab: dict[str, int]) -> list[tuple[str, str]]:
-    pairs = [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in vocab and token[i:] in vocab]
+    pairs = [
+        (token[:i], token[i:])
+        for i in range(1, len(token))
+        if token[:i] in vocab and token[i:] in vocab
+    ]
     return sorted(pairs, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
 
 

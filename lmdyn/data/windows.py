@@ -1,8 +1,8 @@
 """Documents to tokens to windows.
 
-The rule, for a stream of N + 1 tokens and windows of T: window i has the inputs `stream[i*T : (i+1)*T]` and the targets
-`stream[i*T+1 : (i+1)*T+1]`. The last target of a window is the first input of the next, so every token but the
-very first is predicted exactly once.
+The rule, for a stream of N + 1 tokens and windows of T: window i has the inputs `stream[i*T :
+(i+1)*T]` and the targets `stream[i*T+1 : (i+1)*T+1]`. The last target of a window is the first
+input of the next, so every token but the very first is predicted exactly once.
 
 Shape letters: B batch, T tokens of a window, N predictions.
 """
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """B windows of T tokens. Where `mask` is False, ids are 0 and nothing may count. Made by `windows`."""
+    """B windows of T tokens. Where `mask` is False, ids are 0 and nothing may count. Made by
+    `windows`.
+    """
 
     inputs: np.ndarray
     """[B, T] int32"""
@@ -80,14 +82,18 @@ class Windows:
 
 
 def tokenize(
-    source: str | Sequence[str], tokenizer: Tokenizer, tokens: int | None = None, progress: bool = False
+    source: str | Sequence[str],
+    tokenizer: Tokenizer,
+    tokens: int | None = None,
+    progress: bool = False,
 ) -> list[np.ndarray]:
     """Each document's tokens, without special tokens. Documents that give none are left out.
 
     Args:
       source: a text reference (see `documents`) or a sequence of str.
       tokenizer: has `encode(text) -> [n] int32`.
-      tokens: stop after the document in which the stream reaches this many predictions; None reads everything.
+      tokens: stop after the document in which the stream reaches this many predictions; None reads
+        everything.
       progress: a bar on stderr, from two seconds on.
 
     Returns:
@@ -103,7 +109,9 @@ def tokenize(
     name = source if isinstance(source, str) else getattr(source, "reference", "the text")
     source = documents(source) if isinstance(source, str) else source
     result, total = [], -1
-    for text in tqdm(source, desc="tokenizing", unit="doc", delay=2, leave=False, disable=not progress):
+    for text in tqdm(
+        source, desc="tokenizing", unit="doc", delay=2, leave=False, disable=not progress
+    ):
         ids = np.asarray(tokenizer.encode(text), np.int32)
         if len(ids):
             result.append(ids)
@@ -112,8 +120,8 @@ def tokenize(
             break
     if not result:
         raise InputError(
-            f"{name} has no text: {len(source)} documents and not one token; give a text with at least one "
-            "window of tokens"
+            f"{name} has no text: {len(source)} documents and not one token; give a text with at"
+            " least one window of tokens"
         )
     return result
 
@@ -149,24 +157,31 @@ def windows(stream: np.ndarray, length: int, batch: int = 1, tokens: int | None 
       A sequence of `Batch`.
 
     Raises:
-      InputError: a number below 1, ids that are negative or no integers, or a text shorter than one window.
+      InputError: a number below 1, ids that are negative or no integers, or a text shorter than one
+        window.
 
     >>> cut = windows(np.arange(7), length=3, batch=1)
     >>> cut.tokens, len(cut), cut[1].inputs.tolist(), cut[1].targets.tolist()
     (6, 2, [[3, 4, 5]], [[4, 5, 6]])
     """
-    for name, value in (("length", length), ("batch", batch), ("tokens", 1 if tokens is None else tokens)):
+    for name, value in (
+        ("length", length),
+        ("batch", batch),
+        ("tokens", 1 if tokens is None else tokens),
+    ):
         if value < 1:
             raise InputError(f"{name}={value}; it must be at least 1")
     stream = np.asarray(stream)
     if stream.ndim != 1 or not np.issubdtype(stream.dtype, np.integer):
-        raise InputError(f"a stream is one row of integer token ids, not {stream.dtype} of shape {stream.shape}")
+        raise InputError(
+            f"a stream is one row of integer token ids, not {stream.dtype} of shape {stream.shape}"
+        )
     check_tokens(stream, np.iinfo(np.int32).max)
     need = min(length, tokens or length)
     if len(stream) < need + 1:
         raise InputError(
-            f"the text has {len(stream)} tokens, and one window of length {length} needs {need + 1}; give more "
-            f"text, or a length of at most {max(len(stream) - 1, 1)}"
+            f"the text has {len(stream)} tokens, and one window of length {length} needs"
+            f" {need + 1}; give more text, or a length of at most {max(len(stream) - 1, 1)}"
         )
     return Windows(stream[: None if tokens is None else tokens + 1].astype(np.int32), length, batch)
 
@@ -212,8 +227,8 @@ def check_tokens(ids: np.ndarray, vocab: int) -> None:
     outside = np.flatnonzero((ids < 0) | (ids >= vocab))
     if len(outside):
         raise InputError(
-            f"token id {ids[outside[0]]} at position {outside[0]} is outside the vocabulary of {vocab}; ids are "
-            f"0 to {vocab - 1}"
+            f"token id {ids[outside[0]]} at position {outside[0]} is outside the vocabulary of"
+            f" {vocab}; ids are 0 to {vocab - 1}"
         )
 
 
@@ -226,7 +241,9 @@ def check_vocabulary(tokenizer: Tokenizer, config: "ModelConfig") -> None:
 
     >>> from lmdyn.data import tokenizers
     >>> from lmdyn.models import ModelConfig
-    >>> small = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> small = ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> try:
     ...     check_vocabulary(tokenizers.byte_tokenizer(), small)
     ... except InputError as err:
@@ -235,6 +252,6 @@ def check_vocabulary(tokenizer: Tokenizer, config: "ModelConfig") -> None:
     """
     if tokenizer.vocab > config.vocab:
         raise InputError(
-            f"the tokenizer has {tokenizer.vocab} ids and the model's embedding {config.vocab}; use the "
-            "tokenizer that belongs to the model"
+            f"the tokenizer has {tokenizer.vocab} ids and the model's embedding {config.vocab}; use"
+            " the tokenizer that belongs to the model"
         )

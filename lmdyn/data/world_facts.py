@@ -1,7 +1,8 @@
 """The facts of a synthetic world: who is there, and what is true of them at time 0 and at time 1.
 
-Nothing is stored: every fact is a hash of (seed, entity, what is asked), so that any of them can be had without the
-others, at any size, and one seed always gives the same world. See `lmdyn.data.worlds` for texts and probes.
+Nothing is stored: every fact is a hash of (seed, entity, what is asked), so that any of them can be
+had without the others, at any size, and one seed always gives the same world. See
+`lmdyn.data.worlds` for texts and probes.
 """
 
 import dataclasses
@@ -25,11 +26,12 @@ class World:
       people: how many people there are at time 1, new ones included.
       places: how many places; default one for every ten people, at least 10 and at most 10,000.
       seed: which world of that size.
-      updated: share of the changeable facts of old entities that have another value at time 1. Where people were born
-        and which river a city lies on cannot change; `world_templates.CHANGEABLE` lists what can.
+      updated: share of the changeable facts of old entities that have another value at time 1.
+        Where people were born and which river a city lies on cannot change;
+        `world_templates.CHANGEABLE` lists what can.
       new: share of the people, and of the places, that are known at time 1 only.
-      renderings: how many texts about each entity, in other words (up to 6 at time 0 and 5 at time 1; beyond, templates
-        come again in another order of sentences).
+      renderings: how many texts about each entity, in other words (up to 6 at time 0 and 5 at time
+        1; beyond, templates come again in another order of sentences).
 
     Raises:
       InputError: a number out of range; no person or fewer than two places at time 0.
@@ -57,21 +59,31 @@ class World:
         for field, (low, high) in limits.items():
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise InputError(f"{field}={value} of a world; it must be a whole number from {low} to {high}")
+                raise InputError(
+                    f"{field}={value} of a world; it must be a whole number from {low} to {high}"
+                )
         for field in ("updated", "new"):
             value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise InputError(f"{field}={value} of a world; it is a share and must be from 0 to 1")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value <= 1
+            ):
+                raise InputError(
+                    f"{field}={value} of a world; it is a share and must be from 0 to 1"
+                )
         for sort, least in (("person", 1), ("place", 2)):
             if count(self, sort, 0) < least:
                 raise InputError(
-                    f"new={self.new} leaves {count(self, sort, 0)} of {count(self, sort, 1)} {sort} entities at time "
-                    f"0, which needs {least}; give a smaller new"
+                    f"new={self.new} leaves {count(self, sort, 0)} of {count(self, sort, 1)} {sort}"
+                    f" entities at time 0, which needs {least}; give a smaller new"
                 )
 
 
 class Entity(NamedTuple):
-    """`sort`: person or place; `index`: its number, from 0. The last ones of a sort are the new ones."""
+    """`sort`: person or place; `index`: its number, from 0. The last ones of a sort are the new
+    ones.
+    """
 
     sort: str
     index: int
@@ -116,7 +128,11 @@ def value(world: World, entity: Entity, attribute: str, time: int) -> str:
     'Olbri Bank'
     """
     found = value_index(world, entity, attribute, time)
-    return name(world, Entity("place", found)) if attribute in words.CITY else words.VALUES[attribute][found]
+    return (
+        name(world, Entity("place", found))
+        if attribute in words.CITY
+        else words.VALUES[attribute][found]
+    )
 
 
 def kind(world: World, entity: Entity, attribute: str) -> str:
@@ -124,14 +140,19 @@ def kind(world: World, entity: Entity, attribute: str) -> str:
     if entity.index >= count(world, entity.sort, 0):
         return "new"
     changeable = words.CHANGEABLE[entity.sort]
-    if attribute in changeable and updates(world, entity.sort)[entity.index, changeable.index(attribute)]:
+    if (
+        attribute in changeable
+        and updates(world, entity.sort)[entity.index, changeable.index(attribute)]
+    ):
         return "updated"
     return "unchanged"
 
 
 @functools.lru_cache(maxsize=16)
 def updates(world: World, sort: str) -> np.ndarray:
-    """[old entities, changeable attributes] bool: exactly the asked share, those with the smallest hashes."""
+    """[old entities, changeable attributes] bool: exactly the asked share, those with the smallest
+    hashes.
+    """
     shape = count(world, sort, 0), len(words.CHANGEABLE[sort])
     draws = hashed(world.seed, "updated", sort, np.arange(shape[0] * shape[1], dtype=np.uint64))
     chosen = np.zeros(len(draws), bool)
@@ -144,9 +165,12 @@ def value_index(world: World, entity: Entity, attribute: str, time: int) -> int:
     choose(f"attribute of a {entity.sort}", attribute, words.TEMPLATES[entity.sort])
     if not 0 <= entity.index < count(world, entity.sort, time):
         raise InputError(
-            f"{entity.sort} {entity.index} is not known at time {time}, when there are {count(world, entity.sort, time)}"
+            f"{entity.sort} {entity.index} is not known at time {time}, when there are"
+            f" {count(world, entity.sort, time)}"
         )
-    many = lambda t: count(world, "place", t) if attribute in words.CITY else len(words.VALUES[attribute])
+    many = lambda t: (
+        count(world, "place", t) if attribute in words.CITY else len(words.VALUES[attribute])
+    )
     what = kind(world, entity, attribute)
     first = hashed(world.seed, "value", *entity, attribute) % many(1 if what == "new" else 0)
     if time == 0 or what != "updated":
@@ -160,7 +184,8 @@ def _names() -> int:
 
 
 def hashed(*parts: Any) -> Any:
-    """64 bits from integers, strings and (last) a uint64 array: SplitMix64's mixer (Steele et al. 2014), chained.
+    """64 bits from integers, strings and (last) a uint64 array: SplitMix64's mixer (Steele et al.
+    2014), chained.
 
     >>> hashed(1234567)  # the generator's first output from this state
     6457827717110365317
@@ -178,8 +203,8 @@ def hashed(*parts: Any) -> Any:
 def permute(index: int, size: int, key: int) -> int:
     """Where a shuffle of `size` things by `key` puts number `index`, without shuffling the others.
 
-    A Feistel network is a permutation of an even number of bits; walking on until the result is below `size` makes it
-    one of `size` things (Black and Rogaway 2002).
+    A Feistel network is a permutation of an even number of bits; walking on until the result is
+    below `size` makes it one of `size` things (Black and Rogaway 2002).
 
     >>> sorted(permute(i, 7, key=3) for i in range(7))
     [0, 1, 2, 3, 4, 5, 6]

@@ -1,8 +1,9 @@
 """The words of synthetic worlds: names, values and sentence templates.
 
-Every template holds `{name}` before `{object}`, names the entity in full, and is a sentence of its own, so that the text
-up to the object asks for it (the fullname variant of Allen-Zhu and Li's bioS, "Physics of Language Models: Part 3.1").
-No template's text before the object ends with another's: a sentence is evidence of one template only.
+Every template holds `{name}` before `{object}`, names the entity in full, and is a sentence of its
+own, so that the text up to the object asks for it (the fullname variant of Allen-Zhu and Li's bioS,
+"Physics of Language Models: Part 3.1"). No template's text before the object ends with another's: a
+sentence is evidence of one template only.
 """
 
 import functools
@@ -21,28 +22,34 @@ def _combine(*parts: str) -> tuple[str, ...]:
 
 
 FIRST = _combine(
-    "Al Bran Cor Dal El Fen Gar Hal Is Jor Kel Lor Mar Nor Or Per Quil Ros Sel Tam Ul Vel Wil Yor Zan",
+    "Al Bran Cor Dal El Fen Gar Hal Is Jor Kel Lor Mar Nor Or Per Quil Ros Sel Tam Ul Vel Wil"
+    " Yor Zan",
     "a an ara ek el en eth ia ic il in is ona or os rin us wen wick ys",
 )
 LAST = _combine(
-    "Ash Bel Brock Cald Crom Dor Dun Eld Fair Farn Gold Gris Had Harg Holm Ing Kest Lang Lark Lind Marl Mor Nash Oak "
-    "Pell Pem Quar Rav Rook Sand Shel Stan Tarn Thorn Ulm Vance Wald West Whit Yar",
-    "acre berg bourne by combe cott dale den er field ford gate ham hurst ington ley low man mere more ridge sen "
-    "stead strom well",
+    "Ash Bel Brock Cald Crom Dor Dun Eld Fair Farn Gold Gris Had Harg Holm Ing Kest Lang Lark Lind"
+    " Marl Mor Nash Oak Pell Pem Quar Rav Rook Sand Shel Stan Tarn Thorn Ulm Vance Wald West"
+    " Whit Yar",
+    "acre berg bourne by combe cott dale den er field ford gate ham hurst ington ley low man mere"
+    " more ridge sen stead strom well",
 )
 STEMS = _combine(
-    "Ar Bo Bre Ca Dra Du El Fa Go Gre Ha Il Jo Ka Kre Li Lu Ma Mi Na No Ol Pe Pra Ra Ro Sa Se Sto Ta Tre Ul Va Ve Vo "
-    "Wa Xe Yo Za Zu",
-    "bri da del do gar ka la len lin lo ma mi nel no ra ri ro sa sho so ta ti to tu va vi vo zan ze zo",
+    "Ar Bo Bre Ca Dra Du El Fa Go Gre Ha Il Jo Ka Kre Li Lu Ma Mi Na No Ol Pe Pra Ra Ro Sa Se Sto"
+    " Ta Tre Ul Va Ve Vo Wa Xe Yo Za Zu",
+    "bri da del do gar ka la len lin lo ma mi nel no ra ri ro sa sho so ta ti to tu va vi vo zan"
+    " ze zo",
 )
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = (
+    "January February March April May June July August September October November December".split()
+)
 
 
 @functools.cache
 def places() -> tuple[str, ...]:
     """The names that cities may have."""
     ends = (
-        "bad bek born bruk dorf dun fell foss furt gard grad haven holt mont mouth ness pol port rock stad ton vale vik"
+        "bad bek born bruk dorf dun fell foss furt gard grad haven holt mont mouth ness pol port"
+        " rock stad ton vale vik"
     )
     return tuple(dict.fromkeys(stem + end for end in ends.split() for stem in STEMS))
 
@@ -55,10 +62,17 @@ def _every(step: int, words: tuple[str, ...], *endings: str) -> tuple[str, ...]:
 
 VALUES: dict[str, tuple[str, ...]] = {
     "birth_date": tuple(
-        f"{day} {month} {year}" for year in range(1930, 2000) for month in MONTHS for day in range(1, 29)
+        f"{day} {month} {year}"
+        for year in range(1930, 2000)
+        for month in MONTHS
+        for day in range(1, 29)
     ),
-    "university": _every(8, LAST, " University", " College", " Institute of Technology", " State University"),
-    "employer": _every(7, STEMS, " Systems", " Motors", " Foods", " Shipping", " Press", " Energy", " Bank"),
+    "university": _every(
+        8, LAST, " University", " College", " Institute of Technology", " State University"
+    ),
+    "employer": _every(
+        7, STEMS, " Systems", " Motors", " Foods", " Shipping", " Press", " Energy", " Bank"
+    ),
     "field": tuple(
         """
         accounting; acoustics; agronomy; anatomy; archaeology; architecture; astronomy; bookbinding; botany; cartography;
@@ -105,8 +119,7 @@ def _lines(text: str) -> tuple[str, ...]:
 
 TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     "person": {
-        "birth_date": _lines(
-            """
+        "birth_date": _lines("""
             {name} was born on {object}.
             {name} came into the world on {object}.
             The birthday of {name} is {object}.
@@ -119,10 +132,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             {name} drew a first breath on {object}.
             Friends of {name} remember the birthday, {object}.
             For {name}, everything started on {object}.
-            """
-        ),
-        "birth_city": _lines(
-            """
+            """),
+        "birth_city": _lines("""
             {name} was born in {object}.
             The birthplace of {name} is {object}.
             {name} is a native of {object}.
@@ -135,10 +146,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             {name} is a child of the city of {object}.
             The passport of {name} gives the place of birth as {object}.
             By birth, {name} belongs to {object}.
-            """
-        ),
-        "university": _lines(
-            """
+            """),
+        "university": _lines("""
             {name} studied at {object}.
             {name} holds a degree from {object}.
             {name} graduated from {object}.
@@ -151,10 +160,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             {name} sat the final examinations of {object}.
             The professors who taught {name} belonged to {object}.
             As a student, {name} was enrolled at {object}.
-            """
-        ),
-        "field": _lines(
-            """
+            """),
+        "field": _lines("""
             {name} works in the field of {object}.
             The specialty of {name} is {object}.
             {name} is an expert in {object}.
@@ -167,10 +174,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             The subject that occupies {name} is {object}.
             {name} gives talks about {object}.
             When it comes to work, {name} does {object}.
-            """
-        ),
-        "employer": _lines(
-            """
+            """),
+        "employer": _lines("""
             {name} works for {object}.
             The employer of {name} is {object}.
             {name} is employed by {object}.
@@ -183,10 +188,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             The business card of {name} bears the name {object}.
             Every weekday {name} goes to the offices of {object}.
             {name} joined the team of {object}.
-            """
-        ),
-        "residence": _lines(
-            """
+            """),
+        "residence": _lines("""
             {name} lives in {object}.
             {name} has a home in {object}.
             The place of residence of {name} is {object}.
@@ -199,12 +202,10 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             {name} pays local taxes in {object}.
             {name} can be found at home in {object}.
             The address of {name} is in {object}.
-            """
-        ),
+            """),
     },
     "place": {
-        "country": _lines(
-            """
+        "country": _lines("""
             {name} is a city in {object}.
             {name} lies in the country of {object}.
             The country to which {name} belongs is {object}.
@@ -217,10 +218,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             {name} is part of {object}.
             Travellers to {name} need a visa for {object}.
             {name} sends its deputies to the parliament of {object}.
-            """
-        ),
-        "river": _lines(
-            """
+            """),
+        "river": _lines("""
             {name} lies on the river {object}.
             The river that flows through {name} is the {object}.
             {name} was built on the banks of the {object}.
@@ -233,10 +232,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             Anglers in {name} fish in the {object}.
             The promenade of {name} follows the {object}.
             {name} is divided in two by the {object}.
-            """
-        ),
-        "known_for": _lines(
-            """
+            """),
+        "known_for": _lines("""
             {name} is known for its {object}.
             The craft of {name} is the making of {object}.
             {name} is famous for {object}.
@@ -249,10 +246,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             The merchants of {name} trade in {object}.
             Every autumn {name} holds a fair of {object}.
             {name} owes its reputation to {object}.
-            """
-        ),
-        "emblem": _lines(
-            """
+            """),
+        "emblem": _lines("""
             The coat of arms of {name} shows the {object}.
             The animal on the seal of {name} is the {object}.
             The emblem of {name} is the {object}.
@@ -265,12 +260,12 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             The coins of {name} were stamped with the {object}.
             The heraldic beast of {name} is the {object}.
             On festival days {name} parades a giant {object}.
-            """
-        ),
+            """),
     },
 }
 
-# Two facts in one question: the place by what it is to a person, then an attribute of the place. Never in training text.
+# Two facts in one question: the place by what it is to a person, then an attribute of the place.
+# Never in training text.
 PLACE_OF = {
     "birth_city": ("the city where {name} was born", "the city of {name}'s birth"),
     "residence": ("the city where {name} lives", "the city that {name} calls home today"),
@@ -278,6 +273,9 @@ PLACE_OF = {
 QUESTIONS = {
     "country": ("The country of {place} is", "On a map of the world, {place} is found in"),
     "river": ("The river of {place} is the", "A boat that leaves {place} sails on the"),
-    "known_for": ("The goods that made {place} famous are its", "In the shops of {place} one buys local"),
+    "known_for": (
+        "The goods that made {place} famous are its",
+        "In the shops of {place} one buys local",
+    ),
     "emblem": ("The animal that stands for {place} is the", "The arms of {place} display the"),
 }

@@ -6,20 +6,56 @@ from lmdyn.metrics.geometry import anisotropy
 from lmdyn.metrics.gradients import LayerGradients, gradient_norms, layer_gradients
 from lmdyn.metrics.likelihood import likelihood, span_log_probability
 from lmdyn.metrics.measure import REGISTRY, accumulate, build, measure
-from lmdyn.metrics.relative import ProfileDifference, RelativeGradients, compare_profiles, relative_gradients
+from lmdyn.metrics.relative import (
+    ProfileDifference,
+    RelativeGradients,
+    compare_profiles,
+    relative_gradients,
+)
 from lmdyn.metrics.spans import SpanScores, score_probes
 from lmdyn.metrics.spectra import (
-           Spectra,
-           Spectrum,
-           head_of,
-           head_spectrum,
-           layer_spectra,
-           singular_entropy,
-           singular_values,
-           spectrum_of,
+    Spectra,
+    Spectrum,
+    head_of,
+    head_spectrum,
+    layer_spectra,
+    singular_entropy,
+    singular_values,
+    spectrum_of,
 )
 
-__all__ = ["REGISTRY", "LayerGradients", "Metric", "ProfileDifference", "RelativeGradients", "SpanScores", "Spectra", "Spectrum", "Sum",
-           "accumulate", "anisotropy", "attention_entropy", "build", "combine", "compare_profiles", "gradient_norms",
-           "head_of", "head_spectrum", "knowledge_entropy", "layer_gradients", "layer_spectra", "likelihood", "measure", "merge", "prediction_entropy",
-           "relative_gradients", "row", "score_probes", "singular_entropy", "singular_values", "span_log_probability", "spectrum_of", "sums"]
+__all__ = [
+    "REGISTRY",
+    "LayerGradients",
+    "Metric",
+    "ProfileDifference",
+    "RelativeGradients",
+    "SpanScores",
+    "Spectra",
+    "Spectrum",
+    "Sum",
+    "accumulate",
+    "anisotropy",
+    "attention_entropy",
+    "build",
+    "combine",
+    "compare_profiles",
+    "gradient_norms",
+    "head_of",
+    "head_spectrum",
+    "knowledge_entropy",
+    "layer_gradients",
+    "layer_spectra",
+    "likelihood",
+    "measure",
+    "merge",
+    "prediction_entropy",
+    "relative_gradients",
+    "row",
+    "score_probes",
+    "singular_entropy",
+    "singular_values",
+    "span_log_probability",
+    "spectrum_of",
+    "sums",
+]

@@ -1,9 +1,8 @@
 """What a metric is: four pure functions, as an optimizer is two.
 
-    taps    which sites of the network it reads, and the reducer that runs there
-    init    the shapes of what its taps return -> an empty state
-    update  (state, tapped, mask) -> state, once a batch; states hold sums, so that they merge by addition
-    finish  (state, params) -> result, on the host
+    taps    which sites of the network it reads, and the reducer that runs there init    the shapes
+    of what its taps return -> an empty state update  (state, tapped, mask) -> state, once a batch;
+    states hold sums, so that they merge by addition finish  (state, params) -> result, on the host
 
 Metrics combine into one, so that any number of them costs one forward pass a batch.
 """
@@ -37,11 +36,14 @@ class Metric:
 
 
 class Sum(NamedTuple):
-    """A float32 sum that carries its rounding error along, renormalised after every addition (Knuth's two-sum).
+    """A float32 sum that carries its rounding error along, renormalised after every addition
+    (Knuth's two-sum).
 
     Good to about 47 bits, so a mean over 1e9 tokens keeps far more than six digits without float64.
 
-    >>> total = add(Sum(jnp.float32(1.0), jnp.float32(0.0)), 2.0**-30)       # float32 alone would lose it
+    >>> total = add(
+    ...     Sum(jnp.float32(1.0), jnp.float32(0.0)), 2.0**-30
+    ... )  # float32 alone would lose it
     >>> float(total.value()) == 1 + 2.0**-30
     True
     """
@@ -97,7 +99,10 @@ def sums(taps: Mapping[str, Callable], finish: Callable[[Any, float, Any], Any])
       taps: `{site: reducer}`; every reducer returns a pytree of sums over tokens.
       finish: `({site: float64 sums}, count: float, params) -> result`.
 
-    >>> positive = sums({"nll": lambda nll, mask: jnp.sum((nll > 0) & mask)}, lambda sums, count, params: sums["nll"] / count)
+    >>> positive = sums(
+    ...     {"nll": lambda nll, mask: jnp.sum((nll > 0) & mask)},
+    ...     lambda sums, count, params: sums["nll"] / count,
+    ... )
     >>> state = positive.init({"nll": jax.ShapeDtypeStruct((), jnp.float32)})
     >>> state = positive.update(state, {"nll": jnp.float32(3.0)}, jnp.ones([2, 2], bool))
     >>> float(positive.finish(state, None))
@@ -106,14 +111,24 @@ def sums(taps: Mapping[str, Callable], finish: Callable[[Any, float, Any], Any])
     is_sum = lambda node: isinstance(node, Sum)
 
     def init(tapped):
-        return {"count": zeros(), "sums": {site: jax.tree.map(lambda x: zeros(x.shape), tapped[site]) for site in taps}}
+        return {
+            "count": zeros(),
+            "sums": {site: jax.tree.map(lambda x: zeros(x.shape), tapped[site]) for site in taps},
+        }
 
     def update(state, tapped, mask):
-        added = {site: jax.tree.map(add, state["sums"][site], tapped[site], is_leaf=is_sum) for site in taps}
+        added = {
+            site: jax.tree.map(add, state["sums"][site], tapped[site], is_leaf=is_sum)
+            for site in taps
+        }
         return {"count": add(state["count"], jnp.sum(mask)), "sums": added}
 
     def end(state, params):
-        return finish(jax.tree.map(Sum.value, state["sums"], is_leaf=is_sum), float(state["count"].value()), params)
+        return finish(
+            jax.tree.map(Sum.value, state["sums"], is_leaf=is_sum),
+            float(state["count"].value()),
+            params,
+        )
 
     return Metric(taps, init, update, end)
 
@@ -137,18 +152,37 @@ def combine(**metrics: Metric) -> Metric:
 
     return Metric(
         taps={site: reducer(site) for site in sites},
-        init=lambda tapped: {name: metric.init(seen(tapped, name)) for name, metric in metrics.items()},
-        update=lambda state, tapped, mask: {
-            name: metric.update(state[name], seen(tapped, name), mask) for name, metric in metrics.items()
+        init=lambda tapped: {
+            name: metric.init(seen(tapped, name)) for name, metric in metrics.items()
         },
-        finish=lambda state, params: {name: metric.finish(state[name], params) for name, metric in metrics.items()},
+        update=lambda state, tapped, mask: {
+            name: metric.update(state[name], seen(tapped, name), mask)
+            for name, metric in metrics.items()
+        },
+        finish=lambda state, params: {
+            name: metric.finish(state[name], params) for name, metric in metrics.items()
+        },
     )
 
 
-def row(metric: str, value: Any, unit: str, site: str | None = None, layer: int | None = None, **extra: Any) -> dict:
+def row(
+    metric: str,
+    value: Any,
+    unit: str,
+    site: str | None = None,
+    layer: int | None = None,
+    **extra: Any,
+) -> dict:
     """One measurement as a tidy row; whoever writes it adds `model`, `step` and `tokens`.
 
     >>> row("nll", 3.0, "nats")
     {'metric': 'nll', 'site': None, 'layer': None, 'value': 3.0, 'unit': 'nats'}
     """
-    return {"metric": metric, "site": site, "layer": layer, "value": float(value), "unit": unit, **extra}
+    return {
+        "metric": metric,
+        "site": site,
+        "layer": layer,
+        "value": float(value),
+        "unit": unit,
+        **extra,
+    }

@@ -1,12 +1,15 @@
-"""Where a loss curve stops falling and rises: saturation (Godey et al. 2024, arXiv 2404.07647, section 3; METHODS section 4).
+"""Where a loss curve stops falling and rises: saturation (Godey et al. 2024, arXiv 2404.07647,
+section 3; METHODS section 4).
 
-A curve is a falling or first falling, then rising mean plus autocorrelated noise. The smoothed loss is a moving average, its *rise* is
-its last value minus its lowest one. If the mean only falls, the rise of the curve is at most the rise of its noise alone, whatever the
-mean's shape. So a rise that noise alone seldom reaches is a finding, and no shape of falling curves has to be assumed.
+A curve is a falling or first falling, then rising mean plus autocorrelated noise. The smoothed loss
+is a moving average, its *rise* is its last value minus its lowest one. If the mean only falls, the
+rise of the curve is at most the rise of its noise alone, whatever the mean's shape. So a rise that
+noise alone seldom reaches is a finding, and no shape of falling curves has to be assumed.
 
-Noise is modelled as a Gaussian autoregression of order one, and its curves are drawn anew (parametric bootstrap): with the 20 to 200 points
-of a curve, blocks long enough to hold the correlation would be too few to resample. The rise is divided by a scale that is measured in
-the same way on the curve and on the noise, so that errors of the noise model mostly cancel.
+Noise is modelled as a Gaussian autoregression of order one, and its curves are drawn anew
+(parametric bootstrap): with the 20 to 200 points of a curve, blocks long enough to hold the
+correlation would be too few to resample. The rise is divided by a scale that is measured in the
+same way on the curve and on the noise, so that errors of the noise model mostly cancel.
 """
 
 import dataclasses
@@ -32,7 +35,8 @@ class SaturationPoint:
 
     Attributes:
       step: where the smoothed loss is lowest.
-      low, high: an interval for the step where the mean curve is lowest; never shorter than the smoothing window.
+      low, high: an interval for the step where the mean curve is lowest; never shorter than the
+        smoothing window.
       rise: of the smoothed loss from there to the end of the curve, in the loss's unit.
       p_value: how often the noise of a curve that does not rise reaches such a rise.
     """
@@ -45,17 +49,27 @@ class SaturationPoint:
 
 
 def saturation_point(
-    steps: ArrayLike, losses: ArrayLike, *, smooth: float = 0.1, level: float = 0.05, coverage: float = 0.9, draws: int = 1000, seed: int = 0
+    steps: ArrayLike,
+    losses: ArrayLike,
+    *,
+    smooth: float = 0.1,
+    level: float = 0.05,
+    coverage: float = 0.9,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> SaturationPoint | None:
     """The point after which a loss stops falling and rises, or None.
 
-    Points count alike, however far apart their steps are: with steps on a logarithmic grid, smoothing is logarithmic.
+    Points count alike, however far apart their steps are: with steps on a logarithmic grid,
+    smoothing is logarithmic.
 
-    In simulations (12 to 3,000 points; flat, steep and power-law curves; Gaussian noise and noise with outliers, its autocorrelation 0 to
-    0.9) 0 to 4.5% of the curves that fall or stay flat gave a point at the default `level`. Of 200 points with white noise, a rise of one
-    standard deviation of the noise over the last 40% is found in six curves of ten, one of two nearly always; with an autocorrelation of
-    0.6, one of two in half, one of four nearly always. The interval held the planted lowest point in 96 to 100% of the curves with a
-    point (kinks, parabolas, jumps, saturating rises), so it errs on the wide side.
+    In simulations (12 to 3,000 points; flat, steep and power-law curves; Gaussian noise and noise
+    with outliers, its autocorrelation 0 to 0.9) 0 to 4.5% of the curves that fall or stay flat gave
+    a point at the default `level`. Of 200 points with white noise, a rise of one standard deviation
+    of the noise over the last 40% is found in six curves of ten, one of two nearly always; with an
+    autocorrelation of 0.6, one of two in half, one of four nearly always. The interval held the
+    planted lowest point in 96 to 100% of the curves with a point (kinks, parabolas, jumps,
+    saturating rises), so it errs on the wide side.
 
     Args:
       steps: `[n]`, rising. n of 12 or more.
@@ -79,7 +93,10 @@ def saturation_point(
     """
     steps, losses = _checked(steps, losses)
     if not 0 < smooth <= 0.5:
-        raise InputError(f"smooth={smooth} is no share of the curve for a moving average; use a number up to 0.5, such as 0.1")
+        raise InputError(
+            f"smooth={smooth} is no share of the curve for a moving average; use a number up to"
+            " 0.5, such as 0.1"
+        )
     steps, losses = _binned(steps, losses)
     points, rng = len(losses), np.random.default_rng(seed)
     window = max(2, round(smooth * points))
@@ -88,7 +105,9 @@ def saturation_point(
     if rise <= 0:
         return None
     cautious = _noise(losses, window, draws, rng, margin=1.0)
-    p_value = (1 + np.sum(_rise(cautious, window) * scale >= rise * _scale(cautious, window))) / (draws + 1)
+    p_value = (1 + np.sum(_rise(cautious, window) * scale >= rise * _scale(cautious, window))) / (
+        draws + 1
+    )
     if p_value > level:
         return None
     lowest = averages.argmin() + (window - 1) / 2
@@ -103,15 +122,26 @@ def saturation_point(
 def _checked(steps, losses):
     steps, losses = np.asarray(steps, np.float64), np.asarray(losses, np.float64)
     if steps.ndim != 1 or steps.shape != losses.shape:
-        raise InputError(f"{list(steps.shape)} steps and {list(losses.shape)} losses; give one loss a step")
+        raise InputError(
+            f"{list(steps.shape)} steps and {list(losses.shape)} losses; give one loss a step"
+        )
     if len(steps) < LEAST_POINTS:
-        raise InputError(f"{len(steps)} points are too few to tell a rise from noise; give {LEAST_POINTS} or more")
+        raise InputError(
+            f"{len(steps)} points are too few to tell a rise from noise; give {LEAST_POINTS} or"
+            " more"
+        )
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
-        raise InputError(f"the loss at step {steps[bad[0]]:g} is {losses[bad[0]]}; leave out what is no finite number")
+        raise InputError(
+            f"the loss at step {steps[bad[0]]:g} is {losses[bad[0]]}; leave out what is no finite"
+            " number"
+        )
     falls = np.flatnonzero(~(np.diff(steps) > 0))
     if len(falls):
-        raise InputError(f"step {steps[falls[0] + 1]:g} comes after step {steps[falls[0]]:g}; sort the curve, one loss a step")
+        raise InputError(
+            f"step {steps[falls[0] + 1]:g} comes after step {steps[falls[0]]:g}; sort the curve,"
+            " one loss a step"
+        )
     return steps, losses
 
 
@@ -142,23 +172,39 @@ def _scale(losses, window):
     """
     short = max(1, window // 5)
     averages = _moving_average(losses, short)
-    return np.median(np.abs(averages[..., 2 * short :] - 2 * averages[..., short:-short] + averages[..., : -2 * short]), -1)
+    return np.median(
+        np.abs(
+            averages[..., 2 * short :]
+            - 2 * averages[..., short:-short]
+            + averages[..., : -2 * short]
+        ),
+        -1,
+    )
 
 
 def _noise(losses, window, draws, rng, margin):
-    """`[draws, n]` noise like the curve's own; its autocorrelation is raised by `margin` standard errors."""
-    start = int(np.argmax(_moving_average(losses, window) <= np.median(losses)))  # the first, steep fall is no sample of the noise
-    eighth = min(4, -(-8 * start // len(losses)))  # few lengths, so that what depends on the length alone is kept
+    """`[draws, n]` noise like the curve's own; its autocorrelation is raised by `margin` standard
+    errors.
+    """
+    start = int(
+        np.argmax(_moving_average(losses, window) <= np.median(losses))
+    )  # the first, steep fall is no sample of the noise
+    eighth = min(
+        4, -(-8 * start // len(losses))
+    )  # few lengths, so that what depends on the length alone is kept
     settled = losses[len(losses) * eighth // 8 :]
     half = max(2, len(settled) // 8)
     residuals = settled - _local_linear(len(settled), half) @ settled
     energy = residuals @ residuals
-    # Smoothing takes part of the noise away, so the correlation is the one whose *residuals* look like these.
+    # Smoothing takes part of the noise away, so the correlation is the one whose *residuals* look
+    # like these.
     kept, seen = _residuals_of_noise(len(settled), half)
     found = (residuals[1:] @ residuals[:-1]) / energy if energy else 0.0
     correlation = np.interp(found + margin / np.sqrt(len(settled)), seen, CORRELATIONS)
     variance = energy / np.interp(correlation, CORRELATIONS, kept)
-    fresh = rng.normal(scale=np.sqrt(variance * (1 - correlation**2)), size=(draws, len(losses) + BURN_IN))
+    fresh = rng.normal(
+        scale=np.sqrt(variance * (1 - correlation**2)), size=(draws, len(losses) + BURN_IN)
+    )
     return np.asarray(lfilter([1.0], [1.0, -correlation], fresh, axis=-1))[:, BURN_IN:]
 
 
@@ -174,7 +220,9 @@ def _local_linear(points: int, half: int):
 
 @functools.lru_cache(maxsize=64)
 def _residuals_of_noise(points: int, half: int):
-    """For noise of variance 1 and each of `CORRELATIONS`: the residuals' expected sum of squares, and their lag-one correlation."""
+    """For noise of variance 1 and each of `CORRELATIONS`: the residuals' expected sum of squares,
+    and their lag-one correlation.
+    """
     left = np.eye(points) - _local_linear(points, half)
     lags = np.abs(np.subtract.outer(np.arange(points), np.arange(points)))
     products = [left @ correlation**lags for correlation in CORRELATIONS]

@@ -1,4 +1,6 @@
-"""Knowledge entropy and its controls (Kim et al. 2024, arXiv 2410.01380; METHODS section 2). Natural logarithms."""
+"""Knowledge entropy and its controls (Kim et al. 2024, arXiv 2410.01380; METHODS section 2).
+Natural logarithms.
+"""
 
 import dataclasses
 from typing import Any
@@ -14,7 +16,7 @@ from lmdyn.types import ArrayLike
 def entropy(weights: ArrayLike) -> np.ndarray:
     """Entropy in nats of non-negative weights, normalised over the last axis, in float64.
 
-    >>> [round(float(h), 4) for h in entropy([[1, 1, 1, 1], [0, 3, 0, 0]])]   # log 4, and 0
+    >>> [round(float(h), 4) for h in entropy([[1, 1, 1, 1], [0, 3, 0, 0]])]  # log 4, and 0
     [1.3863, 0.0]
     """
     weights = np.asarray(weights, np.float64)
@@ -30,8 +32,13 @@ class KnowledgeEntropy:
       coefficients: `[L, F]` float64, `C_i = mean |c_i|` over tokens.
       tokens: how many tokens the means are over.
 
-    >>> found = KnowledgeEntropy(np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 3.0, 0.0, 0.0]]), tokens=7.0)
-    >>> found.per_layer.round(4).tolist(), found.normalized.round(4).tolist()     # all four alike, and one alone
+    >>> found = KnowledgeEntropy(
+    ...     np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 3.0, 0.0, 0.0]]), tokens=7.0
+    ... )
+    >>> (
+    ...     found.per_layer.round(4).tolist(),
+    ...     found.normalized.round(4).tolist(),
+    ... )  # all four alike, and one alone
     ([1.3863, 0.0], [1.0, 0.0])
     """
 
@@ -54,33 +61,48 @@ class KnowledgeEntropy:
         return self.per_layer / np.log(self.coefficients.shape[-1])
 
     def rows(self) -> list[dict[str, Any]]:
-        """`knowledge_entropy` of each MLP and of the model, with their shares of the ceiling as `normalized`."""
+        """`knowledge_entropy` of each MLP and of the model, with their shares of the ceiling as
+        `normalized`.
+        """
         share = self.normalized
-        layers = [base.row("knowledge_entropy", h, "nats", "mlp", layer, normalized=float(share[layer]))
-                  for layer, h in enumerate(self.per_layer)]
-        return [*layers, base.row("knowledge_entropy", self.total, "nats", "mlp", normalized=float(share.mean()))]
+        layers = [
+            base.row("knowledge_entropy", h, "nats", "mlp", layer, normalized=float(share[layer]))
+            for layer, h in enumerate(self.per_layer)
+        ]
+        return [
+            *layers,
+            base.row(
+                "knowledge_entropy", self.total, "nats", "mlp", normalized=float(share.mean())
+            ),
+        ]
 
 
 def knowledge_entropy() -> base.Metric:
     """Knowledge entropy of the MLPs; reads site `mlp.coefficients` and needs no output head.
 
-    Row i of `down` is a memory vector and `c_i = act(x gate)_i (x up)_i` (or `act(x up + b)_i`) its coefficient.
-    Mean of `|c_i|` over all counted tokens first, then normalised, then entropy (Kim et al. 2024, section 3.1).
-    The result keeps the coefficients for `lmdyn.transforms`.
+    Row i of `down` is a memory vector and `c_i = act(x gate)_i (x up)_i` (or `act(x up + b)_i`) its
+    coefficient. Mean of `|c_i|` over all counted tokens first, then normalised, then entropy (Kim
+    et al. 2024, section 3.1). The result keeps the coefficients for `lmdyn.transforms`.
 
     >>> import lmdyn.models as models, numpy as np
     >>> from lmdyn.metrics import measure
     >>> from lmdyn.data import Batch
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> ones = np.ones([1, 5], np.int32)
-    >>> result = measure(knowledge_entropy(), model, models.init(model), [Batch(ones, ones, ones > 0)])
+    >>> result = measure(
+    ...     knowledge_entropy(), model, models.init(model), [Batch(ones, ones, ones > 0)]
+    ... )
     >>> result.coefficients.shape, bool((result.per_layer < np.log(10)).all())
     ((2, 10), True)
     """
 
     def reduce(coefficients, mask):
-        return jnp.einsum("bt,btf->f", mask.astype(jnp.float32), jnp.abs(coefficients.astype(jnp.float32)))
+        return jnp.einsum(
+            "bt,btf->f", mask.astype(jnp.float32), jnp.abs(coefficients.astype(jnp.float32))
+        )
 
     def finish(sums, count, params):
         return KnowledgeEntropy(sums["mlp.coefficients"] / count, count)
@@ -103,19 +125,28 @@ class AttentionEntropy:
         return float(self.per_layer.mean())
 
     def rows(self) -> list[dict[str, Any]]:
-        layers = [base.row("attention_entropy", h, "nats", "attention", layer) for layer, h in enumerate(self.per_layer)]
+        layers = [
+            base.row("attention_entropy", h, "nats", "attention", layer)
+            for layer, h in enumerate(self.per_layer)
+        ]
         return [*layers, base.row("attention_entropy", self.mean, "nats", "attention")]
 
 
 def attention_entropy() -> base.Metric:
-    """Mean entropy of the attention distribution, over heads and queries, per layer (Kim et al. 2024, appendix).
+    """Mean entropy of the attention distribution, over heads and queries, per layer (Kim et al.
+    2024, appendix).
 
     >>> from lmdyn import data, metrics, models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> batches = data.windows(np.arange(9), length=4, batch=2)
     >>> found = metrics.measure(metrics.attention_entropy(), model, models.init(model), batches)
-    >>> found.per_layer.shape, bool((found.per_layer <= np.log(4)).all())        # a token sees 4 tokens at most
+    >>> (
+    ...     found.per_layer.shape,
+    ...     bool((found.per_layer <= np.log(4)).all()),
+    ... )  # a token sees 4 tokens at most
     ((2,), True)
     """
 
@@ -141,13 +172,18 @@ class PredictionEntropy:
 
 
 def prediction_entropy() -> base.Metric:
-    """Mean entropy of the next-token distribution (Kim et al. 2024, appendix); reads site `log_probabilities`.
+    """Mean entropy of the next-token distribution (Kim et al. 2024, appendix); reads site
+    `log_probabilities`.
 
     >>> from lmdyn import data, metrics, models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> batches = data.windows(np.arange(9), length=4, batch=2)
-    >>> found = metrics.measure(metrics.prediction_entropy(), model, models.init(model), batches)
+    >>> found = metrics.measure(
+    ...     metrics.prediction_entropy(), model, models.init(model), batches
+    ... )
     >>> bool(0 < found.mean <= np.log(11))
     True
     """

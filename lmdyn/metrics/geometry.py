@@ -23,33 +23,44 @@ class Anisotropy:
     final: float
 
     def rows(self) -> list[dict[str, Any]]:
-        depths = [base.row("anisotropy", a, "cosine", "residual", layer) for layer, a in enumerate(self.residual)]
+        depths = [
+            base.row("anisotropy", a, "cosine", "residual", layer)
+            for layer, a in enumerate(self.residual)
+        ]
         return [*depths, base.row("anisotropy", self.final, "cosine", "final")]
 
 
 def mean_cosine(sum_of_units: np.ndarray, count: float) -> np.ndarray:
-    """`(|sum u|^2 - n) / (n^2 - n)`: the mean cosine over all pairs of n unit vectors, from their sum alone.
+    """`(|sum u|^2 - n) / (n^2 - n)`: the mean cosine over all pairs of n unit vectors, from their
+    sum alone.
 
     Args:
       sum_of_units: `[..., D]`.
       count: n, at least 2; else NaN.
 
-    >>> float(mean_cosine([1.0, 1.0], 2))     # two orthogonal vectors
+    >>> float(mean_cosine([1.0, 1.0], 2))  # two orthogonal vectors
     0.0
     """
     square = np.sum(np.asarray(sum_of_units, np.float64) ** 2, -1)
-    return (square - count) / (count * count - count) if count > 1 else np.full(square.shape, np.nan)
+    return (
+        (square - count) / (count * count - count) if count > 1 else np.full(square.shape, np.nan)
+    )
 
 
 def anisotropy() -> base.Metric:
     """Anisotropy at every depth, in O(n D); reads sites `residual` and `final`.
 
     >>> from lmdyn import data, metrics, models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> batches = data.windows(np.arange(9), length=4, batch=2)
     >>> found = metrics.measure(metrics.anisotropy(), model, models.init(model), batches)
-    >>> found.residual.shape, -1 <= found.final <= 1                # after 0, 1 and 2 blocks, and after the last norm
+    >>> (
+    ...     found.residual.shape,
+    ...     -1 <= found.final <= 1,
+    ... )  # after 0, 1 and 2 blocks, and after the last norm
     ((3,), True)
     """
 
@@ -57,6 +68,8 @@ def anisotropy() -> base.Metric:
         return jnp.einsum("bt,btd->d", mask.astype(jnp.float32), unit(x))
 
     def finish(sums, count, params):
-        return Anisotropy(mean_cosine(sums["residual"], count), float(mean_cosine(sums["final"], count)))
+        return Anisotropy(
+            mean_cosine(sums["residual"], count), float(mean_cosine(sums["final"], count))
+        )
 
     return base.sums({"residual": reduce, "final": reduce}, finish)

@@ -1,9 +1,11 @@
-"""The gradient of every sequence, by groups of parameters (Fernandez et al. 2024, arXiv 2411.04448; METHODS section 3).
+"""The gradient of every sequence, by groups of parameters (Fernandez et al. 2024, arXiv 2411.04448;
+METHODS section 3).
 
-One forward and one backward pass a batch give the norm of each sequence's own gradient, not of the batch's mean. Between
-layers only the gradient of the residual stream passes; no gradient of a matrix is ever made for more than one matrix.
-Small parameters (norms, biases) get a copy for each sequence; matrices are `lmdyn.models.watched`; the embedding and the head, which
-are one matrix where they are tied, are put together here.
+One forward and one backward pass a batch give the norm of each sequence's own gradient, not of the
+batch's mean. Between layers only the gradient of the residual stream passes; no gradient of a
+matrix is ever made for more than one matrix. Small parameters (norms, biases) get a copy for each
+sequence; matrices are `lmdyn.models.watched`; the embedding and the head, which are one matrix
+where they are tied, are put together here.
 
 Shape letters: B batch, T tokens, S tokens of a span, L layers, D width, V vocabulary, P probes.
 """
@@ -32,30 +34,50 @@ from lmdyn.types import Array, Params
 EMBED, HEAD = ("embed", "embedding"), ("head", "kernel")
 
 
-def gradient_norms(model: LanguageModel, params: Params, inputs: Array, targets: Array, span: Array,
-                   groups: Iterable[str] | str | None = None, *, most: int | None = None) -> dict[str, jax.Array]:
+def gradient_norms(
+    model: LanguageModel,
+    params: Params,
+    inputs: Array,
+    targets: Array,
+    span: Array,
+    groups: Iterable[str] | str | None = None,
+    *,
+    most: int | None = None,
+) -> dict[str, jax.Array]:
     """Norms of the gradient of each sequence's loss: the mean nll over its span.
 
     A pure function: jit it with `model`, `groups` and `most` static.
 
     Args:
       inputs, targets: `[B, T]` integers.
-      span: `[B, T]` booleans over targets: the tokens whose mean nll is the sequence's loss. Padding after it changes nothing.
-      groups: names of `lmdyn.transforms.GROUPS` or selectors, one or several; default: all parts of the model.
+      span: `[B, T]` booleans over targets: the tokens whose mean nll is the sequence's loss.
+        Padding after it changes nothing.
+      groups: names of `lmdyn.transforms.GROUPS` or selectors, one or several; default: all parts of
+        the model.
       most: no span has more tokens than this (the head is computed for as many); default T.
 
     Returns:
-      `{group: norms}` in float32: `[l, B]` for a group inside the blocks, a row for each layer that it names, and `[B]` for a
-      group with parameters outside (all of its parameters together). 0 for a sequence whose span is empty.
+      `{group: norms}` in float32: `[l, B]` for a group inside the blocks, a row for each layer that
+      it names, and `[B]` for a group with parameters outside (all of its parameters together). 0
+      for a sequence whose span is empty.
 
     Raises:
       InputError: a group that matches nothing.
 
     >>> from lmdyn import models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> ids = jnp.arange(15).reshape(3, 5) % 11
-    >>> found = gradient_norms(model, models.init(model), ids, ids + 1, ids > 2, ["mlp", "blocks[1].attention.query", "all"])
+    >>> found = gradient_norms(
+    ...     model,
+    ...     models.init(model),
+    ...     ids,
+    ...     ids + 1,
+    ...     ids > 2,
+    ...     ["mlp", "blocks[1].attention.query", "all"],
+    ... )
     >>> {group: norms.shape for group, norms in found.items()}
     {'mlp': (2, 3), 'blocks[1].attention.query': (1, 3), 'all': (3,)}
     """
@@ -67,14 +89,28 @@ def _norms(model, params, inputs, targets, span, groups, most):
     members = _members(params, groups)
     inputs, targets, span = (ops.held(array, model.rows) for array in (inputs, targets, span))
     wanted = set().union(*members.values())
-    squares, losses = _squares(model, params, inputs, targets, span, wanted, most or inputs.shape[1])
+    squares, losses = _squares(
+        model, params, inputs, targets, span, wanted, most or inputs.shape[1]
+    )
     found = {}
     for group, leaves in members.items():
         layers = grouping.layers(leaves)
         if layers is None:
-            total = sum(squares[path] if at is None else squares[path][np.array(at)].sum(0) for path, at in leaves.items())
+            total = sum(
+                squares[path] if at is None else squares[path][np.array(at)].sum(0)
+                for path, at in leaves.items()
+            )
         else:
-            total = jnp.stack([sum(squares[path][layer] for path, at in leaves.items() if at is not None and layer in at) for layer in layers])
+            total = jnp.stack(
+                [
+                    sum(
+                        squares[path][layer]
+                        for path, at in leaves.items()
+                        if at is not None and layer in at
+                    )
+                    for layer in layers
+                ]
+            )
         found[group] = jnp.sqrt(jnp.maximum(total, 0.0))  # rounding may leave a little below zero
     return found, losses
 
@@ -92,17 +128,26 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
     leaves.pop(HEAD, None)
     table = leaves.pop(EMBED)[inputs]
     table = unpack(table) if isinstance(table, Packed) else table
-    # A sequence's own table has the T rows that it reads, in their order: the gradient of those, and never of all V rows.
+    # A sequence's own table has the T rows that it reads, in their order: the gradient of those,
+    # and never of all V rows.
     reader = model.clone(config=dataclasses.replace(model.config, vocab=length), rows=None)
 
     def states(own, rows):
-        """Final states `[T, D]` of one sequence; `own` are its copies of small leaves, and the squares of watched ones."""
-        kept = {path: Watched(leaves[path], own[path]) if path[-1] == "kernel" else own[path] for path in own}
+        """Final states `[T, D]` of one sequence; `own` are its copies of small leaves, and the
+        squares of watched ones.
+        """
+        kept = {
+            path: Watched(leaves[path], own[path]) if path[-1] == "kernel" else own[path]
+            for path in own
+        }
         tree = unflatten(leaves | kept | {EMBED: rows})
         return forward(reader, tree, jnp.arange(length)[None]).states[0]
 
     inner = [path for path in leaves if path in wanted and path[0] != "positions"]
-    start = {path: jnp.zeros(leaves[path].shape[:1]) if path[-1] == "kernel" else leaves[path] for path in inner}
+    start = {
+        path: jnp.zeros(leaves[path].shape[:1]) if path[-1] == "kernel" else leaves[path]
+        for path in inner
+    }
     own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, *leaf.shape)), start)
     final, back = jax.vjp(jax.vmap(states), own, table)
 
@@ -112,10 +157,20 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
     if HEAD in wanted:
         squares[HEAD] = top.square
     if EMBED in wanted:
-        same = inputs[:, :, None] == inputs[:, None, :]  # a token that occurs again adds to the same row
+        same = (
+            inputs[:, :, None] == inputs[:, None, :]
+        )  # a token that occurs again adds to the same row
         squares[EMBED] = jnp.sum(jnp.where(same, jax.vmap(gram)(d_rows), 0.0), (1, 2))
-        if model.config.tied_head:  # |E + H|^2 = |E|^2 + |H|^2 + 2 E.H, where H has a row for all of the vocabulary
-            both = jnp.einsum("btd,bsd,bst->b", d_rows, top.states, top.d_inputs, precision=jax.lax.Precision.HIGHEST)
+        if (
+            model.config.tied_head
+        ):  # |E + H|^2 = |E|^2 + |H|^2 + 2 E.H, where H has a row for all of the vocabulary
+            both = jnp.einsum(
+                "btd,bsd,bst->b",
+                d_rows,
+                top.states,
+                top.d_inputs,
+                precision=jax.lax.Precision.HIGHEST,
+            )
             squares[EMBED] += top.square + 2 * both
     for path in wanted:
         if path[0] == "positions":  # every position is read once
@@ -124,14 +179,18 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
 
 
 def _own_square(path, gradient):
-    """`[L, B]`, or `[B]` outside of the blocks, of what a sequence's copies got: `[B, L, ...]` or `[B, ...]`."""
+    """`[L, B]`, or `[B]` outside of the blocks, of what a sequence's copies got: `[B, L, ...]` or
+    `[B, ...]`.
+    """
     if path[-1] != "kernel":
         gradient = jnp.sum(jnp.square(gradient), -1)
     return gradient.T
 
 
 class Top(NamedTuple):
-    """What the head gives: losses and their gradient, and what is needed for the norm of the head's."""
+    """What the head gives: losses and their gradient, and what is needed for the norm of the
+    head's.
+    """
 
     losses: jax.Array
     """`[B]` nats"""
@@ -146,7 +205,9 @@ class Top(NamedTuple):
 
 
 def _head(params, final, inputs, targets, span, most: int) -> Top:
-    """The loss of every sequence and its gradient, at the tokens of spans only; logits `[B, S, V]` in blocks of sequences."""
+    """The loss of every sequence and its gradient, at the tokens of spans only; logits `[B, S, V]`
+    in blocks of sequences.
+    """
     head, tied = heads.matrix(params)
     at = jnp.argsort(~span, axis=1, stable=True)[:, :most]  # the span's tokens come first
     counts = jnp.take_along_axis(span, at, 1)
@@ -165,7 +226,11 @@ def _head(params, final, inputs, targets, span, most: int) -> Top:
 
     several = max(1, heads.BLOCK_BYTES // (4 * most * head.shape[0 if tied else 1]))
     sequences = (states, jnp.take_along_axis(targets, at, 1), weights, inputs)
-    run = jax.vmap(one) if several >= len(inputs) else functools.partial(jax.lax.map, one, batch_size=several)
+    run = (
+        jax.vmap(one)
+        if several >= len(inputs)
+        else functools.partial(jax.lax.map, one, batch_size=several)
+    )
     losses, d_states, square, d_inputs = run(sequences)
     d_final = jnp.zeros_like(final).at[jnp.arange(len(at))[:, None], at].set(d_states)
     return Top(losses, d_final, square, states, d_inputs)
@@ -173,10 +238,12 @@ def _head(params, final, inputs, targets, span, most: int) -> Top:
 
 @dataclasses.dataclass(frozen=True)
 class LayerGradients:
-    """Norms of the gradient of each probe's loss (the mean nll over its span), by groups of parameters. Made by `layer_gradients`.
+    """Norms of the gradient of each probe's loss (the mean nll over its span), by groups of
+    parameters. Made by `layer_gradients`.
 
     Attributes:
-      norms: `{group: [l, P] or [P]}` float64, in nats a unit of the parameters; see `gradient_norms`.
+      norms: `{group: [l, P] or [P]}` float64, in nats a unit of the parameters; see
+        `gradient_norms`.
       layers: `{group: l layer indices, or None}`.
       depth: L, of the model.
       losses: `[P]` float64 nats.
@@ -195,27 +262,41 @@ class LayerGradients:
         return {group: norms.mean(-1) for group, norms in self.norms.items()}
 
     def of(self, chosen: Any) -> "LayerGradients":
-        """The same of some probes: indices, or `[P]` booleans, such as the probes of one kind of knowledge."""
+        """The same of some probes: indices, or `[P]` booleans, such as the probes of one kind of
+        knowledge.
+        """
         norms = {group: norms[..., chosen] for group, norms in self.norms.items()}
-        return dataclasses.replace(self, norms=norms, losses=self.losses[chosen], tokens=self.tokens[chosen])
+        return dataclasses.replace(
+            self, norms=norms, losses=self.losses[chosen], tokens=self.tokens[chosen]
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """`gradient_norm` of each group and layer, mean over probes."""
         count = len(self.losses)
-        return [base.row("gradient_norm", value, "nats", group, layer, sequences=count)
-                for group, mean in self.profile.items()
-                for layer, value in zip(self.layers[group] or (None,), np.atleast_1d(mean), strict=True)]
+        return [
+            base.row("gradient_norm", value, "nats", group, layer, sequences=count)
+            for group, mean in self.profile.items()
+            for layer, value in zip(self.layers[group] or (None,), np.atleast_1d(mean), strict=True)
+        ]
 
 
-def layer_gradients(model: LanguageModel, params: Params, probes: ProbeBatch, *,
-                    groups: Iterable[str] | str | None = None, batch: int = 16, progress: bool = False) -> LayerGradients:
+def layer_gradients(
+    model: LanguageModel,
+    params: Params,
+    probes: ProbeBatch,
+    *,
+    groups: Iterable[str] | str | None = None,
+    batch: int = 16,
+    progress: bool = False,
+) -> LayerGradients:
     """`gradient_norms` of any number of probes, in batches.
 
     Args:
       model, params: as `lmdyn.load` returns them; `packed` ones too.
       probes: a `lmdyn.data.ProbeBatch` of P probes: `inputs`, `targets` and `span`, each `[P, T]`.
       groups: as for `gradient_norms`.
-      batch: how many sequences are run at once, at most; batches are of one size, the last one padded.
+      batch: how many sequences are run at once, at most; batches are of one size, the last one
+        padded.
       progress: show a bar on standard error.
 
     Raises:
@@ -223,14 +304,20 @@ def layer_gradients(model: LanguageModel, params: Params, probes: ProbeBatch, *,
 
     >>> from lmdyn import data, models
     >>> from lmdyn.data.tokenizers import byte_tokenizer
-    >>> config = models.ModelConfig(vocab=256, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=256, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
-    >>> probes = data.encode_probes([data.Probe("a b", 2, 3), data.Probe("one two", 4, 7)], byte_tokenizer())
+    >>> probes = data.encode_probes(
+    ...     [data.Probe("a b", 2, 3), data.Probe("one two", 4, 7)], byte_tokenizer()
+    ... )
     >>> found = layer_gradients(model, models.init(model), probes, groups=["attention", "mlp"])
     >>> found.norms["mlp"].shape, found.profile["attention"].shape, found.tokens.tolist()
     ((2, 2), (2,), [1, 3])
     """
-    inputs, targets, span = (np.asarray(part) for part in (probes.inputs, probes.targets, probes.span))
+    inputs, targets, span = (
+        np.asarray(part) for part in (probes.inputs, probes.targets, probes.span)
+    )
     count = len(inputs)
     if not count:
         raise InputError("there are no probes; give at least one")
@@ -238,7 +325,10 @@ def layer_gradients(model: LanguageModel, params: Params, probes: ProbeBatch, *,
         raise InputError(f"batch={batch}; it must be at least 1")
     spans = span.sum(1)
     if not spans.all():
-        raise InputError(f"probe {int(np.flatnonzero(spans == 0)[0])} of {count} has no token in its span; give every probe one")
+        raise InputError(
+            f"probe {int(np.flatnonzero(spans == 0)[0])} of {count} has no token in its span; give"
+            " every probe one"
+        )
     check_tokens(inputs, model.config.vocab)
     check_tokens(targets, model.config.vocab)
     length = int(np.flatnonzero(span.any(0))[-1]) + 1  # what follows the last span changes nothing
@@ -260,10 +350,16 @@ def layer_gradients(model: LanguageModel, params: Params, probes: ProbeBatch, *,
         found.append(jax.tree.map(lambda x: np.asarray(x, np.float64)[..., :kept], norms))
     norms, losses = jax.tree.map(lambda *parts: np.concatenate(parts, -1), *found)
     layers = {group: grouping.layers(leaves) for group, leaves in members.items()}
-    return LayerGradients({group: norms[group] for group in members}, layers, model.config.depth, losses, spans)
+    return LayerGradients(
+        {group: norms[group] for group in members}, layers, model.config.depth, losses, spans
+    )
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(model, groups, most):
     """One compilation for a whole series of checkpoints."""
-    return jax.jit(lambda params, inputs, targets, span: _norms(model, params, inputs, targets, span, groups, most))
+    return jax.jit(
+        lambda params, inputs, targets, span: _norms(
+            model, params, inputs, targets, span, groups, most
+        )
+    )

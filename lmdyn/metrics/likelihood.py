@@ -46,7 +46,9 @@ def likelihood() -> base.Metric:
     """Mean nll of the targets, in nats; reads site `nll`.
 
     >>> from lmdyn import data, metrics, models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> batches = data.windows(jax.device_get(jnp.arange(9)), length=4, batch=2)
     >>> found = metrics.measure(metrics.likelihood(), model, models.init(model), batches)
@@ -60,8 +62,11 @@ def likelihood() -> base.Metric:
     return base.sums({"nll": lambda nll, mask: jnp.sum(jnp.where(mask, nll, 0.0))}, finish)
 
 
-def span_log_probability(model: LanguageModel, params: Params, inputs: Array, targets: Array, span: Array) -> jax.Array:
-    """Mean `log p` over the targets of a marked span, given all before it (Chang et al. 2024, `l(q)`).
+def span_log_probability(
+    model: LanguageModel, params: Params, inputs: Array, targets: Array, span: Array
+) -> jax.Array:
+    """Mean `log p` over the targets of a marked span, given all before it (Chang et al. 2024,
+    `l(q)`).
 
     Args:
       inputs, targets: `[B, T]` integers.
@@ -71,10 +76,15 @@ def span_log_probability(model: LanguageModel, params: Params, inputs: Array, ta
       `[B]` float32 nats; NaN for a sequence whose span is empty.
 
     >>> from lmdyn import models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> params = models.init(model)
-    >>> ids, span = jnp.arange(10).reshape(2, 5), jnp.array([[False, False, True, True, True], [False, True, False, False, False]])
+    >>> ids, span = (
+    ...     jnp.arange(10).reshape(2, 5),
+    ...     jnp.array([[False, False, True, True, True], [False, True, False, False, False]]),
+    ... )
     >>> span_log_probability(model, params, ids, ids + 1, span).shape
     (2,)
     """

@@ -1,6 +1,8 @@
-"""Which layers kinds of knowledge light up: the whole measurement of Fernandez et al. 2024 (arXiv 2411.04448), from probes and a text to rows.
+"""Which layers kinds of knowledge light up: the whole measurement of Fernandez et al. 2024 (arXiv
+2411.04448), from probes and a text to rows.
 
-Probes are told apart by their kind. Each kind has its relative profile, and each two kinds a test of whether they lie in different places.
+Probes are told apart by their kind. Each kind has its relative profile, and each two kinds a test
+of whether they lie in different places.
 """
 
 import dataclasses
@@ -16,7 +18,12 @@ from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.metrics.gradients import LayerGradients, layer_gradients
-from lmdyn.metrics.relative import ProfileDifference, RelativeGradients, compare_profiles, relative_gradients
+from lmdyn.metrics.relative import (
+    ProfileDifference,
+    RelativeGradients,
+    compare_profiles,
+    relative_gradients,
+)
 from lmdyn.models.modules import LanguageModel
 from lmdyn.types import Params
 
@@ -33,7 +40,10 @@ def by_kind(probes: Iterable[Probe], limit: int | None = None) -> dict[str, tupl
     Raises:
       InputError: no probes, or a kind with fewer than two, of which no interval can be made.
 
-    >>> {kind: len(found) for kind, found in by_kind([data.Probe("a b", 2, 3, "new")] * 5, limit=3).items()}
+    >>> {
+    ...     kind: len(found)
+    ...     for kind, found in by_kind([data.Probe("a b", 2, 3, "new")] * 5, limit=3).items()
+    ... }
     {'new': 3}
     """
     found: dict[str, list[Probe]] = {}
@@ -43,39 +53,65 @@ def by_kind(probes: Iterable[Probe], limit: int | None = None) -> dict[str, tupl
         raise InputError("there are no probes; give at least two of a kind")
     for kind, own in found.items():
         if min(len(own), limit or len(own)) < 2:
-            raise InputError(f"{min(len(own), limit or len(own))} probe of kind {kind}; an interval over sequences needs at least 2")
-    picked = lambda own: np.unique(np.linspace(0, len(own) - 1, min(limit or len(own), len(own))).astype(int))
+            raise InputError(
+                f"{min(len(own), limit or len(own))} probe of kind {kind}; an interval over"
+                " sequences needs at least 2"
+            )
+    picked = lambda own: np.unique(
+        np.linspace(0, len(own) - 1, min(limit or len(own), len(own))).astype(int)
+    )
     return {kind: tuple(own[i] for i in picked(own)) for kind, own in found.items()}
 
 
-def sequences(kinds: Mapping[str, Sequence[Probe]], text: str | Sequence[str], tokenizer: Tokenizer, spans: int, *,
-              length: int | None = None, tokens: int | None = None,
-              seed: int = 0) -> tuple[dict[str, ProbeBatch], ProbeBatch]:
-    """Probes as token ids, by kind, and random spans of a text that are like all of them in length and place.
+def sequences(
+    kinds: Mapping[str, Sequence[Probe]],
+    text: str | Sequence[str],
+    tokenizer: Tokenizer,
+    spans: int,
+    *,
+    length: int | None = None,
+    tokens: int | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, ProbeBatch], ProbeBatch]:
+    """Probes as token ids, by kind, and random spans of a text that are like all of them in length
+    and place.
 
     Args:
-      kinds: from `by_kind`. text: a text reference, or a sequence of str. spans: how many. length: T, see `lmdyn.data.encode_probes`.
+      kinds: from `by_kind`. text: a text reference, or a sequence of str. spans: how many. length:
+        T, see `lmdyn.data.encode_probes`.
       tokens: how much of the text is used; all of it if None. seed: of the places.
 
     Raises:
       InputError: a target that is cut off, a text shorter than the longest probe.
 
     >>> kinds = {"new": [data.Probe("one two", 4, 7)], "updated": [data.Probe("a bc", 2, 4)]}
-    >>> encoded, random = sequences(kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5)
-    >>> encoded["new"].inputs.shape, random.inputs.shape            # all of one length
+    >>> encoded, random = sequences(
+    ...     kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5
+    ... )
+    >>> encoded["new"].inputs.shape, random.inputs.shape  # all of one length
     ((1, 6), (5, 6))
     """
-    every = data.encode_probes([probe for own in kinds.values() for probe in own], tokenizer, length)
+    every = data.encode_probes(
+        [probe for own in kinds.values() for probe in own], tokenizer, length
+    )
     ends = np.cumsum([len(own) for own in kinds.values()])[:-1]
     cut = [np.split(array, ends) for array in every]
     encoded = {kind: ProbeBatch(*(part[i] for part in cut)) for i, kind in enumerate(kinds)}
-    stream = data.join(data.tokenize(text, tokenizer, tokens), tokenizer.end_of_text)[: None if tokens is None else tokens + 1]
+    stream = data.join(data.tokenize(text, tokenizer, tokens), tokenizer.end_of_text)[
+        : None if tokens is None else tokens + 1
+    ]
     return encoded, data.random_spans(stream, every, spans, seed)
 
 
-def norms_of(model: LanguageModel, params: Params, sets: Mapping[str, ProbeBatch], *, groups: Iterable[str] = ("attention", "mlp"),
-             batch: int = 16,
-             progress: bool = False) -> dict[str, LayerGradients]:
+def norms_of(
+    model: LanguageModel,
+    params: Params,
+    sets: Mapping[str, ProbeBatch],
+    *,
+    groups: Iterable[str] = ("attention", "mlp"),
+    batch: int = 16,
+    progress: bool = False,
+) -> dict[str, LayerGradients]:
     """`layer_gradients` of several sets of sequences of one length T, in one compiled program.
 
     Args:
@@ -85,18 +121,25 @@ def norms_of(model: LanguageModel, params: Params, sets: Mapping[str, ProbeBatch
       InputError: as `layer_gradients`.
 
     >>> from lmdyn import models
-    >>> config = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> kinds = {"new": [data.Probe("one two", 4, 7)], "updated": [data.Probe("a bc", 2, 4)]}
-    >>> encoded, random = sequences(kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5)
+    >>> encoded, random = sequences(
+    ...     kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5
+    ... )
     >>> found = norms_of(model, models.init(model), {**encoded, "random": random})
-    >>> found["new"].norms["mlp"].shape, found["random"].norms["mlp"].shape        # [L, sequences]
+    >>> found["new"].norms["mlp"].shape, found["random"].norms["mlp"].shape  # [L, sequences]
     ((2, 1), (2, 5))
     """
     joined = ProbeBatch(*(np.concatenate(parts) for parts in zip(*sets.values(), strict=True)))
     found = layer_gradients(model, params, joined, groups=groups, batch=batch, progress=progress)
     ends = np.cumsum([len(one.inputs) for one in sets.values()])
-    return {name: found.of(slice(end - len(one.inputs), end)) for (name, one), end in zip(sets.items(), ends, strict=True)}
+    return {
+        name: found.of(slice(end - len(one.inputs), end))
+        for (name, one), end in zip(sets.items(), ends, strict=True)
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,44 +159,85 @@ class Localization:
     differences: Mapping[tuple[str, str], ProfileDifference]
 
     def rows(self) -> list[dict[str, Any]]:
-        """`gradient_norm` with `set` (probe or reference) and `kind`; `relative_gradient_norm` with `kind`; `profile_difference` with `kinds`:
-        its size with `p`, and by group and layer."""
-        found = [{**row, "set": "probe", "kind": kind} for kind, norms in self.norms.items() for row in norms.rows()]
+        """`gradient_norm` with `set` (probe or reference) and `kind`; `relative_gradient_norm` with
+        `kind`; `profile_difference` with `kinds`: its size with `p`, and by group and layer.
+        """
+        found = [
+            {**row, "set": "probe", "kind": kind}
+            for kind, norms in self.norms.items()
+            for row in norms.rows()
+        ]
         found += [{**row, "set": "reference", "kind": None} for row in self.reference.rows()]
-        found += [{**row, "kind": kind} for kind, ratio in self.relative.items() for row in ratio.rows()]
+        found += [
+            {**row, "kind": kind} for kind, ratio in self.relative.items() for row in ratio.rows()
+        ]
         for kinds, difference in self.differences.items():
-            found.append(base.row("profile_difference", difference.size, "log share", p=difference.p, kinds=list(kinds)))
-            found += [base.row("profile_difference", value, "log share", group, layer, kinds=list(kinds))
-                      for group, values in difference.difference.items()
-                      for layer, value in zip(self.reference.layers[group] or (None,), np.atleast_1d(values), strict=True)]
+            found.append(
+                base.row(
+                    "profile_difference",
+                    difference.size,
+                    "log share",
+                    p=difference.p,
+                    kinds=list(kinds),
+                )
+            )
+            found += [
+                base.row("profile_difference", value, "log share", group, layer, kinds=list(kinds))
+                for group, values in difference.difference.items()
+                for layer, value in zip(
+                    self.reference.layers[group] or (None,), np.atleast_1d(values), strict=True
+                )
+            ]
         return found
 
 
-def locate(model: LanguageModel, params: Params, probes: Mapping[str, ProbeBatch], random: ProbeBatch, *,
-           groups: Iterable[str] = ("attention", "mlp"), batch: int = 16,
-             resamples: int = 2000, seed: int = 0, progress: bool = False) -> Localization:
+def locate(
+    model: LanguageModel,
+    params: Params,
+    probes: Mapping[str, ProbeBatch],
+    random: ProbeBatch,
+    *,
+    groups: Iterable[str] = ("attention", "mlp"),
+    batch: int = 16,
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Localization:
     """Gradient norms of every probe and random span, relative profiles, and tests between kinds.
 
     Args:
-      probes, random: from `sequences`. groups, batch: see `layer_gradients`. resamples, seed: of bootstrap and permutations.
+      probes, random: from `sequences`. groups, batch: see `layer_gradients`. resamples, seed: of
+        bootstrap and permutations.
 
     Raises:
       InputError: as `layer_gradients`, `relative_gradients` and `compare_profiles`.
 
     >>> from lmdyn import models
-    >>> config = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> kinds = {"new": [data.Probe("one two", 4, 7), data.Probe("a bc", 2, 4)]}
-    >>> encoded, random = sequences(kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5)
+    >>> encoded, random = sequences(
+    ...     kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5
+    ... )
     >>> found = locate(model, models.init(model), encoded, random, resamples=10)
     >>> found.relative["new"]["mlp"].shape, len(found.differences)
     ((2,), 0)
     """
-    sets: dict[Any, ProbeBatch] = {("probe", kind): one for kind, one in probes.items()} | {"reference": random}
+    sets: dict[Any, ProbeBatch] = {("probe", kind): one for kind, one in probes.items()} | {
+        "reference": random
+    }
     found = norms_of(model, params, sets, groups=groups, batch=batch, progress=progress)
     reference = found.pop("reference")
     norms = {kind: one for (_, kind), one in found.items()}
-    relative = {kind: relative_gradients(one, reference, resamples=resamples, seed=seed) for kind, one in norms.items()}
+    relative = {
+        kind: relative_gradients(one, reference, resamples=resamples, seed=seed)
+        for kind, one in norms.items()
+    }
     pairs = itertools.combinations(norms, 2)
-    differences = {pair: compare_profiles(*(norms[kind] for kind in pair), permutations=resamples, seed=seed) for pair in pairs}
+    differences = {
+        pair: compare_profiles(*(norms[kind] for kind in pair), permutations=resamples, seed=seed)
+        for pair in pairs
+    }
     return Localization(norms, reference, relative, differences)

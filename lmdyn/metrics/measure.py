@@ -53,7 +53,9 @@ def build(names: Iterable[str] | str) -> base.Metric:
 
 @functools.lru_cache(maxsize=16)
 def _step(metric: base.Metric, model):
-    """The jitted `(params, state, batch) -> state`; one compilation for a whole series of checkpoints."""
+    """The jitted `(params, state, batch) -> state`; one compilation for a whole series of
+    checkpoints.
+    """
 
     @functools.partial(jax.jit, donate_argnums=1)
     def step(params, state, batch):
@@ -63,23 +65,36 @@ def _step(metric: base.Metric, model):
     return step
 
 
-def accumulate(metric: base.Metric, model: LanguageModel, params: Params, batches: Iterable[Batch], *, state: Tree = None,
-               progress: bool = False, sharding: jax.sharding.Sharding | None = None) -> Tree:
+def accumulate(
+    metric: base.Metric,
+    model: LanguageModel,
+    params: Params,
+    batches: Iterable[Batch],
+    *,
+    state: Tree = None,
+    progress: bool = False,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Tree:
     """The metric's state after all batches; states of several parts of the data join by `merge`.
 
     Args:
       batches: an iterable of `lmdyn.data.Batch`, all of one shape.
       state: a state to go on from.
       progress: show a bar on standard error.
-      sharding: a `jax.sharding.Sharding` for the batches' arrays; parameters are used where they lie.
+      sharding: a `jax.sharding.Sharding` for the batches' arrays; parameters are used where they
+        lie.
 
     >>> from lmdyn import data, models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> batches = data.windows(np.arange(9), length=4, batch=2)
     >>> params, metric = models.init(model), likelihood()
     >>> half = accumulate(metric, model, params, [batches[0]])
-    >>> metric.finish(accumulate(metric, model, params, [batches[0]], state=half), params).tokens      # all 8 predictions, twice
+    >>> metric.finish(
+    ...     accumulate(metric, model, params, [batches[0]], state=half), params
+    ... ).tokens  # all 8 predictions, twice
     16.0
     """
     if not metric.taps:
@@ -90,7 +105,9 @@ def accumulate(metric: base.Metric, model: LanguageModel, params: Params, batche
         batches = tqdm(batches, desc="measuring", unit="batch", leave=False)
     step = _step(metric, model)
     for batch in batches:
-        if isinstance(batch.inputs, np.ndarray):  # what is on the devices already was checked by whoever put it there
+        if isinstance(
+            batch.inputs, np.ndarray
+        ):  # what is on the devices already was checked by whoever put it there
             check_tokens(batch.inputs, model.config.vocab)
             check_tokens(batch.targets, model.config.vocab)
         if sharding is not None:
@@ -113,9 +130,17 @@ def empty(metric: base.Metric, model: LanguageModel, params: Params, batch: Batc
     return metric.init(jax.eval_shape(observed, params, batch))
 
 
-def measure(metric: base.Metric, model: LanguageModel, params: Params, batches: Iterable[Batch], *, progress: bool = False,
-            sharding: jax.sharding.Sharding | None = None) -> Any:
-    """Measures `metric` over `batches`: one forward pass a batch, however many metrics are combined.
+def measure(
+    metric: base.Metric,
+    model: LanguageModel,
+    params: Params,
+    batches: Iterable[Batch],
+    *,
+    progress: bool = False,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Any:
+    """Measures `metric` over `batches`: one forward pass a batch, however many metrics are
+    combined.
 
     Args:
       metric: from this package, or `combine(...)` of several.
@@ -129,7 +154,9 @@ def measure(metric: base.Metric, model: LanguageModel, params: Params, batches: 
       InputError: there is no batch.
 
     >>> from lmdyn import data, models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> batches = data.windows(np.arange(9), length=4, batch=2)
     >>> both = base.combine(nll=likelihood(), entropy=knowledge_entropy())

@@ -1,7 +1,9 @@
-"""Scaling laws `L(N, T) = E + A / N^a + B / T^b`, fitted to runs (Hoffmann et al. 2022, arXiv 2203.15556, section 3.3; METHODS section 4).
+"""Scaling laws `L(N, T) = E + A / N^a + B / T^b`, fitted to runs (Hoffmann et al. 2022, arXiv
+2203.15556, section 3.3; METHODS section 4).
 
-The fit minimises the Huber loss of log L, so that a few odd runs do not bend it. Exponents and logarithms of E, A, B are the unknowns; N
-and T enter relative to their geometric means, which makes the problem far better conditioned and changes no result.
+The fit minimises the Huber loss of log L, so that a few odd runs do not bend it. Exponents and
+logarithms of E, A, B are the unknowns; N and T enter relative to their geometric means, which makes
+the problem far better conditioned and changes no result.
 
 Shape letters: n runs, S starts or draws of the bootstrap, 5 unknowns `log E, log A', log B', a, b`.
 """
@@ -26,7 +28,9 @@ COLUMNS = ("N", "T", "loss")
 
 
 class Runs(NamedTuple):
-    """Finished runs; `[n]` float64 each: parameters N, training tokens T, loss in nats a token. Made by `read_runs`."""
+    """Finished runs; `[n]` float64 each: parameters N, training tokens T, loss in nats a token.
+    Made by `read_runs`.
+    """
 
     parameters: np.ndarray
     tokens: np.ndarray
@@ -34,9 +38,11 @@ class Runs(NamedTuple):
 
 
 class Residual(NamedTuple):
-    """How far a loss lies from what the law predicts, as a share of the prediction: 0.08 is 8% above it. Made by `ScalingLaw.residual`.
+    """How far a loss lies from what the law predicts, as a share of the prediction: 0.08 is 8%
+    above it. Made by `ScalingLaw.residual`.
 
-    `low` and `high` allow for the law's own uncertainty and for the scatter of single runs about it.
+    `low` and `high` allow for the law's own uncertainty and for the scatter of single runs about
+    it.
     """
 
     value: float
@@ -51,11 +57,22 @@ class ScalingLaw:
     Attributes:
       E, A, B, a, b: of `E + A / N^a + B / T^b`; losses in nats.
       residuals: `[n]`, log L minus log prediction, of the runs that it was fitted to.
-      draws: `[S, 5]`, E, A, B, a, b of every draw; `[0, 5]` with 5 runs or fewer, which leave nothing to judge the law by.
-      scatter: `[n]`, what the bootstrap resampled: residuals, larger for the unknowns they were fitted with.
+      draws: `[S, 5]`, E, A, B, a, b of every draw; `[0, 5]` with 5 runs or fewer, which leave
+        nothing to judge the law by.
+      scatter: `[n]`, what the bootstrap resampled: residuals, larger for the unknowns they were
+        fitted with.
 
-    >>> law = ScalingLaw(E=1.0, A=2.0, B=0.0, a=0.5, b=0.5, residuals=np.zeros(4), draws=np.zeros([0, 5]), scatter=np.zeros(4))
-    >>> float(law.predict(4.0, 9.0))           # 1 + 2 / sqrt(4)
+    >>> law = ScalingLaw(
+    ...     E=1.0,
+    ...     A=2.0,
+    ...     B=0.0,
+    ...     a=0.5,
+    ...     b=0.5,
+    ...     residuals=np.zeros(4),
+    ...     draws=np.zeros([0, 5]),
+    ...     scatter=np.zeros(4),
+    ... )
+    >>> float(law.predict(4.0, 9.0))  # 1 + 2 / sqrt(4)
     2.0
     """
 
@@ -70,17 +87,27 @@ class ScalingLaw:
 
     def predict(self, parameters: ArrayLike, tokens: ArrayLike) -> np.ndarray:
         """Loss in nats. Args: parameters, tokens: numbers or arrays that broadcast."""
-        return self.E + self.A * np.power(parameters, -self.a, dtype=float) + self.B * np.power(tokens, -self.b, dtype=float)
+        return (
+            self.E
+            + self.A * np.power(parameters, -self.a, dtype=float)
+            + self.B * np.power(tokens, -self.b, dtype=float)
+        )
 
     def intervals(self, coverage: float = 0.9) -> dict[str, tuple[float, float]]:
-        """`{"E": (low, high), ...}`, from the bootstrap; minus to plus infinity with 5 runs or fewer."""
+        """`{"E": (low, high), ...}`, from the bootstrap; minus to plus infinity with 5 runs or
+        fewer.
+        """
         return {name: self._interval(self.draws[:, i], coverage) for i, name in enumerate("EABab")}
 
-    def interval(self, parameters: float, tokens: float, coverage: float = 0.9) -> tuple[float, float]:
+    def interval(
+        self, parameters: float, tokens: float, coverage: float = 0.9
+    ) -> tuple[float, float]:
         """Where the law lies at N and T, in nats."""
         return self._interval(self._drawn(parameters, tokens), coverage)
 
-    def residual(self, parameters: float, tokens: float, loss: float, coverage: float = 0.9, seed: int = 0) -> Residual:
+    def residual(
+        self, parameters: float, tokens: float, loss: float, coverage: float = 0.9, seed: int = 0
+    ) -> Residual:
         """How far the loss of another model lies from the prediction; above 0 is worse.
 
         Args:
@@ -88,23 +115,39 @@ class ScalingLaw:
           coverage: of the interval, in which 0 means that the model may well follow the law.
           seed: of the scatter that is drawn for it.
 
-        >>> law = ScalingLaw(E=1.0, A=2.0, B=0.0, a=0.5, b=0.5, residuals=np.zeros(4), draws=np.zeros([0, 5]), scatter=np.zeros(4))
-        >>> law.residual(4.0, 9.0, loss=2.5).value      # the law says 2
+        >>> law = ScalingLaw(
+        ...     E=1.0,
+        ...     A=2.0,
+        ...     B=0.0,
+        ...     a=0.5,
+        ...     b=0.5,
+        ...     residuals=np.zeros(4),
+        ...     draws=np.zeros([0, 5]),
+        ...     scatter=np.zeros(4),
+        ... )
+        >>> law.residual(4.0, 9.0, loss=2.5).value  # the law says 2
         0.25
         """
         value = float(loss / self.predict(parameters, tokens) - 1)
         if not len(self.draws):
             return Residual(value, -math.inf, math.inf)
         scatter = np.random.default_rng(seed).choice(self.scatter, len(self.draws))
-        return Residual(value, *self._interval(loss / (self._drawn(parameters, tokens) * np.exp(scatter)) - 1, coverage))
+        return Residual(
+            value,
+            *self._interval(
+                loss / (self._drawn(parameters, tokens) * np.exp(scatter)) - 1, coverage
+            ),
+        )
 
     def _drawn(self, parameters, tokens):
         E, A, B, a, b = self.draws.T
         return E + A * float(parameters) ** -a + B * float(tokens) ** -b
 
     def _interval(self, values, coverage):
-        """Quantiles of draws, taken further out as Student's t is wider than the normal distribution: the scatter itself is known from few
-        runs (the expanded percentile interval of Hesterberg 2014, arXiv 1411.5279)."""
+        """Quantiles of draws, taken further out as Student's t is wider than the normal
+        distribution: the scatter itself is known from few runs (the expanded percentile interval of
+        Hesterberg 2014, arXiv 1411.5279).
+        """
         if not len(values):
             return -math.inf, math.inf
         outside = ndtr(stdtrit(len(self.residuals) - UNKNOWNS, (1 - coverage) / 2))
@@ -112,17 +155,26 @@ class ScalingLaw:
         return float(low), float(high)
 
 
-def fit_scaling_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, delta: float = 1e-3, draws: int = 1000,
-                    seed: int = 0) -> ScalingLaw:
+def fit_scaling_law(
+    parameters: ArrayLike,
+    tokens: ArrayLike,
+    losses: ArrayLike,
+    *,
+    delta: float = 1e-3,
+    draws: int = 1000,
+    seed: int = 0,
+) -> ScalingLaw:
     """Fits `L(N, T) = E + A / N^a + B / T^b`.
 
-    Many starts go down together for a while, and L-BFGS finishes the best of them. The bootstrap resamples residuals, enlarged by
-    `sqrt(n / (n - 5))`, about the fitted law, and fits all draws at once: sizes and tokens of runs are chosen, not random, so they stay.
-    In 100 simulations each, its 90% intervals held the planted numbers in 82 to 90% with 24 runs, 87 to 91% with 12, 92 to 98% with 9.
+    Many starts go down together for a while, and L-BFGS finishes the best of them. The bootstrap
+    resamples residuals, enlarged by `sqrt(n / (n - 5))`, about the fitted law, and fits all draws
+    at once: sizes and tokens of runs are chosen, not random, so they stay. In 100 simulations each,
+    its 90% intervals held the planted numbers in 82 to 90% with 24 runs, 87 to 91% with 12, 92 to
+    98% with 9.
 
     Args:
-      parameters, tokens, losses: `[n]` N, T and loss in nats of finished runs, n of 4 or more. All N should count alike (with or without
-        the embedding).
+      parameters, tokens, losses: `[n]` N, T and loss in nats of finished runs, n of 4 or more. All
+        N should count alike (with or without the embedding).
       delta: where the Huber loss of log L turns from a square to a line.
       draws: of the bootstrap.
       seed: of the draws.
@@ -144,12 +196,24 @@ def fit_scaling_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike,
     bounds = _bounds(target)
     started = _descend(_starts(target), sizes, target, bounds, delta, steps=60)
     best = np.argsort(_objective(started, sizes, target, delta))[:3]
-    ends = [minimize(_objective_and_gradient, start, (sizes, target, delta), "L-BFGS-B", jac=True, bounds=bounds.T,
-                     options={"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-9}) for start in started[best]]
+    ends = [
+        minimize(
+            _objective_and_gradient,
+            start,
+            (sizes, target, delta),
+            "L-BFGS-B",
+            jac=True,
+            bounds=bounds.T,
+            options={"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-9},
+        )
+        for start in started[best]
+    ]
     found = min(ends, key=lambda end: end.fun).x
     predicted, _ = _log_law(found, sizes)
     residuals, spare = target - predicted, len(target) - UNKNOWNS
-    scatter = (residuals - residuals.mean()) * math.sqrt(len(target) / spare) if spare > 0 else residuals
+    scatter = (
+        (residuals - residuals.mean()) * math.sqrt(len(target) / spare) if spare > 0 else residuals
+    )
     drawn = np.zeros([0, UNKNOWNS])
     if spare > 0:
         shaken = predicted + np.random.default_rng(seed).choice(scatter, (draws, len(target)))
@@ -161,36 +225,65 @@ def fit_scaling_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike,
 def _checked(parameters, tokens, losses) -> Runs:
     runs = Runs(*(np.asarray(x, np.float64) for x in (parameters, tokens, losses)))
     if runs.losses.ndim != 1 or len({x.shape for x in runs}) > 1:
-        raise InputError(f"shapes {', '.join(str(list(x.shape)) for x in runs)} of N, T and loss; give three lists of one length")
+        raise InputError(
+            f"shapes {', '.join(str(list(x.shape)) for x in runs)} of N, T and loss; give three"
+            " lists of one length"
+        )
     if len(runs.losses) < LEAST_RUNS:
-        raise InputError(f"{len(runs.losses)} runs are too few for a scaling law; give {LEAST_RUNS} or more")
+        raise InputError(
+            f"{len(runs.losses)} runs are too few for a scaling law; give {LEAST_RUNS} or more"
+        )
     for name, values in zip(COLUMNS, runs, strict=True):
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):
-            raise InputError(f"{name}={values[bad[0]]:g} of run {bad[0]} is no positive number; mend it or leave the run out")
+            raise InputError(
+                f"{name}={values[bad[0]]:g} of run {bad[0]} is no positive number; mend it or leave"
+                " the run out"
+            )
         if name != "loss" and np.ptp(values) == 0:
-            raise InputError(f"all {len(values)} runs have {name}={values[0]:g}; a law in {name} needs two values of it or more")
+            raise InputError(
+                f"all {len(values)} runs have {name}={values[0]:g}; a law in {name} needs two"
+                " values of it or more"
+            )
     return runs
 
 
 def _natural(unknowns, centre):
     """E, A, B, a, b of `[5, ...]` unknowns, whose A' and B' stand for the terms at the centre."""
     e, a_term, b_term, a, b = unknowns
-    return np.stack([np.exp(e), np.exp(a_term + a * centre[0]), np.exp(b_term + b * centre[1]), a, b])
+    return np.stack(
+        [np.exp(e), np.exp(a_term + a * centre[0]), np.exp(b_term + b * centre[1]), a, b]
+    )
 
 
 def _bounds(target):
     """`[2, 5]`; a term of e^-12 of the loss is none."""
     low, high = target.min(), target.max()
-    return np.array([[low - 12, low - 12, low - 12, 0, 0], [low, high + 5, high + 5, LARGEST_EXPONENT, LARGEST_EXPONENT]])
+    return np.array(
+        [
+            [low - 12, low - 12, low - 12, 0, 0],
+            [low, high + 5, high + 5, LARGEST_EXPONENT, LARGEST_EXPONENT],
+        ]
+    )
 
 
 def _starts(target):
-    """`[S, 5]`: how much of the lowest loss is E, how N and T share what is left, and two exponents."""
+    """`[S, 5]`: how much of the lowest loss is E, how N and T share what is left, and two
+    exponents.
+    """
     lowest, middle = np.exp(target.min()), np.exp(np.median(target))
     starts = [
-        (np.log(share * lowest), np.log(part * (middle - share * lowest)), np.log((1 - part) * (middle - share * lowest)), a, b)
-        for share in (0.1, 0.5, 0.9) for part in (0.2, 0.5, 0.8) for a in (0.1, 0.3, 0.8) for b in (0.1, 0.3, 0.8)
+        (
+            np.log(share * lowest),
+            np.log(part * (middle - share * lowest)),
+            np.log((1 - part) * (middle - share * lowest)),
+            a,
+            b,
+        )
+        for share in (0.1, 0.5, 0.9)
+        for part in (0.2, 0.5, 0.8)
+        for a in (0.1, 0.3, 0.8)
+        for b in (0.1, 0.3, 0.8)
     ]
     return np.array(starts)
 
@@ -208,7 +301,9 @@ def _log_law(unknowns, sizes):
 
 
 def _huber(error, delta):
-    """In units of delta, so that an optimizer's tolerances mean what they say: `|error|` where it is large."""
+    """In units of delta, so that an optimizer's tolerances mean what they say: `|error|` where it
+    is large.
+    """
     size = np.abs(error)
     return np.where(size <= delta, size * size / (2 * delta), size - delta / 2)
 
@@ -224,10 +319,11 @@ def _objective_and_gradient(unknowns, sizes, target, delta):
 
 
 def _descend(unknowns, sizes, target, bounds, delta, steps):
-    """Levenberg-Marquardt steps on many problems at once: `[S, 5]` unknowns, `[n]` or `[S, n]` targets.
+    """Levenberg-Marquardt steps on many problems at once: `[S, 5]` unknowns, `[n]` or `[S, n]`
+    targets.
 
-    The Huber loss is a weighted square whose weights follow the residuals (Holland and Welsch 1977); a step that does not help is not
-    taken, and shortened.
+    The Huber loss is a weighted square whose weights follow the residuals (Holland and Welsch
+    1977); a step that does not help is not taken, and shortened.
     """
     damping = np.full(len(unknowns), 1e-2)
     value = _objective(unknowns, sizes, target, delta)
@@ -238,7 +334,10 @@ def _descend(unknowns, sizes, target, bounds, delta, steps):
         hessian = np.einsum("sni,snj->sij", weighted, slope)
         diagonal = np.einsum("sii->si", hessian)
         ridge = damping[:, None] * diagonal + 1e-9 * diagonal.max(-1, keepdims=True)
-        step = np.linalg.solve(hessian + ridge[..., None] * np.eye(UNKNOWNS), np.einsum("sni,sn->si", weighted, error)[..., None])[..., 0]
+        step = np.linalg.solve(
+            hessian + ridge[..., None] * np.eye(UNKNOWNS),
+            np.einsum("sni,sn->si", weighted, error)[..., None],
+        )[..., 0]
         tried = np.clip(unknowns - step, *bounds)
         new = _objective(tried, sizes, target, delta)
         better = new < value
@@ -248,12 +347,15 @@ def _descend(unknowns, sizes, target, bounds, delta, steps):
 
 
 def read_runs(path: str | os.PathLike) -> Runs:
-    """Runs from a CSV file whose first line names at least the columns `N`, `T` and `loss`; others are left alone.
+    """Runs from a CSV file whose first line names at least the columns `N`, `T` and `loss`; others
+    are left alone.
 
-    N is the number of parameters, T that of training tokens, the loss in nats a token. Numbers are plain or scientific (`70e6`).
+    N is the number of parameters, T that of training tokens, the loss in nats a token. Numbers are
+    plain or scientific (`70e6`).
 
     Raises:
-      InputError: no such file, a column is missing, or a line lacks a number; it names the file and the line.
+      InputError: no such file, a column is missing, or a line lacks a number; it names the file and
+        the line.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv", delete=False) as file:
@@ -267,8 +369,14 @@ def read_runs(path: str | os.PathLike) -> Runs:
             missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
             if missing:
                 there = ", ".join(lines.fieldnames or ()) or "nothing"
-                raise InputError(f"{path} has no column {', '.join(missing)}; its first line is '{there}' and must name {', '.join(COLUMNS)}")
-            found = [[_number(line[name], f"{path} line {lines.line_num}: {name}") for name in COLUMNS] for line in lines]
+                raise InputError(
+                    f"{path} has no column {', '.join(missing)}; its first line is '{there}' and"
+                    f" must name {', '.join(COLUMNS)}"
+                )
+            found = [
+                [_number(line[name], f"{path} line {lines.line_num}: {name}") for name in COLUMNS]
+                for line in lines
+            ]
     except OSError as err:
         raise InputError(f"cannot read {path}: {err.strerror}; name a CSV file") from err
     except (UnicodeDecodeError, csv.Error) as err:

@@ -1,7 +1,9 @@
-"""How well a model knows the spans of probes: their log-probability, and whether it would write them itself.
+"""How well a model knows the spans of probes: their log-probability, and whether it would write
+them itself.
 
-`likelihood.span_log_probability` is the same number for one batch inside a program of one's own. Here the head is computed
-for the tokens of the spans only, which are a few of a probe's many: a large vocabulary costs little.
+`likelihood.span_log_probability` is the same number for one batch inside a program of one's own.
+Here the head is computed for the tokens of the spans only, which are a few of a probe's many: a
+large vocabulary costs little.
 
 Shape letters: P probes, T tokens, R rows of a group, S tokens of the longest span, D width.
 """
@@ -43,29 +45,42 @@ def _step(model):
             head, tied = heads.matrix(params)
             found = heads.token_scores(flat, head, targets.reshape(-1), tied, model.rows)
         else:
-            found = head_kinds.token_scores(kind, head_kinds.flat(kind, params), flat, targets.reshape(-1))
+            found = head_kinds.token_scores(
+                kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)
+            )
         return jax.tree.map(lambda out: out.reshape(targets.shape), found)
 
     return step
 
 
-def score_probes(model: LanguageModel, params: Params, batch: ProbeBatch, *, rows: int = 64) -> SpanScores:
-    """Scores every probe's span, given all before it; one compilation for a model and a shape of batch.
+def score_probes(
+    model: LanguageModel, params: Params, batch: ProbeBatch, *, rows: int = 64
+) -> SpanScores:
+    """Scores every probe's span, given all before it; one compilation for a model and a shape of
+    batch.
 
-    Probes are padded at their end, which causal attention never looks at from a span, so the mask is not needed.
+    Probes are padded at their end, which causal attention never looks at from a span, so the mask
+    is not needed.
 
     Args:
       model, params: as `lmdyn.load` returns them; parameters are used where they lie.
       batch: from `lmdyn.data.encode_probes`.
-      rows: how many probes go through the model at once, at most; groups are of one size, the last one padded.
+      rows: how many probes go through the model at once, at most; groups are of one size, the last
+        one padded.
 
     Raises:
-      InputError: rows below 1, no probes, one without a span, or a token outside the model's vocabulary.
+      InputError: rows below 1, no probes, one without a span, or a token outside the model's
+        vocabulary.
 
     >>> from lmdyn import data, models
-    >>> model = models.LanguageModel(models.ModelConfig(
-    ...     vocab=256, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=32))
-    >>> batch = data.encode_probes([data.Probe("2 + 2 = 4", 8, 9)] * 3, data.tokenizers.byte_tokenizer())
+    >>> model = models.LanguageModel(
+    ...     models.ModelConfig(
+    ...         vocab=256, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=32
+    ...     )
+    ... )
+    >>> batch = data.encode_probes(
+    ...     [data.Probe("2 + 2 = 4", 8, 9)] * 3, data.tokenizers.byte_tokenizer()
+    ... )
     >>> found = score_probes(model, models.init(model), batch, rows=2)
     >>> found.log_probability.shape, found.exact.tolist()
     ((3,), [False, False, False])
@@ -76,13 +91,18 @@ def score_probes(model: LanguageModel, params: Params, batch: ProbeBatch, *, row
     if not len(counts):
         raise InputError("there are no probes to score; give at least one")
     if not counts.all():
-        raise InputError(f"probe {int(counts.argmin())} of {len(counts)} has no span; encode_probes marks at least one token")
+        raise InputError(
+            f"probe {int(counts.argmin())} of {len(counts)} has no span; encode_probes marks at"
+            " least one token"
+        )
     for ids in (batch.inputs, batch.targets):
         check_tokens(ids, model.config.vocab)
 
     size = counts.max()
     inside = np.arange(size) < counts[:, None]
-    places = np.where(inside, np.argsort(~batch.span, 1, kind="stable")[:, :size], 0).astype(np.int32)
+    places = np.where(inside, np.argsort(~batch.span, 1, kind="stable")[:, :size], 0).astype(
+        np.int32
+    )
     targets = np.take_along_axis(batch.targets, places, 1)
 
     groups = -(-len(counts) // rows)
@@ -93,6 +113,8 @@ def score_probes(model: LanguageModel, params: Params, batch: ProbeBatch, *, row
         group = [array[first : first + rows] for array in (batch.inputs, places, targets)]
         group = [np.pad(array, [(0, rows - len(array)), (0, 0)]) for array in group]
         found.append(step(params, *group))
-    nll, best = (np.concatenate(parts)[: len(counts)] for parts in zip(*jax.device_get(found), strict=True))
+    nll, best = (
+        np.concatenate(parts)[: len(counts)] for parts in zip(*jax.device_get(found), strict=True)
+    )
     mean = np.where(inside, nll, 0).sum(1, dtype=np.float64) / counts
     return SpanScores(-mean, (best | ~inside).all(1))

@@ -1,4 +1,6 @@
-"""Spectra of weight matrices (Godey et al. 2024, arXiv 2404.07647, section 5; METHODS section 4). Natural logarithms."""
+"""Spectra of weight matrices (Godey et al. 2024, arXiv 2404.07647, section 5; METHODS section 4).
+Natural logarithms.
+"""
 
 import dataclasses
 import re
@@ -22,10 +24,11 @@ BLOCK_ROWS = 4096
 def singular_values(matrices: Array) -> np.ndarray:
     """All singular values, largest first, computed in float64.
 
-    Small matrices (up to `EXACT` numbers) go to LAPACK as they are. A larger one goes by the eigenvalues of its smaller Gram matrix,
-    `[R, R]`, summed in float64 over blocks of rows: several times as fast, and no float64 copy of the whole is made. The Gram matrix
-    squares the condition: the relative error of a value is about `1e-15 (s_1 / s_i)^2`. Values above 1e-5 of the largest are good to
-    1e-4; those below 1e-7 of it are noise, and too small to count in an entropy.
+    Small matrices (up to `EXACT` numbers) go to LAPACK as they are. A larger one goes by the
+    eigenvalues of its smaller Gram matrix, `[R, R]`, summed in float64 over blocks of rows: several
+    times as fast, and no float64 copy of the whole is made. The Gram matrix squares the condition:
+    the relative error of a value is about `1e-15 (s_1 / s_i)^2`. Values above 1e-5 of the largest
+    are good to 1e-4; those below 1e-7 of it are noise, and too small to count in an entropy.
 
     Args:
       matrices: `[..., M, N]`.
@@ -62,7 +65,7 @@ class Spectrum:
       site: where it is: `head`, `attention.query`.
       layers: which layers; None for a matrix outside the blocks.
 
-    >>> found = Spectrum(np.array([3.0, 3.0, 0.0, 0.0]))                  # two of four directions
+    >>> found = Spectrum(np.array([3.0, 3.0, 0.0, 0.0]))  # two of four directions
     >>> round(float(found.singular_entropy), 4), round(float(found.effective_rank), 4)
     (0.6931, 2.0)
     """
@@ -73,7 +76,9 @@ class Spectrum:
 
     @property
     def singular_entropy(self) -> np.ndarray:
-        """`KL(q || uniform) = sum q log(q R)` in nats, `q = s / sum s`; 0 is flat, log R one direction (Godey et al. 2024, section 5.2)."""
+        """`KL(q || uniform) = sum q log(q R)` in nats, `q = s / sum s`; 0 is flat, log R one
+        direction (Godey et al. 2024, section 5.2).
+        """
         return np.log(self.values.shape[-1]) - entropy(self.values)
 
     @property
@@ -88,8 +93,16 @@ class Spectrum:
 
     def rows(self) -> list[dict[str, Any]]:
         """`singular_entropy` of each layer, or of the one matrix, with its `effective_rank`."""
-        parts = zip(self.layers or [None], np.atleast_1d(self.singular_entropy), np.atleast_1d(self.effective_rank), strict=True)
-        return [base.row("singular_entropy", h, "nats", self.site, layer, effective_rank=float(rank)) for layer, h, rank in parts]
+        parts = zip(
+            self.layers or [None],
+            np.atleast_1d(self.singular_entropy),
+            np.atleast_1d(self.effective_rank),
+            strict=True,
+        )
+        return [
+            base.row("singular_entropy", h, "nats", self.site, layer, effective_rank=float(rank))
+            for layer, h, rank in parts
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,15 +128,22 @@ def spectrum_of(params: Params, selector: str) -> Spectra:
 
     Args:
       params: a model's parameters; quantised ones too.
-      selector: see `lmdyn.transforms.selectors`. `head` is what predicts, so in a model that ties it, the embedding. Vectors (norms,
-        biases) are passed over.
+      selector: see `lmdyn.transforms.selectors`. `head` is what predicts, so in a model that ties
+        it, the embedding. Vectors (norms, biases) are passed over.
 
     Raises:
-      InputError: the selector matches nothing, or vectors only; or a matrix has a number that is not finite, or is all zero.
+      InputError: the selector matches nothing, or vectors only; or a matrix has a number that is
+        not finite, or is all zero.
 
-    >>> params = {"blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3]), "bias": np.ones([4, 3])}}}}
+    >>> params = {
+    ...     "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3]), "bias": np.ones([4, 3])}}}
+    ... }
     >>> found = spectrum_of(params, "blocks[1:3].mlp")
-    >>> found["mlp.up"].layers, found["mlp.up"].values.shape, found["mlp.up"].effective_rank.round(6).tolist()
+    >>> (
+    ...     found["mlp.up"].layers,
+    ...     found["mlp.up"].values.shape,
+    ...     found["mlp.up"].effective_rank.round(6).tolist(),
+    ... )
     ((1, 2), (2, 2), [1.0, 1.0])
     """
     if "head" not in params and re.search(r"\bhead\b", selector):
@@ -135,10 +155,18 @@ def spectrum_of(params: Params, selector: str) -> Spectra:
             continue
         site = ".".join(path[layers is not None : -1])
         # One layer at a time, so that no stack is ever held twice.
-        parts = [singular_values(_finite(leaf[layer], f"layer {layer} of {site}")) for layer in layers or ()]
-        found[site] = Spectrum(np.stack(parts) if parts else singular_values(_finite(leaf, site)), site, layers)
+        parts = [
+            singular_values(_finite(leaf[layer], f"layer {layer} of {site}"))
+            for layer in layers or ()
+        ]
+        found[site] = Spectrum(
+            np.stack(parts) if parts else singular_values(_finite(leaf, site)), site, layers
+        )
     if not found:
-        raise InputError(f"selector '{selector}' names vectors only, which have no spectrum; name matrices, for example 'blocks.mlp' or 'head'")
+        raise InputError(
+            f"selector '{selector}' names vectors only, which have no spectrum; name matrices, for"
+            " example 'blocks.mlp' or 'head'"
+        )
     return Spectra(found)
 
 
@@ -146,16 +174,19 @@ def _finite(matrix, name) -> np.ndarray:
     matrix = np.asarray(unpack(matrix) if isinstance(matrix, Packed) else matrix)
     if not np.isfinite(matrix).all() or not matrix.any():
         what = "is all zero" if np.isfinite(matrix).all() else "has a number that is not finite"
-        raise InputError(f"{name} {what}, so it has no spectrum; was the checkpoint trained, and read whole?")
+        raise InputError(
+            f"{name} {what}, so it has no spectrum; was the checkpoint trained, and read whole?"
+        )
     return matrix
 
 
 def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
-    """The spectrum of what gives the scores of the vocabulary: the head, the embedding that it is tied to, or the last matrix of a head of
-    another kind.
+    """The spectrum of what gives the scores of the vocabulary: the head, the embedding that it is
+    tied to, or the last matrix of a head of another kind.
 
     Args:
-      vocabulary: which tokens; None takes all. A vocabulary that was padded to a round size has columns that are never trained.
+      vocabulary: which tokens; None takes all. A vocabulary that was padded to a round size has
+        columns that are never trained.
 
     Raises:
       InputError: a slice without a token; or as `spectrum_of`.
@@ -169,20 +200,29 @@ def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
         size = head.shape[0 if tied else 1]
         start, stop, _ = vocabulary.indices(size)
         if start >= stop:
-            asked = ":".join("" if end is None else str(end) for end in (vocabulary.start, vocabulary.stop))
-            raise InputError(f"vocabulary {asked} holds no token of the head's {size}; use 0:{size}, or a part of it")
+            asked = ":".join(
+                "" if end is None else str(end) for end in (vocabulary.start, vocabulary.stop)
+            )
+            raise InputError(
+                f"vocabulary {asked} holds no token of the head's {size}; use 0:{size}, or a part"
+                " of it"
+            )
         head = head[start:stop] if tied else head[:, start:stop]
     return Spectrum(singular_values(_finite(head, "head")), "head")
 
 
 def singular_entropy() -> base.Metric:
-    """Singular entropy and effective rank of the output head; reads parameters only, so it costs no forward pass.
+    """Singular entropy and effective rank of the output head; reads parameters only, so it costs no
+    forward pass.
 
     >>> found = singular_entropy()
-    >>> found.taps                                                  # of parameters alone: no text is read
+    >>> found.taps  # of parameters alone: no text is read
     {}
     >>> equal = found.finish(found.init({}), {"head": {"kernel": np.eye(4)}})
-    >>> [abs(round(float(value), 6)) for value in (equal.singular_entropy, equal.effective_rank)]
+    >>> [
+    ...     abs(round(float(value), 6))
+    ...     for value in (equal.singular_entropy, equal.effective_rank)
+    ... ]
     [0.0, 4.0]
     """
     return base.sums({}, lambda sums, count, params: head_of(params))
@@ -190,7 +230,8 @@ def singular_entropy() -> base.Metric:
 
 @dataclasses.dataclass(frozen=True)
 class HeadSpectrum:
-    """A head's spectrum whose row holds the values themselves, so that it can be drawn. Made by `head_spectrum`.
+    """A head's spectrum whose row holds the values themselves, so that it can be drawn. Made by
+    `head_spectrum`.
 
     Attributes:
       spectrum: all of them. kept: how many a row holds at most.
@@ -200,19 +241,38 @@ class HeadSpectrum:
     kept: int
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row, `head_spectrum`: singular entropy, with the singular values as shares of the largest (`values`, at `index`)."""
+        """One row, `head_spectrum`: singular entropy, with the singular values as shares of the
+        largest (`values`, at `index`).
+        """
         size = len(self.spectrum.values)
         half, index = self.kept // 2, np.arange(size)
         if size > self.kept:  # half of them close together at the largest, half evenly over all
-            index = np.unique(np.round(np.concatenate([np.geomspace(1, size, half), np.linspace(1, size, half)])).astype(int) - 1)
+            index = np.unique(
+                np.round(
+                    np.concatenate([np.geomspace(1, size, half), np.linspace(1, size, half)])
+                ).astype(int)
+                - 1
+            )
         values = [float(f"{v:.5g}") for v in self.spectrum.normalized[index]]
-        return [base.row("head_spectrum", float(self.spectrum.singular_entropy), "nats", "head", directions=size, index=(index + 1).tolist(),
-                         values=values, largest=float(self.spectrum.values[0]), effective_rank=float(self.spectrum.effective_rank))]
+        return [
+            base.row(
+                "head_spectrum",
+                float(self.spectrum.singular_entropy),
+                "nats",
+                "head",
+                directions=size,
+                index=(index + 1).tolist(),
+                values=values,
+                largest=float(self.spectrum.values[0]),
+                effective_rank=float(self.spectrum.effective_rank),
+            )
+        ]
 
 
 def head_spectrum(vocabulary: slice | None = None, kept: int = 64) -> base.Metric:
-    """`singular_entropy`, with the singular values in the row: as shares of the largest (`values`, at `index` counted from 1), every one
-    of them, or `kept`, half of them close together at the largest and half evenly over all.
+    """`singular_entropy`, with the singular values in the row: as shares of the largest (`values`,
+    at `index` counted from 1), every one of them, or `kept`, half of them close together at the
+    largest and half evenly over all.
 
     Args:
       vocabulary: see `head_of`.
@@ -222,18 +282,22 @@ def head_spectrum(vocabulary: slice | None = None, kept: int = 64) -> base.Metri
     >>> found.spectrum.values.tolist()
     [2.0, 1.0]
     """
-    return base.sums({}, lambda sums, count, params: HeadSpectrum(head_of(params, vocabulary), kept))
+    return base.sums(
+        {}, lambda sums, count, params: HeadSpectrum(head_of(params, vocabulary), kept)
+    )
 
 
 def layer_spectra(selector: str = "blocks") -> base.Metric:
-    """Singular entropy and effective rank of the matrices that a selector names, layer by layer; costs no forward pass.
+    """Singular entropy and effective rank of the matrices that a selector names, layer by layer;
+    costs no forward pass.
 
-    Rows have the metric `singular_entropy`, the site (`mlp.up`, `attention.query`, `embed`) and the layer.
+    Rows have the metric `singular_entropy`, the site (`mlp.up`, `attention.query`, `embed`) and the
+    layer.
 
     >>> kernel = np.stack([np.eye(3), np.diag([1.0, 0.0, 0.0])])
     >>> metric = layer_spectra("blocks.mlp.up")
     >>> found = metric.finish(metric.init({}), {"blocks": {"mlp": {"up": {"kernel": kernel}}}})
-    >>> [round(row["effective_rank"], 6) for row in found.rows()]    # three equal directions; one
+    >>> [round(row["effective_rank"], 6) for row in found.rows()]  # three equal directions; one
     [3.0, 1.0]
     """
     return base.sums({}, lambda sums, count, params: spectrum_of(params, selector))

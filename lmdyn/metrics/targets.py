@@ -1,12 +1,15 @@
-"""Rank of the target: how many directions next-token distributions take (Godey et al. 2024, arXiv 2404.07647, section 6; METHODS section 4).
+"""Rank of the target: how many directions next-token distributions take (Godey et al. 2024, arXiv
+2404.07647, section 6; METHODS section 4).
 
-The contexts of c tokens that a text holds are the rows of a sparse matrix, the vocabulary its columns, and an entry is how often the token
-follows the context. With rows made empirical distributions, the singular values say how well a head of rank d can do at best in the
-sense of least squares: the error of the best approximation of rank d is `sqrt(sum_{i>d} s_i^2 / sum s_i^2)` (Eckart and Young).
+The contexts of c tokens that a text holds are the rows of a sparse matrix, the vocabulary its
+columns, and an entry is how often the token follows the context. With rows made empirical
+distributions, the singular values say how well a head of rank d can do at best in the sense of
+least squares: the error of the best approximation of rank d is `sqrt(sum_{i>d} s_i^2 / sum s_i^2)`
+(Eckart and Young).
 
-A text holds most long contexts once, and such a row is a single 1 whatever the true distribution is. So an error measured on one
-text says little; how it changes as the text grows, and with contexts seen `least` times or more, says what is the text's size and what is
-the language.
+A text holds most long contexts once, and such a row is a single 1 whatever the true distribution
+is. So an error measured on one text says little; how it changes as the text grows, and with
+contexts seen `least` times or more, says what is the text's size and what is the language.
 
 Shape letters: n tokens, c tokens of context, C distinct contexts, V vocabulary.
 """
@@ -35,20 +38,28 @@ VECTORS = 3
 
 
 def ngram_counts(
-    tokens: ArrayLike, vocab: int, context: int = 1, *, ends: ArrayLike | None = None, least: int = 1, memory: int = 2**30
+    tokens: ArrayLike,
+    vocab: int,
+    context: int = 1,
+    *,
+    ends: ArrayLike | None = None,
+    least: int = 1,
+    memory: int = 2**30,
 ) -> scipy.sparse.csr_array:
     """How often every token follows every context of a text.
 
-    Contexts are numbered exactly, in 64 bits, and divided in parts by a hash; each pass over the text counts one part, by sorting. So the
-    memory beyond the result stays within `memory`, and 40 MB for the chunk that is read, however long the text is; the text is read as
-    often as there are parts. The result takes 12 bytes for each distinct context and token (three times that while parts are put
-    together), which `least` keeps small.
+    Contexts are numbered exactly, in 64 bits, and divided in parts by a hash; each pass over the
+    text counts one part, by sorting. So the memory beyond the result stays within `memory`, and 40
+    MB for the chunk that is read, however long the text is; the text is read as often as there are
+    parts. The result takes 12 bytes for each distinct context and token (three times that while
+    parts are put together), which `least` keeps small.
 
     Args:
       tokens: `[n]` integers below `vocab`; a memory map is read in chunks.
       vocab: V.
       context: c, how many tokens a context has; `V^c` must stay below 2^64.
-      ends: `[documents]`, where each document ends, as `lmdyn.data.Tokens` has it: no context crosses an end. None: one document.
+      ends: `[documents]`, where each document ends, as `lmdyn.data.Tokens` has it: no context
+        crosses an end. None: one document.
       least: contexts seen less often are left out.
       memory: bytes to count with.
 
@@ -56,24 +67,39 @@ def ngram_counts(
       `[C, V]` float64 counts, a context a row, in no particular order.
 
     Raises:
-      InputError: a context that is too long for 64 bits or for the text, a token outside the vocabulary, or no context seen often enough.
+      InputError: a context that is too long for 64 bits or for the text, a token outside the
+        vocabulary, or no context seen often enough.
 
-    >>> ngram_counts(np.array([0, 1, 0, 1, 2]), vocab=3).toarray().tolist()   # after 0: 1 twice; after 1: 0 and 2
+    >>> ngram_counts(
+    ...     np.array([0, 1, 0, 1, 2]), vocab=3
+    ... ).toarray().tolist()  # after 0: 1 twice; after 1: 0 and 2
     [[0.0, 2.0, 0.0], [1.0, 0.0, 1.0]]
     """
     tokens = np.asanyarray(tokens)
     if vocab < 1 or context < 1 or vocab**context >= 2**64:
         longest = int(63.99 // math.log2(vocab)) if vocab > 1 else 64
-        raise InputError(f"contexts of {context} tokens of {vocab} do not fit into 64 bits; use 1 to {longest} tokens")
+        raise InputError(
+            f"contexts of {context} tokens of {vocab} do not fit into 64 bits; use 1 to {longest}"
+            " tokens"
+        )
     count = len(tokens) - context
     if count < 1:
-        raise InputError(f"{len(tokens)} tokens hold no context of {context} and a next token; give a longer text")
+        raise InputError(
+            f"{len(tokens)} tokens hold no context of {context} and a next token; give a longer"
+            " text"
+        )
     ends = np.array([len(tokens)]) if ends is None else np.asarray(ends)
     parts = max(1, math.ceil(count * BYTES_A_TOKEN / memory))
-    rows = [_count_part(_positions(tokens, vocab, context, ends, part, parts), vocab, least) for part in range(parts)]
+    rows = [
+        _count_part(_positions(tokens, vocab, context, ends, part, parts), vocab, least)
+        for part in range(parts)
+    ]
     counts: Any = rows[0] if parts == 1 else scipy.sparse.vstack(rows, format="csr")
     if not counts.nnz:
-        raise InputError(f"no context of {context} tokens is seen {least} times in {len(tokens):,} tokens; lower it, or give a longer text")
+        raise InputError(
+            f"no context of {context} tokens is seen {least} times in {len(tokens):,} tokens; lower"
+            " it, or give a longer text"
+        )
     return counts
 
 
@@ -84,17 +110,29 @@ def _positions(tokens, vocab, context, ends, part, parts):
         block = np.asarray(tokens[start : start + CHUNK + context])
         if part == 0 and len(block) and not 0 <= int(block.min()) <= int(block.max()) < vocab:
             wrong = block.min() if block.min() < 0 else block.max()
-            raise InputError(f"token {wrong} is outside the vocabulary of {vocab}; was the text read with the model's tokenizer?")
+            raise InputError(
+                f"token {wrong} is outside the vocabulary of {vocab}; was the text read with the"
+                " model's tokenizer?"
+            )
         size = len(block) - context
         key = np.zeros(size, np.uint64)
         for place in range(context):
             key = key * np.uint64(vocab) + block[place : place + size].astype(np.uint64)
         # The next token's document must be the one that the context starts in.
         at = np.arange(start, start + size)
-        inside = np.searchsorted(ends, at, side="right") == np.searchsorted(ends, at + context, side="right") if len(ends) > 1 else slice(None)
+        inside = (
+            np.searchsorted(ends, at, side="right")
+            == np.searchsorted(ends, at + context, side="right")
+            if len(ends) > 1
+            else slice(None)
+        )
         key, after = key[inside], block[context:][inside]
-        if parts > 1:  # Fibonacci hashing: the high bits of a product with an odd number near 2^64 / 1.618
-            mine = ((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) % np.uint64(parts) == part
+        if (
+            parts > 1
+        ):  # Fibonacci hashing: the high bits of a product with an odd number near 2^64 / 1.618
+            mine = ((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) % np.uint64(
+                parts
+            ) == part
             key, after = key[mine], after[mine]
         keys.append(key)
         following.append(after)
@@ -108,20 +146,27 @@ def _count_part(positions, vocab, least) -> scipy.sparse.csr_array:
     often = seen >= least
     number = np.cumsum(often) - 1
     kept = often[row]
-    pairs, counts = np.unique(number[row[kept]] * vocab + following[kept].astype(np.int64), return_counts=True)
+    pairs, counts = np.unique(
+        number[row[kept]] * vocab + following[kept].astype(np.int64), return_counts=True
+    )
     rows, columns = np.divmod(pairs, vocab)
     shape = (int(often.sum()), vocab)
     starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
-    return scipy.sparse.csr_array((counts.astype(np.float64), columns.astype(np.int32), starts), shape=shape)
+    return scipy.sparse.csr_array(
+        (counts.astype(np.float64), columns.astype(np.int32), starts), shape=shape
+    )
 
 
-def distributions(counts: Any, weight: Literal["contexts", "tokens"] = "contexts") -> scipy.sparse.csr_array:
+def distributions(
+    counts: Any, weight: Literal["contexts", "tokens"] = "contexts"
+) -> scipy.sparse.csr_array:
     """Rows made empirical distributions.
 
     Args:
       counts: `[C, V]`.
-      weight: `contexts`: every distinct context counts once, the paper's matrix. `tokens`: every position of the text counts once, as it
-        does in a loss; a row is scaled by the root of how often its context is seen, so the squared error is summed over positions.
+      weight: `contexts`: every distinct context counts once, the paper's matrix. `tokens`: every
+        position of the text counts once, as it does in a loss; a row is scaled by the root of how
+        often its context is seen, so the squared error is summed over positions.
 
     >>> distributions(scipy.sparse.csr_array([[3.0, 1.0], [0.0, 4.0]])).toarray().tolist()
     [[0.75, 0.25], [0.0, 1.0]]
@@ -130,7 +175,10 @@ def distributions(counts: Any, weight: Literal["contexts", "tokens"] = "contexts
         raise InputError(f"weight '{weight}' is unknown; use contexts or tokens")
     seen = np.asarray(counts.sum(1)).ravel()
     scale = 1 / seen if weight == "contexts" else 1 / np.sqrt(seen)
-    return scipy.sparse.csr_array((counts.data * np.repeat(scale, np.diff(counts.indptr)), counts.indices, counts.indptr), counts.shape)
+    return scipy.sparse.csr_array(
+        (counts.data * np.repeat(scale, np.diff(counts.indptr)), counts.indices, counts.indptr),
+        counts.shape,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,16 +215,33 @@ class TargetRank:
     def rows(self) -> list[dict[str, Any]]:
         """`target_error` at ranks 1, 2, 4, ... k."""
         ranks = sorted({*(2**i for i in range(len(self.values).bit_length())), len(self.values)})
-        return [base.row("target_error", self.errors[rank], "share", "target", rank=rank, contexts=self.contexts) for rank in ranks]
+        return [
+            base.row(
+                "target_error",
+                self.errors[rank],
+                "share",
+                "target",
+                rank=rank,
+                contexts=self.contexts,
+            )
+            for rank in ranks
+        ]
 
 
-def target_rank(counts: Any, k: int = 2000, weight: Literal["contexts", "tokens"] = "contexts", *, tolerance: float = 1e-6,
-                seed: int = 0) -> TargetRank:
+def target_rank(
+    counts: Any,
+    k: int = 2000,
+    weight: Literal["contexts", "tokens"] = "contexts",
+    *,
+    tolerance: float = 1e-6,
+    seed: int = 0,
+) -> TargetRank:
     """The leading singular values of the next-token distributions.
 
-    With `DENSE` columns or rows at most, all of them, exact; else `k`, by Lanczos bidiagonalisation with partial reorthogonalisation (PROPACK,
-    through SciPy) of the Gram operator. It keeps up to `6 k` vectors of length V (or C, if that is less), 5 GB for k = 2,000 and V = 50,000,
-    and is ten times as fast as ARPACK, which takes over where values lie too close together for it.
+    With `DENSE` columns or rows at most, all of them, exact; else `k`, by Lanczos bidiagonalisation
+    with partial reorthogonalisation (PROPACK, through SciPy) of the Gram operator. It keeps up to
+    `6 k` vectors of length V (or C, if that is less), 5 GB for k = 2,000 and V = 50,000, and is ten
+    times as fast as ARPACK, which takes over where values lie too close together for it.
 
     Args:
       counts: `[C, V]`, from `ngram_counts`.
@@ -198,20 +263,42 @@ def target_rank(counts: Any, k: int = 2000, weight: Literal["contexts", "tokens"
         squares = np.linalg.eigvalsh((turned @ tall).toarray())
     else:  # the Gram operator, since the solver keeps vectors of both lengths, and there may be 1e8 contexts
         product = lambda x: turned @ (tall @ x)
-        gram = cast(Any, LinearOperator)((side, side), matvec=product, rmatvec=product, dtype=np.float64)
+        gram = cast(Any, LinearOperator)(
+            (side, side), matvec=product, rmatvec=product, dtype=np.float64
+        )
         start = np.random.default_rng(seed).normal(size=side)
         k = min(k, side - 1)
         try:
-            squares: Any = svds(gram, k, v0=start, tol=cast(Any, tolerance), solver="propack", maxiter=VECTORS * k, return_singular_vectors=False)
-        except np.linalg.LinAlgError:  # values so close together that these vectors do not part them
+            squares: Any = svds(
+                gram,
+                k,
+                v0=start,
+                tol=cast(Any, tolerance),
+                solver="propack",
+                maxiter=VECTORS * k,
+                return_singular_vectors=False,
+            )
+        except (
+            np.linalg.LinAlgError
+        ):  # values so close together that these vectors do not part them
             squares = eigsh(gram, k, v0=start, tol=cast(Any, tolerance), return_eigenvectors=False)
     values = np.sqrt(np.clip(np.sort(squares)[::-1], 0, None))
-    return TargetRank(values, float(np.sum(matrix.data**2)), matrix.shape[0], round(float(counts.sum())))
+    return TargetRank(
+        values, float(np.sum(matrix.data**2)), matrix.shape[0], round(float(counts.sum()))
+    )
 
 
 def target_growth(
-    tokens: ArrayLike, vocab: int, context: int, sizes: Iterable[int], k: int = 2000, weight: Literal["contexts", "tokens"] = "contexts",
-    *, ends: ArrayLike | None = None, least: int = 1, memory: int = 2**30,
+    tokens: ArrayLike,
+    vocab: int,
+    context: int,
+    sizes: Iterable[int],
+    k: int = 2000,
+    weight: Literal["contexts", "tokens"] = "contexts",
+    *,
+    ends: ArrayLike | None = None,
+    least: int = 1,
+    memory: int = 2**30,
 ) -> list[TargetRank]:
     """The same for the text's first tokens: as many as each of `sizes` says.
 
@@ -222,13 +309,18 @@ def target_growth(
       tokens, vocab, context, k, weight, ends, least, memory: see `ngram_counts` and `target_rank`.
 
     >>> tokens = np.random.default_rng(0).integers(0, 7, 3000)
-    >>> [found.needed(0.2) for found in target_growth(tokens, 7, 1, [30, 3000])]   # independent tokens: one direction, in the end
+    >>> [
+    ...     found.needed(0.2) for found in target_growth(tokens, 7, 1, [30, 3000])
+    ... ]  # independent tokens: one direction, in the end
     [5, 1]
     """
     found, tokens = [], np.asanyarray(tokens)
     for size in sizes:
         if size > len(tokens):
-            raise InputError(f"size {size:,} is more than the text's {len(tokens):,} tokens; use sizes up to that")
+            raise InputError(
+                f"size {size:,} is more than the text's {len(tokens):,} tokens; use sizes up to"
+                " that"
+            )
         some = None if ends is None else np.append(np.asarray(ends)[np.asarray(ends) < size], size)
         counts = ngram_counts(tokens[:size], vocab, context, ends=some, least=least, memory=memory)
         found.append(target_rank(counts, k, weight))

@@ -18,5 +18,22 @@ from lmdyn.models.modules import LanguageModel
 from lmdyn.models.packed import Packed
 from lmdyn.models.watched import Watched
 
-__all__ = ["SITES", "Adapted", "Compute", "Forward", "LanguageModel", "ModelConfig", "Packed", "RotaryScaling", "Watched", "forward",
-           "init", "logits", "loss", "new_cache", "observe", "shapes", "token_nll"]
+__all__ = [
+    "SITES",
+    "Adapted",
+    "Compute",
+    "Forward",
+    "LanguageModel",
+    "ModelConfig",
+    "Packed",
+    "RotaryScaling",
+    "Watched",
+    "forward",
+    "init",
+    "logits",
+    "loss",
+    "new_cache",
+    "observe",
+    "shapes",
+    "token_nll",
+]

@@ -1,8 +1,9 @@
-"""Low-rank adapters beside a matrix: `x W + s (x A) B` (Hu et al. 2022, arXiv 2106.09685, section 4.1).
+"""Low-rank adapters beside a matrix: `x W + s (x A) B` (Hu et al. 2022, arXiv 2106.09685, section
+4.1).
 
-An `Adapted` matrix stands in the parameters where a float32 array or a `Packed` matrix would. The sum `W + s A B` is never
-made: a layer's output is the sum of two products, so a body can be shared by many adapters, and may be quantised.
-`lmdyn.transforms.low_rank` puts adapters into a model.
+An `Adapted` matrix stands in the parameters where a float32 array or a `Packed` matrix would. The
+sum `W + s A B` is never made: a layer's output is the sum of two products, so a body can be shared
+by many adapters, and may be quantised. `lmdyn.transforms.low_rank` puts adapters into a model.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ class Adapted:
 
     >>> import jax.numpy as jnp
     >>> adapted = Adapted(jnp.ones([4, 3]), a=jnp.ones([4, 2]), b=jnp.ones([2, 3]), scale=0.5)
-    >>> merged(adapted)[0].tolist()              # 1 + 0.5 (1 + 1)
+    >>> merged(adapted)[0].tolist()  # 1 + 0.5 (1 + 1)
     [2.0, 2.0, 2.0]
     """
 
@@ -59,7 +60,9 @@ def merged(adapted: Adapted) -> jax.Array:
     """`W + s A B`, `[..., in, out]` float32; a quantised W is decoded.
 
     >>> import jax.numpy as jnp
-    >>> merged(Adapted(jnp.ones([4, 3]), jnp.ones([4, 2]), jnp.ones([2, 3]), scale=0.5))[0].tolist()
+    >>> merged(Adapted(jnp.ones([4, 3]), jnp.ones([4, 2]), jnp.ones([2, 3]), scale=0.5))[
+    ...     0
+    ... ].tolist()
     [2.0, 2.0, 2.0]
     """
     return decoded(adapted.kernel) + adapted.scale * (adapted.a @ adapted.b)

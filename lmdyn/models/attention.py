@@ -1,11 +1,12 @@
 """Causal attention in blocks of queries.
 
-A block of queries meets the keys up to its own end only, so the upper triangle is never computed, and its
-probabilities live no longer than the block. The backward pass recomputes them from queries, keys and the
-log-normaliser (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv 2205.14135).
+A block of queries meets the keys up to its own end only, so the upper triangle is never computed,
+and its probabilities live no longer than the block. The backward pass recomputes them from queries,
+keys and the log-normaliser (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv
+2205.14135).
 
-Shape letters: B batch, T queries, S keys (S >= T: the last T keys are the queries' own), H heads, G key-value
-heads, R = H / G heads that share one, K head width.
+Shape letters: B batch, T queries, S keys (S >= T: the last T keys are the queries' own), H heads, G
+key-value heads, R = H / G heads that share one, K head width.
 """
 
 import functools
@@ -23,8 +24,8 @@ MASKED = -1e30
 class Reach(NamedTuple):
     """Which keys a query may see: those at a position `0 <= key <= query`, in its own document.
 
-    `query` `[B, T]`, `key` `[B, S]`: positions, -1 for an empty place of a cache. The two document arrays have the
-    same shapes, or are None when everything is one document.
+    `query` `[B, T]`, `key` `[B, S]`: positions, -1 for an empty place of a cache. The two document
+    arrays have the same shapes, or are None when everything is one document.
     """
 
     query: Array
@@ -37,22 +38,30 @@ class Reach(NamedTuple):
         query, key = self.query[:, start:stop, None], self.key[:, None, :end]
         allowed = (key <= query) & (key >= 0)
         if self.query_document is not None:
-            allowed &= self.query_document[:, start:stop, None] == present(self.key_document)[:, None, :end]
+            allowed &= (
+                self.query_document[:, start:stop, None]
+                == present(self.key_document)[:, None, :end]
+            )
         return allowed[:, None]
 
 
 def blocks(queries: int, keys: int) -> list[tuple[int, int, int]]:
-    """(start, stop, end): queries `start:stop` meet keys `:end`. At most 16 blocks, of 128 queries or more.
+    """(start, stop, end): queries `start:stop` meet keys `:end`. At most 16 blocks, of 128 queries
+    or more.
 
     >>> blocks(300, 310)
     [(0, 128, 138), (128, 256, 266), (256, 300, 310)]
     """
     size = max(128, -(-queries // 16))
-    return [(a, min(a + size, queries), keys - queries + min(a + size, queries)) for a in range(0, queries, size)]
+    return [
+        (a, min(a + size, queries), keys - queries + min(a + size, queries))
+        for a in range(0, queries, size)
+    ]
 
 
 def _allowed(reach: Reach | None, start, stop, end, past, share=1):
-    """Which of the keys `:end` the queries `start:stop` may see; the rows are repeated for `share` heads.
+    """Which of the keys `:end` the queries `start:stop` may see; the rows are repeated for `share`
+    heads.
 
     `[1 or B, 1, share * (stop - start), end]` booleans.
     """
@@ -77,8 +86,8 @@ def _ungrouped(x):
 def _rows(x, start, stop):
     """Queries `start:stop` of `[B, G, R, T, K]`, as `[B, G, R * q, K]`.
 
-    Everything between two products keeps these flat rows: a reshape in between keeps XLA from fusing (2.7 times the
-    time of the backward pass on a CPU).
+    Everything between two products keeps these flat rows: a reshape in between keeps XLA from
+    fusing (2.7 times the time of the backward pass on a CPU).
     """
     batch, groups, share, _, width = x.shape
     return x[:, :, :, start:stop].reshape(batch, groups, share * (stop - start), width)
@@ -96,16 +105,22 @@ def _scores(query, key, allowed):
     return jnp.where(allowed, scores, MASKED)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, reach: Reach | None = None, tap: Callable | None = None,
-           mask: Array | None = None) -> tuple[jax.Array, Any]:
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    reach: Reach | None = None,
+    tap: Callable | None = None,
+    mask: Array | None = None,
+) -> tuple[jax.Array, Any]:
     """Softmax attention of scaled queries.
 
     Args:
       query: `[B, T, H, K]`, already multiplied by `1 / sqrt(K)`.
       key, value: `[B, S, G, K]`, S >= T.
       reach: a `Reach`, or None for plain causal order: query t sees keys `: S - T + t + 1`.
-      tap: None, or a reducer `(probabilities [B, G, R, q, S'], mask [B, q]) -> sums over queries`, called once a
-        block of queries; the blocks' sums are added.
+      tap: None, or a reducer `(probabilities [B, G, R, q, S'], mask [B, q]) -> sums over queries`,
+        called once a block of queries; the blocks' sums are added.
       mask: `[B, T]` booleans for `tap`: which queries count.
 
     Returns:
@@ -117,13 +132,19 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, reach: Reach | No
     """
     if tap is None:
         return _attend(query, key, value, reach), None
-    groups, past, share = key.shape[2], key.shape[1] - query.shape[1], query.shape[2] // key.shape[2]
+    groups, past, share = (
+        key.shape[2],
+        key.shape[1] - query.shape[1],
+        query.shape[2] // key.shape[2],
+    )
     query = _grouped(query, groups)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     outputs, gathered = [], None
     for start, stop, end in blocks(query.shape[3], key.shape[2]):
         allowed = _allowed(reach, start, stop, end, past, share)
-        probabilities = jax.nn.softmax(_scores(_rows(query, start, stop), key[:, :, :end], allowed), axis=-1)
+        probabilities = jax.nn.softmax(
+            _scores(_rows(query, start, stop), key[:, :, :end], allowed), axis=-1
+        )
         outputs.append(_heads(probabilities.astype(value.dtype) @ value[:, :, :end], share))
         sums = tap(_heads(probabilities, share), present(mask)[:, start:stop])
         gathered = sums if gathered is None else jax.tree.map(jnp.add, gathered, sums)
@@ -136,7 +157,11 @@ def _attend(query, key, value, reach):
 
 
 def _attend_forward(query, key, value, reach):
-    groups, past, share = key.shape[2], key.shape[1] - query.shape[1], query.shape[2] // key.shape[2]
+    groups, past, share = (
+        key.shape[2],
+        key.shape[1] - query.shape[1],
+        query.shape[2] // key.shape[2],
+    )
     query = _grouped(query, groups)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     outputs, normalizers = [], []
@@ -144,10 +169,13 @@ def _attend_forward(query, key, value, reach):
         allowed = _allowed(reach, start, stop, end, past, share)
         scores = _scores(_rows(query, start, stop), key[:, :, :end], allowed)
         peak = scores.max(-1, keepdims=True)
-        # Probabilities come from the log-normaliser, as in the backward pass, and not from a division by the sum: a
-        # second use of the sum would let the compiler round differently with and without a gradient.
+        # Probabilities come from the log-normaliser, as in the backward pass, and not from a
+        # division by the sum: a second use of the sum would let the compiler round differently with
+        # and without a gradient.
         normalizer = peak + jnp.log(jnp.exp(scores - peak).sum(-1, keepdims=True))
-        outputs.append(_heads(jnp.exp(scores - normalizer).astype(value.dtype) @ value[:, :, :end], share))
+        outputs.append(
+            _heads(jnp.exp(scores - normalizer).astype(value.dtype) @ value[:, :, :end], share)
+        )
         normalizers.append(_heads(normalizer, share))
     output = jnp.concatenate(outputs, 3)
     return _ungrouped(output), (query, key, value, output, jnp.concatenate(normalizers, 3), reach)
@@ -159,19 +187,23 @@ def _attend_backward(saved, d_output):
     past = key.shape[2] - length
     d_output = _grouped(d_output, groups)
     delta = jnp.sum((d_output * output).astype(jnp.float32), -1, keepdims=True)
-    # Gradients of keys and values are built as [B, G, K, S]: a product whose left side is contracted over its row axis is
-    # half as fast on a CPU when that side is the large one.
+    # Gradients of keys and values are built as [B, G, K, S]: a product whose left side is
+    # contracted over its row axis is half as fast on a CPU when that side is the large one.
     wide = (batch, groups, width, key.shape[2])
     d_query, d_key, d_value = [], jnp.zeros(wide, jnp.float32), jnp.zeros(wide, jnp.float32)
     for start, stop, end in blocks(length, key.shape[2]):
         q, d_o, norm, d = (_rows(x, start, stop) for x in (query, d_output, normalizer, delta))
         allowed = _allowed(reach, start, stop, end, past, share)
         probabilities = jnp.exp(_scores(q, key[:, :, :end], allowed) - norm)
-        d_probabilities = jnp.einsum("bgqk,bgsk->bgqs", d_o, value[:, :, :end], preferred_element_type=jnp.float32)
+        d_probabilities = jnp.einsum(
+            "bgqk,bgsk->bgqs", d_o, value[:, :, :end], preferred_element_type=jnp.float32
+        )
         d_scores = (probabilities * (d_probabilities - d)).astype(key.dtype)
         d_query.append(_heads(d_scores @ key[:, :, :end], share))
         into = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, key.shape[2] - end)))
-        product = functools.partial(jnp.einsum, "bgqk,bgqs->bgks", preferred_element_type=jnp.float32)
+        product = functools.partial(
+            jnp.einsum, "bgqk,bgqs->bgks", preferred_element_type=jnp.float32
+        )
         d_key += into(product(q, d_scores))
         d_value += into(product(d_o, probabilities.astype(value.dtype)))
     back = lambda x, like: x.transpose(0, 3, 1, 2).astype(like.dtype)
@@ -182,10 +214,26 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 @functools.partial(jax.jit, static_argnames="implementation")
-def attend_by_library(query: jax.Array, key: jax.Array, value: jax.Array, reach: Reach | None = None, *, implementation: str) -> jax.Array:
-    """The same by `jax.nn.dot_product_attention`: what is fast on a GPU (`xla`, or `cudnn` in bfloat16)."""
+def attend_by_library(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    reach: Reach | None = None,
+    *,
+    implementation: str,
+) -> jax.Array:
+    """The same by `jax.nn.dot_product_attention`: what is fast on a GPU (`xla`, or `cudnn` in
+    bfloat16).
+    """
     length, keys = query.shape[1], key.shape[1]
     allowed = _allowed(reach, 0, length, keys, keys - length)
     plain = reach is None and keys == length
-    return jax.nn.dot_product_attention(query, key, value, mask=None if plain else allowed, is_causal=plain, scale=1.0,
-                                        implementation=cast(Any, implementation))
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=None if plain else allowed,
+        is_causal=plain,
+        scale=1.0,
+        implementation=cast(Any, implementation),
+    )

@@ -15,10 +15,20 @@ from lmdyn.errors import InputError, choose
 class RotaryScaling:
     """How rotary frequencies are stretched beyond the trained length.
 
-    `linear` divides every frequency by `factor`; `llama3` (Llama 3.1) interpolates between low and high
-    frequencies; `yarn` (Peng et al. 2023, arXiv 2309.00071) ramps between them and scales the attention.
+    `linear` divides every frequency by `factor`; `llama3` (Llama 3.1) interpolates between low and
+    high frequencies; `yarn` (Peng et al. 2023, arXiv 2309.00071) ramps between them and scales the
+    attention.
 
-    >>> longer = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=64, rotary_scaling=RotaryScaling("linear", 4.0))
+    >>> longer = ModelConfig(
+    ...     vocab=11,
+    ...     width=6,
+    ...     depth=2,
+    ...     heads=3,
+    ...     head_width=2,
+    ...     mlp_width=10,
+    ...     positions=64,
+    ...     rotary_scaling=RotaryScaling("linear", 4.0),
+    ... )
     >>> longer.rotary_scaling.factor
     4.0
     """
@@ -50,7 +60,10 @@ def parse_head(text: str) -> tuple[str, int]:
     kind, colon, number = text.partition(":")
     choose("head", kind, tuple(HEADS))
     if HEADS[kind] != bool(colon) or (colon and not (number.isdecimal() and int(number))):
-        raise InputError(f"head='{text}'; write " + (f"{kind}:N with a number of 1 or more" if HEADS[kind] else f"'{kind}' alone"))
+        raise InputError(
+            f"head='{text}'; write "
+            + (f"{kind}:N with a number of 1 or more" if HEADS[kind] else f"'{kind}' alone")
+        )
     return kind, int(number or 0)
 
 
@@ -58,7 +71,9 @@ def parse_head(text: str) -> tuple[str, int]:
 class ModelConfig:
     """The architecture of a decoder language model.
 
-    >>> tiny = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> tiny = ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> tiny.kv_heads, tiny.rotary_width
     (3, 2)
     """
@@ -107,22 +122,43 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.kv_heads:
             object.__setattr__(self, "kv_heads", self.heads)
-        for field in ("vocab", "width", "depth", "heads", "kv_heads", "head_width", "mlp_width", "positions"):
+        for field in (
+            "vocab",
+            "width",
+            "depth",
+            "heads",
+            "kv_heads",
+            "head_width",
+            "mlp_width",
+            "positions",
+        ):
             if getattr(self, field) < 1:
                 raise InputError(f"{field}={getattr(self, field)}: a model needs {field}>=1")
         if self.heads % self.kv_heads:
-            raise InputError(f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}; heads share key-value heads evenly")
+            raise InputError(
+                f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}; heads share"
+                " key-value heads evenly"
+            )
         for field in dataclasses.fields(self):
             allowed = getattr(field.type, "__args__", ())
             if allowed and all(isinstance(a, str) for a in allowed):
                 choose(field.name, getattr(self, field.name), allowed)
         kind, size = parse_head(self.head)
         if kind != "full" and self.tied_head:
-            raise InputError(f"head='{self.head}' has matrices of its own, which the embedding cannot stand for; it needs tied_head=False")
+            raise InputError(
+                f"head='{self.head}' has matrices of its own, which the embedding cannot stand for;"
+                " it needs tied_head=False"
+            )
         if kind == "low_rank" and size > min(self.width, self.vocab):
-            raise InputError(f"head='{self.head}': rank {size} of a head [{self.width}, {self.vocab}]; use 1 to {min(self.width, self.vocab)}")
+            raise InputError(
+                f"head='{self.head}': rank {size} of a head [{self.width}, {self.vocab}]; use 1 to"
+                f" {min(self.width, self.vocab)}"
+            )
         if self.position == "rotary" and (self.rotary_width % 2 or self.rotary_width < 2):
-            raise InputError(f"rotary_share={self.rotary_share} of head_width={self.head_width} rotates {self.rotary_width} numbers; an even number >= 2 is needed")
+            raise InputError(
+                f"rotary_share={self.rotary_share} of head_width={self.head_width} rotates"
+                f" {self.rotary_width} numbers; an even number >= 2 is needed"
+            )
 
     @property
     def rotary_width(self) -> int:
@@ -134,18 +170,24 @@ class ModelConfig:
 class Compute:
     """How the model is run; never what it computes (beyond rounding).
 
-    `dtype`: of activations and products; parameters and accumulators stay float32. `auto` is bfloat16 where the
-    device has it fast (GPU, TPU) and float32 on a CPU.
-    `attention`: `blocked` computes only the lower triangle, in blocks of queries, and never stores
-    probabilities; `xla` and `cudnn` are `jax.nn.dot_product_attention`. `auto` chooses by device.
-    `unroll`: how many layers of the scan are compiled side by side. `remat`: what a layer keeps for
-    the backward pass, `none` computes nothing twice; `dots` keeps the results of weight products only; `full` only its input.
+    `dtype`: of activations and products; parameters and accumulators stay float32. `auto` is
+    bfloat16 where the device has it fast (GPU, TPU) and float32 on a CPU. `attention`: `blocked`
+    computes only the lower triangle, in blocks of queries, and never stores probabilities; `xla`
+    and `cudnn` are `jax.nn.dot_product_attention`. `auto` chooses by device. `unroll`: how many
+    layers of the scan are compiled side by side. `remat`: what a layer keeps for the backward pass,
+    `none` computes nothing twice; `dots` keeps the results of weight products only; `full` only its
+    input.
 
     >>> import numpy as np
     >>> from lmdyn.models import LanguageModel, init, logits
-    >>> config = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> params = init(LanguageModel(config))
-    >>> plain, unrolled = (logits(LanguageModel(config, compute), params, np.array([[1, 2, 3]])) for compute in (Compute(), Compute(unroll=2)))
+    >>> plain, unrolled = (
+    ...     logits(LanguageModel(config, compute), params, np.array([[1, 2, 3]]))
+    ...     for compute in (Compute(), Compute(unroll=2))
+    ... )
     >>> bool(abs(plain - unrolled).max() < 1e-6)
     True
     """

@@ -1,10 +1,11 @@
 """Running a model: plain functions of parameters and tokens.
 
-Shape letters: B batch, T tokens, L layers, D width, G key-value heads, K head width, V vocabulary, W cache window.
+Shape letters: B batch, T tokens, L layers, D width, G key-value heads, K head width, V vocabulary,
+W cache window.
 
-Parameters may come with their blocks as one stack (`params["blocks"]` is a dict) or cut into several
-(a tuple of dicts, run one after another): that is how the backward pass stops at the lowest trained block and
-frozen layers cost no weight gradient (`lmdyn.transforms.partition`).
+Parameters may come with their blocks as one stack (`params["blocks"]` is a dict) or cut into
+several (a tuple of dicts, run one after another): that is how the backward pass stops at the lowest
+trained block and frozen layers cost no weight gradient (`lmdyn.transforms.partition`).
 """
 
 import dataclasses
@@ -23,7 +24,13 @@ from lmdyn.models.config import ModelConfig
 from lmdyn.models.modules import LanguageModel, Shared, resolve
 from lmdyn.types import Array, Params, Tree
 
-BLOCK_SITES = ("residual", "mlp.coefficients", "mlp.output", "attention.output", "attention.probabilities")
+BLOCK_SITES = (
+    "residual",
+    "mlp.coefficients",
+    "mlp.output",
+    "attention.output",
+    "attention.probabilities",
+)
 STATE_SITES = ("residual", "final")
 HEAD_SITES = ("nll", "log_probabilities")
 SITES = tuple(dict.fromkeys(BLOCK_SITES + STATE_SITES + HEAD_SITES))
@@ -44,7 +51,11 @@ def init(model: LanguageModel, seed: int = 0) -> Params:
     """Fresh float32 parameters.
 
     >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> model = LanguageModel(
+    ...     ModelConfig(
+    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
     >>> sorted(init(model))
     ['blocks', 'embed', 'final_norm', 'head']
     """
@@ -55,8 +66,10 @@ def shapes(config: ModelConfig) -> Params:
     """The parameter tree of `config`, as `jax.ShapeDtypeStruct`s: nothing is computed.
 
     >>> from lmdyn.models import ModelConfig
-    >>> config = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
-    >>> shapes(config)["blocks"]["mlp"]["up"]["kernel"].shape       # [L, D, F]
+    >>> config = ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> shapes(config)["blocks"]["mlp"]["up"]["kernel"].shape  # [L, D, F]
     (2, 6, 10)
     """
     return jax.tree.map(lambda leaf: leaf, _shapes(config))  # a dict of its own for everyone
@@ -65,27 +78,37 @@ def shapes(config: ModelConfig) -> Params:
 @functools.lru_cache(maxsize=32)
 def _shapes(config: ModelConfig):
     model = LanguageModel(config)
-    return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct([1, 2], jnp.int32))["params"]
+    return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct([1, 2], jnp.int32))[
+        "params"
+    ]
 
 
 def new_cache(model: LanguageModel, batch: int, window: int) -> Tree:
     """An empty cache for the keys and values of the last `window` tokens.
 
-    Keys are kept before rotation, so that a cache can move to other positions. `position` is -1 where empty.
+    Keys are kept before rotation, so that a cache can move to other positions. `position` is -1
+    where empty.
 
     Returns:
       `{"key", "value": [L, B, W, G, K], "position": [B, W]}`.
 
     >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> model = LanguageModel(
+    ...     ModelConfig(
+    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
     >>> new_cache(model, batch=1, window=4)["key"].shape
     (2, 1, 4, 3, 2)
     """
     config = model.config
     kept = (config.depth, batch, window, config.kv_heads, config.head_width)
     dtype = resolve(model.compute).dtype
-    return {"key": jnp.zeros(kept, dtype), "value": jnp.zeros(kept, dtype),
-            "position": jnp.full((batch, window), -1, jnp.int32)}
+    return {
+        "key": jnp.zeros(kept, dtype),
+        "value": jnp.zeros(kept, dtype),
+        "position": jnp.full((batch, window), -1, jnp.int32),
+    }
 
 
 def _stacks(blocks):
@@ -111,12 +134,15 @@ def forward(
 
     Args:
       tokens: `[B, T]` integers.
-      mask: `[B, T]` booleans, which tokens count in taps (default: all). It hides nothing from attention.
+      mask: `[B, T]` booleans, which tokens count in taps (default: all). It hides nothing from
+        attention.
       positions: `[B, T]` integers; default 0 to T - 1, or what follows the cache.
       documents: `[B, T]` integers; attention stays inside a document. Default: one document.
-      cache: from `new_cache` or an earlier call; its tokens come before these. Not together with `documents`.
-      taps: `{site: reducer}`, with sites from `BLOCK_SITES` and `STATE_SITES`. A reducer maps `(value, mask)` to a
-        pytree of sums over tokens; it runs inside the layer, and only what it returns leaves the layer.
+      cache: from `new_cache` or an earlier call; its tokens come before these. Not together with
+        `documents`.
+      taps: `{site: reducer}`, with sites from `BLOCK_SITES` and `STATE_SITES`. A reducer maps
+        `(value, mask)` to a pytree of sums over tokens; it runs inside the layer, and only what it
+        returns leaves the layer.
 
     Returns:
       A `Forward`.
@@ -125,9 +151,15 @@ def forward(
       InputError: an unknown site, or a sequence beyond learned positions.
 
     >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> model = LanguageModel(
+    ...     ModelConfig(
+    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
     >>> count = lambda c, mask: jnp.sum(mask)
-    >>> out = forward(model, init(model), jnp.ones([1, 5], jnp.int32), taps={"mlp.coefficients": count})
+    >>> out = forward(
+    ...     model, init(model), jnp.ones([1, 5], jnp.int32), taps={"mlp.coefficients": count}
+    ... )
     >>> out.states.shape, out.tapped["mlp.coefficients"].tolist()
     ((1, 5, 6), [5, 5])
     """
@@ -137,7 +169,10 @@ def forward(
     batch, length = tokens.shape
     past = 0 if cache is None else cache["position"].shape[1]
     if config.position == "learned" and length > config.positions:
-        raise InputError(f"{length} tokens exceed the model's {config.positions} learned positions; use at most {config.positions}")
+        raise InputError(
+            f"{length} tokens exceed the model's {config.positions} learned positions; use at most"
+            f" {config.positions}"
+        )
 
     reach, shown = None, positions
     if positions is None:
@@ -168,14 +203,18 @@ def forward(
         depth = _depth(stack)
         part = model.clone(config=dataclasses.replace(config, depth=depth), taps=FrozenDict(inside))
         layers = jax.tree.map(lambda c: c[below : below + depth], kept)
-        x, moved, found = cast(Any, part.apply({"params": {"blocks": stack}}, x, layers, shared, method="run"))
+        x, moved, found = cast(
+            Any, part.apply({"params": {"blocks": stack}}, x, layers, shared, method="run")
+        )
         caches.append(moved)
         gathered.append(found)
         below += depth
     join = lambda *parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts)
     tapped = jax.tree.map(join, *gathered)
     if first is not None:
-        tapped["residual"] = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, tapped["residual"])
+        tapped["residual"] = jax.tree.map(
+            lambda a, b: jnp.concatenate([a[None], b]), first, tapped["residual"]
+        )
     if cache is not None:
         cache = {**jax.tree.map(join, *caches), "position": keys[:, keys.shape[1] - past :]}
     states = cast(Any, model.apply({"params": outer}, x, method="finish"))
@@ -185,11 +224,15 @@ def forward(
 
 
 def logits(model: LanguageModel, params: Params, tokens: Array, **options: Any) -> jax.Array:
-    """Next-token logits `[B, T, V]` in float32 of tokens `[B, T]`; options as for `forward`. Those of another head than the full one are
-    log-probabilities.
+    """Next-token logits `[B, T, V]` in float32 of tokens `[B, T]`; options as for `forward`. Those
+    of another head than the full one are log-probabilities.
 
     >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> model = LanguageModel(
+    ...     ModelConfig(
+    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
     >>> logits(model, init(model), jnp.ones([1, 5], jnp.int32)).shape
     (1, 5, 11)
     """
@@ -197,12 +240,20 @@ def logits(model: LanguageModel, params: Params, tokens: Array, **options: Any) 
     kind = head_kinds.of(model.config)
     if kind is None:
         return heads.logits(params, states)
-    found = kind.log_probabilities(head_kinds.flat(kind, params), states.reshape(-1, states.shape[-1]))
+    found = kind.log_probabilities(
+        head_kinds.flat(kind, params), states.reshape(-1, states.shape[-1])
+    )
     return found.reshape(*states.shape[:-1], kind.vocab)
 
 
-def loss(model: LanguageModel, params: Params, inputs: Array, targets: Array, weights: Array, **options: Any) -> tuple[jax.Array,
-         tuple[jax.Array, Forward]]:
+def loss(
+    model: LanguageModel,
+    params: Params,
+    inputs: Array,
+    targets: Array,
+    weights: Array,
+    **options: Any,
+) -> tuple[jax.Array, tuple[jax.Array, Forward]]:
     """`sum weights * nll`, with its gradient fused: what training and online adaptation minimise.
 
     Args:
@@ -215,41 +266,70 @@ def loss(model: LanguageModel, params: Params, inputs: Array, targets: Array, we
       A float32 scalar (nats), and `(nll [B, S], Forward)`. No gradient flows through the nll.
 
     >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> model = LanguageModel(
+    ...     ModelConfig(
+    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
     >>> ids, weights = jnp.ones([1, 5], jnp.int32), jnp.full([1, 5], 0.2)
     >>> total, (nll, _) = loss(model, init(model), ids, ids, weights)
     >>> bool(abs(total - nll.mean()) < 1e-6)
     True
     """
     out, kind = forward(model, params, inputs, **options), head_kinds.of(model.config)
-    flat, targets_, weights = out.states[:, -targets.shape[1] :].reshape(-1, out.states.shape[-1]), targets.reshape(-1), weights.reshape(-1)
+    flat, targets_, weights = (
+        out.states[:, -targets.shape[1] :].reshape(-1, out.states.shape[-1]),
+        targets.reshape(-1),
+        weights.reshape(-1),
+    )
     if kind is None:
         head, tied = heads.matrix(params)
         total, nll = cast(Any, heads.weighted_nll(flat, head, targets_, weights, tied, model.rows))
     else:
-        total, nll = cast(Any, head_kinds.weighted_nll(kind, head_kinds.flat(kind, params), flat, targets_, weights))
+        total, nll = cast(
+            Any,
+            head_kinds.weighted_nll(kind, head_kinds.flat(kind, params), flat, targets_, weights),
+        )
     return total, (nll.reshape(targets.shape), out)
 
 
-def token_nll(model: LanguageModel, params: Params, inputs: Array, targets: Array, **options: Any) -> jax.Array:
-    """Negative log-likelihood `[B, T]`, in nats, of each target given its input and what came before.
+def token_nll(
+    model: LanguageModel, params: Params, inputs: Array, targets: Array, **options: Any
+) -> jax.Array:
+    """Negative log-likelihood `[B, T]`, in nats, of each target given its input and what came
+    before.
 
     Differentiable, but for training `loss` is faster: it does not compute the logits twice.
 
     >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
-    >>> token_nll(model, init(model), jnp.ones([1, 5], jnp.int32), jnp.ones([1, 5], jnp.int32)).shape
+    >>> model = LanguageModel(
+    ...     ModelConfig(
+    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
+    >>> token_nll(
+    ...     model, init(model), jnp.ones([1, 5], jnp.int32), jnp.ones([1, 5], jnp.int32)
+    ... ).shape
     (1, 5)
     """
     states, kind = forward(model, params, inputs, **options).states, head_kinds.of(model.config)
     flat = states.reshape(-1, states.shape[-1])
     if kind is not None:
-        return head_kinds.token_nll(kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)).reshape(targets.shape)
+        return head_kinds.token_nll(
+            kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)
+        ).reshape(targets.shape)
     head, tied = heads.matrix(params)
     return heads.token_nll(flat, head, targets.reshape(-1), tied, model.rows).reshape(targets.shape)
 
 
-def observe(model: LanguageModel, params: Params, inputs: Array, targets: Array, mask: Array, taps: Mapping[str, Callable]) -> dict:
+def observe(
+    model: LanguageModel,
+    params: Params,
+    inputs: Array,
+    targets: Array,
+    mask: Array,
+    taps: Mapping[str, Callable],
+) -> dict:
     """One forward pass for any taps; the head is computed only if a tap asks for predictions.
 
     Args:
@@ -261,11 +341,20 @@ def observe(model: LanguageModel, params: Params, inputs: Array, targets: Array,
       `{site: reduced}`.
 
     >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> model = LanguageModel(
+    ...     ModelConfig(
+    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
     >>> ids, mask = jnp.ones([1, 5], jnp.int32), jnp.ones([1, 5], bool)
-    >>> taps = {"mlp.coefficients": lambda c, mask: jnp.sum(jnp.where(mask[..., None], jnp.abs(c), 0), (0, 1)), "nll": lambda nll, mask: jnp.sum(nll * mask)}
+    >>> taps = {
+    ...     "mlp.coefficients": lambda c, mask: jnp.sum(
+    ...         jnp.where(mask[..., None], jnp.abs(c), 0), (0, 1)
+    ...     ),
+    ...     "nll": lambda nll, mask: jnp.sum(nll * mask),
+    ... }
     >>> found = observe(model, init(model), ids, ids, mask, taps)
-    >>> found["mlp.coefficients"].shape, found["nll"].shape          # [L, F], and a number
+    >>> found["mlp.coefficients"].shape, found["nll"].shape  # [L, F], and a number
     ((2, 10), ())
     """
     for site in taps:

@@ -1,7 +1,7 @@
 """From final states to next-token predictions: logits, losses, and taps on the distribution.
 
-The head is one matrix, its own or the embedding's. Logits `[B, T, V]` are the largest array of a language model, so
-nothing here but `logits` ever holds them whole: tokens go through in blocks.
+The head is one matrix, its own or the embedding's. Logits `[B, T, V]` are the largest array of a
+language model, so nothing here but `logits` ever holds them whole: tokens go through in blocks.
 
 Shape letters: N tokens (batch and time together), D width, V vocabulary.
 """
@@ -26,24 +26,39 @@ BLOCK_BYTES = 2**27
 def matrix(params: Params) -> tuple[Any, bool]:
     """The head as `[V, D]` (tied) or `[D, V]`, and whether it is `[V, D]`.
 
-    >>> matrix({"head": {"kernel": jnp.ones([4, 9])}})[1], matrix({"embed": {"embedding": jnp.ones([9, 4])}})[1]
+    >>> (
+    ...     matrix({"head": {"kernel": jnp.ones([4, 9])}})[1],
+    ...     matrix({"embed": {"embedding": jnp.ones([9, 4])}})[1],
+    ... )
     (False, True)
 
     Raises:
-      InputError: the model's head is of another kind (`lmdyn.models.head_kinds`), which no one matrix is.
+      InputError: the model's head is of another kind (`lmdyn.models.head_kinds`), which no one
+        matrix is.
     """
     if "head" in params and "kernel" not in params["head"]:
         there = ", ".join(sorted(params["head"]))
-        raise InputError(f"the model's head has the matrices {there}; this needs a full head, which is one matrix")
-    head, tied = (params["head"]["kernel"], False) if "head" in params else (params["embed"]["embedding"], True)
+        raise InputError(
+            f"the model's head has the matrices {there}; this needs a full head, which is one"
+            " matrix"
+        )
+    head, tied = (
+        (params["head"]["kernel"], False)
+        if "head" in params
+        else (params["embed"]["embedding"], True)
+    )
     return (unpack(head), True) if isinstance(head, Packed) else (head, tied)
 
 
 def scores(states: Array, head: Array, tied: bool) -> jax.Array:
     """Logits `[N, V]` in float32 of states `[N, D]`."""
     contracted = ((1,), (1 if tied else 0,))
-    return jax.lax.dot_general(states, head.astype(states.dtype), (contracted, ((), ())),
-                               preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        states,
+        head.astype(states.dtype),
+        (contracted, ((), ())),
+        preferred_element_type=jnp.float32,
+    )
 
 
 def logits(params: Params, states: Array) -> jax.Array:
@@ -65,33 +80,48 @@ def _block_rows(rows: int, vocab: int) -> int:
 
 
 def _in_blocks(function: Callable, carry: Any, arrays: Sequence[Array], rows: int) -> Any:
-    """`carry, out = function(carry, arrays[i : i + rows])` over all rows; `out`s are joined and cut to length."""
+    """`carry, out = function(carry, arrays[i : i + rows])` over all rows; `out`s are joined and cut
+    to length.
+    """
     length = arrays[0].shape[0]
     count = -(-length // rows)
     if count == 1:
         return function(carry, arrays)
     rows = -(-length // count)
     padded = [jnp.pad(a, [(0, rows * count - length)] + [(0, 0)] * (a.ndim - 1)) for a in arrays]
-    carry, out = jax.lax.scan(function, carry, [a.reshape(count, rows, *a.shape[1:]) for a in padded])
+    carry, out = jax.lax.scan(
+        function, carry, [a.reshape(count, rows, *a.shape[1:]) for a in padded]
+    )
     return carry, jax.tree.map(lambda o: o.reshape(rows * count, *o.shape[2:])[:length], out)
 
 
-def _by_device(function: Callable, rows: jax.sharding.NamedSharding | None, arrays: Sequence[Array]) -> Any:
-    """`function(*arrays)`, on each run of rows that lies on devices of its own: outputs have a leading axis for it.
+def _by_device(
+    function: Callable, rows: jax.sharding.NamedSharding | None, arrays: Sequence[Array]
+) -> Any:
+    """`function(*arrays)`, on each run of rows that lies on devices of its own: outputs have a
+    leading axis for it.
 
-    Every device then goes through its own rows block by block, and nothing is exchanged between blocks.
+    Every device then goes through its own rows block by block, and nothing is exchanged between
+    blocks.
     """
     count = ops.runs(rows)
     return jax.vmap(function)(*[ops.held(a.reshape(count, -1, *a.shape[1:]), rows) for a in arrays])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def weighted_nll(states: Array, head: Array, targets: Array, weights: Array, tied: bool,
-                 rows: jax.sharding.NamedSharding | None = None) -> tuple[jax.Array, jax.Array]:
+def weighted_nll(
+    states: Array,
+    head: Array,
+    targets: Array,
+    weights: Array,
+    tied: bool,
+    rows: jax.sharding.NamedSharding | None = None,
+) -> tuple[jax.Array, jax.Array]:
     """`sum_i weights_i nll_i`, and every nll, without ever holding all logits.
 
-    The gradient is computed in the forward pass, while a block's probabilities are at hand, so the head's product is
-    not done twice. The nll per token is for reporting: no gradient flows through it.
+    The gradient is computed in the forward pass, while a block's probabilities are at hand, so the
+    head's product is not done twice. The nll per token is for reporting: no gradient flows through
+    it.
 
     Args:
       states: `[N, D]`.
@@ -103,13 +133,19 @@ def weighted_nll(states: Array, head: Array, targets: Array, weights: Array, tie
     Returns:
       A float32 scalar in nats, and `[N]` float32 nats.
 
-    >>> total, nll = weighted_nll(jnp.ones([2, 3]), jnp.ones([3, 4]), jnp.array([0, 1]), jnp.ones(2) / 2, False)
-    >>> round(float(total), 4), nll.shape   # log 4
+    >>> total, nll = weighted_nll(
+    ...     jnp.ones([2, 3]), jnp.ones([3, 4]), jnp.array([0, 1]), jnp.ones(2) / 2, False
+    ... )
+    >>> round(float(total), 4), nll.shape  # log 4
     (1.3863, (2,))
     """
     if ops.runs(rows) > 1:
         head = ops.gathered(head, int(tied), rows)
-        total, nll = _by_device(lambda x, target, weight: weighted_nll(x, head, target, weight, tied), rows, (states, targets, weights))
+        total, nll = _by_device(
+            lambda x, target, weight: weighted_nll(x, head, target, weight, tied),
+            rows,
+            (states, targets, weights),
+        )
         return total.sum(), nll.reshape(-1)
 
     def block(total, rows):
@@ -118,20 +154,31 @@ def weighted_nll(states: Array, head: Array, targets: Array, weights: Array, tie
         return total + jnp.sum(nll * weight), nll
 
     vocab = head.shape[0 if tied else 1]
-    return _in_blocks(block, jnp.float32(0), (states, targets, weights), _block_rows(states.shape[0], vocab))
+    return _in_blocks(
+        block, jnp.float32(0), (states, targets, weights), _block_rows(states.shape[0], vocab)
+    )
 
 
 def _weighted_nll_forward(states, head, targets, weights, tied, rows) -> Any:
-    return _scored_with_slopes(states.value, head.value, targets.value, weights.value, tied, rows, head.perturbed)
+    return _scored_with_slopes(
+        states.value, head.value, targets.value, weights.value, tied, rows, head.perturbed
+    )
 
 
 def _scored_with_slopes(states, head, targets, weights, tied, rows, learns) -> Any:
-    """`(total, nll), (d states, d head)`; where the head does not learn, its gradient is None, and is not computed."""
+    """`(total, nll), (d states, d head)`; where the head does not learn, its gradient is None, and
+    is not computed.
+    """
     if ops.runs(rows) > 1:
         head = ops.gathered(head, int(tied), rows)
-        one = lambda x, target, weight: _scored_with_slopes(x, head, target, weight, tied, None, learns)
+        one = lambda x, target, weight: _scored_with_slopes(
+            x, head, target, weight, tied, None, learns
+        )
         (total, nll), (d_states, d_head) = _by_device(one, rows, (states, targets, weights))
-        return (total.sum(), nll.reshape(-1)), (d_states.reshape(states.shape), d_head.sum(0) if learns else None)
+        return (total.sum(), nll.reshape(-1)), (
+            d_states.reshape(states.shape),
+            d_head.sum(0) if learns else None,
+        )
     vocab = head.shape[0 if tied else 1]
 
     def block(carry, rows):
@@ -146,7 +193,9 @@ def _scored_with_slopes(states, head, targets, weights, tied, rows, learns) -> A
         if not learns:
             return (total, None), (nll, d_x)
         pair = (d_logit, x) if tied else (x, d_logit)
-        grown = jax.lax.dot_general(*pair, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+        grown = jax.lax.dot_general(
+            *pair, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
+        )
         return (total, grown if d_head is None else d_head + grown), (nll, d_x)
 
     rows = _block_rows(states.shape[0], vocab)
@@ -161,20 +210,33 @@ def _weighted_nll_backward(tied, rows, saved, cotangents):
     scale = cotangents[0]
     if isinstance(scale, SymbolicZero):
         return None, None, None, None
-    return d_states * scale.astype(d_states.dtype), None if d_head is None else d_head * scale, None, None
+    return (
+        d_states * scale.astype(d_states.dtype),
+        None if d_head is None else d_head * scale,
+        None,
+        None,
+    )
 
 
 weighted_nll.defvjp(_weighted_nll_forward, _weighted_nll_backward, symbolic_zeros=True)
 
 
-def token_nll(states: Array, head: Array, targets: Array, tied: bool, rows: jax.sharding.NamedSharding | None = None) -> jax.Array:
+def token_nll(
+    states: Array,
+    head: Array,
+    targets: Array,
+    tied: bool,
+    rows: jax.sharding.NamedSharding | None = None,
+) -> jax.Array:
     """Nll `[N]` in nats, differentiable; the backward pass makes each block's logits again.
 
     Args: as for `weighted_nll`.
     """
     if ops.runs(rows) > 1:
         head = ops.gathered(head, int(tied), rows)
-        return _by_device(lambda *a: token_nll(a[0], head, a[1], tied), rows, (states, targets)).reshape(-1)
+        return _by_device(
+            lambda *a: token_nll(a[0], head, a[1], tied), rows, (states, targets)
+        ).reshape(-1)
 
     @jax.checkpoint
     def block(carry, rows):
@@ -185,13 +247,21 @@ def token_nll(states: Array, head: Array, targets: Array, tied: bool, rows: jax.
     return _in_blocks(block, None, (states, targets), _block_rows(states.shape[0], vocab))[1]
 
 
-def token_scores(states: Array, head: Array, targets: Array, tied: bool,
-                 rows: jax.sharding.NamedSharding | None = None) -> tuple[jax.Array, jax.Array]:
-    """Nll `[N]` in nats, and `[N]` booleans: whether the target is the most likely token, which greedy decoding would write.
+def token_scores(
+    states: Array,
+    head: Array,
+    targets: Array,
+    tied: bool,
+    rows: jax.sharding.NamedSharding | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Nll `[N]` in nats, and `[N]` booleans: whether the target is the most likely token, which
+    greedy decoding would write.
 
     Args: as for `weighted_nll`.
 
-    >>> nll, best = token_scores(jnp.eye(2), jnp.array([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]]), jnp.array([1, 2]), False)
+    >>> nll, best = token_scores(
+    ...     jnp.eye(2), jnp.array([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]]), jnp.array([1, 2]), False
+    ... )
     >>> nll.shape, best.tolist()
     ((2,), [True, False])
     """
@@ -209,13 +279,20 @@ def token_scores(states: Array, head: Array, targets: Array, tied: bool,
     return _in_blocks(block, None, (states, targets), _block_rows(states.shape[0], vocab))[1]
 
 
-def observe(params: Params, states: Array, targets: Array, mask: Array, taps: Mapping[str, Callable],
-            rows: jax.sharding.NamedSharding | None = None) -> dict[str, Any]:
+def observe(
+    params: Params,
+    states: Array,
+    targets: Array,
+    mask: Array,
+    taps: Mapping[str, Callable],
+    rows: jax.sharding.NamedSharding | None = None,
+) -> dict[str, Any]:
     """Taps on predictions of a full head, in blocks of tokens.
 
     Args:
       states: `[N, D]`; targets: `[N]`; mask: `[N]` booleans.
-      taps: reducers for the sites `log_probabilities` (`[n, V]`) and `nll` (`[n]`); each returns sums over tokens.
+      taps: reducers for the sites `log_probabilities` (`[n, V]`) and `nll` (`[n]`); each returns
+        sums over tokens.
       rows: None, or the sharding that divides the N tokens.
 
     Returns:
@@ -225,15 +302,28 @@ def observe(params: Params, states: Array, targets: Array, mask: Array, taps: Ma
     if ops.runs(rows) > 1:
         name = "embed" if tied else "head"
         params = {name: jax.tree.map(lambda m: ops.gathered(m, int(tied), rows), params[name])}
-        sums = _by_device(lambda x, target, counts: observe(params, x, target, counts, taps), rows, (states, targets, mask))
+        sums = _by_device(
+            lambda x, target, counts: observe(params, x, target, counts, taps),
+            rows,
+            (states, targets, mask),
+        )
         return jax.tree.map(lambda s: s.sum(0), sums)
     vocab = head.shape[0 if tied else 1]
     return observe_with(lambda x: scores(x, head, tied), vocab, states, targets, mask, taps)
 
 
-def observe_with(score: Callable, vocab: int, states: Array, targets: Array, mask: Array, taps: Mapping[str, Callable]) -> dict[str, Any]:
-    """`observe` for any head. Args: score: states `[n, D]` to scores `[n, V]`, of which softmax gives the probabilities. vocab: V, or
-    more where `score` holds several arrays of that size at once."""
+def observe_with(
+    score: Callable,
+    vocab: int,
+    states: Array,
+    targets: Array,
+    mask: Array,
+    taps: Mapping[str, Callable],
+) -> dict[str, Any]:
+    """`observe` for any head. Args: score: states `[n, D]` to scores `[n, V]`, of which softmax
+    gives the probabilities. vocab: V, or more where `score` holds several arrays of that size at
+    once.
+    """
 
     def block(carry, rows):
         x, target, counts = rows

@@ -1,9 +1,11 @@
 """The decoder as Flax Linen modules: embedding, scanned blocks, final norm.
 
-Shape letters: B batch, T tokens, L layers, D width, F MLP width, H heads, G key-value heads, K head width.
+Shape letters: B batch, T tokens, L layers, D width, F MLP width, H heads, G key-value heads, K head
+width.
 
-`LanguageModel` is usually called through the functions of `lmdyn.models.forward`, which put its parts
-together. Parameters are a plain nested dict; every parameter of the blocks has a leading axis L.
+`LanguageModel` is usually called through the functions of `lmdyn.models.forward`, which put its
+parts together. Parameters are a plain nested dict; every parameter of the blocks has a leading axis
+L.
 """
 
 import dataclasses
@@ -35,14 +37,24 @@ class Shared(NamedTuple):
 
 def _std(config: ModelConfig, writes_residual: bool) -> float:
     if config.init == "small":
-        return 2 / (config.depth * config.width**0.5) if writes_residual else (2 / (5 * config.width)) ** 0.5
-    return config.init_std / ((2 * config.depth) ** 0.5 if config.init == "depth" and writes_residual else 1.0)
+        return (
+            2 / (config.depth * config.width**0.5)
+            if writes_residual
+            else (2 / (5 * config.width)) ** 0.5
+        )
+    return config.init_std / (
+        (2 * config.depth) ** 0.5 if config.init == "depth" and writes_residual else 1.0
+    )
 
 
 def _matrix(module: nn.Module, name: str, std: float, shape):
-    """The module's matrix: a float32 array `shape`, or whatever stands in its place: `Packed`, `Adapted` or `Watched`."""
+    """The module's matrix: a float32 array `shape`, or whatever stands in its place: `Packed`,
+    `Adapted` or `Watched`.
+    """
     there = module.has_variable("params", name)
-    if there and isinstance(found := module.get_variable("params", name), Packed | Adapted | Watched):
+    if there and isinstance(
+        found := module.get_variable("params", name), Packed | Adapted | Watched
+    ):
         return found
     return module.param(name, nn.initializers.normal(std), shape)
 
@@ -68,8 +80,16 @@ class Norm(nn.Module):
     def __call__(self, x: Array) -> jax.Array:
         config = self.config
         width = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (width,)) if config.norm_scale or self.bare else None
-        bias = self.param("bias", nn.initializers.zeros, (width,)) if config.norm_bias and not self.bare else None
+        scale = (
+            self.param("scale", nn.initializers.ones, (width,))
+            if config.norm_scale or self.bare
+            else None
+        )
+        bias = (
+            self.param("bias", nn.initializers.zeros, (width,))
+            if config.norm_bias and not self.bare
+            else None
+        )
         return ops.normalize(x, scale, bias, kind=self.kind or config.norm, eps=config.norm_eps)
 
 
@@ -82,7 +102,8 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, ids: Array) -> jax.Array:
         table = _matrix(self, "embedding", self.std, (self.size, self.width))
-        # Gathered along the width first: else the gradient of every token would be gathered on every device.
+        # Gathered along the width first: else the gradient of every token would be gathered on
+        # every device.
         found = ops.gathered(table, 1, self.rows)[ids]
         return unpack(found) if isinstance(found, Packed) else found
 
@@ -99,7 +120,9 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
 
         def project(name, heads):
-            y = Linear(heads * config.head_width, config.qkv_bias, _std(config, False), name=name)(x)
+            y = Linear(heads * config.head_width, config.qkv_bias, _std(config, False), name=name)(
+                x
+            )
             return y if config.clip_qkv is None else jnp.clip(y, -config.clip_qkv, config.clip_qkv)
 
         def split(y, heads):
@@ -119,18 +142,30 @@ class Attention(nn.Module):
             key = jnp.concatenate([cache["key"].astype(key.dtype), key], 1)
             value = jnp.concatenate([cache["value"].astype(value.dtype), value], 1)
             window = cache["key"].shape[1]
-            cache = {"key": key[:, key.shape[1] - window :], "value": value[:, value.shape[1] - window :]}
+            cache = {
+                "key": key[:, key.shape[1] - window :],
+                "value": value[:, value.shape[1] - window :],
+            }
         if shared.query_angles is not None:
-            query, key = rotary.rotate(query, shared.query_angles), rotary.rotate(key, shared.key_angles)
+            query, key = (
+                rotary.rotate(query, shared.query_angles),
+                rotary.rotate(key, shared.key_angles),
+            )
         query = query * config.head_width**-0.5
 
         tapped = None
         if self.compute.attention == "blocked" or self.tap is not None:
             y, tapped = attention.attend(query, key, value, shared.reach, self.tap, shared.mask)
         else:
-            y = attention.attend_by_library(query, key, value, shared.reach, implementation=self.compute.attention)
+            y = attention.attend_by_library(
+                query, key, value, shared.reach, implementation=self.compute.attention
+            )
         y = y.reshape(batch, length, config.heads * config.head_width)
-        return Linear(config.width, config.output_bias, _std(config, True), name="output")(y), cache, tapped
+        return (
+            Linear(config.width, config.output_bias, _std(config, True), name="output")(y),
+            cache,
+            tapped,
+        )
 
 
 class MLP(nn.Module):
@@ -139,7 +174,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, tap: Callable) -> jax.Array:
         config = self.config
-        widen = lambda name: Linear(config.mlp_width, config.mlp_bias, _std(config, False), name=name)(x)
+        widen = lambda name: Linear(
+            config.mlp_width, config.mlp_bias, _std(config, False), name=name
+        )(x)
         if config.gated:
             coefficients = ops.activate(widen("gate"), widen("up"), config.activation)
         else:
@@ -157,7 +194,9 @@ class Block(nn.Module):
     rows: jax.sharding.NamedSharding | None = None
 
     @nn.compact
-    def __call__(self, x: Array, cache: Tree, shared: Shared) -> tuple[jax.Array, tuple[Any, dict[str, Any]]]:
+    def __call__(
+        self, x: Array, cache: Tree, shared: Shared
+    ) -> tuple[jax.Array, tuple[Any, dict[str, Any]]]:
         config, gathered = self.config, {}
         x = ops.held(x, self.rows)
 
@@ -165,9 +204,14 @@ class Block(nn.Module):
             if site in self.taps:
                 gathered[site] = self.taps[site](value, shared.mask)
 
-        attention_norm, mlp_norm = Norm(config, name="attention_norm"), Norm(config, name="mlp_norm")
+        attention_norm, mlp_norm = (
+            Norm(config, name="attention_norm"),
+            Norm(config, name="mlp_norm"),
+        )
         before = config.norm_place == "input"
-        attend = Attention(config, self.compute, self.taps.get("attention.probabilities"), name="attention")
+        attend = Attention(
+            config, self.compute, self.taps.get("attention.probabilities"), name="attention"
+        )
 
         y, cache, probabilities = attend(attention_norm(x) if before else x, cache, shared)
         if probabilities is not None:
@@ -185,16 +229,20 @@ class Block(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """A decoder language model: tokens to final states (the head reads them, see `lmdyn.models.heads`).
+    """A decoder language model: tokens to final states (the head reads them, see
+    `lmdyn.models.heads`).
 
     Attributes:
       config: the architecture.
       compute: how it is run.
       taps: reducers by site, see `lmdyn.models.forward.forward`.
-      rows: where the rows of a batch lie on a mesh of devices; activations are held there (`lmdyn.training.mesh.spread`).
+      rows: where the rows of a batch lie on a mesh of devices; activations are held there
+        (`lmdyn.training.mesh.spread`).
 
     >>> from lmdyn.models.config import ModelConfig
-    >>> config = ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> variables = LanguageModel(config).init(jax.random.key(0), jnp.zeros([1, 4], jnp.int32))
     >>> variables["params"]["blocks"]["mlp"]["up"]["kernel"].shape
     (2, 6, 10)
@@ -205,7 +253,9 @@ class LanguageModel(nn.Module):
     taps: Mapping[str, Callable] = dataclasses.field(default_factory=FrozenDict)
     rows: jax.sharding.NamedSharding | None = None
 
-    if TYPE_CHECKING:  # Flax gives its modules a hash; checkers take them for dataclasses that have none
+    if (
+        TYPE_CHECKING
+    ):  # Flax gives its modules a hash; checkers take them for dataclasses that have none
 
         def __hash__(self) -> int: ...
 
@@ -219,7 +269,9 @@ class LanguageModel(nn.Module):
         block = Block
         if compute.remat != "none":
             dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            block = nn.remat(Block, prevent_cse=False, policy=dots if compute.remat == "dots" else None)
+            block = nn.remat(
+                Block, prevent_cse=False, policy=dots if compute.remat == "dots" else None
+            )
         self.blocks = nn.scan(
             block,
             variable_axes={"params": 0},
@@ -240,7 +292,9 @@ class LanguageModel(nn.Module):
         return ops.held(x.astype(resolve(self.compute).dtype), self.rows)
 
     def run(self, x: Array, cache: Tree, shared: Shared) -> Any:
-        """Through the blocks: `[B, T, D]` to `[B, T, D]`, the new cache `[L, ...]`, and the tapped `[L, ...]`."""
+        """Through the blocks: `[B, T, D]` to `[B, T, D]`, the new cache `[L, ...]`, and the tapped
+        `[L, ...]`.
+        """
         x, (cache, gathered) = self.blocks(x, cache, shared)
         return x, cache, gathered
 
@@ -273,8 +327,11 @@ class Head(nn.Module):
             _matrix(self, "kernel", self.std, (x.shape[-1], self.config.vocab))
             return
         for name, shape in head_kinds.matrices(kind).items():
-            # What only widens or narrows keeps the size of states; what gives scores or weights begins near 0, as a full head does.
-            Matrix(shape, self.std if name in ("output", "prior") else shape[0] ** -0.5, name=name)()
+            # What only widens or narrows keeps the size of states; what gives scores or weights
+            # begins near 0, as a full head does.
+            Matrix(
+                shape, self.std if name in ("output", "prior") else shape[0] ** -0.5, name=name
+            )()
 
 
 class Matrix(nn.Module):
@@ -289,7 +346,9 @@ class Matrix(nn.Module):
 def resolve(compute: Compute) -> Compute:
     """`compute` with every `auto` decided for the device that JAX runs on."""
     platform = jax.default_backend()
-    dtype = compute.dtype if compute.dtype != "auto" else "float32" if platform == "cpu" else "bfloat16"
+    dtype = (
+        compute.dtype if compute.dtype != "auto" else "float32" if platform == "cpu" else "bfloat16"
+    )
     chosen = compute.attention
     if chosen == "auto":
         chosen = "xla" if platform == "gpu" else "blocked"

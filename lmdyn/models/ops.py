@@ -1,8 +1,8 @@
 """The few operations that a decoder is made of, as pure functions on arrays.
 
-They are written for what XLA does well: weight products run on `[B*T, D]` rather than `[B, T, D]`, because a
-weight gradient that contracts two axes at once takes a slow path on a CPU, and the functions with their own
-vector-Jacobian products keep only what the backward pass needs.
+They are written for what XLA does well: weight products run on `[B*T, D]` rather than `[B, T, D]`,
+because a weight gradient that contracts two axes at once takes a slow path on a CPU, and the
+functions with their own vector-Jacobian products keep only what the backward pass needs.
 """
 
 import functools
@@ -31,7 +31,8 @@ def linear(x: Array, kernel: Any, bias: Array | None = None) -> jax.Array:
 
     Args:
       x: `[..., D]`.
-      kernel: `[D, F]`, `Packed` as `[F, D]`, `Adapted`: either of them with an adapter beside it; or `Watched`.
+      kernel: `[D, F]`, `Packed` as `[F, D]`, `Adapted`: either of them with an adapter beside it;
+        or `Watched`.
       bias: `[F]` or None.
 
     Returns:
@@ -68,7 +69,8 @@ def _normalize(x, scale, bias, kind, eps):
 
 @functools.partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
 def activate(gate: Array, up: Array | None, kind: str) -> jax.Array:
-    """`act(gate) * up`, or `act(gate)` where `up` is None; the backward pass computes it again from its inputs.
+    """`act(gate) * up`, or `act(gate)` where `up` is None; the backward pass computes it again from
+    its inputs.
 
     Args:
       gate, up: `[..., F]`; up may be None.
@@ -84,8 +86,11 @@ def activate(gate: Array, up: Array | None, kind: str) -> jax.Array:
     return found if up is None else found * up
 
 
-def normalize(x: Array, scale: Array | None = None, bias: Array | None = None, *, kind: str, eps: float) -> jax.Array:
-    """Root-mean-square norm (`rms`) or layer norm (`layer`) over the last axis, computed in float32.
+def normalize(
+    x: Array, scale: Array | None = None, bias: Array | None = None, *, kind: str, eps: float
+) -> jax.Array:
+    """Root-mean-square norm (`rms`) or layer norm (`layer`) over the last axis, computed in
+    float32.
 
     Args:
       x: `[..., D]`.
@@ -94,7 +99,7 @@ def normalize(x: Array, scale: Array | None = None, bias: Array | None = None, *
     Returns:
       `[..., D]` in the dtype of `x`.
 
-    >>> y = normalize(jnp.array([1.0, 7.0]), kind="rms", eps=0.0)   # root mean square 5
+    >>> y = normalize(jnp.array([1.0, 7.0]), kind="rms", eps=0.0)  # root mean square 5
     >>> [round(float(v), 4) for v in y]
     [0.2, 1.4]
     """
@@ -118,9 +123,11 @@ def held(x: Array, rows: jax.sharding.NamedSharding | None) -> jax.Array:
 
 
 def gathered(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | None) -> Any:
-    """A matrix gathered along one axis, the other left as it is; the matrix itself if `rows` is None.
+    """A matrix gathered along one axis, the other left as it is; the matrix itself if `rows` is
+    None.
 
-    Along the model width, which every row of the batch needs: without this, the compiler would move activations.
+    Along the model width, which every row of the batch needs: without this, the compiler would move
+    activations.
     """
     if rows is None or isinstance(matrix, Packed):
         return matrix

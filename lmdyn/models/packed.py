@@ -1,11 +1,11 @@
 """Weights that stay quantised in memory, and become float32 one layer at a time, inside the scan.
 
-A `Packed` matrix stands in the parameters where a float32 array would. It takes 4.5 to 9 bits a number rather than 32,
-so that a model can be *measured* on a machine that could not hold it; the numbers are those of the dequantised file.
-It cannot be trained: load without packing for that.
+A `Packed` matrix stands in the parameters where a float32 array would. It takes 4.5 to 9 bits a
+number rather than 32, so that a model can be *measured* on a machine that could not hold it; the
+numbers are those of the dequantised file. It cannot be trained: load without packing for that.
 
-Kinds are llama.cpp's (blocks of 32 numbers along a row, float16 scales): `Q4_0` is `d (q - 8)`, `Q4_1` is `d q + m`,
-`Q8_0` is `d q`.
+Kinds are llama.cpp's (blocks of 32 numbers along a row, float16 scales): `Q4_0` is `d (q - 8)`,
+`Q4_1` is `d q + m`, `Q8_0` is `d q`.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class Packed:
     """A quantised matrix, or a stack of them. Made by `from_bytes`.
 
     Attributes:
-      codes: `[..., out, in / 32, 16]` uint8 (two numbers a byte: the block's first half in the low bits), or
-        `[..., out, in / 32, 32]` int8 for `Q8_0`.
+      codes: `[..., out, in / 32, 16]` uint8 (two numbers a byte: the block's first half in the low
+        bits), or `[..., out, in / 32, 32]` int8 for `Q8_0`.
       scale: `[..., out, in / 32]` float16.
       offset: the same, for `Q4_1`; else None.
       kind: one of `KINDS`.
@@ -67,7 +67,12 @@ def from_bytes(rows: np.ndarray, kind: str) -> Packed:
     half = lambda at: np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16)[..., 0]
     first = 4 if kind == "Q4_1" else 2
     codes = np.ascontiguousarray(blocks[..., first:])
-    return Packed(codes.view(np.int8) if kind == "Q8_0" else codes, half(0), half(2) if kind == "Q4_1" else None, kind)
+    return Packed(
+        codes.view(np.int8) if kind == "Q8_0" else codes,
+        half(0),
+        half(2) if kind == "Q4_1" else None,
+        kind,
+    )
 
 
 def unpack(matrix: Any) -> Any:

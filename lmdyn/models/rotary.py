@@ -1,4 +1,6 @@
-"""Rotary positions (Su et al. 2021, arXiv 2104.09864), in the layout of Hugging Face: halves, not pairs."""
+"""Rotary positions (Su et al. 2021, arXiv 2104.09864), in the layout of Hugging Face: halves, not
+pairs.
+"""
 
 import math
 
@@ -16,7 +18,9 @@ def frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     Returns:
       `[rotary_width / 2]` float64 radians per position, and a float (1.0 unless yarn).
 
-    >>> config = ModelConfig(vocab=2, width=4, depth=1, heads=1, head_width=4, mlp_width=4, positions=8)
+    >>> config = ModelConfig(
+    ...     vocab=2, width=4, depth=1, heads=1, head_width=4, mlp_width=4, positions=8
+    ... )
     >>> frequencies(config)[0].tolist()
     [1.0, 0.01]
     """
@@ -29,7 +33,9 @@ def frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
     original = scaling.original_positions or config.positions
     if scaling.kind == "llama3":
         wavelength = 2 * math.pi / plain
-        blend = (original / wavelength - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
+        blend = (original / wavelength - scaling.low_frequency) / (
+            scaling.high_frequency - scaling.low_frequency
+        )
         blend = np.clip(blend, 0.0, 1.0)
         return plain * (blend + (1 - blend) / scaling.factor), 1.0
 

@@ -1,15 +1,19 @@
-"""Matrices whose gradient's norm is taken in the backward pass, while the gradient itself is never made.
+"""Matrices whose gradient's norm is taken in the backward pass, while the gradient itself is never
+made.
 
-For `y = x W` over the T tokens of one sequence the gradient of W is `x^T g`, g being the gradient at y, and its squared norm is
+For `y = x W` over the T tokens of one sequence the gradient of W is `x^T g`, g being the gradient
+at y, and its squared norm is
 
     sum over tokens t, u of (x_t . x_u) (g_t . g_u)
 
-which takes `T^2 (D + F)` products where the gradient takes `T D F` (Goodfellow 2015, arXiv 1510.01799; Li et al. 2021,
-arXiv 2110.05679, section 4). It also needs the T x T products of the inputs only, so the forward pass keeps those
-instead of the inputs. Long sequences go the other way: there the gradient is the smaller one.
+which takes `T^2 (D + F)` products where the gradient takes `T D F` (Goodfellow 2015, arXiv
+1510.01799; Li et al. 2021, arXiv 2110.05679, section 4). It also needs the T x T products of the
+inputs only, so the forward pass keeps those instead of the inputs. Long sequences go the other way:
+there the gradient is the smaller one.
 
-A `Watched` matrix stands in the parameters where an array would. Under `jax.vmap` over sequences with a `square` for each,
-every sequence gets the norm of its own gradient, although all of them share the matrix.
+A `Watched` matrix stands in the parameters where an array would. Under `jax.vmap` over sequences
+with a `square` for each, every sequence gets the norm of its own gradient, although all of them
+share the matrix.
 
 Shape letters: T tokens, D inputs, F outputs.
 """
@@ -31,10 +35,15 @@ class Watched:
 
     Attributes:
       matrix: `[..., D, F]` float32, or `Packed` as `[..., F, D]`. No gradient flows to it.
-      square: `[...]` float32, of any value: what stands in its gradient is the squared norm of the matrix's.
+      square: `[...]` float32, of any value: what stands in its gradient is the squared norm of the
+        matrix's.
 
-    >>> loss = lambda square: product(jnp.array([[1.0, 2.0]]), Watched(jnp.ones([2, 4]), square)).sum()
-    >>> jax.grad(loss)(jnp.zeros([])).item()     # the matrix's gradient has four times 1 and four times 2
+    >>> loss = lambda square: product(
+    ...     jnp.array([[1.0, 2.0]]), Watched(jnp.ones([2, 4]), square)
+    ... ).sum()
+    >>> jax.grad(loss)(
+    ...     jnp.zeros([])
+    ... ).item()  # the matrix's gradient has four times 1 and four times 2
     20.0
     """
 
@@ -61,7 +70,9 @@ def product(x: Array, kernel: Watched) -> jax.Array:
       `[T, F]` in the dtype of `x`.
 
     >>> x, matrix = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), jnp.ones([2, 4])
-    >>> loss = lambda square: product(x, Watched(matrix, square)).sum()   # the gradient of W has rows of 9 and of 12
+    >>> loss = lambda square: product(
+    ...     x, Watched(matrix, square)
+    ... ).sum()  # the gradient of W has rows of 9 and of 12
     >>> float(jax.grad(loss)(0.0)), 4 * 9**2 + 4 * 12**2
     (900.0, 900)
     """

@@ -10,5 +10,23 @@ from lmdyn.online.resets import Change, change
 from lmdyn.online.rules import at_any_rate
 from lmdyn.online.streams import Stream, stream
 
-__all__ = ["Change", "Chosen", "Context", "Memory", "Outcome", "Stream", "adapt", "at_any_rate", "cache", "change", "choose_rate", "evaluate",
-           "flops", "memory", "none", "overlap", "start", "stream"]
+__all__ = [
+    "Change",
+    "Chosen",
+    "Context",
+    "Memory",
+    "Outcome",
+    "Stream",
+    "adapt",
+    "at_any_rate",
+    "cache",
+    "change",
+    "choose_rate",
+    "evaluate",
+    "flops",
+    "memory",
+    "none",
+    "overlap",
+    "start",
+    "stream",
+]

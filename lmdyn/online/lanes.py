@@ -1,7 +1,9 @@
-"""Documents side by side: every lane adapts to documents of its own, one after another, over one shared body.
+"""Documents side by side: every lane adapts to documents of its own, one after another, over one
+shared body.
 
-A lane has its own copy of what adapts, its own optimizer state and cache; whatever does not adapt is there once, and its matrices
-meet the tokens of all lanes in one product. Shape letters: n steps, S lanes, C predictions a chunk.
+A lane has its own copy of what adapts, its own optimizer state and cache; whatever does not adapt
+is there once, and its matrices meet the tokens of all lanes in one product. Shape letters: n steps,
+S lanes, C predictions a chunk.
 """
 
 import functools
@@ -26,16 +28,20 @@ from lmdyn.types import Tree, present
 
 
 def schedule(first: np.ndarray, lanes: int) -> np.ndarray:
-    """Which chunk each lane reads at each step: the longest document left goes to the lane that is free first.
+    """Which chunk each lane reads at each step: the longest document left goes to the lane that is
+    free first.
 
     Args:
       first: `[n]` booleans of a `Stream`: where a document begins.
       lanes: S; no more than there are documents are used.
 
     Returns:
-      `[steps, lanes]` indices of chunks, -1 where a lane has come to its end. Lanes with more work stand first.
+      `[steps, lanes]` indices of chunks, -1 where a lane has come to its end. Lanes with more work
+      stand first.
 
-    >>> schedule(np.array([True, True, False, False, True, False]), lanes=2).tolist()   # documents of 1, 3 and 2 chunks
+    >>> schedule(
+    ...     np.array([True, True, False, False, True, False]), lanes=2
+    ... ).tolist()  # documents of 1, 3 and 2 chunks
     [[1, 4], [2, 5], [3, 0]]
     """
     starts = np.flatnonzero(first)
@@ -63,7 +69,12 @@ def segments(order: np.ndarray, worth: float) -> list[np.ndarray]:
     Returns:
       `[steps, lanes]` arrays, each with half the lanes of the one before or fewer.
 
-    >>> [s.shape for s in segments(np.array([[0, 1, 2, 3]] + [[i, -1, -1, -1] for i in range(4, 9)]), worth=2)]
+    >>> [
+    ...     s.shape
+    ...     for s in segments(
+    ...         np.array([[0, 1, 2, 3]] + [[i, -1, -1, -1] for i in range(4, 9)]), worth=2
+    ...     )
+    ... ]
     [(1, 4), (5, 1)]
     """
     found, start, width = [], 0, order.shape[1]
@@ -78,14 +89,26 @@ def segments(order: np.ndarray, worth: float) -> list[np.ndarray]:
 
 
 def laid_out(chunks: Stream, order: np.ndarray) -> Stream:
-    """The stream's chunks as a schedule places them: arrays `[steps, lanes, ...]`; an idle lane's chunk counts nowhere."""
+    """The stream's chunks as a schedule places them: arrays `[steps, lanes, ...]`; an idle lane's
+    chunk counts nowhere.
+    """
     placed = jax.tree.map(lambda array: array[np.maximum(order, 0)], chunks)
     busy = order >= 0
     return placed._replace(mask=placed.mask & busy[..., None], first=placed.first & busy)
 
 
-def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: optax.GradientTransformation | None,
-          context: Context, fresh: Tree, rest: Tree, carry: Carry, chunks: Stream, *, steps: int = 1) -> tuple[Carry, jax.Array]:
+def adapt(
+    model: LanguageModel,
+    part: Partition | Adapters | None,
+    optimizer: optax.GradientTransformation | None,
+    context: Context,
+    fresh: Tree,
+    rest: Tree,
+    carry: Carry,
+    chunks: Stream,
+    *,
+    steps: int = 1,
+) -> tuple[Carry, jax.Array]:
     """The pure core, as `lmdyn.online.adapt`, for lanes.
 
     Args:
@@ -98,7 +121,8 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
       The carry after the last step, and nll `[n, S, C]` in nats.
     """
     own_head = model.config.head != "full" or (
-        part is not None and any(path[0] == ("embed" if model.config.tied_head else "head") for path in part.chosen)
+        part is not None
+        and any(path[0] == ("embed" if model.config.tied_head else "head") for path in part.chosen)
     )
 
     def restart(carry, first):
@@ -107,7 +131,9 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
 
     def step(carry, chunk: Stream):
         if fresh is not None:
-            carry = jax.lax.cond(chunk.first.any(), restart, lambda carry, first: carry, carry, chunk.first)
+            carry = jax.lax.cond(
+                chunk.first.any(), restart, lambda carry, first: carry, carry, chunk.first
+            )
         weights = chunk.mask.astype(jnp.float32) / jnp.maximum(chunk.mask.sum(1, keepdims=True), 1)
         length = chunk.targets.shape[1]
 
@@ -115,7 +141,9 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
             params = rest if part is None else part.merge(chosen, rest)
             options = seen(context, cache, chunk)
             if own_head:
-                total, (nll, out) = loss(model, params, chunk.inputs[None], chunk.targets[None], weights[None], **options)
+                total, (nll, out) = loss(
+                    model, params, chunk.inputs[None], chunk.targets[None], weights[None], **options
+                )
                 return (total, nll[0]), kept(context, cache, out.cache, length)
             out = forward(model, params, chunk.inputs[None], **options)
             return out.states[0, -length:], kept(context, cache, out.cache, length)
@@ -128,21 +156,36 @@ def adapt(model: LanguageModel, part: Partition | Adapters | None, optimizer: op
             # One head for all lanes: its blocks of logits are those of all tokens together.
             head, tied = heads.matrix(rest)
             flat = found.reshape(-1, found.shape[-1])
-            total, nll = cast(Any, heads.weighted_nll(flat, head, chunk.targets.reshape(-1), weights.reshape(-1), tied))
+            total, nll = cast(
+                Any,
+                heads.weighted_nll(
+                    flat, head, chunk.targets.reshape(-1), weights.reshape(-1), tied
+                ),
+            )
             return total, (nll.reshape(weights.shape), cache)
 
         if part is None:
             _, (nll, cache) = objective(None)
             return carry._replace(cache=cache), nll
         slope = jax.grad(objective, has_aux=True)
-        chosen, state, (nll, cache) = learned(slope, jax.vmap(present(optimizer).update), carry.chosen, carry.optimizer, steps)
+        chosen, state, (nll, cache) = learned(
+            slope, jax.vmap(present(optimizer).update), carry.chosen, carry.optimizer, steps
+        )
         return carry._replace(chosen=chosen, optimizer=state, cache=cache), nll
 
     return jax.lax.scan(step, carry, chunks)
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(model: LanguageModel, part: Partition | Adapters | None, update: Callable, context: Context, steps: int = 1) -> Callable:
+def compiled(
+    model: LanguageModel,
+    part: Partition | Adapters | None,
+    update: Callable,
+    context: Context,
+    steps: int = 1,
+) -> Callable:
     """The jitted core, which owns its carry; `update` is an optimizer's."""
     optimizer = None if update is None else optax.GradientTransformation(never, update)
-    return jax.jit(functools.partial(adapt, model, part, optimizer, context, steps=steps), donate_argnums=2)
+    return jax.jit(
+        functools.partial(adapt, model, part, optimizer, context, steps=steps), donate_argnums=2
+    )

@@ -1,7 +1,8 @@
-"""Update rules whose rate is part of their state, so that one compiled program serves every rate; and rules that wait.
+"""Update rules whose rate is part of their state, so that one compiled program serves every rate;
+and rules that wait.
 
-    make = at_any_rate(optax.sgd)
-    make(0.01), make(0.1)                                   # two optimizers, one program
+make = at_any_rate(optax.sgd)
+make(0.01), make(0.1)                                   # two optimizers, one program
 """
 
 import functools
@@ -16,7 +17,9 @@ from lmdyn.types import Tree
 
 
 class Rated(NamedTuple):
-    """The state of an optimizer of `at_any_rate`: its rate, a float32 scalar, and the rule's own state."""
+    """The state of an optimizer of `at_any_rate`: its rate, a float32 scalar, and the rule's own
+    state.
+    """
 
     rate: jax.Array
     state: Any
@@ -32,10 +35,12 @@ def at_any_rate(rule: Callable) -> Callable:
     """`rate -> optimizer`, all of which share one update function.
 
     Args:
-      rule: `rate -> optax.GradientTransformation`; the rate may be a traced scalar, so it is multiplied with, never compared.
+      rule: `rate -> optax.GradientTransformation`; the rate may be a traced scalar, so it is
+        multiplied with, never compared.
 
     Returns:
-      A function of a float. The optimizers' states are `Rated`. The same rule gives the same function again.
+      A function of a float. The optimizers' states are `Rated`. The same rule gives the same
+      function again.
 
     >>> make = at_any_rate(optax.sgd)
     >>> slow, fast = make(0.5), make(2.0)
@@ -68,7 +73,9 @@ def every(optimizer: optax.GradientTransformation, k: int) -> optax.GradientTran
     0.0
     -2.0
     """
-    return optax.GradientTransformation(optax.MultiSteps(optimizer, k).init, _every(optimizer.update, k))
+    return optax.GradientTransformation(
+        optax.MultiSteps(optimizer, k).init, _every(optimizer.update, k)
+    )
 
 
 @functools.lru_cache(maxsize=64)

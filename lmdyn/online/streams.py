@@ -1,8 +1,8 @@
 """A text as a stream of chunks.
 
-Chunks tile the stream: the last token of one chunk is the first input of the next, so that every token but the first
-of the stream (or, with resets, of each document) is predicted exactly once. Shape letters: n chunks, C predictions a
-chunk, W tokens of an overlap window.
+Chunks tile the stream: the last token of one chunk is the first input of the next, so that every
+token but the first of the stream (or, with resets, of each document) is predicted exactly once.
+Shape letters: n chunks, C predictions a chunk, W tokens of an overlap window.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ class Stream(NamedTuple):
 
     Attributes:
       inputs: `[n, C]` int32; with an overlap window `[n, W]`, the chunk's own inputs last.
-      positions: `[n, W]` int32 positions within the window, -1 where the window reaches before the start; None for
-        other contexts.
+      positions: `[n, W]` int32 positions within the window, -1 where the window reaches before the
+        start; None for other contexts.
       targets: `[n, C]` int32.
-      mask: `[n, C]`: False where a document's last chunk is filled up: with padding behind it, or, in an overlap
-        window, with tokens before it that were scored already.
+      mask: `[n, C]`: False where a document's last chunk is filled up: with padding behind it, or,
+        in an overlap window, with tokens before it that were scored already.
       first: `[n]`: True where a stream, or with resets a document, begins.
     """
 
@@ -75,8 +75,8 @@ def stream(
       documents: token ids, one integer array a document (or one array alone).
       chunk: C.
       context: how much each chunk sees; an overlap's windows are laid out here.
-      reset: `never` joins the documents by `end_of_text` into one stream; `document` keeps them apart, and no chunk
-        crosses from one into the next.
+      reset: `never` joins the documents by `end_of_text` into one stream; `document` keeps them
+        apart, and no chunk crosses from one into the next.
       end_of_text: needed to join two documents or more.
       tokens: stop after this many predictions.
 
@@ -96,7 +96,10 @@ def stream(
     documents = [np.asarray(document, np.int32) for document in documents]
     if reset == "never" and len(documents) > 1:
         if end_of_text is None:
-            raise InputError(f"{len(documents)} documents and no end-of-text token to join them by; give end_of_text, or reset='document'")
+            raise InputError(
+                f"{len(documents)} documents and no end-of-text token to join them by; give"
+                " end_of_text, or reset='document'"
+            )
         documents = [join(documents, end_of_text)]
     left, parts = np.inf if tokens is None else tokens, []
     for document in documents:
@@ -107,7 +110,12 @@ def stream(
         if left < 1:
             break
     if not parts:
-        raise InputError("the text has fewer than 2 tokens, so there is nothing to predict; give a longer text")
+        raise InputError(
+            "the text has fewer than 2 tokens, so there is nothing to predict; give a longer text"
+        )
     inputs, positions, targets, mask, first = zip(*parts, strict=True)
-    joined = [None if part[0] is None else np.concatenate(part) for part in (inputs, positions, targets, mask, first)]
+    joined = [
+        None if part[0] is None else np.concatenate(part)
+        for part in (inputs, positions, targets, mask, first)
+    ]
     return Stream(*cast(Any, joined))

@@ -9,14 +9,24 @@ from lmdyn.files import atomic_write, check_writable
 from lmdyn.report.gather import runs
 from lmdyn.report.rows import read_meta, read_rows, read_traces, row, write_rows
 
-__all__ = ["build", "enable_theme", "read_meta", "read_rows", "read_traces", "row", "runs", "write_rows"]
+__all__ = [
+    "build",
+    "enable_theme",
+    "read_meta",
+    "read_rows",
+    "read_traces",
+    "row",
+    "runs",
+    "write_rows",
+]
 
 
 def enable_theme(width: int = 520, height: int = 240) -> None:
-    """Altair charts of this session look like the report's, and a notebook shows them as pictures (see `lmdyn.report.theme.enable`).
+    """Altair charts of this session look like the report's, and a notebook shows them as pictures
+    (see `lmdyn.report.theme.enable`).
 
     >>> import altair
-    >>> with altair.theme.enable("default"):   # a session would not go back
+    >>> with altair.theme.enable("default"):  # a session would not go back
     ...     enable_theme(width=400)
     ...     altair.Chart().mark_point().to_dict()["config"]["view"]["continuousWidth"]
     400
@@ -26,21 +36,25 @@ def enable_theme(width: int = 520, height: int = 240) -> None:
     theme.enable(width, height)
 
 
-def build(folder: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None) -> Path:
+def build(
+    folder: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None
+) -> Path:
     """Writes the report of a folder of rows, or of several folders beside one another.
 
     Args:
-      folder: holds rows files (`*.jsonl`) with `.meta.json` and `.trace.npz` beside them; or a training run, with its
-        measurements; or a study, with its claims: its figures are then also written to `figures/NAME.svg` there; or folders
-        like these, to a depth of three. Of several folders what was measured stands in the same figures and tables; studies
-        follow one another. A study that has not come to its end is left out, and the page says so.
+      folder: holds rows files (`*.jsonl`) with `.meta.json` and `.trace.npz` beside them; or a
+        training run, with its measurements; or a study, with its claims: its figures are then also
+        written to `figures/NAME.svg` there; or folders like these, to a depth of three. Of several
+        folders what was measured stands in the same figures and tables; studies follow one another.
+        A study that has not come to its end is left out, and the page says so.
       out: the page; `report.html` in the folder if None, which several folders cannot have.
 
     Returns:
       The page's path.
 
     Raises:
-      InputError: no such folder, no rows in it, rows or claims that cannot be read; several folders and no `out`.
+      InputError: no such folder, no rows in it, rows or claims that cannot be read; several folders
+        and no `out`.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -53,10 +67,15 @@ def build(folder: str | os.PathLike | Sequence[str | os.PathLike], out: str | os
     several = not isinstance(folder, (str, os.PathLike))
     given = [Path(f) for f in folder] if several else [Path(folder)]
     if len(given) > 1 and out is None:
-        raise InputError(f"a page of {len(given)} folders belongs to none of them; give --out FILE, such as --out report.html")
+        raise InputError(
+            f"a page of {len(given)} folders belongs to none of them; give --out FILE, such as"
+            " --out report.html"
+        )
     out = check_writable(given[0] / "report.html" if out is None else out)
     found = [gather.gathered(f) for f in given]
-    folders, unfinished = ([f for one in found for f in getattr(one, name)] for name in ("folders", "unfinished"))
+    folders, unfinished = (
+        [f for one in found for f in getattr(one, name)] for name in ("folders", "unfinished")
+    )
     parts = [gather.part(f) for f in folders]
     if len(folders) > 1:
         parts = beside.told_apart(parts, folders)

@@ -1,4 +1,6 @@
-"""Figures as HTML: their places, captions, downloads and tables; those of several folders beside one another, panel by panel."""
+"""Figures as HTML: their places, captions, downloads and tables; those of several folders beside
+one another, panel by panel.
+"""
 
 import base64
 import urllib.parse
@@ -19,16 +21,22 @@ class Group(NamedTuple):
 
 
 def figures_of(groups: Sequence[Group], svgs: Mapping[str, str]) -> str:
-    """Figures, two in a row where there is room for narrow ones. Args: svgs: each figure's by its name."""
+    """Figures, two in a row where there is room for narrow ones. Args: svgs: each figure's by its
+    name.
+    """
     blocks = "".join(_block(group, svgs, w) for group, w in zip(groups, wide(groups), strict=True))
     return f"<div class=figures>{blocks}</div>" if blocks else ""
 
 
 def wide(groups: Sequence[Group]) -> list[bool]:
-    """Which take the whole width: those of several charts, and those that would stand beside nothing."""
+    """Which take the whole width: those of several charts, and those that would stand beside
+    nothing.
+    """
     found: list[bool] = []
     for i, group in enumerate(groups):
-        pending = len(found) - max((k + 1 for k, w in enumerate(found) if w), default=0)  # narrow ones since the last wide one
+        pending = len(found) - max(
+            (k + 1 for k, w in enumerate(found) if w), default=0
+        )  # narrow ones since the last wide one
         alone = i + 1 == len(groups) or _many(groups[i + 1])
         found.append(_many(group) or (pending % 2 == 0 and alone))
     return found
@@ -46,7 +54,10 @@ def _block(group: Group, svgs: Mapping[str, str], wide: bool) -> str:
         charts, notes = _panels(figure), _note("", figure, svgs[figure.name])
         name = names[0]
     else:
-        charts, notes = _beside(group), "".join(_note(folder, figure, svgs[figure.name]) for folder, figure in group.figures)
+        charts, notes = (
+            _beside(group),
+            "".join(_note(folder, figure, svgs[figure.name]) for folder, figure in group.figures),
+        )
         name = f"all-{names[0]}"
     return (
         f'<section class="{kind}" id="{e(name)}"><h3><a href="#{e(name)}">{e(group.title)}</a></h3>'
@@ -60,7 +71,11 @@ def _chart(place: str, title: str) -> str:
 
 def _panels(figure: Figure) -> str:
     charts = [_chart(place, figure.title) for place in places(figure)]
-    return charts[0] if len(charts) == 1 else f'<div class="panels columns{columns(len(charts))}">{"".join(charts)}</div>'
+    return (
+        charts[0]
+        if len(charts) == 1
+        else f'<div class="panels columns{columns(len(charts))}">{"".join(charts)}</div>'
+    )
 
 
 def _beside(group: Group) -> str:
@@ -79,7 +94,9 @@ def _captions(group: Group) -> str:
     captions = dict.fromkeys(figure.caption for _, figure in group.figures)
     if len(captions) == 1:
         return f"<figcaption>{e(next(iter(captions)))}</figcaption>"
-    said = "".join(f"<p><b>{e(folder)}</b> {e(figure.caption)}</p>" for folder, figure in group.figures)
+    said = "".join(
+        f"<p><b>{e(folder)}</b> {e(figure.caption)}</p>" for folder, figure in group.figures
+    )
     return f"<figcaption>{said}</figcaption>"
 
 
@@ -89,6 +106,9 @@ def _note(folder: str, figure: Figure, svg: str) -> str:
     csv = "data:text/csv;charset=utf-8," + urllib.parse.quote(to_csv(figure.data))
     name = e(figure.name)
     title, lines = table(figure)
-    links = f'<a download="{name}.svg" href="{svg}">SVG</a> <a download="{name}.csv" href="{csv}">CSV</a>'
+    links = (
+        f'<a download="{name}.svg" href="{svg}">SVG</a> <a download="{name}.csv"'
+        f' href="{csv}">CSV</a>'
+    )
     head = f"<b>{e(folder)}</b> " if folder else ""
     return f"<p class=links>{head}{links}</p>{behind(lines, f'{title}: {folder}' if folder else title)}"

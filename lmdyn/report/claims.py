@@ -1,4 +1,6 @@
-"""The claims that a study ends with, as the first part of its page: sentence, verdict, and the number that decides."""
+"""The claims that a study ends with, as the first part of its page: sentence, verdict, and the
+number that decides.
+"""
 
 import json
 import math
@@ -11,7 +13,19 @@ from lmdyn.errors import InputError
 from lmdyn.report import small
 from lmdyn.report.markup import e
 
-FIELDS = ("id", "study", "source", "sentence", "measured", "low", "high", "unit", "verdict", "figure", "how")
+FIELDS = (
+    "id",
+    "study",
+    "source",
+    "sentence",
+    "measured",
+    "low",
+    "high",
+    "unit",
+    "verdict",
+    "figure",
+    "how",
+)
 SIGNS = {"held": "\u2713", "not held": "\u2715", "undecided": "?"}
 
 
@@ -33,14 +47,20 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
     for number, claim in enumerate(claims, 1):
         missing = [f for f in FIELDS if not isinstance(claim, dict) or f not in claim]
         if missing:
-            raise InputError(f"{path}: claim {number} lacks {', '.join(missing)}; run the study's command again")
+            raise InputError(
+                f"{path}: claim {number} lacks {', '.join(missing)}; run the study's command again"
+            )
         if claim["verdict"] not in SIGNS:
-            raise InputError(f"{path}: claim {number}: verdict '{claim['verdict']}'; it is one of: {', '.join(SIGNS)}")
+            raise InputError(
+                f"{path}: claim {number}: verdict '{claim['verdict']}'; it is one of:"
+                f" {', '.join(SIGNS)}"
+            )
     return claims
 
 
 def count(claims: Sequence[Mapping[str, Any]]) -> str:
-    """How many there are of each verdict; those of small versions of studies are counted apart, whatever their verdict.
+    """How many there are of each verdict; those of small versions of studies are counted apart,
+    whatever their verdict.
 
     >>> count([{"verdict": "held"}, {"verdict": "undecided"}, {"verdict": "held"}])
     '3 claims: 2 held, 1 undecided'
@@ -53,8 +73,15 @@ def count(claims: Sequence[Mapping[str, Any]]) -> str:
     said = f"{_claims(real)}: {', '.join(found)}" if real else ""
     if not rest:
         return said
-    versions = "small versions of studies" if len({c["study"] for c in rest if "study" in c}) > 1 else "a small version"
-    return f"{said}{'; ' if said else ''}{_claims(rest)} of {versions}, which decide{'s' if len(rest) == 1 else ''} nothing"
+    versions = (
+        "small versions of studies"
+        if len({c["study"] for c in rest if "study" in c}) > 1
+        else "a small version"
+    )
+    return (
+        f"{said}{'; ' if said else ''}{_claims(rest)} of {versions}, which"
+        f" decide{'s' if len(rest) == 1 else ''} nothing"
+    )
 
 
 def _claims(found: Sequence) -> str:
@@ -92,9 +119,11 @@ def measured(claim: Mapping[str, Any]) -> str:
 
 
 def section(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> str:
-    """The claims as HTML: study by study where there are several; what several folders say on the same claim stands together.
+    """The claims as HTML: study by study where there are several; what several folders say on the
+    same claim stands together.
 
-    Before all of them it is said which studies are small versions, whose verdicts decide nothing; it stands at each of these, too.
+    Before all of them it is said which studies are small versions, whose verdicts decide nothing;
+    it stands at each of these, too.
 
     Args:
       figures: names of the figures that are on the page; others are not linked.
@@ -107,7 +136,10 @@ def section(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> st
         groups: dict[tuple, list] = {}
         for c in own:
             groups.setdefault((c.get("same", c["id"]), c["sentence"]), []).append(c)
-        made = "".join(_together(g, figures) if len(folders) > 1 else _claim(g[0], figures) for g in groups.values())
+        made = "".join(
+            _together(g, figures) if len(folders) > 1 else _claim(g[0], figures)
+            for g in groups.values()
+        )
         parts.append(f"{head}<ul class=claims>{made}</ul>")
     return small.above_claims(claims) + "".join(parts)
 
@@ -115,20 +147,27 @@ def section(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> st
 def _claim(claim, figures):
     return (
         f'<li id="claim-{e(claim["id"])}" class="{_kind(claim)}">{_verdict(claim)}'
-        f"<div>{_sentence(claim)}<p class=measured>{_bar(claim, _reach([claim]))}{e(measured(claim))}{_link(claim, figures)}</p>"
+        f"<div>{_sentence(claim)}<p"
+        f" class=measured>{_bar(claim, _reach([claim]))}{e(measured(claim))}{_link(claim, figures)}</p>"
         f"<p class=how>{e(claim['how'])}</p></div></li>"
     )
 
 
 def _together(claims, figures):
-    """One sentence, and what each folder says on it; their bars have the same scale, and stand below one another."""
+    """One sentence, and what each folder says on it; their bars have the same scale, and stand
+    below one another.
+    """
     reach, longest = _reach(claims), max(len(c["folder"]) for c in claims)
     lines = "".join(
-        f'<div class="one {_kind(c)}" id="claim-{e(c["id"])}">{_verdict(c)}<p class=measured><b>{e(c["folder"])}</b> {_bar(c, reach)}'
-        f"{e(measured(c))}{_link(c, figures)}</p></div>"
+        f'<div class="one {_kind(c)}" id="claim-{e(c["id"])}">{_verdict(c)}<p'
+        f" class=measured><b>{e(c['folder'])}</b>"
+        f" {_bar(c, reach)}{e(measured(c))}{_link(c, figures)}</p></div>"
         for c in claims
     )
-    return f'<li class=several style="--name: {min(longest, 28)}ch">{_sentence(claims[0])}{lines}<p class=how>{e(claims[0]["how"])}</p></li>'
+    return (
+        f'<li class=several style="--name: {min(longest, 28)}ch">{_sentence(claims[0])}{lines}<p'
+        f" class=how>{e(claims[0]['how'])}</p></li>"
+    )
 
 
 def _kind(claim) -> str:
@@ -137,7 +176,10 @@ def _kind(claim) -> str:
 
 def _verdict(claim) -> str:
     note = "<small>small version: decides nothing</small>" if claim.get("small") else ""
-    return f"<p class=verdict><span aria-hidden=true>{SIGNS[claim['verdict']]}</span> {claim['verdict']}{note}</p>"
+    return (
+        f"<p class=verdict><span aria-hidden=true>{SIGNS[claim['verdict']]}</span>"
+        f" {claim['verdict']}{note}</p>"
+    )
 
 
 def _sentence(claim) -> str:

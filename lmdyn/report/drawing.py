@@ -31,28 +31,43 @@ def columns(count: int) -> int:
 
 
 def specs(figures: Sequence[Figure]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the browser draws: each place's specification, and its configuration in light and in dark."""
+    """What the browser draws: each place's specification, and its configuration in light and in
+    dark.
+    """
     found = {place: spec_of(chart) for figure in figures for place, chart in places(figure).items()}
     for spec in found.values():
         spec.pop("$schema", None)
-    return found, {place: {mode: theme.config(mode, _shades(spec)) for mode in theme.INK} for place, spec in found.items()}
+    return found, {
+        place: {mode: theme.config(mode, _shades(spec)) for mode in theme.INK}
+        for place, spec in found.items()
+    }
 
 
 def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """A chart as Vega-Lite, without the theme that a session may have enabled: it would win over the page's own, in dark mode too."""
+    """A chart as Vega-Lite, without the theme that a session may have enabled: it would win over
+    the page's own, in dark mode too.
+    """
     with alt.theme.enable("default"):
         return chart.to_dict()
 
 
 def to_svg(chart: alt.TopLevelMixin | tuple[alt.TopLevelMixin, ...], width: int = 680) -> str:
-    """A figure as SVG in its light dress, `width` pixels wide; of several charts each is half as wide."""
+    """A figure as SVG in its light dress, `width` pixels wide; of several charts each is half as
+    wide.
+    """
     import vl_convert
 
     if isinstance(chart, tuple):
         parts = [spec_of(c) for c in chart]
         outermost = ("$schema", "config", "autosize", "usermeta")
-        inner = [{k: v for k, v in spec.items() if k not in outermost} | {"width": width // 2} for spec in parts]
-        spec, shades = {"concat": inner, "columns": columns(len(parts)), "spacing": 28}, max(map(_shades, parts))
+        inner = [
+            {k: v for k, v in spec.items() if k not in outermost} | {"width": width // 2}
+            for spec in parts
+        ]
+        spec, shades = (
+            {"concat": inner, "columns": columns(len(parts)), "spacing": 28},
+            max(map(_shades, parts)),
+        )
     else:
         spec = spec_of(chart) | {"width": width}
         shades = _shades(spec)
@@ -80,8 +95,8 @@ def to_csv(data: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(figure: Figure) -> tuple[str, list[dict[str, str]]]:
-    """What the table behind a figure is called, and its lines: the figure's own, or else its data, every so many of them where there
-    are more than can be read.
+    """What the table behind a figure is called, and its lines: the figure's own, or else its data,
+    every so many of them where there are more than can be read.
 
     >>> table(Figure("a", "", "", None, [{"layer": n, "value": n / 3} for n in range(2)]))
     ('Table', [{'layer': '0', 'value': '0'}, {'layer': '1', 'value': '0.333333'}])
@@ -95,7 +110,11 @@ def table(figure: Figure) -> tuple[str, list[dict[str, str]]]:
     names = list(dict.fromkeys(key for d in figure.data for key in d))
     lines = [{name: _cell(d.get(name)) for name in names} for d in figure.data[::every]]
     nth = {2: "2nd", 3: "3rd"}.get(every, f"{every}th")
-    return ("Table" if every == 1 else f"Table: every {nth} of {len(figure.data):,} lines, all in the CSV"), lines
+    return (
+        "Table"
+        if every == 1
+        else f"Table: every {nth} of {len(figure.data):,} lines, all in the CSV"
+    ), lines
 
 
 def _cell(value) -> str:
@@ -106,4 +125,6 @@ def bundle() -> str:
     """The program that draws figures in the browser, as one script."""
     import vl_convert
 
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace(
+        "</script", "<\\/script"
+    )

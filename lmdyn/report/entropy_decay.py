@@ -1,4 +1,6 @@
-"""The figures of the entropy-decay study, from its rows: how entropy went in every run, and what each factor did to it."""
+"""The figures of the entropy-decay study, from its rows: how entropy went in every run, and what
+each factor did to it.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,8 +23,14 @@ def figures(rows: Rows) -> list[Figure]:
 
 
 def strongest(rows: Rows) -> list[str]:
-    """Factors by the size of their effect on the change over the second half of training, the largest first."""
-    found = {r["factor"]: abs(r["value"]) for r in rows if r["metric"] == "effect" and r["of"] == "change"}
+    """Factors by the size of their effect on the change over the second half of training, the
+    largest first.
+    """
+    found = {
+        r["factor"]: abs(r["value"])
+        for r in rows
+        if r["metric"] == "effect" and r["of"] == "change"
+    }
     return sorted(found, key=lambda factor: -found[factor])
 
 
@@ -34,9 +42,18 @@ def _levels(rows) -> dict[str, list[str]]:
 def curves(rows: Rows) -> Figure | None:
     """Knowledge entropy over the steps of every run, told apart by the two strongest factors."""
     data = [
-        {"run": r["run"], "step": r["step"], "value": float(r["normalized"]), "nats": float(r["value"]), **r["levels"]}
+        {
+            "run": r["run"],
+            "step": r["step"],
+            "value": float(r["normalized"]),
+            "nats": float(r["value"]),
+            **r["levels"],
+        }
         for r in rows
-        if r["metric"] == "knowledge_entropy" and r["layer"] is None and "run" in r and "normalized" in r
+        if r["metric"] == "knowledge_entropy"
+        and r["layer"] is None
+        and "run" in r
+        and "normalized" in r
     ]
     factors, levels = strongest(rows), _levels(rows)
     if not data or not factors:
@@ -45,7 +62,8 @@ def curves(rows: Rows) -> Figure | None:
     facets = [("", data)]
     if factors[1:]:
         facets = [
-            (f" ({factors[1]}: {name})", [d for d in data if d[factors[1]] == name]) for name in levels[factors[1]]
+            (f" ({factors[1]}: {name})", [d for d in data if d[factors[1]] == name])
+            for name in levels[factors[1]]
         ]
     domain = [min(d["value"] for d in data), max(d["value"] for d in data)]
     x = alt.X(
@@ -71,15 +89,21 @@ def curves(rows: Rows) -> Figure | None:
             scale=alt.Scale(zero=False, nice=True, domain=domain),
         )
         base = alt.Chart().encode(
-            x=x, y=y, color=alt.Color("hue:N", scale=scale, legend=alt.Legend(columns=2)), detail="run:N"
+            x=x,
+            y=y,
+            color=alt.Color("hue:N", scale=scale, legend=alt.Legend(columns=2)),
+            detail="run:N",
         )
         half = own([{"step": end / 2} for end in ends(shown)]).mark_rule(style="round").encode(x=x)
         values = [{**d, "hue": f"{hue}: {d[hue]}"} for d in tidy(shown)]
-        charts.append(panel(values, half, base.mark_line(style="run"), hover(base, tip), height=280))
+        charts.append(
+            panel(values, half, base.mark_line(style="run"), hover(base, tip), height=280)
+        )
     begins = "the dotted line" if len(ends(data)) == 1 else "a dotted line, one for each length"
     caption = (
-        "Mean over layers of H / log F, a line for each run. Colour and panel are the two factors with the largest "
-        f"effects on the change over the second half of training, which begins at {begins}."
+        "Mean over layers of H / log F, a line for each run. Colour and panel are the two factors"
+        " with the largest effects on the change over the second half of training, which begins at"
+        f" {begins}."
     )
     table = [
         {
@@ -93,13 +117,22 @@ def curves(rows: Rows) -> Figure | None:
         for r in rows
         if r["metric"] == "entropy_change"
     ]
-    return Figure("curves", "Knowledge entropy in every run", caption, tuple(charts), tidy(data), table)
+    return Figure(
+        "curves", "Knowledge entropy in every run", caption, tuple(charts), tidy(data), table
+    )
 
 
 def ends(points: Sequence[Mapping[str, Any]]) -> list[int]:
     """The last steps that runs have, each once.
 
-    >>> ends([{"run": 0, "step": 4}, {"run": 0, "step": 8}, {"run": 1, "step": 8}, {"run": 2, "step": 4}])
+    >>> ends(
+    ...     [
+    ...         {"run": 0, "step": 4},
+    ...         {"run": 0, "step": 8},
+    ...         {"run": 1, "step": 8},
+    ...         {"run": 2, "step": 4},
+    ...     ]
+    ... )
     [4, 8]
     """
     runs = {p["run"] for p in points}
@@ -112,9 +145,10 @@ def effects(rows: Rows) -> Figure | None:
     if not found:
         return None
     caption = (
-        "How much more the share H / log F changes over the second half of training at a factor's second level than "
-        "at its first, with its 95% interval. Left of 0, the second level makes entropy fall more, or rise less. "
-        "Main effects by least squares over all runs; interactions are part of the noise."
+        "How much more the share H / log F changes over the second half of training at a factor's"
+        " second level than at its first, with its 95% interval. Left of 0, the second level makes"
+        " entropy fall more, or rise less. Main effects by least squares over all runs;"
+        " interactions are part of the noise."
     )
     chart = _forest(found, "Effect on the change over the second half")
     return Figure("effects", "What makes entropy fall", caption, chart, tidy(found))
@@ -127,8 +161,8 @@ def other_effects(rows: Rows) -> Figure | None:
         return None
     charts = tuple(_forest(points, OTHERS[of]) for of, points in found.items())
     caption = (
-        "The same effects on how far entropy falls at first (right of 0: further), and on where it stands at the "
-        "end (right of 0: higher), as points of the ceiling."
+        "The same effects on how far entropy falls at first (right of 0: further), and on where it"
+        " stands at the end (right of 0: higher), as points of the ceiling."
     )
     return Figure(
         "other-effects",
@@ -159,9 +193,17 @@ def _forest(found, title):
     """Effects below one another, each with its interval."""
     values = [{**e, "key": e["factor"]} for e in tidy(found)]
     words = {e["factor"]: [e["factor"], *_arrow(e["from"], e["to"])] for e in values}
-    lookup = "{" + ", ".join(f"{json.dumps(k)}: [{', '.join(map(json.dumps, v))}]" for k, v in words.items()) + "}"
+    lookup = (
+        "{"
+        + ", ".join(f"{json.dumps(k)}: [{', '.join(map(json.dumps, v))}]" for k, v in words.items())
+        + "}"
+    )
     axis = alt.Axis(
-        labelExpr=f"({lookup})[datum.value]", labelLimit=170, labelPadding=8, labelLineHeight=15, labelOffset=-8
+        labelExpr=f"({lookup})[datum.value]",
+        labelLimit=170,
+        labelPadding=8,
+        labelLineHeight=15,
+        labelOffset=-8,
     )
     y = alt.Y("key:N", title=None, sort=list(words), axis=axis)
     x = lambda field: level(None, field, "+.1%", zero=True)
@@ -177,7 +219,13 @@ def _forest(found, title):
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(x=x("value"))
     whole = alt.Chart().mark_rule(style="interval").encode(x=x("low"), x2="high:Q", y=y)
     return panel(
-        values, zero, whole, base.mark_point(style="dot", size=80), hover(base, tip), height=52 * len(found), name=title
+        values,
+        zero,
+        whole,
+        base.mark_point(style="dot", size=80),
+        hover(base, tip),
+        height=52 * len(found),
+        name=title,
     )
 
 
@@ -193,7 +241,12 @@ def _arrow(low: str, high: str) -> list[str]:
 def loss(rows: Rows) -> Figure | None:
     """Change of entropy against change of nll over the second half, a point a run."""
     data = [
-        {"run": r["run"], "value": float(r["value"]), "nll_change": float(r["nll_change"]), **r["levels"]}
+        {
+            "run": r["run"],
+            "value": float(r["value"]),
+            "nll_change": float(r["nll_change"]),
+            **r["levels"],
+        }
         for r in rows
         if r["metric"] == "entropy_change"
     ]
@@ -223,7 +276,7 @@ def loss(rows: Rows) -> Figure | None:
         height=260,
     )
     caption = (
-        "A point is a run; below the line its entropy falls over the second half of training. Further left, the run "
-        "still learns more of its text over that half."
+        "A point is a run; below the line its entropy falls over the second half of training."
+        " Further left, the run still learns more of its text over that half."
     )
     return Figure("loss", "Does entropy fall while a run still learns?", caption, chart, tidy(data))

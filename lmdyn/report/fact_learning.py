@@ -1,5 +1,7 @@
-"""The figures of the fact-learning study, from its rows: log-probability of what is asked while facts are told, by depth, and
-what each fact gained (Chang et al. 2024, figure 2, with an interval over facts)."""
+"""The figures of the fact-learning study, from its rows: log-probability of what is asked while
+facts are told, by depth, and what each fact gained (Chang et al. 2024, figure 2, with an interval
+over facts).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,18 +34,23 @@ def learning(rows: Rows) -> Figure | None:
     if not asked:
         return None
     depths = list(dict.fromkeys(p["depth"] for p in asked))
-    color = alt.Color("depth:N", scale=alt.Scale(domain=depths), legend=alt.Legend(title=None, columns=2))
+    color = alt.Color(
+        "depth:N", scale=alt.Scale(domain=depths), legend=alt.Legend(title=None, columns=2)
+    )
     by = {"depth": "depth"}
-    titles = {"span_log_probability": ("Log-probability a token, nats", ".3f"), "exact_match": ("Exact match", ".0%")}
+    titles = {
+        "span_log_probability": ("Log-probability a token, nats", ".3f"),
+        "exact_match": ("Exact match", ".0%"),
+    }
     charts = tuple(
         over_updates(points[metric], title, color, by=by, format=format)
         for metric, (title, format) in titles.items()
         if points[metric]
     )
     caption = (
-        "The answers' mean log-probability a token, and the share of answers that are the likeliest at every token, asked before, "
-        "during and after the lesson, by how far the question lies from what was told. Dotted: a round begins, in which "
-        "every fact is told once."
+        "The answers' mean log-probability a token, and the share of answers that are the likeliest"
+        " at every token, asked before, during and after the lesson, by how far the question lies"
+        " from what was told. Dotted: a round begins, in which every fact is told once."
     )
     data = [{"metric": metric, **p} for metric, found in points.items() for p in tidy(found)]
     return Figure("learning", "How facts are learnt", caption, charts, data)
@@ -59,9 +66,16 @@ def gains(rows: Rows) -> Figure | None:
     ]
     if not means:
         return None
-    values = tidy([{k: r[k] for k in ("depth", "low", "high", "relative")} | {"value": float(r["value"])} for r in means])
+    values = tidy(
+        [
+            {k: r[k] for k in ("depth", "low", "high", "relative")} | {"value": float(r["value"])}
+            for r in means
+        ]
+    )
     x = lambda field: level(None, field, "+.1f", zero=True)
-    y = alt.Y("depth:N", title=None, sort=[v["depth"] for v in values], axis=alt.Axis(labelPadding=8))
+    y = alt.Y(
+        "depth:N", title=None, sort=[v["depth"] for v in values], axis=alt.Axis(labelPadding=8)
+    )
     base = alt.Chart().encode(x=x("value"), y=y)
     tip = [
         alt.Tooltip("depth:N"),
@@ -81,8 +95,8 @@ def gains(rows: Rows) -> Figure | None:
         name="Rise of the answers' log-probability, nats a token",
     )
     caption = (
-        "From before the lesson to its end. Small: each fact, the mean of its probes; large: the mean of all, with its 95% interval over "
-        "facts."
+        "From before the lesson to its end. Small: each fact, the mean of its probes; large: the"
+        " mean of all, with its 95% interval over facts."
     )
     table = [
         {

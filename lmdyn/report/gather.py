@@ -1,7 +1,9 @@
-"""Folders to what a page is made of: rows files with what stands beside them, and the claims of studies.
+"""Folders to what a page is made of: rows files with what stands beside them, and the claims of
+studies.
 
-A folder that is a study or a training run is one part; its subfolders are its own business. Any other folder is gathered: its own
-rows, then those of the studies, runs and measurements in folders below it.
+A folder that is a study or a training run is one part; its subfolders are its own business. Any
+other folder is gathered: its own rows, then those of the studies, runs and measurements in folders
+below it.
 """
 
 import os
@@ -62,7 +64,10 @@ def gathered(folder: str | os.PathLike) -> Gathered:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give the one that holds the rows of lmdyn measure and lmdyn online")
+        raise InputError(
+            f"{folder} is no folder; give the one that holds the rows of lmdyn measure and lmdyn"
+            " online"
+        )
     if _whole(folder):
         return Gathered([folder], [])
     below = sorted(_below(folder, DEPTH))
@@ -86,7 +91,10 @@ def _unfinished(folder: Path) -> bool:
 
 
 def _to_end(folder: Path) -> str:
-    return f"the study in {folder} has not come to its end; go on with it: lmdyn study ... --out {folder}"
+    return (
+        f"the study in {folder} has not come to its end; go on with it: lmdyn study ... --out"
+        f" {folder}"
+    )
 
 
 def _below(folder: Path, depth: int):
@@ -104,18 +112,24 @@ def runs(folder: str | os.PathLike) -> list[Run]:
     """Every rows file of one folder, by name; folders below it do not count.
 
     Raises:
-      InputError: it is no folder, holds no rows, or rows that cannot be read; a study that has not come to its end.
+      InputError: it is no folder, holds no rows, or rows that cannot be read; a study that has not
+        come to its end.
 
     >>> import tempfile
     >>> from lmdyn import report
     >>> folder = tempfile.mkdtemp()
-    >>> report.write_rows(f"{folder}/measure.jsonl", [report.row("tiny", "nll", 3.0, "nats", tokens=7)], {})
+    >>> report.write_rows(
+    ...     f"{folder}/measure.jsonl", [report.row("tiny", "nll", 3.0, "nats", tokens=7)], {}
+    ... )
     >>> [(run.name, len(run.rows)) for run in runs(folder)]
     [('measure.jsonl', 1)]
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give the one that holds the rows of lmdyn measure and lmdyn online")
+        raise InputError(
+            f"{folder} is no folder; give the one that holds the rows of lmdyn measure and lmdyn"
+            " online"
+        )
     paths = set(folder.glob("*.jsonl")) | {
         p.with_name(p.name.removesuffix(".meta.json")) for p in folder.glob("*.meta.json")
     }
@@ -127,6 +141,7 @@ def runs(folder: str | os.PathLike) -> list[Run]:
     loaded = [run for run in loaded if run.rows]
     if not loaded:
         raise InputError(
-            f"{folder} holds no rows; write some there first: lmdyn measure ... --out {folder / 'measure.jsonl'}"
+            f"{folder} holds no rows; write some there first: lmdyn measure ... --out"
+            f" {folder / 'measure.jsonl'}"
         )
     return loaded

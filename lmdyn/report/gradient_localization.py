@@ -1,7 +1,8 @@
-"""The figures of the study of gradient localization on its runs: what they learn, forget, move and cost, by where they are updated.
+"""The figures of the study of gradient localization on its runs: what they learn, forget, move and
+cost, by where they are updated.
 
-Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. The profiles that restrict the runs are
-drawn in `gradient_profiles`.
+Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. The
+profiles that restrict the runs are drawn in `gradient_profiles`.
 """
 
 import math
@@ -33,13 +34,17 @@ def figures(rows: Rows) -> list[Figure]:
 
 
 def runs(rows: Rows) -> list[dict[str, Any]]:
-    """What each run came to: `seed, method, mode, factor, learned, forgotten, moved, flops, updated, new, unchanged` (nats), `old_nll`, all at
-    its end, and what they were before."""
+    """What each run came to: `seed, method, mode, factor, learned, forgotten, moved, flops,
+    updated, new, unchanged` (nats), `old_nll`, all at its end, and what they were before.
+    """
     found: dict[tuple, dict] = {}
     for r in rows:
         if r.get("mode") is None or "factor" not in r or r["metric"] == "running_profile":
             continue
-        one = found.setdefault((r["seed"], r["method"], r["mode"], r["factor"]), {k: r[k] for k in ("seed", "method", "mode", "factor")})
+        one = found.setdefault(
+            (r["seed"], r["method"], r["mode"], r["factor"]),
+            {k: r[k] for k in ("seed", "method", "mode", "factor")},
+        )
         if r["metric"] in ("span_log_probability", "old_nll"):
             name = r.get("kind", "old_nll")
             first, last, value = one.get(f"{name} at", -1), r["moment"], float(r["value"])
@@ -49,36 +54,71 @@ def runs(rows: Rows) -> list[dict[str, Any]]:
                 one[name], one[f"{name} at"] = value, last
         else:
             one[r["metric"]] = float(r["value"])
-    return [{k: v for k, v in one.items() if not k.endswith(" at")} for one in found.values() if {"learned", "forgotten"} <= one.keys()]
+    return [
+        {k: v for k, v in one.items() if not k.endswith(" at")}
+        for one in found.values()
+        if {"learned", "forgotten"} <= one.keys()
+    ]
 
 
 def _scales(names: Mapping[str, str], points):
     """Colour and shape of modes, the same in all panels."""
     shapes = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"]
-    domain, used = list(names.values()), [name for name in names.values() if any(p["name"] == name for p in points)]
-    color = alt.Color("name:N", scale=alt.Scale(domain=domain), legend=alt.Legend(columns=2, values=used, labelLimit=200))
-    shape = alt.Shape("name:N", scale=alt.Scale(domain=domain, range=shapes[: len(domain)]), legend=alt.Legend(values=used))
+    domain, used = (
+        list(names.values()),
+        [name for name in names.values() if any(p["name"] == name for p in points)],
+    )
+    color = alt.Color(
+        "name:N",
+        scale=alt.Scale(domain=domain),
+        legend=alt.Legend(columns=2, values=used, labelLimit=200),
+    )
+    shape = alt.Shape(
+        "name:N",
+        scale=alt.Scale(domain=domain, range=shapes[: len(domain)]),
+        legend=alt.Legend(values=used),
+    )
     return color, shape
 
 
 def frontier(rows: Rows) -> Figure | None:
-    """What runs learn against what they forget, a panel for each method, a line through the rates of each mode."""
+    """What runs learn against what they forget, a panel for each method, a line through the rates
+    of each mode.
+    """
     found = [one for one in runs(rows) if one["mode"] in MODES]
     if not found:
         return None
-    charts = [_plane([one for one in found if one["method"] == method], f"{method[0].upper()}{method[1:]}: learned, nats", MODES)
-              for method in dict.fromkeys(one["method"] for one in found)]
+    charts = [
+        _plane(
+            [one for one in found if one["method"] == method],
+            f"{method[0].upper()}{method[1:]}: learned, nats",
+            MODES,
+        )
+        for method in dict.fromkeys(one["method"] for one in found)
+    ]
     caption = (
-        "Each line goes from no training through runs at rising rates, means over seeds. Higher: more of the new and updated facts is known (rise of "
-        "their spans' log-probability). Further right: more of the old is lost. A mode is better where its line lies above and to the left."
+        "Each line goes from no training through runs at rising rates, means over seeds. Higher:"
+        " more of the new and updated facts is known (rise of their spans' log-probability)."
+        " Further right: more of the old is lost. A mode is better where its line lies above and to"
+        " the left."
     )
-    return Figure("frontier", "Learning against forgetting", caption, tuple(charts), tidy(found), _table(found))
+    return Figure(
+        "frontier",
+        "Learning against forgetting",
+        caption,
+        tuple(charts),
+        tidy(found),
+        _table(found),
+    )
 
 
 def _plane(found, title: str, names: Mapping[str, str]) -> alt.TopLevelMixin:
     """Learned against forgotten, from a rate of 0 on."""
     mean = means(found, "method", "mode", "factor")
-    zero = [{"mode": mode, "factor": 0.0, "learned": 0.0, "forgotten": 0.0} for mode in dict.fromkeys(m["mode"] for m in mean)]
+    zero = [
+        {"mode": mode, "factor": 0.0, "learned": 0.0, "forgotten": 0.0}
+        for mode in dict.fromkeys(m["mode"] for m in mean)
+    ]
     points = [{**m, "name": names[m["mode"]]} for m in [*zero, *mean]]
     x = level("forgotten: relative loss of old text and unchanged facts", "forgotten", "%")
     y = upright(title, "learned", zero=True)
@@ -90,9 +130,19 @@ def _lines(points, x, y, names: Mapping[str, str], tip) -> alt.TopLevelMixin:
     """A line for each mode through its rates."""
     color, shape = _scales(names, points)
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [alt.Tooltip("name:N", title="updates"), alt.Tooltip("factor:Q", title="rate, times the base's"), *tip, alt.Tooltip("seeds:Q")]
-    return panel(points, base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
-                 base.mark_point(style="dot", size=60).encode(shape=shape), hover(base, tip), height=280)
+    tip = [
+        alt.Tooltip("name:N", title="updates"),
+        alt.Tooltip("factor:Q", title="rate, times the base's"),
+        *tip,
+        alt.Tooltip("seeds:Q"),
+    ]
+    return panel(
+        points,
+        base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
+        base.mark_point(style="dot", size=60).encode(shape=shape),
+        hover(base, tip),
+        height=280,
+    )
 
 
 def _table(found):
@@ -103,7 +153,12 @@ def _table(found):
     return [
         {
             "method, updates": f"{m['method']}, {MODES[m['mode']]}",
-            **{f"{kind} spans, perplexity": f"{perplexity(m[f'{kind} before'])} to {perplexity(m[kind])}" for kind in KINDS},
+            **{
+                f"{kind} spans, perplexity": (
+                    f"{perplexity(m[f'{kind} before'])} to {perplexity(m[kind])}"
+                )
+                for kind in KINDS
+            },
             "old text, nll": f"{m['old_nll before']:.3f} to {m['old_nll']:.3f}",
             "learned, nats": f"{m['learned']:.2f}",
             "forgotten": f"{m['forgotten']:.1%}",
@@ -123,15 +178,31 @@ def by_kind(rows: Rows) -> Figure | None:
     charts, data = [], []
     for method in dict.fromkeys(one["method"] for one in found):
         points = [
-            {"name": MODES[one["mode"]], "kind": kind, "seed": one["seed"], "value": one[kind] - one[f"{kind} before"]}
+            {
+                "name": MODES[one["mode"]],
+                "kind": kind,
+                "seed": one["seed"],
+                "value": one[kind] - one[f"{kind} before"],
+            }
             for one in found
             if one["method"] == method and one["factor"] == base
             for kind in KINDS
         ]
         order = [name for name in MODES.values() if any(p["name"] == name for p in points)]
-        charts.append(panels.dots(points, f"{method[0].upper()}{method[1:]}: gain in log-probability, nats", order=order, kinds=KINDS, format="+.2f"))
+        charts.append(
+            panels.dots(
+                points,
+                f"{method[0].upper()}{method[1:]}: gain in log-probability, nats",
+                order=order,
+                kinds=KINDS,
+                format="+.2f",
+            )
+        )
         data += [{"method": method, **p} for p in points]
-    caption = "Gain of spans' log-probability from before to after the continual pretraining, by kind of fact, at the base rate. Small: seeds; large: their mean."
+    caption = (
+        "Gain of spans' log-probability from before to after the continual pretraining, by kind of"
+        " fact, at the base rate. Small: seeds; large: their mean."
+    )
     return Figure("by-kind", "What each kind of fact gains", caption, tuple(charts), tidy(data))
 
 
@@ -144,28 +215,58 @@ def moved(rows: Rows) -> Figure | None:
     mean = means([one for one in found if one["method"] == method], "mode", "factor")
     points = [{**m, "name": MODES[m["mode"]]} for m in mean]
     x = level("moved: distance from the start over the parameters' size", "moved", "%")
-    tip = [alt.Tooltip("moved:Q", format=".2%"), alt.Tooltip("learned:Q", format=".3f"), alt.Tooltip("forgotten:Q", format=".1%")]
-    charts = (_lines(points, x, upright("Learned, nats", "learned"), MODES, tip),
-              _lines(points, x, upright("Forgotten", "forgotten", "%"), MODES, tip))
-    caption = f"Method: {method}. How far parameters moved, and what that bought and cost; a point is a rate, means over seeds."
+    tip = [
+        alt.Tooltip("moved:Q", format=".2%"),
+        alt.Tooltip("learned:Q", format=".3f"),
+        alt.Tooltip("forgotten:Q", format=".1%"),
+    ]
+    charts = (
+        _lines(points, x, upright("Learned, nats", "learned"), MODES, tip),
+        _lines(points, x, upright("Forgotten", "forgotten", "%"), MODES, tip),
+    )
+    caption = (
+        f"Method: {method}. How far parameters moved, and what that bought and cost; a point is a"
+        " rate, means over seeds."
+    )
     return Figure("moved", "How much each run moved", caption, charts, tidy(points))
 
 
 def running_frontier(rows: Rows) -> Figure | None:
-    """What runs restricted by a running profile learn and forget, beside those of a profile measured before."""
+    """What runs restricted by a running profile learn and forget, beside those of a profile
+    measured before.
+    """
     names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING
     method = next((r["method"] for r in rows if r.get("mode") in RUNNING), None)
     found = [one for one in runs(rows) if one["mode"] in names and one["method"] == method]
     if not found:
         return None
-    caption = f"Method: {method}. As in Learning against forgetting, for a profile that is measured once before, and one that is estimated on the way."
-    return Figure("running-frontier", "Restricted by a running profile", caption, _plane(found, "Learned, nats", names), tidy(found))
+    caption = (
+        f"Method: {method}. As in Learning against forgetting, for a profile that is measured once"
+        " before, and one that is estimated on the way."
+    )
+    return Figure(
+        "running-frontier",
+        "Restricted by a running profile",
+        caption,
+        _plane(found, "Learned, nats", names),
+        tidy(found),
+    )
 
 
 def online(rows: Rows) -> Figure | None:
     """Online nll against operations, a line from one step a chunk to two for each mode."""
-    found = [{"mode": r["mode"], "name": MODES[r["mode"]], "steps": r["steps"], "seed": r["seed"], "value": float(r["value"]),
-              "gflop": float(r["flops"]) / 1e9} for r in rows if r["metric"] == "online_at_best"]
+    found = [
+        {
+            "mode": r["mode"],
+            "name": MODES[r["mode"]],
+            "steps": r["steps"],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+            "gflop": float(r["flops"]) / 1e9,
+        }
+        for r in rows
+        if r["metric"] == "online_at_best"
+    ]
     static = [r for r in rows if r["metric"] == "static_nll"]
     if not found:
         return None
@@ -174,14 +275,24 @@ def online(rows: Rows) -> Figure | None:
     y = upright("Online nll, nats a token")
     color, shape = _scales(MODES, mean)
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [alt.Tooltip("name:N", title="adapts"), alt.Tooltip("steps:Q", title="steps a chunk"), alt.Tooltip("value:Q", title="nll", format=".4f"),
-           alt.Tooltip("gflop:Q", title="GFLOP", format=",.3f")]
-    chart = panel(mean, base.mark_line(style="run").encode(order="steps:Q", detail="name:N"),
-                  base.mark_point(style="dot", size=80).encode(shape=shape), hover(base, tip), height=300)
+    tip = [
+        alt.Tooltip("name:N", title="adapts"),
+        alt.Tooltip("steps:Q", title="steps a chunk"),
+        alt.Tooltip("value:Q", title="nll", format=".4f"),
+        alt.Tooltip("gflop:Q", title="GFLOP", format=",.3f"),
+    ]
+    chart = panel(
+        mean,
+        base.mark_line(style="run").encode(order="steps:Q", detail="name:N"),
+        base.mark_point(style="dot", size=80).encode(shape=shape),
+        hover(base, tip),
+        height=300,
+    )
     still = sum(r["value"] for r in static) / len(static)
     caption = (
-        "Negative log-likelihood of text that tells updated and new facts, each token scored before it is learned from, against the operations that "
-        "it took, with one optimizer step a chunk and with two; each at the rate that is best in the other seeds, means over seeds. The static "
-        f"model has {still:.3f} nats."
+        "Negative log-likelihood of text that tells updated and new facts, each token scored"
+        " before it is learned from, against the operations that it took, with one optimizer step"
+        " a chunk and with two; each at the rate that is best in the other seeds, means over"
+        f" seeds. The static model has {still:.3f} nats."
     )
     return Figure("online", "Online adaptation at equal cost", caption, chart, tidy(found))

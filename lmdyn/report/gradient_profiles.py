@@ -1,7 +1,8 @@
-"""Profiles of gradient norms over layers: those of the study of gradient localization, and the one that `lmdyn gradients` draws.
+"""Profiles of gradient norms over layers: those of the study of gradient localization, and the one
+that `lmdyn gradients` draws.
 
-Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. What runs that are restricted by a profile
-learn and forget is drawn in `gradient_localization`.
+Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. What runs
+that are restricted by a profile learn and forget is drawn in `gradient_localization`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,14 @@ RUNNING = {"running freeze": "freeze, running profile", "running scale": "scale,
 Rows = Sequence[Mapping[str, Any]]
 
 
-def layers(points: Sequence[Mapping[str, Any]], order: Sequence[str], title: str) -> alt.TopLevelMixin:
+def layers(
+    points: Sequence[Mapping[str, Any]], order: Sequence[str], title: str
+) -> alt.TopLevelMixin:
     """One panel of a profile: relative norms over layers, a line for each kind, a rule at 1.
 
     Args:
-      points: `layer, kind, seed, value`, and `low` and `high` where there is one seed. order: of the kinds.
+      points: `layer, kind, seed, value`, and `low` and `high` where there is one seed. order: of
+        the kinds.
     """
     mean = told(points, ["kind", "layer"], format=".2f")
     single = len({p["seed"] for p in points}) == 1
@@ -30,17 +34,34 @@ def layers(points: Sequence[Mapping[str, Any]], order: Sequence[str], title: str
     x = _layer_axis(last)
     y = upright(title)
     used = [k for k in order if any(p["kind"] == k for p in points)]
-    color = alt.Color("kind:N", scale=alt.Scale(domain=used), sort=used, legend=alt.Legend(columns=2) if len(used) > 1 else None)
+    color = alt.Color(
+        "kind:N",
+        scale=alt.Scale(domain=used),
+        sort=used,
+        legend=alt.Legend(columns=2) if len(used) > 1 else None,
+    )
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [alt.Tooltip("kind:N"), alt.Tooltip("layer:Q", format="d"), alt.Tooltip("value:Q", title="relative norm", format=".3f")]
+    tip = [
+        alt.Tooltip("kind:N"),
+        alt.Tooltip("layer:Q", format="d"),
+        alt.Tooltip("value:Q", title="relative norm", format=".3f"),
+    ]
     stacked = [own([{"value": 1}]).mark_rule(style="zero").encode(y=y)]
     if single and all("low" in p for p in points):
         tip += [alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f")]
-        bars = alt.Chart().mark_rule(style="band").encode(x=x, y=upright(title, "low"), y2="high:Q", color=color)
+        bars = (
+            alt.Chart()
+            .mark_rule(style="band")
+            .encode(x=x, y=upright(title, "low"), y2="high:Q", color=color)
+        )
         stacked.append(bars)
     elif not single:
         tip.append(alt.Tooltip("each:N", title="seeds"))
-        thin = own(tidy(points)).mark_line(style="seed").encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"])
+        thin = (
+            own(tidy(points))
+            .mark_line(style="seed")
+            .encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"])
+        )
         stacked.append(thin)
     marks = [base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip)]
     return panel(mean, *stacked, *marks, height=240)
@@ -49,67 +70,137 @@ def layers(points: Sequence[Mapping[str, Any]], order: Sequence[str], title: str
 def _layer_axis(last: int) -> alt.X:
     ticks = list(range(0, last + 1, 1 + last // 12))
     axis = alt.Axis(format="d", values=ticks, labelOverlap="greedy")
-    return alt.X("layer:Q", title="layer", axis=axis, scale=alt.Scale(nice=False, domain=[0, last], padding=8))
+    return alt.X(
+        "layer:Q",
+        title="layer",
+        axis=axis,
+        scale=alt.Scale(nice=False, domain=[0, last], padding=8),
+    )
 
 
 def _profile_points(rows, wanted: Sequence[str]) -> list[dict[str, Any]]:
     return [
-        {"site": r["site"], "kind": r["kind"], "layer": r["layer"], "seed": r["seed"], "value": float(r["value"]),
-         **({"low": float(r["low"]), "high": float(r["high"])} if "low" in r else {})}
+        {
+            "site": r["site"],
+            "kind": r["kind"],
+            "layer": r["layer"],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+            **({"low": float(r["low"]), "high": float(r["high"])} if "low" in r else {}),
+        }
         for r in rows
-        if r["metric"] == "relative_gradient_norm" and r.get("kind") in wanted and r["layer"] is not None and "seed" in r
+        if r["metric"] == "relative_gradient_norm"
+        and r.get("kind") in wanted
+        and r["layer"] is not None
+        and "seed" in r
     ]
 
 
 def profile(rows: Rows) -> Figure | None:
-    """Relative gradient norms over layers: the paper's figure, attention and MLP, a line for each kind of knowledge."""
+    """Relative gradient norms over layers: the paper's figure, attention and MLP, a line for each
+    kind of knowledge.
+    """
     points = _profile_points(rows, KINDS)
     if not points:
         return None
     charts = tuple(
-        layers([p for p in points if p["site"] == site], KINDS, f"{name}: norm relative to random spans")
+        layers(
+            [p for p in points if p["site"] == site],
+            KINDS,
+            f"{name}: norm relative to random spans",
+        )
         for site, name in (("attention", "Attention"), ("mlp", "MLP"))
     )
     seeds = len({p["seed"] for p in points})
     caption = (
-        "Mean norm of the gradient of each sequence's loss on its span (the object of a fact), over that of random spans of pretraining text; "
-        "above the line at 1 a kind of knowledge lights a layer up more than text at large does. Layer 0 is next to the embedding. "
-        + ("One seed; bars: 95% bootstrap intervals over sequences." if seeds == 1 else f"Thin: each of {seeds} seeds; thick: their mean.")
+        "Mean norm of the gradient of each sequence's loss on its span (the object of a fact), over"
+        " that of random spans of pretraining text; above the line at 1 a kind of knowledge lights"
+        " a layer up more than text at large does. Layer 0 is next to the embedding. "
+        + (
+            "One seed; bars: 95% bootstrap intervals over sequences."
+            if seeds == 1
+            else f"Thin: each of {seeds} seeds; thick: their mean."
+        )
     )
-    return Figure("profile", "Which layers each kind of knowledge lights up", caption, charts, tidy(points))
+    return Figure(
+        "profile", "Which layers each kind of knowledge lights up", caption, charts, tidy(points)
+    )
 
 
 def profiles(rows: Rows) -> list[Figure]:
-    """What `lmdyn gradients` measured: one figure a model, a panel for each group that has layers, a line for each kind."""
-    found = [r for r in rows if r["metric"] == "relative_gradient_norm" and r["layer"] is not None and "seed" not in r]
+    """What `lmdyn gradients` measured: one figure a model, a panel for each group that has layers,
+    a line for each kind.
+    """
+    found = [
+        r
+        for r in rows
+        if r["metric"] == "relative_gradient_norm" and r["layer"] is not None and "seed" not in r
+    ]
     made = []
     for number, model in enumerate(dict.fromkeys(label(r) for r in found)):
         mine = [r for r in found if label(r) == model]
-        points = [{"site": r["site"], "kind": r["kind"], "layer": r["layer"], "seed": 0, "value": float(r["value"]), "low": float(r["low"]),
-                   "high": float(r["high"])} for r in mine]
+        points = [
+            {
+                "site": r["site"],
+                "kind": r["kind"],
+                "layer": r["layer"],
+                "seed": 0,
+                "value": float(r["value"]),
+                "low": float(r["low"]),
+                "high": float(r["high"]),
+            }
+            for r in mine
+        ]
         kinds = list(dict.fromkeys(p["kind"] for p in points))
-        tests = [f"{' and '.join(r['kinds'])} p = {r['p']:.2g}" for r in rows
-                 if r["metric"] == "profile_difference" and r["site"] is None and label(r) == model]
+        tests = [
+            f"{' and '.join(r['kinds'])} p = {r['p']:.2g}"
+            for r in rows
+            if r["metric"] == "profile_difference" and r["site"] is None and label(r) == model
+        ]
         counts = {r["kind"]: r["sequences"] for r in mine}
         caption = (
-            "Mean norm of the gradient of each sequence's loss on its span, over that of random spans of text; above the line at 1 a layer is "
-            f"lit up more than by text at large. Bars: {mine[0]['level']:.0%} bootstrap intervals over sequences. Model: {model}. Sequences: "
-            f"{', '.join(f'{count} {kind}' for kind, count in counts.items())}, {mine[0]['reference_sequences']} random spans."
+            "Mean norm of the gradient of each sequence's loss on its span, over that of random"
+            " spans of text; above the line at 1 a layer is lit up more than by text at large."
+            f" Bars: {mine[0]['level']:.0%} bootstrap intervals over sequences. Model: {model}."
+            f" Sequences: {', '.join(f'{count} {kind}' for kind, count in counts.items())},"
+            f" {mine[0]['reference_sequences']} random spans."
         )
         if tests:
-            caption += f" That two kinds have the same profile (permutation test): {'; '.join(tests)}."
+            caption += (
+                f" That two kinds have the same profile (permutation test): {'; '.join(tests)}."
+            )
         names = {"mlp": "MLP", "attention": "Attention"}
-        charts = [layers([p for p in points if p["site"] == site], kinds, f"{names.get(site, site)}: norm relative to random spans")
-                  for site in dict.fromkeys(p["site"] for p in points)]
+        charts = [
+            layers(
+                [p for p in points if p["site"] == site],
+                kinds,
+                f"{names.get(site, site)}: norm relative to random spans",
+            )
+            for site in dict.fromkeys(p["site"] for p in points)
+        ]
         name = f"gradients-{number + 1}" if number else "gradients"
-        made.append(Figure(name, "Which layers each kind of knowledge lights up", caption, tuple(charts) if len(charts) > 1 else charts[0], tidy(points)))
+        made.append(
+            Figure(
+                name,
+                "Which layers each kind of knowledge lights up",
+                caption,
+                tuple(charts) if len(charts) > 1 else charts[0],
+                tidy(points),
+            )
+        )
     return made
 
 
 def difference(rows: Rows) -> Figure | None:
     """Where updated and new facts differ, layer by layer."""
     points = [
-        {"site": r["site"], "kind": {"mlp": "MLP"}.get(r["site"], r["site"]), "layer": r["layer"], "seed": r["seed"], "value": float(r["value"])}
+        {
+            "site": r["site"],
+            "kind": {"mlp": "MLP"}.get(r["site"], r["site"]),
+            "layer": r["layer"],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+        }
         for r in rows
         if r["metric"] == "profile_difference" and r["layer"] is not None and "seed" in r
     ]
@@ -123,38 +214,75 @@ def difference(rows: Rows) -> Figure | None:
     kinds = list(dict.fromkeys(p["kind"] for p in points))
     color = alt.Color("kind:N", scale=alt.Scale(domain=kinds), sort=kinds)
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [alt.Tooltip("kind:N", title="part"), alt.Tooltip("layer:Q", format="d"), alt.Tooltip("value:Q", title="log share", format="+.3f"),
-           alt.Tooltip("each:N", title="seeds")]
+    tip = [
+        alt.Tooltip("kind:N", title="part"),
+        alt.Tooltip("layer:Q", format="d"),
+        alt.Tooltip("value:Q", title="log share", format="+.3f"),
+        alt.Tooltip("each:N", title="seeds"),
+    ]
     stacked = [own([{"value": 0}]).mark_rule(style="zero").encode(y=y)]
     if len({p["seed"] for p in points}) > 1:
-        stacked.append(own(tidy(points)).mark_line(style="seed").encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"]))
-    chart = panel(mean, *stacked, base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip), height=240)
+        stacked.append(
+            own(tidy(points))
+            .mark_line(style="seed")
+            .encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"])
+        )
+    chart = panel(
+        mean,
+        *stacked,
+        base.mark_line(style="mean"),
+        base.mark_point(style="dot"),
+        hover(base, tip),
+        height=240,
+    )
     said = ", ".join(f"{r['p']:.2g}" for r in tests)
     caption = (
-        "How much more of a sequence's gradient lies in a layer for updated facts than for new ones (0.7 is twice as much), on attributes that "
-        f"both kinds have, an entity a point. That the two kinds are alike has p = {said} (permutation test over entities, by seed)."
+        "How much more of a sequence's gradient lies in a layer for updated facts than for new"
+        " ones (0.7 is twice as much), on attributes that both kinds have, an entity a point. That"
+        f" the two kinds are alike has p = {said} (permutation test over entities, by seed)."
     )
     return Figure("difference", "Where updated and new facts differ", caption, chart, tidy(points))
 
 
 def running(rows: Rows) -> Figure | None:
-    """The profile that training itself ended with, beside the one that was measured before; and what restricting by it came to."""
+    """The profile that training itself ended with, beside the one that was measured before; and
+    what restricting by it came to.
+    """
     ended = [r for r in rows if r["metric"] == "running_profile"]
     if not ended:
         return None
     base = min({r["factor"] for r in ended}, key=lambda f: abs(f - 1))
-    points = [{"site": r["site"], "kind": RUNNING[r["mode"]], "layer": r["layer"], "seed": r["seed"], "value": float(r["value"])}
-              for r in ended if r["factor"] == base]
+    points = [
+        {
+            "site": r["site"],
+            "kind": RUNNING[r["mode"]],
+            "layer": r["layer"],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+        }
+        for r in ended
+        if r["factor"] == base
+    ]
     points += [{**p, "kind": "measured before"} for p in _profile_points(rows, ("traced",))]
     middle: dict[tuple, list[float]] = {}
     for p in points:
         middle.setdefault((p["kind"], p["seed"]), []).append(p["value"])
-    points = [{**p, "value": p["value"] / (sum(m := middle[p["kind"], p["seed"]]) / len(m))} for p in points]
-    charts = [layers([p for p in points if p["site"] == site], ("measured before", *RUNNING.values()), f"{title}: r over its mean")
-              for site, title in (("attention", "Attention"), ("mlp", "MLP"))]
+    points = [
+        {**p, "value": p["value"] / (sum(m := middle[p["kind"], p["seed"]]) / len(m))}
+        for p in points
+    ]
+    charts = [
+        layers(
+            [p for p in points if p["site"] == site],
+            ("measured before", *RUNNING.values()),
+            f"{title}: r over its mean",
+        )
+        for site, title in (("attention", "Attention"), ("mlp", "MLP"))
+    ]
     caption = (
-        "The relative profile that restricts training, over its mean: as the probes gave it before (mean of updated and new facts), and as the "
-        "running estimate, of the gradients of training batches relative to those of pretraining text, stood at the end (base rate). Thin: seeds; "
-        "thick: their mean."
+        "The relative profile that restricts training, over its mean: as the probes gave it before"
+        " (mean of updated and new facts), and as the running estimate, of the gradients of"
+        " training batches relative to those of pretraining text, stood at the end (base rate)."
+        " Thin: seeds; thick: their mean."
     )
     return Figure("running", "The profile during training", caption, tuple(charts), tidy(points))

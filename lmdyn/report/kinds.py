@@ -41,35 +41,56 @@ SEEDS = Larger("More seeds narrow the intervals: {cost}.", ("--seeds", "{seeds}"
 PYTHIA = "hf:EleutherAI/pythia-70m@step1000,step16000,step143000"
 KINDS = {
     "knowledge entropy": Kind(
-        "On how many of its memories does a model draw, how does that change over pretraining, and does it decide what can still be learnt?",
+        "On how many of its memories does a model draw, how does that change over pretraining, and"
+        " does it decide what can still be learnt?",
         "Kim et al. 2024, arXiv 2410.01380",
         "configs/knowledge_entropy.py",
         knowledge_entropy.figures,
         (
             SEEDS,
             Larger(
-                "The paper's own checkpoints, which the hub has, and its facts (paraphrase70.json, published with its code); a GPU is wanted.",
-                ("--series", "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B", "--known", "None",
-                 "--tell.facts", "paraphrase70.json", "--further.length", "1024"),
+                "The paper's own checkpoints, which the hub has, and its facts (paraphrase70.json,"
+                " published with its code); a GPU is wanted.",
+                (
+                    "--series",
+                    "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B",
+                    "--known",
+                    "None",
+                    "--tell.facts",
+                    "paraphrase70.json",
+                    "--further.length",
+                    "1024",
+                ),
             ),
         ),
     ),
     "entropy decay": Kind(
-        "When does knowledge entropy fall over training, and which choice of model and rate makes it?",
+        "When does knowledge entropy fall over training, and which choice of model and rate"
+        " makes it?",
         "after Kim et al. 2024, arXiv 2410.01380",
         "configs/entropy_decay.py",
         entropy_decay.figures,
         (
-            Larger("Widths, steps and levels stand in the first lines of configs/entropy_decay.py: copy the file, change them, and run the copy. Runs go side by "
-                   "side, one a core: {cores}.", ("--workers", "16")),
+            Larger(
+                "Widths, steps and levels stand in the first lines of configs/entropy_decay.py:"
+                " copy the file, change them, and run the copy. Runs go side by side, one a core:"
+                " {cores}.",
+                ("--workers", "16"),
+            ),
         ),
     ),
     "fact learning": Kind(
-        "What does a pretrained model learn from being told: the words, the facts, what follows from them?",
+        "What does a pretrained model learn from being told: the words, the facts, what follows"
+        " from them?",
         "Chang et al. 2024, arXiv 2406.11813",
         "configs/fact_learning.py",
         fact_learning.figures,
-        (Larger("All facts of the file in place of some; the time grows with their number.", ("--tell.count", "None")),),
+        (
+            Larger(
+                "All facts of the file in place of some; the time grows with their number.",
+                ("--tell.count", "None"),
+            ),
+        ),
     ),
     "gradient localization": Kind(
         "Which layers do new facts light up, and is it enough to update those?",
@@ -78,18 +99,30 @@ KINDS = {
         gradient_localization.figures,
         (
             SEEDS,
-            Larger("A pretrained model: in a copy of the configuration, give model= in place of pretrain=, with probes, data and rates that fit it."),
+            Larger(
+                "A pretrained model: in a copy of the configuration, give model= in place of"
+                " pretrain=, with probes, data and rates that fit it."
+            ),
         ),
     ),
     "online adaptation": Kind(
-        "What does a model gain by learning from the text that it reads, at what cost, and where in it?",
+        "What does a model gain by learning from the text that it reads, at what cost, and where"
+        " in it?",
         "Rannen-Triki et al. 2024, arXiv 2403.01518; Krause et al. 2018, arXiv 1709.07432",
         "configs/online_adaptation.py",
         online_adaptation.figures,
         (
             SEEDS,
-            Larger("A pretrained model, by every rule, on texts of your own.",
-                   ("--model", "hf:EleutherAI/pythia-70m@step143000", "--given.streams", "text:first.txt", "text:second.txt")),
+            Larger(
+                "A pretrained model, by every rule, on texts of your own.",
+                (
+                    "--model",
+                    "hf:EleutherAI/pythia-70m@step143000",
+                    "--given.streams",
+                    "text:first.txt",
+                    "text:second.txt",
+                ),
+            ),
         ),
     ),
     "saturation": Kind(
@@ -99,9 +132,26 @@ KINDS = {
         saturation.figures,
         (
             SEEDS,
-            Larger("The paper's own models, which the hub has.",
-                   ("--series", PYTHIA, "hf:EleutherAI/pythia-410m@step143000", "--narrow", "512", "--tokens-per-step", "2097152", "--vocabulary", "0:50254",
-                    "--length", "1024", "--batch", "1", "--also", "none")),
+            Larger(
+                "The paper's own models, which the hub has.",
+                (
+                    "--series",
+                    PYTHIA,
+                    "hf:EleutherAI/pythia-410m@step143000",
+                    "--narrow",
+                    "512",
+                    "--tokens-per-step",
+                    "2097152",
+                    "--vocabulary",
+                    "0:50254",
+                    "--length",
+                    "1024",
+                    "--batch",
+                    "1",
+                    "--also",
+                    "none",
+                ),
+            ),
         ),
     ),
     "scaling law": Kind(
@@ -109,7 +159,12 @@ KINDS = {
         "Hoffmann et al. 2022, arXiv 2203.15556, as Godey et al. 2024 use it",
         "",
         scaling.figures,
-        (Larger("More runs in the table: each line of it is a checkpoint; three sizes or more, over a factor of ten, make a law."),),
+        (
+            Larger(
+                "More runs in the table: each line of it is a checkpoint; three sizes or more, over"
+                " a factor of ten, make a law."
+            ),
+        ),
     ),
 }
 """The studies by name."""
@@ -124,16 +179,33 @@ def larger(study: str, meta: Mapping[str, Any]) -> list[tuple[str, str]]:
       study: a name in `KINDS`. meta: what made the rows.
 
     Returns:
-      (what changes, the command; empty where none is meant) pairs. Of the small version of a study: first its real size, then that larger.
+      (what changes, the command; empty where none is meant) pairs. Of the small version of a study:
+      first its real size, then that larger.
 
-    >>> for what, command in larger("online adaptation", {"command": "lmdyn study --config c.py --seeds 3 --out o", "wall_seconds": 600, "config": {"seeds": 3}}):
+    >>> for what, command in larger(
+    ...     "online adaptation",
+    ...     {
+    ...         "command": "lmdyn study --config c.py --seeds 3 --out o",
+    ...         "wall_seconds": 600,
+    ...         "config": {"seeds": 3},
+    ...     },
+    ... ):
     ...     print(what, "|", command)
     More seeds narrow the intervals: 3 took 10 minutes here, 10 take about 33. | lmdyn study --config c.py --seeds 10 --out o-larger
     A pretrained model, by every rule, on texts of your own. | lmdyn study --config c.py --model hf:EleutherAI/pythia-70m@step143000 --given.streams text:first.txt text:second.txt --seeds 3 --out o-larger
     """
     if config := small.whole(meta):  # of what a small version takes, nothing follows for the whole
         rest = larger(study, {"command": small.command(config)})
-        return [("At its real size; the file's first lines say what to expect, and how long it takes.", small.command(config)), *rest]
+        return [
+            (
+                (
+                    "At its real size; the file's first lines say what to expect, and how long it"
+                    " takes."
+                ),
+                small.command(config),
+            ),
+            *rest,
+        ]
     kind, minutes = KINDS[study], meta.get("wall_seconds", 0) / 60
     seeds = meta.get("config", {}).get("seeds")
     more = 3 * seeds if seeds and seeds >= 10 else 10

@@ -1,7 +1,8 @@
-"""The figures of the knowledge-entropy study, from its rows: Kim et al. 2024, figures 2 to 6, with their seeds.
+"""The figures of the knowledge-entropy study, from its rows: Kim et al. 2024, figures 2 to 6, with
+their seeds.
 
-Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. Those on the series are here, those on
-its repair in `knowledge_repair`.
+Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. Those on
+the series are here, those on its repair in `knowledge_repair`.
 """
 
 from typing import Any
@@ -12,7 +13,18 @@ from lmdyn.report.figures import Figure, rounded
 from lmdyn.report.knowledge_points import KINDS, Rows, of_series, outcomes, points_of, seeds_told
 from lmdyn.report.knowledge_repair import reactivation, variants
 from lmdyn.report.lessons import over_updates
-from lmdyn.report.panels import hover, level, means, over_steps, own, panel, step_axis, tidy, told, upright
+from lmdyn.report.panels import (
+    hover,
+    level,
+    means,
+    over_steps,
+    own,
+    panel,
+    step_axis,
+    tidy,
+    told,
+    upright,
+)
 
 __all__ = ["KINDS", "figures", "outcomes"]
 
@@ -41,9 +53,13 @@ def series(rows: Rows) -> Figure | None:
     found = of_series(rows)
     if not found:
         return None
-    watched = {m: _watched(rows, m, c) for m, c in (("knowledge_entropy", "normalized"), ("nll", "value"))}
+    watched = {
+        m: _watched(rows, m, c) for m, c in (("knowledge_entropy", "normalized"), ("nll", "value"))
+    }
     steps = sorted({one["step"] for one in found})
-    x = step_axis(sorted({*steps, *(p["step"] for points in watched.values() for p in points)}), steps)
+    x = step_axis(
+        sorted({*steps, *(p["step"] for points in watched.values() for p in points)}), steps
+    )
     charts = (
         over_steps(
             points_of(found, "share", "entropy"),
@@ -53,21 +69,45 @@ def series(rows: Rows) -> Figure | None:
             more={"entropy": ".3f"},
             behind=watched["knowledge_entropy"],
         ),
-        over_steps(points_of(found, "nll"), "Nll of the old domain, nats a token", x=x, behind=watched["nll"]),
-        over_steps(points_of(found, "acquisition"), "Acquisition: rise of new facts' log-probability, nats", x=x),
         over_steps(
-            points_of(found, "forgetting"), "Forgetting: relative loss of what was known", x=x, format=".1%", zero=True
+            points_of(found, "nll"),
+            "Nll of the old domain, nats a token",
+            x=x,
+            behind=watched["nll"],
+        ),
+        over_steps(
+            points_of(found, "acquisition"),
+            "Acquisition: rise of new facts' log-probability, nats",
+            x=x,
+        ),
+        over_steps(
+            points_of(found, "forgetting"),
+            "Forgetting: relative loss of what was known",
+            x=x,
+            format=".1%",
+            zero=True,
         ),
     )
-    pale = " Pale: measured during pretraining, from its first step." if any(watched.values()) else ""
+    pale = (
+        " Pale: measured during pretraining, from its first step." if any(watched.values()) else ""
+    )
     caption = (
-        "What each checkpoint of the series is, and what the same continual training then does to it: how much of "
-        f"the new facts it takes up, and how much of the old it loses. {seeds_told(found)}{pale}"
+        "What each checkpoint of the series is, and what the same continual training then does to"
+        " it: how much of the new facts it takes up, and how much of the old it loses."
+        f" {seeds_told(found)}{pale}"
     )
     data = tidy(
-        [{k: one[k] for k in ("seed", "step", "entropy", "share", "nll", "acquisition", "forgetting")} for one in found]
+        [
+            {
+                k: one[k]
+                for k in ("seed", "step", "entropy", "share", "nll", "acquisition", "forgetting")
+            }
+            for one in found
+        ]
     )
-    return Figure("series", "From each checkpoint, the same lesson", caption, charts, data, _table(found))
+    return Figure(
+        "series", "From each checkpoint, the same lesson", caption, charts, data, _table(found)
+    )
 
 
 def _table(found):
@@ -106,10 +146,16 @@ def by_layer(rows: Rows) -> Figure | None:
     points.sort(key=lambda p: (p["layer"], p["step"], p["seed"]))
     layers = sorted({p["layer"] for p in points})
     mean = told(points, ["layer", "step"], format=".1%")
-    legend = layers if len(layers) <= 8 else [layers[round(i * (len(layers) - 1) / 4)] for i in range(5)]
+    legend = (
+        layers if len(layers) <= 8 else [layers[round(i * (len(layers) - 1) / 4)] for i in range(5)]
+    )
     x = step_axis(sorted({p["step"] for p in points}))
-    color = alt.Color("layer:O", legend=alt.Legend(title="layer", titleOrient="left", values=legend))
-    base = alt.Chart().encode(x=x, y=upright("Knowledge entropy, share of its ceiling", format="%"), color=color)
+    color = alt.Color(
+        "layer:O", legend=alt.Legend(title="layer", titleOrient="left", values=legend)
+    )
+    base = alt.Chart().encode(
+        x=x, y=upright("Knowledge entropy, share of its ceiling", format="%"), color=color
+    )
     tip = [
         alt.Tooltip("layer:O"),
         alt.Tooltip("step:Q", format=",d"),
@@ -126,23 +172,32 @@ def by_layer(rows: Rows) -> Figure | None:
         shades=len(layers),
     )
     caption = (
-        "How evenly each layer's MLP spreads its coefficients over its memory vectors, as a share of the largest "
-        "entropy there can be, log F; layer 0 is next to the embedding. Mean over seeds."
+        "How evenly each layer's MLP spreads its coefficients over its memory vectors, as a share"
+        " of the largest entropy there can be, log F; layer 0 is next to the embedding. Mean over"
+        " seeds."
     )
     return Figure("entropy-by-layer", "Knowledge entropy by layer", caption, chart, tidy(points))
 
 
 def against_entropy(rows: Rows) -> Figure | None:
-    """Acquisition and forgetting against knowledge entropy: the paper's figure, a point for each checkpoint and seed."""
+    """Acquisition and forgetting against knowledge entropy: the paper's figure, a point for each
+    checkpoint and seed.
+    """
     found = of_series(rows)
     if not found:
         return None
     data = tidy(
-        [{k: one[k] for k in ("seed", "step", "entropy", "share", "acquisition", "forgetting")} for one in found]
+        [
+            {k: one[k] for k in ("seed", "step", "entropy", "share", "acquisition", "forgetting")}
+            for one in found
+        ]
     )
     steps = sorted({one["step"] for one in found})
     charts = []
-    for field, title, format in (("acquisition", "Acquisition, nats", ".3f"), ("forgetting", "Forgetting", ".1%")):
+    for field, title, format in (
+        ("acquisition", "Acquisition, nats", ".3f"),
+        ("forgetting", "Forgetting", ".1%"),
+    ):
         x = level("knowledge entropy, share of its ceiling", "share", "%")
         y = upright(title, field, format="%" if format.endswith("%") else None)
         base = alt.Chart().encode(x=x, y=y)
@@ -165,11 +220,16 @@ def against_entropy(rows: Rows) -> Figure | None:
             )
         )
     caption = (
-        "A point is a checkpoint of one seed, faint where pretraining had just begun; the line joins the checkpoints "
-        "of a seed in their order. The paper finds that both acquisition and retention fall with entropy."
+        "A point is a checkpoint of one seed, faint where pretraining had just begun; the line"
+        " joins the checkpoints of a seed in their order. The paper finds that both acquisition and"
+        " retention fall with entropy."
     )
     return Figure(
-        "against-entropy", "Acquisition and forgetting against knowledge entropy", caption, tuple(charts), data
+        "against-entropy",
+        "Acquisition and forgetting against knowledge entropy",
+        caption,
+        tuple(charts),
+        data,
     )
 
 
@@ -179,7 +239,9 @@ def _step_legend(steps) -> alt.Legend:
 
 
 def learning(rows: Rows) -> Figure | None:
-    """Log-probability of the new facts while they are told, by depth, from the first, a middle and the last checkpoint."""
+    """Log-probability of the new facts while they are told, by depth, from the first, a middle and
+    the last checkpoint.
+    """
     points = [
         {
             "depth": r["depth"],
@@ -190,14 +252,21 @@ def learning(rows: Rows) -> Figure | None:
             "value": float(r["value"]),
         }
         for r in rows
-        if r.get("kind") == "series" and r["metric"] == "span_log_probability" and r.get("depth") is not None
+        if r.get("kind") == "series"
+        and r["metric"] == "span_log_probability"
+        and r.get("depth") is not None
     ]
     if not points:
         return None
     steps = sorted({p["step"] for p in points})
     chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
-    points = sorted((p for p in points if p["step"] in chosen), key=lambda p: (p["step"], p["moment"], p["seed"]))
-    low, high = (f(p["value"] for p in means(points, "depth", "step", "moment", "told")) for f in (min, max))
+    points = sorted(
+        (p for p in points if p["step"] in chosen),
+        key=lambda p: (p["step"], p["moment"], p["seed"]),
+    )
+    low, high = (
+        f(p["value"] for p in means(points, "depth", "step", "moment", "told")) for f in (min, max)
+    )
     color = alt.Color("step:O", sort=chosen, legend=_step_legend(chosen))
     charts = tuple(
         over_updates(
@@ -211,9 +280,10 @@ def learning(rows: Rows) -> Figure | None:
         for depth in dict.fromkeys(p["depth"] for p in points)
     )
     caption = (
-        "Mean log-probability a token of the answers, asked before, during and after the lesson, by how far the "
-        "question lies from what was told: from the first checkpoint, from one in the middle and from the last; "
-        "mean over seeds. Dotted: a round begins, in which every new fact is told once."
+        "Mean log-probability a token of the answers, asked before, during and after the lesson, by"
+        " how far the question lies from what was told: from the first checkpoint, from one in the"
+        " middle and from the last; mean over seeds. Dotted: a round begins, in which every new"
+        " fact is told once."
     )
     return Figure("learning", "How new facts are learnt", caption, charts, tidy(points))
 
@@ -231,8 +301,8 @@ def balance(rows: Rows) -> Figure | None:
     points.sort(key=lambda p: (p["seed"], p["step"]))
     x = step_axis(sorted({p["step"] for p in points}))
     caption = (
-        "The mean of nll, acquisition and retention, each from 0, the worst checkpoint of the series, to 1, the best. "
-        f"{seeds_told(points)}"
+        "The mean of nll, acquisition and retention, each from 0, the worst checkpoint of the"
+        f" series, to 1, the best. {seeds_told(points)}"
     )
     above = []
     if best is not None:
@@ -251,7 +321,9 @@ def balance(rows: Rows) -> Figure | None:
 def _why(best) -> str:
     says = f"its mean score leads that of the next, step {best['next']:,}, by {best['lead']:.3f}"
     if best.get("low") is not None:
-        says += f" (95% interval {best['low']:.3f} to {best['high']:.3f}".replace("-", "\u2212") + ")"
+        says += (
+            f" (95% interval {best['low']:.3f} to {best['high']:.3f}".replace("-", "\u2212") + ")"
+        )
     return f"{says}; {best['agree']:.0%} of single seeds choose it."
 
 
@@ -263,7 +335,9 @@ def controls(rows: Rows) -> Figure | None:
             points.setdefault(r["metric"], []).append(
                 {"step": r["step"], "seed": r["seed"], "value": float(r["value"])}
             )
-    names = [n for n in ("knowledge_entropy", "attention_entropy", "prediction_entropy") if n in points]
+    names = [
+        n for n in ("knowledge_entropy", "attention_entropy", "prediction_entropy") if n in points
+    ]
     if len(names) < 2:
         return None
     x = step_axis(sorted({p["step"] for own_points in points.values() for p in own_points}))
@@ -272,10 +346,13 @@ def controls(rows: Rows) -> Figure | None:
         "attention_entropy": "Attention entropy, mean, nats",
         "prediction_entropy": "Prediction entropy, nats",
     }
-    charts = tuple(over_steps(sorted(points[n], key=lambda p: (p["seed"], p["step"])), told_as[n], x=x) for n in names)
+    charts = tuple(
+        over_steps(sorted(points[n], key=lambda p: (p["seed"], p["step"])), told_as[n], x=x)
+        for n in names
+    )
     caption = (
-        "Is it the MLPs' memories alone that narrow? How evenly attention looks at tokens, and how sure predictions "
-        f"are, over the same checkpoints and text. {seeds_told(points[names[0]])}"
+        "Is it the MLPs' memories alone that narrow? How evenly attention looks at tokens, and how"
+        f" sure predictions are, over the same checkpoints and text. {seeds_told(points[names[0]])}"
     )
     data = [{"metric": n, **p, "value": rounded(p["value"])} for n in names for p in points[n]]
     return Figure("controls", "Other entropies", caption, charts, data)

@@ -1,4 +1,6 @@
-"""What the figures of the knowledge-entropy study are drawn from: the outcomes of its starting points."""
+"""What the figures of the knowledge-entropy study are drawn from: the outcomes of its starting
+points.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,8 +10,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def outcomes(rows: Rows) -> list[dict[str, Any]]:
-    """What each starting point gave: `seed, start, kind, step, ratio, gain, entropy` (nats), `share` (of the ceiling),
-    `nll`, `acquisition`, `forgetting`; only those that have all of them."""
+    """What each starting point gave: `seed, start, kind, step, ratio, gain, entropy` (nats),
+    `share` (of the ceiling), `nll`, `acquisition`, `forgetting`; only those that have all of them.
+    """
     wanted = {
         ("knowledge_entropy", None, None): "entropy",
         ("nll", None, None): "nll",
@@ -33,18 +36,23 @@ def outcomes(rows: Rows) -> list[dict[str, Any]]:
 
 def of_series(rows: Rows) -> list[dict[str, Any]]:
     return sorted(
-        (one for one in outcomes(rows) if one["kind"] == "series"), key=lambda one: (one["seed"], one["step"])
+        (one for one in outcomes(rows) if one["kind"] == "series"),
+        key=lambda one: (one["seed"], one["step"]),
     )
 
 
 def last_of(found: Rows) -> dict[int, Mapping[str, Any]]:
     """The last checkpoint of each seed's series."""
-    return {one["seed"]: one for one in sorted((o for o in found if o["kind"] == "series"), key=lambda o: o["step"])}
+    return {
+        one["seed"]: one
+        for one in sorted((o for o in found if o["kind"] == "series"), key=lambda o: o["step"])
+    }
 
 
 def points_of(found: Rows, name: str, *more: str) -> list[dict[str, Any]]:
     return [
-        {"step": one["step"], "seed": one["seed"], "value": one[name], **{k: one[k] for k in more}} for one in found
+        {"step": one["step"], "seed": one["seed"], "value": one[name], **{k: one[k] for k in more}}
+        for one in found
     ]
 
 

@@ -1,4 +1,6 @@
-"""The figures of the knowledge-entropy study on its repair: reactivation, and other ways to pretrain. See `knowledge_entropy`."""
+"""The figures of the knowledge-entropy study on its repair: reactivation, and other ways to
+pretrain. See `knowledge_entropy`.
+"""
 
 import altair as alt
 import numpy as np
@@ -18,7 +20,12 @@ def reactivation(rows: Rows) -> Figure | None:
         if one["kind"] in KINDS and one["seed"] in plain:
             cell, base = f"ratio {one['ratio']:g}, gain {one['gain']:g}", plain[one["seed"]]
             points.append(
-                {**one, "name": cell, "plain acquisition": base["acquisition"], "plain forgetting": base["forgetting"]}
+                {
+                    **one,
+                    "name": cell,
+                    "plain acquisition": base["acquisition"],
+                    "plain forgetting": base["forgetting"],
+                }
             )
     if not points:
         return None
@@ -44,13 +51,16 @@ def reactivation(rows: Rows) -> Figure | None:
         )
         for field, unit, format in (("acquisition", ", nats", "+.3f"), ("forgetting", "", "+.1%"))
     )
-    level = {k: float(np.mean([p[k] for p in plain.values()])) for k in ("acquisition", "forgetting")}
+    level = {
+        k: float(np.mean([p[k] for p in plain.values()])) for k in ("acquisition", "forgetting")
+    }
     caption = (
-        "The last checkpoint with dormant coefficients woken before the same lesson, less the same checkpoint "
-        f"unchanged (the line at 0: acquisition {level['acquisition']:.3f} nats, forgetting "
-        f"{level['forgetting']:.1%}). By entropy: each layer as much as its entropy is low. Random: as many "
-        f"coefficients, chosen at random. {seeds_told(points, 'Small', 'large')} Further right, more is learnt in the first "
-        "panel, and more forgotten in the second."
+        "The last checkpoint with dormant coefficients woken before the same lesson, less the same"
+        f" checkpoint unchanged (the line at 0: acquisition {level['acquisition']:.3f} nats,"
+        f" forgetting {level['forgetting']:.1%}). By entropy: each layer as much as its entropy is"
+        " low. Random: as many coefficients, chosen at random."
+        f" {seeds_told(points, 'Small', 'large')} Further right, more is learnt in the first panel,"
+        " and more forgotten in the second."
     ).replace(" -", " \u2212")
     data = [
         {
@@ -82,11 +92,15 @@ def reactivation(rows: Rows) -> Figure | None:
         }
         for m in levels
     ]
-    return Figure("reactivation", "Reactivating the last checkpoint", caption, charts, tidy(data), table)
+    return Figure(
+        "reactivation", "Reactivating the last checkpoint", caption, charts, tidy(data), table
+    )
 
 
 def variants(rows: Rows) -> Figure | None:
-    """Acquisition against nll: whoever is above the line of the plain series learns more at the same loss."""
+    """Acquisition against nll: whoever is above the line of the plain series learns more at the
+    same loss.
+    """
     found = outcomes(rows)
     line = [one for one in found if one["kind"] == "series"]
     ends = [one for one in found if one["kind"] in ("variant", "reactivated", "by entropy")]
@@ -95,9 +109,13 @@ def variants(rows: Rows) -> Figure | None:
     points = []
     for one in ends:
         own_line = sorted((o["nll"], o["acquisition"]) for o in line if o["seed"] == one["seed"])
-        at = float(np.interp(one["nll"], [nll for nll, _ in own_line], [value for _, value in own_line]))
+        at = float(
+            np.interp(one["nll"], [nll for nll, _ in own_line], [value for _, value in own_line])
+        )
         name = (
-            one["start"] if one["kind"] == "variant" else f"{one['kind']}: ratio {one['ratio']:g}, gain {one['gain']:g}"
+            one["start"]
+            if one["kind"] == "variant"
+            else f"{one['kind']}: ratio {one['ratio']:g}, gain {one['gain']:g}"
         )
         points.append(
             {
@@ -109,8 +127,12 @@ def variants(rows: Rows) -> Figure | None:
                 "value": one["acquisition"] - at,
             }
         )
-    order = list(dict.fromkeys(p["name"] for p in sorted(points, key=lambda p: p["group"] in KINDS)))
-    groups = list(dict.fromkeys(p["group"] for p in sorted(points, key=lambda p: p["group"] in KINDS)))
+    order = list(
+        dict.fromkeys(p["name"] for p in sorted(points, key=lambda p: p["group"] in KINDS))
+    )
+    groups = list(
+        dict.fromkeys(p["group"] for p in sorted(points, key=lambda p: p["group"] in KINDS))
+    )
     charts = (
         _plane(line, points, groups),
         panels.dots(
@@ -122,26 +144,46 @@ def variants(rows: Rows) -> Figure | None:
         ),
     )
     caption = (
-        "First: acquisition against nll of the old domain before the lesson, means over seeds; the line is the "
-        "plain series, checkpoint by checkpoint, and what is above it learns more at the same loss. Second: how far "
-        f"above, each seed against its own line. {seeds_told(points, 'Small', 'large')} Beyond the ends of the line its "
-        "nearest checkpoint is taken."
+        "First: acquisition against nll of the old domain before the lesson, means over seeds; the"
+        " line is the plain series, checkpoint by checkpoint, and what is above it learns more at"
+        " the same loss. Second: how far above, each seed against its own line."
+        f" {seeds_told(points, 'Small', 'large')} Beyond the ends of the line its nearest"
+        " checkpoint is taken."
     )
     data = [
-        {"seed": o["seed"], "name": f"step {o['step']}", "nll": o["nll"], "acquisition": o["acquisition"]} for o in line
+        {
+            "seed": o["seed"],
+            "name": f"step {o['step']}",
+            "nll": o["nll"],
+            "acquisition": o["acquisition"],
+        }
+        for o in line
     ]
     data += [
-        {"seed": p["seed"], "name": p["name"], "nll": p["nll"], "acquisition": p["acquisition"], "above": p["value"]}
+        {
+            "seed": p["seed"],
+            "name": p["name"],
+            "nll": p["nll"],
+            "acquisition": p["acquisition"],
+            "above": p["value"],
+        }
         for p in points
     ]
     return Figure("variants", "Learning at equal loss", caption, charts, tidy(data))
 
 
 def _plane(line, points, groups):
-    plain = [{"name": f"step {m['step']:,}", **m} for m in means(sorted(line, key=lambda o: o["step"]), "step")]
+    plain = [
+        {"name": f"step {m['step']:,}", **m}
+        for m in means(sorted(line, key=lambda o: o["step"]), "step")
+    ]
     x = level("nll of the old domain, nats a token", "nll")
     y = upright("Acquisition, nats", "acquisition")
-    tip = [alt.Tooltip("name:N"), alt.Tooltip("nll:Q", format=".3f"), alt.Tooltip("acquisition:Q", format=".3f")]
+    tip = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("nll:Q", format=".3f"),
+        alt.Tooltip("acquisition:Q", format=".3f"),
+    ]
     series = own(plain).encode(x=x, y=y)
     color = alt.Color("group:N", scale=alt.Scale(domain=groups), legend=alt.Legend(columns=2))
     shape = alt.Shape("group:N", scale=alt.Scale(domain=groups))

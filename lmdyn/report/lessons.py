@@ -15,7 +15,9 @@ def rounds(told: Mapping[int, int]) -> list[float]:
     [0.0, 12.0, 24.0, 36.0, 48.0, 60.0, 72.0, 84.0, 96.0, 108.0]
     """
     moments = sorted(told)
-    if len(moments) < 3 or not told[moments[1]]:  # the last round is followed by rest: its length is not told
+    if (
+        len(moments) < 3 or not told[moments[1]]
+    ):  # the last round is followed by rest: its length is not told
         return [0.0]
     return [moments[1] / told[moments[1]] * i for i in range(told[moments[-1]])]
 
@@ -30,12 +32,15 @@ def over_updates(
     format: str = ".3f",
     domain: tuple[float, float] | None = None,
 ) -> alt.TopLevelMixin:
-    """One measure over the updates of a lesson: a line for each colour, dotted rules where a round begins.
+    """One measure over the updates of a lesson: a line for each colour, dotted rules where a round
+    begins.
 
     Args:
-      points: `moment`, `told`, `seed`, `value` and what `by` names. title: of the panel. color: of the lines.
+      points: `moment`, `told`, `seed`, `value` and what `by` names. title: of the panel. color: of
+        the lines.
       by: fields that tell the lines apart, with the tooltips' names for them.
-      shades: how many lines there are. format: of values. domain: of the upright axis, for panels that share it.
+      shades: how many lines there are. format: of values. domain: of the upright axis, for panels
+        that share it.
     """
     mean = told(points, [*by, "moment", "told"], format=format)
     x = alt.X(
@@ -44,9 +49,13 @@ def over_updates(
         axis=alt.Axis(tickCount=5, format=",d"),
         scale=alt.Scale(nice=False, domain=[0, max(p["moment"] for p in points)], padding=4),
     )
-    scale = alt.Scale(zero=False, nice=True, domain=alt.Undefined if domain is None else list(domain))
+    scale = alt.Scale(
+        zero=False, nice=True, domain=alt.Undefined if domain is None else list(domain)
+    )
     axis = alt.Axis(tickCount=5, format="%" if format.endswith("%") else alt.Undefined)
-    base = alt.Chart().encode(x=x, y=alt.Y("value:Q", title=title, axis=axis, scale=scale), color=color)
+    base = alt.Chart().encode(
+        x=x, y=alt.Y("value:Q", title=title, axis=axis, scale=scale), color=color
+    )
     tip = [
         *(alt.Tooltip(f"{field}:N", title=name) for field, name in by.items()),
         alt.Tooltip("moment:Q", title="updates", format=",d"),
@@ -56,4 +65,11 @@ def over_updates(
     ]
     begun = own([{"moment": m} for m in rounds({p["moment"]: p["told"] for p in points})])
     marks = begun.mark_rule(style="round").encode(x=x)
-    return panel(mean, marks, base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip), shades=shades)
+    return panel(
+        mean,
+        marks,
+        base.mark_line(style="mean"),
+        base.mark_point(style="dot"),
+        hover(base, tip),
+        shades=shades,
+    )

@@ -28,7 +28,10 @@ def section(name: str, title: str, content: str, kind: str = "") -> str:
     if not content:
         return ""
     kind = f' class="{kind}"' if kind else ""
-    return f'<section id="{e(name)}"{kind}><h2><a href="#{e(name)}">{e(title)}</a></h2>{content}</section>'
+    return (
+        f'<section id="{e(name)}"{kind}><h2><a'
+        f' href="#{e(name)}">{e(title)}</a></h2>{content}</section>'
+    )
 
 
 def slug(text: str) -> str:
@@ -48,7 +51,8 @@ def behind(table: Sequence[Mapping[str, Any]], title: str = "Table") -> str:
     names = list(table[0])
     head = "".join(f"<th scope=col>{e(n)}</th>" for n in names[1:])
     lines = "".join(
-        f"<tr><th scope=row>{e(line[names[0]])}</th>{''.join(f'<td>{e(minus(line[n]))}</td>' for n in names[1:])}</tr>"
+        "<tr><th"
+        f" scope=row>{e(line[names[0]])}</th>{''.join(f'<td>{e(minus(line[n]))}</td>' for n in names[1:])}</tr>"
         for line in table
     )
     head = f"<thead><tr><th scope=col class=first>{e(names[0])}</th>{head}</tr></thead>"

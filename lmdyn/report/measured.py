@@ -1,4 +1,6 @@
-"""The figures of what `lmdyn measure`, `gradients`, `online` and `train` leave, and what they are about in words."""
+"""The figures of what `lmdyn measure`, `gradients`, `online` and `train` leave, and what they are
+about in words.
+"""
 
 from collections.abc import Sequence
 
@@ -25,10 +27,10 @@ def measured(runs: Sequence[Run]) -> list[Figure]:
         "knowledge_entropy",
         "mlp",
         "nats",
-        "How evenly each layer's MLP spreads its coefficients over its memory vectors: the entropy of their "
-        "mean sizes over the text, in nats. "
-        "The ceiling is log F, reached when all F coefficients are equally large; a lower value means that "
-        "fewer vectors do the work. Kim et al. 2024.",
+        "How evenly each layer's MLP spreads its coefficients over its memory vectors: the entropy"
+        " of their mean sizes over the text, in nats. The ceiling is log F, reached when all F"
+        " coefficients are equally large; a lower value means that fewer vectors do the work. Kim"
+        " et al. 2024.",
     )
     layers(
         "anisotropy",
@@ -36,10 +38,10 @@ def measured(runs: Sequence[Run]) -> list[Figure]:
         "anisotropy",
         "residual",
         "mean cosine",
-        "Mean cosine similarity between the representations of all pairs of tokens, after each number of blocks "
-        "(0 is the embedding): 0 means directions "
-        "spread evenly, 1 that all point the same way. The diamond is the representation after the last norm, "
-        "which the head reads. Godey et al. 2024.",
+        "Mean cosine similarity between the representations of all pairs of tokens, after each"
+        " number of blocks (0 is the embedding): 0 means directions spread evenly, 1 that all point"
+        " the same way. The diamond is the representation after the last norm, which the head"
+        " reads. Godey et al. 2024.",
         "blocks applied",
     )
     figs += gradient_profiles.profiles(rows)
@@ -52,8 +54,8 @@ def measured(runs: Sequence[Run]) -> list[Figure]:
         "attention_entropy",
         "attention",
         "nats",
-        "Mean entropy of the attention distributions over heads and queries, in nats: low means that few tokens "
-        "are looked at.",
+        "Mean entropy of the attention distributions over heads and queries, in nats: low means"
+        " that few tokens are looked at.",
     )
     return figs
 
@@ -72,17 +74,17 @@ def _stream_figures(run, number):
         Figure(
             f"stream{ending}",
             "Static against online likelihood",
-            f"Negative log-likelihood in nats a token, mean over runs of {size:,} predictions. Online: every "
-            f"token is scored before the model is updated on it. {about}",
+            f"Negative log-likelihood in nats a token, mean over runs of {size:,} predictions."
+            f" Online: every token is scored before the model is updated on it. {about}",
             figures.stream(data),
             data,
         ),
         Figure(
             f"gain{ending}",
             "What adaptation has saved so far",
-            "Sum over the stream of static minus online nll, in nats. Rising means that the adapted model "
-            f"predicts better there; at the end, {data[-1]['gain']:,.0f} nats over {data[-1]['end']:,} "
-            f"predictions. {about}",
+            "Sum over the stream of static minus online nll, in nats. Rising means that the"
+            f" adapted model predicts better there; at the end, {data[-1]['gain']:,.0f} nats over"
+            f" {data[-1]['end']:,} predictions. {about}",
             figures.gain(data),
             [{"end": d["end"], "gain": d["gain"]} for d in data],
         ),
@@ -92,7 +94,11 @@ def _stream_figures(run, number):
 def _about(runs):
     """Model and text of some runs, as the end of a caption."""
     models = list(dict.fromkeys(figures.label(r) for run in runs for r in run.rows))
-    texts = list(dict.fromkeys(run.meta["config"]["data"] for run in runs if run.meta.get("config", {}).get("data")))
+    texts = list(
+        dict.fromkeys(
+            run.meta["config"]["data"] for run in runs if run.meta.get("config", {}).get("data")
+        )
+    )
     tokens = sorted({r["tokens"] for run in runs for r in run.rows if r["tokens"]})
     model = f"{len(models)} models" if len(models) > 3 else ", ".join(models)
     count = f", {tokens[0]:,} predictions" if len(tokens) == 1 else ""
@@ -102,6 +108,13 @@ def _about(runs):
 def summary(runs: Sequence[Run]) -> str:
     """What was measured, in a line."""
     models = list(dict.fromkeys(figures.label(r) for run in runs for r in run.rows))
-    texts = list(dict.fromkeys(run.meta["config"]["data"] for run in runs if run.meta.get("config", {}).get("data")))
+    texts = list(
+        dict.fromkeys(
+            run.meta["config"]["data"] for run in runs if run.meta.get("config", {}).get("data")
+        )
+    )
     named = models[0] if len(models) == 1 else f"{len(models)} models"
-    return f"{named} on {', '.join(texts) or 'a text'}: {sum(len(run.rows) for run in runs):,} measurements."
+    return (
+        f"{named} on {', '.join(texts) or 'a text'}: {sum(len(run.rows) for run in runs):,}"
+        " measurements."
+    )

@@ -6,7 +6,8 @@ from lmdyn.report import figures
 from lmdyn.report.gather import Run
 from lmdyn.report.markup import e
 
-# Whole-model values, in the order of the table: metric, site (None: any), what people call it, unit, digits.
+# Whole-model values, in the order of the table: metric, site (None: any), what people call it,
+# unit, digits.
 NUMBERS = (
     ("nll", None, "Negative log-likelihood", "nats a token", 4),
     ("nll", "perplexity", "Perplexity", "", 2),
@@ -36,7 +37,8 @@ def tables(runs: Sequence[Run]) -> str:
         parts.append(_table("Whole-model values", columns))
     if streams:
         names = {
-            f"{figures.label(run.rows[0])}{f' ({run.name})' if len(streams) > 1 else ''}": run.rows for run in streams
+            f"{figures.label(run.rows[0])}{f' ({run.name})' if len(streams) > 1 else ''}": run.rows
+            for run in streams
         }
         parts.append(_table("Adapting to the stream", names))
     return "".join(parts)
@@ -55,10 +57,16 @@ def _table(caption, columns: Mapping[str, list]):
 
     if turned:
         head = "".join(f"<th scope=col>{line}</th>" for line in lines)
-        body = "".join(f"<tr><th scope=row>{e(c)}</th>{''.join(cell(c, n) for n in lines)}</tr>" for c in columns)
+        body = "".join(
+            f"<tr><th scope=row>{e(c)}</th>{''.join(cell(c, n) for n in lines)}</tr>"
+            for c in columns
+        )
     else:
         head = "".join(f"<th scope=col>{e(c)}</th>" for c in columns)
-        body = "".join(f"<tr><th scope=row>{line}</th>{''.join(cell(c, line) for c in columns)}</tr>" for line in lines)
+        body = "".join(
+            f"<tr><th scope=row>{line}</th>{''.join(cell(c, line) for c in columns)}</tr>"
+            for line in lines
+        )
     kind = " class=turned" if turned else ""
     head = f"<caption>{e(caption)}</caption><thead><tr><td></td>{head}</tr></thead>"
     return f"<div class=scroll><table{kind}>{head}<tbody>{body}</tbody></table></div>"
@@ -71,7 +79,10 @@ def _numbers(rows):
         for r in whole:
             if r["metric"] == metric and (extra is None or extra in r):
                 value = r["value"] if extra is None else r[extra]
-                yield f"{e(heading)}{f' <small>{e(unit)}</small>' if unit else ''}", f"{value:,.{digits}f}"
+                yield (
+                    f"{e(heading)}{f' <small>{e(unit)}</small>' if unit else ''}",
+                    f"{value:,.{digits}f}",
+                )
     flops = {r["site"]: r["value"] for r in rows if r["metric"] == "flops"}
     for site, value in flops.items():
         yield f"Compute, {e(site)} <small>TFLOP</small>", f"{value / 1e12:,.2f}"

@@ -1,4 +1,6 @@
-"""Where the numbers come from, as the last part of the page: command, settings, versions, device, seeds, time and cost of each rows file."""
+"""Where the numbers come from, as the last part of the page: command, settings, versions, device,
+seeds, time and cost of each rows file.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +23,11 @@ def _run(run):
         return f"{head}<p>No {e(run.name)}.meta.json stands beside these rows.</p>"
     config = m.get("config") or {}
     seconds = m.get("wall_seconds")
-    speed = f", {m['tokens_per_second']:,.0f} predictions a second" if m.get("tokens_per_second") else ""
+    speed = (
+        f", {m['tokens_per_second']:,.0f} predictions a second"
+        if m.get("tokens_per_second")
+        else ""
+    )
     lines = {
         "Device": m.get("device"),
         "Versions": ", ".join(f"{k} {v}" for k, v in m.get("versions", {}).items()),
@@ -37,17 +43,34 @@ def _run(run):
 
 
 def _cost(meta: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Device time, predictions, operations where the rows tell them, and memory; what is not known is not said.
+    """Device time, predictions, operations where the rows tell them, and memory; what is not known
+    is not said.
 
-    >>> _cost({"wall_seconds": 1800, "device": "1 x cpu (x86_64, 2 cores)", "tokens": 12000, "peak_memory_mib": 512.0}, [])
+    >>> _cost(
+    ...     {
+    ...         "wall_seconds": 1800,
+    ...         "device": "1 x cpu (x86_64, 2 cores)",
+    ...         "tokens": 12000,
+    ...         "peak_memory_mib": 512.0,
+    ...     },
+    ...     [],
+    ... )
     '0.50 hours of 1 x cpu (x86_64, 2 cores), 12,000 predictions, 512 MiB of memory at most'
     """
     flops = sum(r["value"] for r in rows if r["metric"] == "flops")
     said = [
-        f"{meta['wall_seconds'] / 3600:,.2f} hours of {meta['device']}" if meta.get("wall_seconds") and meta.get("device") else "",
+        (
+            f"{meta['wall_seconds'] / 3600:,.2f} hours of {meta['device']}"
+            if meta.get("wall_seconds") and meta.get("device")
+            else ""
+        ),
         f"{meta['tokens']:,} predictions" if meta.get("tokens") else "",
         f"{flops / 1e12:,.2f} TFLOP by formula" if flops else "",
-        f"{meta['peak_memory_mib']:,.0f} MiB of memory at most" if "peak_memory_mib" in meta else "",
+        (
+            f"{meta['peak_memory_mib']:,.0f} MiB of memory at most"
+            if "peak_memory_mib" in meta
+            else ""
+        ),
     ]
     return ", ".join(filter(None, said))
 
@@ -77,7 +100,8 @@ def _nested(value) -> bool:
 def _numbered(values: list) -> dict[str, Any]:
     """The items of a list by number, with their name where they have one."""
     return {
-        f"{i} {v['name']}" if isinstance(v, Mapping) and "name" in v else str(i): v for i, v in enumerate(values, 1)
+        f"{i} {v['name']}" if isinstance(v, Mapping) and "name" in v else str(i): v
+        for i, v in enumerate(values, 1)
     }
 
 

@@ -1,8 +1,9 @@
 """Parts to one HTML file that needs nothing else: no network, no server, no folder beside it.
 
-First what the claims say, then study by study its figures, the table behind each and how to run it larger, then what was measured
-otherwise, then where the numbers come from. The page carries Vega once, every figure's specification, an SVG and a CSV of each. A
-content security policy in it forbids the browser to fetch anything.
+First what the claims say, then study by study its figures, the table behind each and how to run it
+larger, then what was measured otherwise, then where the numbers come from. The page carries Vega
+once, every figure's specification, an SVG and a CSV of each. A content security policy in it
+forbids the browser to fetch anything.
 """
 
 import json
@@ -45,10 +46,17 @@ def render(parts: Sequence[Part], unfinished: Sequence[str] = ()) -> Page:
     Returns:
       HTML, self-contained, and the SVG of each figure by the figure's name.
     """
-    runs, said = [run for part in parts for run in part.runs], [claim for part in parts for claim in part.said]
+    runs, said = (
+        [run for part in parts for run in part.runs],
+        [claim for part in parts for claim in part.said],
+    )
     studies, others = _studies(runs), [run for run in runs if _study(run) is None]
     rest = [Group(figure.title, [("", figure)]) for figure in measured(others)]
-    drawn = [figure for group in [*(g for s in studies for g in s.groups), *rest] for _, figure in group.figures]
+    drawn = [
+        figure
+        for group in [*(g for s in studies for g in s.groups), *rest]
+        for _, figure in group.figures
+    ]
     svgs = {figure.name: to_svg(figure.chart) for figure in drawn}
     title, date = subject.title(runs), subject.dates([run.meta for run in runs])
     body = [
@@ -56,7 +64,9 @@ def render(parts: Sequence[Part], unfinished: Sequence[str] = ()) -> Page:
         "<main>",
         section("claims", "What it says", claims.section(said, {figure.name for figure in drawn})),
         *(_of_study(study, svgs) for study in studies),
-        section("numbers", "Key numbers" if not studies else "Measured models", numbers.tables(others)),
+        section(
+            "numbers", "Key numbers" if not studies else "Measured models", numbers.tables(others)
+        ),
         figures_of(rest, svgs),
         section("provenance", "Where the numbers come from", origin.section(runs)),
         "</main>",
@@ -75,7 +85,9 @@ def render(parts: Sequence[Part], unfinished: Sequence[str] = ()) -> Page:
 
 def collect(runs: Sequence[Run]) -> list[Figure]:
     """Every figure that the runs have the rows for, in the order of the page."""
-    own = [figure for study in _studies(runs) for group in study.groups for _, figure in group.figures]
+    own = [
+        figure for study in _studies(runs) for group in study.groups for _, figure in group.figures
+    ]
     return own + measured([run for run in runs if _study(run) is None])
 
 
@@ -86,7 +98,9 @@ def _study(run: Run) -> str | None:
 
 
 def _studies(runs: Sequence[Run]) -> list[Study]:
-    """The studies in their order; what several folders have of the same one is laid beside one another, figure by figure."""
+    """The studies in their order; what several folders have of the same one is laid beside one
+    another, figure by figure.
+    """
     found = []
     for name in dict.fromkeys(filter(None, map(_study, runs))):
         own = [run for run in runs if _study(run) == name]
@@ -107,23 +121,31 @@ def _of(folder: str, figure: Figure) -> Figure:
 def _of_study(study: Study, svgs: Mapping[str, str]) -> str:
     """Heading, question, figures, and how to run it larger."""
     kind, title = KINDS[study.name], study.name[0].upper() + study.name[1:]
-    several = f" Beside one another: {', '.join(run.part for run in study.runs)}; each has axes of its own." if len(study.runs) > 1 else ""
+    several = (
+        f" Beside one another: {', '.join(run.part for run in study.runs)}; each has axes of its"
+        " own."
+        if len(study.runs) > 1
+        else ""
+    )
     ways = "".join(
         f"<p>{e(what)}</p>" + (f"<pre><code>{e(command)}</code></pre>" if command else "")
         for what, command in larger(study.name, study.runs[0].meta)
     )
     content = (
-        f"<p class=asks>{e(kind.asks)} <small>{e(kind.source)}.</small>{e(several)}</p>"
-        f"{_ran(study)}"
-        f"{small.in_study([run.meta for run in study.runs], [run.part for run in study.runs])}{figures_of(study.groups, svgs)}"
-        f"<div class=larger><h3>Run it larger</h3>{ways}</div>"
+        f"<p class=asks>{e(kind.asks)}"
+        f" <small>{e(kind.source)}.</small>{e(several)}</p>{_ran(study)}{small.in_study([run.meta for run in study.runs], [run.part for run in study.runs])}{figures_of(study.groups, svgs)}<div"
+        f" class=larger><h3>Run it larger</h3>{ways}</div>"
     )
     return section(f"study-{slug(study.name)}", title, content, "study")
 
 
 def _ran(study: Study) -> str:
     """On what it ran, and when; by folder where there are several."""
-    lines = [(f"<b>{e(run.part)}</b> " if len(study.runs) > 1 else "") + e(said) for run in study.runs if (said := subject.ran(run.meta))]
+    lines = [
+        (f"<b>{e(run.part)}</b> " if len(study.runs) > 1 else "") + e(said)
+        for run in study.runs
+        if (said := subject.ran(run.meta))
+    ]
     return "".join(f"<p class=ran>{line}</p>" for line in lines)
 
 
@@ -133,7 +155,10 @@ def _summary(runs, said, unfinished, date) -> str:
     if date:
         text += f" Run on {date}."
     if unfinished:
-        text += f" Left out, since not come to {'its' if len(unfinished) == 1 else 'their'} end: {', '.join(unfinished)}."
+        text += (
+            f" Left out, since not come to {'its' if len(unfinished) == 1 else 'their'} end:"
+            f" {', '.join(unfinished)}."
+        )
     return text
 
 

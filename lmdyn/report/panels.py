@@ -1,7 +1,8 @@
-"""Pieces that the figures of studies are made of: panels over training steps, dots with their seeds, means over seeds.
+"""Pieces that the figures of studies are made of: panels over training steps, dots with their
+seeds, means over seeds.
 
-A panel is a chart as wide as its place, whose name stands above it, mostly as the title of its upright axis. What is
-hovered over is larger than what is seen, so that a finger hits it.
+A panel is a chart as wide as its place, whose name stands above it, mostly as the title of its
+upright axis. What is hovered over is larger than what is seen, so that a finger hits it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +26,12 @@ def means(points: Sequence[Mapping[str, Any]], *by: str) -> list[dict[str, Any]]
     """The mean over seeds of every number that is not named in `by`, in the order of the points.
 
     Returns:
-      A dict for each combination of `by`: these, the means, and `seeds`, how many points it is the mean of.
+      A dict for each combination of `by`: these, the means, and `seeds`, how many points it is the
+        mean of.
 
-    >>> means([{"step": 1, "seed": 0, "value": 2.0}, {"step": 1, "seed": 1, "value": 4.0}], "step")
+    >>> means(
+    ...     [{"step": 1, "seed": 0, "value": 2.0}, {"step": 1, "seed": 1, "value": 4.0}], "step"
+    ... )
     [{'step': 1, 'value': 3.0, 'seeds': 2}]
     """
     groups: dict[tuple, list] = {}
@@ -63,23 +67,42 @@ def own(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.Data(values=list(values)))
 
 
-def upright(title: str | None, field: str = "value", format: str | None = None, zero: bool = False) -> alt.Y:
+def upright(
+    title: str | None, field: str = "value", format: str | None = None, zero: bool = False
+) -> alt.Y:
     """The upright axis of numbers; its title names the panel."""
     axis = alt.Axis(tickCount=5, format=alt.Undefined if format is None else format)
     return alt.Y(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=zero, nice=True))
 
 
-def level(title: str | None, field: str = "value", format: str | None = None, zero: bool = False) -> alt.X:
+def level(
+    title: str | None, field: str = "value", format: str | None = None, zero: bool = False
+) -> alt.X:
     """The level axis of numbers."""
-    axis = alt.Axis(tickCount=4, grid=True, labelOverlap="greedy", labelSeparation=8, format=alt.Undefined if format is None else format)
-    return alt.X(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=zero, nice=True, padding=10))
+    axis = alt.Axis(
+        tickCount=4,
+        grid=True,
+        labelOverlap="greedy",
+        labelSeparation=8,
+        format=alt.Undefined if format is None else format,
+    )
+    return alt.X(
+        f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=zero, nice=True, padding=10)
+    )
 
 
-def step_axis(steps: Sequence[int], ticks: Sequence[int] = (), title: str = "training step", field: str = "step") -> alt.X:
-    """Training steps on a logarithmic axis; where step 0 is among them, on one that is linear up to the first other step.
+def step_axis(
+    steps: Sequence[int],
+    ticks: Sequence[int] = (),
+    title: str = "training step",
+    field: str = "step",
+) -> alt.X:
+    """Training steps on a logarithmic axis; where step 0 is among them, on one that is linear up to
+    the first other step.
 
     Args:
-      steps: all that are drawn. ticks: those that are told; all of them if none. field: of the points.
+      steps: all that are drawn. ticks: those that are told; all of them if none. field: of the
+        points.
     """
     positive = [s for s in steps if s > 0]
     whole = len(positive) == len(steps)
@@ -92,13 +115,19 @@ def step_axis(steps: Sequence[int], ticks: Sequence[int] = (), title: str = "tra
     )
     ticks = sorted({*(ticks or steps), *(s for s in steps if s == 0)})
     axis = alt.Axis(
-        values=ticks, format="~s" if max(steps) >= 10000 else ",d", labelOverlap="greedy", labelSeparation=8
+        values=ticks,
+        format="~s" if max(steps) >= 10000 else ",d",
+        labelOverlap="greedy",
+        labelSeparation=8,
     )
     return alt.X(f"{field}:Q", title=title, axis=axis, scale=scale)
 
 
 def told(
-    points: Sequence[Mapping[str, Any]], by: Sequence[str], field: str = "value", format: str = ".3f"
+    points: Sequence[Mapping[str, Any]],
+    by: Sequence[str],
+    field: str = "value",
+    format: str = ".3f",
 ) -> list[dict[str, Any]]:
     """`means`, each with `each`: what the single seeds have, in words, for tooltips."""
     found = means(points, *by)
@@ -122,7 +151,8 @@ def over_steps(
     """One measure over training steps: a thin line for each seed, a thick one for their mean.
 
     Args:
-      points: `step`, `seed`, `value`, and whatever `more` names. title: of the panel. x: see `step_axis`.
+      points: `step`, `seed`, `value`, and whatever `more` names. title: of the panel. x: see
+        `step_axis`.
       format: of values. more: other fields to tell, with their formats.
       behind: more points, drawn pale, a line for each seed.
       above: layers over all others. zero: a line at 0.
@@ -143,7 +173,14 @@ def over_steps(
         *([] if single else [alt.Tooltip("each:N", title="seeds")]),
     ]
     base = alt.Chart().encode(x=x, y=y)
-    return panel(mean, *layers, base.mark_line(style=MEAN), base.mark_point(style="dot"), hover(base, tip), *above)
+    return panel(
+        mean,
+        *layers,
+        base.mark_line(style=MEAN),
+        base.mark_point(style="dot"),
+        hover(base, tip),
+        *above,
+    )
 
 
 def hover(base: alt.Chart, tip: list[alt.Tooltip]) -> alt.Chart:
@@ -160,10 +197,12 @@ def dots(
     format: str = ".3f",
     more: Any = None,
 ) -> alt.TopLevelMixin:
-    """A line for each name, on it a small dot for each seed and a large one for their mean; an upright line at 0.
+    """A line for each name, on it a small dot for each seed and a large one for their mean; an
+    upright line at 0.
 
     Args:
-      points: `name`, `seed`, `value`, and `kind` where `kinds` are given, which have colours and stand below one another.
+      points: `name`, `seed`, `value`, and `kind` where `kinds` are given, which have colours and
+        stand below one another.
       title: of the panel. order: of the names; what follows a colon stands on a second line.
       more: other fields to tell, with their formats.
     """
@@ -171,20 +210,28 @@ def dots(
     mean = told(points, by, format=format)
     rows = len(order) * max(1, len(kinds))
     x = level(None, format=".1%" if format.endswith("%") else None, zero=True)
-    lines = alt.Axis(labelExpr="split(datum.label, ': ')", labelLimit=170, labelPadding=8, labelLineHeight=15)
+    lines = alt.Axis(
+        labelExpr="split(datum.label, ': ')", labelLimit=170, labelPadding=8, labelLineHeight=15
+    )
     y = alt.Y("name:N", title=None, sort=list(order), axis=lines)
     marks = {"x": x, "y": y}
     if kinds:
         used = [k for k in kinds if any(p["kind"] == k for p in points)]
         scale = alt.Scale(domain=list(kinds))
-        marks["yOffset"] = alt.YOffset("kind:N", sort=used, scale=alt.Scale(domain=used, paddingOuter=0.4))
+        marks["yOffset"] = alt.YOffset(
+            "kind:N", sort=used, scale=alt.Scale(domain=used, paddingOuter=0.4)
+        )
         marks["color"] = alt.Color("kind:N", scale=scale, legend=alt.Legend(columns=2, values=used))
         marks["shape"] = alt.Shape(
             "kind:N",
-            scale=alt.Scale(domain=list(kinds), range=["circle", "diamond", "square"][: len(kinds)]),
+            scale=alt.Scale(
+                domain=list(kinds), range=["circle", "diamond", "square"][: len(kinds)]
+            ),
             legend=alt.Legend(values=used),
         )
-    tip = [alt.Tooltip(f"{k}:N") for k in by] + [alt.Tooltip("value:Q", title="mean", format=format)]
+    tip = [alt.Tooltip(f"{k}:N") for k in by] + [
+        alt.Tooltip("value:Q", title="mean", format=format)
+    ]
     tip += [alt.Tooltip(f"{k}:Q", title=k, format=f) for k, f in (more or {}).items()] + [
         alt.Tooltip("each:N", title="seeds")
     ]

@@ -14,12 +14,17 @@ PACKAGES = ("lmdyn", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def collect(
-    command: list[str], config: Mapping[str, Any], started: float, tokens: int, seed: int | None = None
+    command: list[str],
+    config: Mapping[str, Any],
+    started: float,
+    tokens: int,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """The content of `FILE.meta.json`.
 
     Args:
-      command: the words of the command line. config: every option's value. started: `time.time()` at the start.
+      command: the words of the command line. config: every option's value. started: `time.time()`
+        at the start.
       tokens: predictions made, over all models. seed: None where nothing is random.
 
     Returns:
@@ -29,10 +34,14 @@ def collect(
     return {
         "command": shlex.join(command),
         "config": dict(config),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": (
+            {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+        ),
         "device": device(),
         "seed": seed,
-        "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
+        "started": (
+            datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds")
+        ),
         "wall_seconds": round(seconds, 3),
         "tokens": tokens,
         "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
@@ -57,11 +66,17 @@ def device() -> str:
 
     devices = jax.devices()
     name = f"{len(devices)} x {devices[0].device_kind}"
-    return name + (f" ({platform.machine()}, {os.cpu_count()} cores)" if devices[0].platform == "cpu" else "")
+    return name + (
+        f" ({platform.machine()}, {os.cpu_count()} cores)" if devices[0].platform == "cpu" else ""
+    )
 
 
 def peak_memory() -> float:
-    """The most memory this process has held, or the largest of those that it started and that have ended, in MiB (of the host; a GPU's
-    own memory is not in it)."""
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """The most memory this process has held, or the largest of those that it started and that have
+    ended, in MiB (of the host; a GPU's own memory is not in it).
+    """
+    peak = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

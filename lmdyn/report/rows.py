@@ -1,9 +1,9 @@
 """Tidy rows: one measurement a line, with its provenance beside it.
 
-A row is a dict with the keys of `FIELDS`, in that order, and free extra ones after them; `layer` is None for a
-whole-model value, `step` is None where the model is no checkpoint of a series, `tokens` is the number of predictions
-measured. Rows are kept as JSON Lines in `FILE`, what made them in `FILE.meta.json`, and per-token values in
-`FILE.trace.npz`.
+A row is a dict with the keys of `FIELDS`, in that order, and free extra ones after them; `layer` is
+None for a whole-model value, `step` is None where the model is no checkpoint of a series, `tokens`
+is the number of predictions measured. Rows are kept as JSON Lines in `FILE`, what made them in
+`FILE.meta.json`, and per-token values in `FILE.trace.npz`.
 """
 
 import io
@@ -35,8 +35,10 @@ def row(
     """One measurement.
 
     Args:
-      model: the model's reference. step: its training step. metric, site, layer: what was measured, and where.
-      value, unit: the number. tokens: how many predictions it rests on. extra: anything else JSON can hold.
+      model: the model's reference. step: its training step. metric, site, layer: what was measured,
+        and where.
+      value, unit: the number. tokens: how many predictions it rests on. extra: anything else JSON
+        can hold.
 
     >>> row("gguf:m.gguf", "nll", 3.02, "nats", tokens=512)["layer"] is None
     True
@@ -69,8 +71,9 @@ def dumps(rows: Iterable[Mapping[str, Any]]) -> str:
         for key, value in plain.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(
-                    f"{r['metric']} of {r['model']} (site {r['site']}, layer {r['layer']}) is {value} in "
-                    f"'{key}', not a finite number; look for NaN or infinity in the checkpoint"
+                    f"{r['metric']} of {r['model']} (site {r['site']}, layer {r['layer']}) is"
+                    f" {value} in '{key}', not a finite number; look for NaN or infinity in the"
+                    " checkpoint"
                 )
         lines.append(json.dumps({f: plain[f] for f in FIELDS} | plain) + "\n")
     return "".join(lines)
@@ -85,10 +88,12 @@ def write_rows(
     """Writes `path`, `path.meta.json` and, if given, `path.trace.npz`: all of them, or none.
 
     Args:
-      path: the rows' file. rows: see `row`. meta: what made them. traces: name -> array, one number a token.
+      path: the rows' file. rows: see `row`. meta: what made them. traces: name -> array, one number
+        a token.
 
     Raises:
-      InputError: a value that is not finite. OSError: the disk is full, or the like; nothing is left behind.
+      InputError: a value that is not finite. OSError: the disk is full, or the like; nothing is
+        left behind.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/rows.jsonl"
@@ -129,12 +134,17 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
             r = json.loads(line)
         except ValueError as err:
             raise InputError(
-                f"{path} line {number} is not JSON: {err}; rows are JSON Lines, as lmdyn measure writes them"
+                f"{path} line {number} is not JSON: {err}; rows are JSON Lines, as lmdyn measure"
+                " writes them"
             ) from err
         missing = [f for f in FIELDS if not isinstance(r, dict) or f not in r]
         if missing:
             raise InputError(f"{path} line {number} is no row: it lacks {', '.join(missing)}")
-        if isinstance(r["value"], bool) or not isinstance(r["value"], (int, float)) or not math.isfinite(r["value"]):
+        if (
+            isinstance(r["value"], bool)
+            or not isinstance(r["value"], (int, float))
+            or not math.isfinite(r["value"])
+        ):
             raise InputError(f"{path} line {number}: value {r['value']!r} is no finite number")
         rows.append(r)
     return rows
@@ -146,7 +156,11 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
     >>> import tempfile
     >>> from lmdyn import report
     >>> path = tempfile.mkdtemp() + "/measure.jsonl"
-    >>> report.write_rows(path, [report.row("tiny", "nll", 3.0, "nats", tokens=7)], {"command": "lmdyn measure"})
+    >>> report.write_rows(
+    ...     path,
+    ...     [report.row("tiny", "nll", 3.0, "nats", tokens=7)],
+    ...     {"command": "lmdyn measure"},
+    ... )
     >>> report.read_meta(path)["command"]
     'lmdyn measure'
     """
@@ -168,7 +182,12 @@ def read_traces(path: str | os.PathLike) -> dict[str, Any]:
     >>> import tempfile
     >>> from lmdyn import report
     >>> path = tempfile.mkdtemp() + "/measure.jsonl"
-    >>> report.write_rows(path, [report.row("tiny", "nll", 3.0, "nats", tokens=3)], {}, {"online": [2.0, 3.0, 4.0]})
+    >>> report.write_rows(
+    ...     path,
+    ...     [report.row("tiny", "nll", 3.0, "nats", tokens=3)],
+    ...     {},
+    ...     {"online": [2.0, 3.0, 4.0]},
+    ... )
     >>> report.read_traces(path)["online"].tolist()
     [2.0, 3.0, 4.0]
     """
@@ -201,7 +220,8 @@ def _read(path) -> str:
         raise InputError(f"cannot read {path}: {err.strerror}") from err
     except UnicodeDecodeError as err:
         raise InputError(
-            f"{path} is not UTF-8 (byte offset {err.start}); rows are JSON Lines, as lmdyn measure writes them"
+            f"{path} is not UTF-8 (byte offset {err.start}); rows are JSON Lines, as lmdyn measure"
+            " writes them"
         ) from err
 
 

@@ -24,27 +24,55 @@ def plain(rows: Rows) -> list[Mapping[str, Any]]:
     return [r for r in rows if r.get("kind") in ("ladder", "given")]
 
 
-def points_of(rows: Rows, metric: str, read: Callable[[Mapping[str, Any]], Any] = lambda r: float(r["value"]), **wanted: Any) -> list[dict[str, Any]]:
+def points_of(
+    rows: Rows,
+    metric: str,
+    read: Callable[[Mapping[str, Any]], Any] = lambda r: float(r["value"]),
+    **wanted: Any,
+) -> list[dict[str, Any]]:
     """`name`, `seed`, `step`, `trained`, `value` of the plain models' rows of a metric."""
     return [
-        {"name": r["name"], "seed": r["seed"], "step": r["step"], "trained": r["trained"], "value": read(r)}
+        {
+            "name": r["name"],
+            "seed": r["seed"],
+            "step": r["step"],
+            "trained": r["trained"],
+            "value": read(r),
+        }
         for r in plain(rows)
         if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())
     ]
 
 
 def by_name(order: Sequence[str]) -> alt.Color:
-    return alt.Color("name:O", sort=list(order), legend=alt.Legend(columns=3), scale=alt.Scale(domain=list(order)))
+    return alt.Color(
+        "name:O",
+        sort=list(order),
+        legend=alt.Legend(columns=3),
+        scale=alt.Scale(domain=list(order)),
+    )
 
 
 def averaged(points: Rows, window: int) -> list[dict[str, Any]]:
-    """Moving average over `window` measurements of each model's mean over seeds, so that curves can be told apart."""
+    """Moving average over `window` measurements of each model's mean over seeds, so that curves can
+    be told apart.
+    """
     found = []
     for name in dict.fromkeys(p["name"] for p in points):
-        curve = sorted(means([p for p in points if p["name"] == name], "step", "trained"), key=lambda p: p["step"])
+        curve = sorted(
+            means([p for p in points if p["name"] == name], "step", "trained"),
+            key=lambda p: p["step"],
+        )
         for i, p in enumerate(curve):
             near = curve[max(0, i - window // 2) : i + window // 2 + 1]
-            found.append({"name": name, "step": p["step"], "trained": p["trained"], "value": sum(q["value"] for q in near) / len(near)})
+            found.append(
+                {
+                    "name": name,
+                    "step": p["step"],
+                    "trained": p["trained"],
+                    "value": sum(q["value"] for q in near) / len(near),
+                }
+            )
     return found
 
 
@@ -55,7 +83,9 @@ def mean_of(rows: Rows, field: str) -> float:
 def ticks(steps: Sequence[int]) -> list[int]:
     """Powers of ten and of two between them, few enough to be told."""
     last = max(steps)
-    return [s for s in (2**i for i in range(int(math.log2(last)) + 1)) if s >= min(steps)][::2] + [last]
+    return [s for s in (2**i for i in range(int(math.log2(last)) + 1)) if s >= min(steps)][::2] + [
+        last
+    ]
 
 
 def three(order: Sequence[str]) -> list[str]:
@@ -66,7 +96,11 @@ def three(order: Sequence[str]) -> list[str]:
 def some_steps(steps: Collection[int], count: int = SPECTRA_AT) -> list[int]:
     """Steps on a logarithmic grid, the last among them."""
     held = sorted(s for s in steps if s > 0) or sorted(steps)
-    wanted = [held[0] * (held[-1] / max(held[0], 1)) ** (i / (count - 1)) for i in range(count)] if held[0] > 0 else held
+    wanted = (
+        [held[0] * (held[-1] / max(held[0], 1)) ** (i / (count - 1)) for i in range(count)]
+        if held[0] > 0
+        else held
+    )
     return sorted({min(held, key=lambda s: abs(s - w)) for w in wanted})
 
 
@@ -75,4 +109,8 @@ def by_step(steps: Sequence[int]) -> Optional[alt.Color]:
     if len(steps) < 2:
         return alt.Undefined
     shown = steps if len(steps) <= 4 else [steps[0], steps[len(steps) // 2], steps[-1]]
-    return alt.Color("step:O", sort=steps, legend=alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4))
+    return alt.Color(
+        "step:O",
+        sort=steps,
+        legend=alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4),
+    )

@@ -1,8 +1,9 @@
-"""Studies that ran as a small version of themselves: what the page says of them, so that nobody takes their verdicts for findings.
+"""Studies that ran as a small version of themselves: what the page says of them, so that nobody
+takes their verdicts for findings.
 
-How far a verdict may be trusted cannot be told from its interval: two seeds of models that hardly learnt anything may agree. So a study
-says itself that it is small: its config names the one that it is the small version of (`small_version_of`), and the rows' provenance
-holds the config.
+How far a verdict may be trusted cannot be told from its interval: two seeds of models that hardly
+learnt anything may agree. So a study says itself that it is small: its config names the one that it
+is the small version of (`small_version_of`), and the rows' provenance holds the config.
 """
 
 import shlex
@@ -11,17 +12,24 @@ from typing import Any
 
 from lmdyn.report.markup import e
 
-SAYS = "This is the small version of a study: it shows how the study goes, on too little training to find anything out."
+SAYS = (
+    "This is the small version of a study: it shows how the study goes, on too little training to"
+    " find anything out."
+)
 """What every notice says; `lmdyn.report.claims` says it in fewer words at each verdict."""
 
 
 def whole(meta: Mapping[str, Any]) -> str:
-    """The config at whose size a study decides something, where its rows are of a small version; empty where they are not.
+    """The config at whose size a study decides something, where its rows are of a small version;
+    empty where they are not.
 
     Args:
       meta: what made the rows.
 
-    >>> whole({"config": {"seeds": 2, "small_version_of": "configs/saturation.py"}}), whole({"config": {"seeds": 1}})
+    >>> (
+    ...     whole({"config": {"seeds": 2, "small_version_of": "configs/saturation.py"}}),
+    ...     whole({"config": {"seeds": 1}}),
+    ... )
     ('configs/saturation.py', '')
     """
     config = meta.get("config")
@@ -40,35 +48,55 @@ def command(config: str) -> str:
 
 def words(config: str) -> list[str]:
     """The same, word by word."""
-    return ["lmdyn", "study", "--config", config, "--out", "out/" + config.rpartition("/")[2].removesuffix(".py")]
+    return [
+        "lmdyn",
+        "study",
+        "--config",
+        config,
+        "--out",
+        "out/" + config.rpartition("/")[2].removesuffix(".py"),
+    ]
 
 
 def above_claims(claims: Sequence[Mapping[str, Any]]) -> str:
-    """What stands before all claims, as HTML: which of the studies are small; nothing where none is."""
+    """What stands before all claims, as HTML: which of the studies are small; nothing where none
+    is.
+    """
     found = {claim["study"]: claim["small"] for claim in claims if claim.get("small")}
     if not found:
         return ""
-    which = "Every study here is" if len(found) == len({claim["study"] for claim in claims}) else f"{listed(list(found))} {'is' if len(found) == 1 else 'are'} here"
+    which = (
+        "Every study here is"
+        if len(found) == len({claim["study"] for claim in claims})
+        else f"{listed(list(found))} {'is' if len(found) == 1 else 'are'} here"
+    )
     one = len(found) == 1
     return _box(
-        f"{which} a small version, which shows how {'it goes' if one else 'each goes'}. {'Its' if one else 'Their'} verdicts decide nothing: they show how a "
-        "verdict is come to, on too little training to find anything out. What runs "
-        f"{'it' if one else 'them'} at {'its' if one else 'their'} real size:",
+        f"{which} a small version, which shows how {'it goes' if one else 'each goes'}."
+        f" {'Its' if one else 'Their'} verdicts decide nothing: they show how a verdict is come to,"
+        f" on too little training to find anything out. What runs {'it' if one else 'them'} at"
+        f" {'its' if one else 'their'} real size:",
         [command(config) for config in found.values()],
     )
 
 
 def in_study(metas: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> str:
-    """What stands at the head of a study's section, as HTML; nothing where none of its folders is of a small version.
+    """What stands at the head of a study's section, as HTML; nothing where none of its folders is
+    of a small version.
 
     Args:
       metas: of each folder. parts: the folders' names, where there are several.
     """
-    found = {part: config for meta, part in zip(metas, parts, strict=True) if (config := whole(meta))}
+    found = {
+        part: config for meta, part in zip(metas, parts, strict=True) if (config := whole(meta))
+    }
     if not found:
         return ""
     which = f"In {listed(list(found))}: " if len(found) < len(metas) else ""
-    said = f"{which}{SAYS} Its figures and verdicts decide nothing. What runs it at its real size (the file's first lines say what to expect, and how long it takes):"
+    said = (
+        f"{which}{SAYS} Its figures and verdicts decide nothing. What runs it at its real size (the"
+        " file's first lines say what to expect, and how long it takes):"
+    )
     return _box(said, [command(config) for config in dict.fromkeys(found.values())])
 
 

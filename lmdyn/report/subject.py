@@ -1,4 +1,6 @@
-"""What rows are of, in words: the page's title, and where, when and on which models a study ran. All from the rows and their provenance."""
+"""What rows are of, in words: the page's title, and where, when and on which models a study ran.
+All from the rows and their provenance.
+"""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -19,10 +21,26 @@ NAMED = 3
 
 
 def title(runs: Sequence[Run]) -> str:
-    """The studies with the models that were given to them, then the models that were measured otherwise.
+    """The studies with the models that were given to them, then the models that were measured
+    otherwise.
 
-    >>> study = Run("rows.jsonl", [], {"study": "saturation", "config": {"series": ["gguf:m/small.gguf"]}}, {})
-    >>> title([study, Run("measure.jsonl", [{"model": "hf:a/one@step8"}, {"model": "hf:a/two"}], {}, {})])
+    >>> study = Run(
+    ...     "rows.jsonl",
+    ...     [],
+    ...     {"study": "saturation", "config": {"series": ["gguf:m/small.gguf"]}},
+    ...     {},
+    ... )
+    >>> title(
+    ...     [
+    ...         study,
+    ...         Run(
+    ...             "measure.jsonl",
+    ...             [{"model": "hf:a/one@step8"}, {"model": "hf:a/two"}],
+    ...             {},
+    ...             {},
+    ...         ),
+    ...     ]
+    ... )
     'Saturation (small) · measurements of one and two'
     """
     studies: dict[str, list[str]] = {}
@@ -39,20 +57,41 @@ def title(runs: Sequence[Run]) -> str:
 def heading(run: Run) -> str:
     """What one rows file is of.
 
-    >>> heading(Run("o.jsonl", [{"model": "gguf:m/small.gguf"}], {"command": "lmdyn online gguf:m/small.gguf"}, {}))
+    >>> heading(
+    ...     Run(
+    ...         "o.jsonl",
+    ...         [{"model": "gguf:m/small.gguf"}],
+    ...         {"command": "lmdyn online gguf:m/small.gguf"},
+    ...         {},
+    ...     )
+    ... )
     'small, adapted online'
     """
     if study := run.meta.get("study"):
         return _capital(study)
     words = str(run.meta.get("command", "")).split()
-    return f"{_named(_measured(run), ' and ')}, {DID.get(words[1] if len(words) > 1 else '', 'measured')}"
+    return (
+        f"{_named(_measured(run), ' and ')},"
+        f" {DID.get(words[1] if len(words) > 1 else '', 'measured')}"
+    )
 
 
 def ran(meta: Mapping[str, Any]) -> str:
     """On what a study ran, and when, in a sentence; what is not known is not said.
 
-    >>> ran({"config": {"seeds": 3, "widths": [8, 64], "pretrain": {"model": {"width": 64, "depth": 2}}}, "seed": 0, "device": "1 x cpu",
-    ...      "started": "2026-01-02T03:04:05+00:00", "wall_seconds": 1883.0})
+    >>> ran(
+    ...     {
+    ...         "config": {
+    ...             "seeds": 3,
+    ...             "widths": [8, 64],
+    ...             "pretrain": {"model": {"width": 64, "depth": 2}},
+    ...         },
+    ...         "seed": 0,
+    ...         "device": "1 x cpu",
+    ...         "started": "2026-01-02T03:04:05+00:00",
+    ...         "wall_seconds": 1883.0,
+    ...     }
+    ... )
     'Models trained for it, of width 8 to 64 and depth 2; seeds 0 to 2; 2 January 2026, 31 minutes on 1 x cpu.'
     """
     models = given(meta)
@@ -99,7 +138,11 @@ def dates(metas: Sequence[Mapping[str, Any]]) -> str:
     """The days on which runs were started, the first to the last.
 
     >>> day = lambda text: {"started": f"{text}T03:04:05+00:00"}
-    >>> dates([day("2026-11-24"), day("2026-11-25")]), dates([day("2026-11-24"), day("2025-12-31"), {}]), dates([{}])
+    >>> (
+    ...     dates([day("2026-11-24"), day("2026-11-25")]),
+    ...     dates([day("2026-11-24"), day("2025-12-31"), {}]),
+    ...     dates([{}]),
+    ... )
     ('24 to 25 November 2026', '31 December 2025 to 24 November 2026', '')
     """
     found = sorted({day for meta in metas if (day := _day(meta.get("started"))) is not None})
@@ -109,7 +152,11 @@ def dates(metas: Sequence[Mapping[str, Any]]) -> str:
     said = f"{last.day} {last:%B %Y}"
     if first == last:
         return said
-    begun = f"{first.day}" if (first.year, first.month) == (last.year, last.month) else f"{first.day} {first:%B %Y}"
+    begun = (
+        f"{first.day}"
+        if (first.year, first.month) == (last.year, last.month)
+        else f"{first.day} {first:%B %Y}"
+    )
     return f"{begun} to {said}"
 
 
@@ -146,7 +193,9 @@ def _trained(meta) -> str:
 
 def _measured(run: Run) -> list[str]:
     """Its models; where several folders are laid beside one another, without the folder's name."""
-    names = (short(row["model"]).removesuffix(f" ({run.part})").partition("@")[0] for row in run.rows)
+    names = (
+        short(row["model"]).removesuffix(f" ({run.part})").partition("@")[0] for row in run.rows
+    )
     return list(dict.fromkeys(names))
 
 

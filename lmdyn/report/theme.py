@@ -1,7 +1,7 @@
 """How figures look: one place for type, ink and colour, in light and in dark.
 
-The colours are told apart with the common kinds of colour blindness (after Okabe and Ito), and each reaches a contrast
-of 3 to 1 with its background.
+The colours are told apart with the common kinds of colour blindness (after Okabe and Ito), and each
+reaches a contrast of 3 to 1 with its background.
 """
 
 from typing import Any, cast
@@ -59,13 +59,17 @@ def ramp(mode: str, count: int) -> list[str]:
     for i in range(count):
         place = i * (len(stops) - 1) / max(count - 1, 1)
         low = min(int(place), len(stops) - 2)
-        mixed = [round(a + (b - a) * (place - low)) for a, b in zip(stops[low], stops[low + 1], strict=True)]
+        mixed = [
+            round(a + (b - a) * (place - low))
+            for a, b in zip(stops[low], stops[low + 1], strict=True)
+        ]
         shades.append("#" + "".join(f"{c:02x}" for c in mixed))
     return shades
 
 
 def config(mode: str = "light", shades: int = 5) -> dict[str, Any]:
-    """The Vega-Lite configuration of one mode, `light` or `dark`; `shades`: how many checkpoints a series has.
+    """The Vega-Lite configuration of one mode, `light` or `dark`; `shades`: how many checkpoints a
+    series has.
 
     >>> config("dark")["axis"]["labelColor"]
     '#9ea8b2'
@@ -142,7 +146,9 @@ def config(mode: str = "light", shades: int = 5) -> dict[str, Any]:
             "zero": {"strokeWidth": 1},
             "cursor": {"strokeWidth": 1},
             "note": {"fill": c["soft"], "font": FONT, "fontSize": 12},
-            "line": {"strokeWidth": 2},  # here, not above: what stands above would win over the styles below
+            "line": {
+                "strokeWidth": 2
+            },  # here, not above: what stands above would win over the styles below
             "mean": {"strokeWidth": 2.5},
             "seed": {"strokeWidth": 1, "opacity": 0.6},
             "run": {"strokeWidth": 1.5, "opacity": 0.85},
@@ -161,21 +167,34 @@ def config(mode: str = "light", shades: int = 5) -> dict[str, Any]:
 
 
 def enable(width: int = 520, height: int = 240, ppi: int = 96) -> None:
-    """Altair charts that are made from now on look like the report's, and notebooks show them as PNG pictures.
+    """Altair charts that are made from now on look like the report's, and notebooks show them as
+    PNG pictures.
 
-    A picture needs no network and no JavaScript, so a stored notebook shows it wherever it is opened.
+    A picture needs no network and no JavaScript, so a stored notebook shows it wherever it is
+    opened.
 
     Args:
-      width, height: of a chart that does not say its own, in pixels. ppi: sharpness; 72 is one pixel for one.
+      width, height: of a chart that does not say its own, in pixels. ppi: sharpness; 72 is one
+        pixel for one.
 
     >>> enable()
-    >>> alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q").to_dict()["config"]["view"]["continuousWidth"]
+    >>> alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q").to_dict()["config"][
+    ...     "view"
+    ... ]["continuousWidth"]
     520
-    >>> _ = alt.theme.enable("default"), alt.renderers.enable("default")    # as Altair was
+    >>> _ = alt.theme.enable("default"), alt.renderers.enable("default")  # as Altair was
     """
     look = config("light")
-    look |= {"background": "#ffffff", "padding": 10, "view": {**look["view"], "continuousWidth": width, "continuousHeight": height}}
-    look["header"] = {key: value for key, value in look["legend"].items() if key.startswith(("label", "title")) and "Padding" not in key}
+    look |= {
+        "background": "#ffffff",
+        "padding": 10,
+        "view": {**look["view"], "continuousWidth": width, "continuousHeight": height},
+    }
+    look["header"] = {
+        key: value
+        for key, value in look["legend"].items()
+        if key.startswith(("label", "title")) and "Padding" not in key
+    }
     look["header"] |= {"titlePadding": 4, "labelPadding": 8}
 
     @alt.theme.register("lmdyn", enable=True)

@@ -18,8 +18,27 @@ from lmdyn.studies.online_adaptation import Meta, OnlineAdaptation, Size
 from lmdyn.studies.online_settings import Grid
 from lmdyn.studies.saturation import Heads, Saturation, Target
 
-__all__ = ["EntropyDecay", "FactLearning", "Factor", "Further", "GradientLocalization", "Grid", "Heads", "KnowledgeEntropy", "Meta", "Method",
-           "OnlineAdaptation", "Run", "Saturation", "Size", "Streamed", "Target", "Tell", "Variant", "fraction"]
+__all__ = [
+    "EntropyDecay",
+    "FactLearning",
+    "Factor",
+    "Further",
+    "GradientLocalization",
+    "Grid",
+    "Heads",
+    "KnowledgeEntropy",
+    "Meta",
+    "Method",
+    "OnlineAdaptation",
+    "Run",
+    "Saturation",
+    "Size",
+    "Streamed",
+    "Target",
+    "Tell",
+    "Variant",
+    "fraction",
+]
 
 RUN = {
     EntropyDecay: entropy_decay.run,

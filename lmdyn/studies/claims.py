@@ -1,4 +1,6 @@
-"""What a study ends in: sentences that can be checked, with what was measured, and whether each held here."""
+"""What a study ends in: sentences that can be checked, with what was measured, and whether each
+held here.
+"""
 
 import dataclasses
 from typing import Literal
@@ -35,11 +37,15 @@ class Claim:
 
 
 def judge(found: Interval | None, above: float = 0.0) -> Verdict:
-    """`held` where the whole interval lies above a limit, `not held` where all of it lies below, else `undecided`.
+    """`held` where the whole interval lies above a limit, `not held` where all of it lies below,
+    else `undecided`.
 
     One replicate has no interval and decides nothing.
 
-    >>> [judge(Interval(1.0, low, high, 3)) for low, high in ((0.5, 1.5), (-0.5, 2.5))], judge(Interval(-1.0, -1.5, -0.5, 3))
+    >>> (
+    ...     [judge(Interval(1.0, low, high, 3)) for low, high in ((0.5, 1.5), (-0.5, 2.5))],
+    ...     judge(Interval(-1.0, -1.5, -0.5, 3)),
+    ... )
     (['held', 'undecided'], 'not held')
     """
     if found is None or found.low is None or found.high is None:
@@ -48,7 +54,8 @@ def judge(found: Interval | None, above: float = 0.0) -> Verdict:
 
 
 def differs(found: Interval | None) -> Verdict:
-    """`held` where the interval leaves out 0 on either side, else `undecided`: for sentences that say no direction.
+    """`held` where the interval leaves out 0 on either side, else `undecided`: for sentences that
+    say no direction.
 
     >>> differs(Interval(-1.0, -1.5, -0.5, 3)), differs(Interval(1.0, -0.5, 2.5, 3))
     ('held', 'undecided')
@@ -56,12 +63,32 @@ def differs(found: Interval | None) -> Verdict:
     return "held" if judge(found) != "undecided" else "undecided"
 
 
-def claim(study: str, source: str, id: str, sentence: str, found: Interval | None, unit: str, figure: str, how: str,
-          above: float = 0.0) -> Claim:
+def claim(
+    study: str,
+    source: str,
+    id: str,
+    sentence: str,
+    found: Interval | None,
+    unit: str,
+    figure: str,
+    how: str,
+    above: float = 0.0,
+) -> Claim:
     """The claim that a number is above a limit, judged by its interval.
 
-    >>> claim("s", "Kim et al. 2024", "decay", "It falls.", Interval(2.0, 1.0, 3.0, 3), "nats", "series", "Peak less end.").verdict
+    >>> claim(
+    ...     "s",
+    ...     "Kim et al. 2024",
+    ...     "decay",
+    ...     "It falls.",
+    ...     Interval(2.0, 1.0, 3.0, 3),
+    ...     "nats",
+    ...     "series",
+    ...     "Peak less end.",
+    ... ).verdict
     'held'
     """
     measured, low, high = (None, None, None) if found is None else found[:3]
-    return Claim(id, study, source, sentence, measured, low, high, unit, judge(found, above), figure, how)
+    return Claim(
+        id, study, source, sentence, measured, low, high, unit, judge(found, above), figure, how
+    )

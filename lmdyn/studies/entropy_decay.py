@@ -1,12 +1,14 @@
 """When does knowledge entropy decay? A two-level factorial of small pretraining runs.
 
-Kim et al. 2024 begin with "knowledge entropy decays during pretraining"; their first checkpoint lies billions of tokens in. Here runs are
-watched from their first step: entropy falls in the first tens of steps, while the model learns which bytes are frequent, and then mostly
-rises. The study asks what makes it fall again: how long training is for the model and the data, the rate and whether it decays, weight
-decay, repetition of data, plain or gated MLPs.
+Kim et al. 2024 begin with "knowledge entropy decays during pretraining"; their first checkpoint
+lies billions of tokens in. Here runs are watched from their first step: entropy falls in the first
+tens of steps, while the model learns which bytes are frequent, and then mostly rises. The study
+asks what makes it fall again: how long training is for the model and the data, the rate and whether
+it decays, weight decay, repetition of data, plain or gated MLPs.
 
-The response of a run is the change of knowledge entropy over the second half of training, as a share of its ceiling: mean over layers of
-`H / log F` at the last step less that at half the steps. Below 0, it is decaying.
+The response of a run is the change of knowledge entropy over the second half of training, as a
+share of its ceiling: mean over layers of `H / log F` at the last step less that at half the steps.
+Below 0, it is decaying.
 """
 
 import dataclasses
@@ -69,12 +71,36 @@ class EntropyDecay:
     >>> from lmdyn.models import ModelConfig
     >>> from lmdyn.training import Data, Optimizer, Source, Watch
     >>> from lmdyn.studies import fraction
-    >>> model = lambda width: ModelConfig(vocab=256, width=width, depth=2, heads=4, head_width=16, mlp_width=192, positions=128)
+    >>> model = lambda width: ModelConfig(
+    ...     vocab=256,
+    ...     width=width,
+    ...     depth=2,
+    ...     heads=4,
+    ...     head_width=16,
+    ...     mlp_width=192,
+    ...     positions=128,
+    ... )
     >>> def train(rate, width):
-    ...     return Train(model=model((32, 64)[width > 0]), optimizer=Optimizer(rate=(1e-3, 4e-3)[rate > 0]), steps=64, out="set by the study",
-    ...                  data=Data((Source("builtin:docs:train"),), length=128), watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=16))
-    >>> factors = (Factor("rate", low="0.001", high="0.004"), Factor("width", low="32", high="64"))
-    >>> study = EntropyDecay(out="out/rate", factors=factors, runs=tuple(Run(tuple(levels), train(*levels)) for levels in fraction(("rate", "width")).tolist()))
+    ...     return Train(
+    ...         model=model((32, 64)[width > 0]),
+    ...         optimizer=Optimizer(rate=(1e-3, 4e-3)[rate > 0]),
+    ...         steps=64,
+    ...         out="set by the study",
+    ...         data=Data((Source("builtin:docs:train"),), length=128),
+    ...         watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=16),
+    ...     )
+    >>> factors = (
+    ...     Factor("rate", low="0.001", high="0.004"),
+    ...     Factor("width", low="32", high="64"),
+    ... )
+    >>> study = EntropyDecay(
+    ...     out="out/rate",
+    ...     factors=factors,
+    ...     runs=tuple(
+    ...         Run(tuple(levels), train(*levels))
+    ...         for levels in fraction(("rate", "width")).tolist()
+    ...     ),
+    ... )
     >>> [run.levels for run in study.runs]
     [(-1, -1), (-1, 1), (1, -1), (1, 1)]
     """
@@ -88,12 +114,18 @@ class EntropyDecay:
         check_types(self)
         for number, run in enumerate(self.runs):
             if len(run.levels) != len(self.factors) or not set(run.levels) <= {-1, 1}:
-                raise InputError(f"runs[{number}].levels={run.levels}; give -1 or 1 for each of the {len(self.factors)} factors")
+                raise InputError(
+                    f"runs[{number}].levels={run.levels}; give -1 or 1 for each of the"
+                    f" {len(self.factors)} factors"
+                )
             watch = run.train.watch
             if watch is None or not {"nll", "knowledge_entropy"} <= set(watch.metrics.split(",")):
                 raise InputError(f"runs[{number}].train.watch must measure nll,knowledge_entropy")
             if (run.train.steps // 2) % watch.every:
-                raise InputError(f"runs[{number}]: half of its {run.train.steps} steps is no multiple of watch.every={watch.every}")
+                raise InputError(
+                    f"runs[{number}]: half of its {run.train.steps} steps is no multiple of"
+                    f" watch.every={watch.every}"
+                )
         factorial.effects([run.levels for run in self.runs], np.zeros(len(self.runs)))
 
 
@@ -106,7 +138,10 @@ def run(config: EntropyDecay, command: list[str] | None = None, say: Say | None 
     folder = Folder(config.out, NAME, to_json(config), command, say)
     tasks = []
     for number, one in enumerate(config.runs):
-        levels = {f.name: (f.low, f.high)[level > 0] for f, level in zip(config.factors, one.levels, strict=True)}
+        levels = {
+            f.name: (f.low, f.high)[level > 0]
+            for f, level in zip(config.factors, one.levels, strict=True)
+        }
         train = dataclasses.replace(one.train, out=str(folder.path / "runs" / f"run{number}"))
         tags = {"run": number, "levels": levels, "signs": list(one.levels)}
         tasks.append(Task(f"run{number}", _watched, (train, tags, folder.command)))
@@ -123,37 +158,72 @@ def _watched(run: Train, tags: dict, command: list[str]) -> list[dict]:
 
 
 def response(rows: Sequence[Row], number: int) -> dict[str, float]:
-    """What one run showed: `change`, see the top of this file; `dip`, the fall from step 0 to the lowest of the first half; `end`; and
-    `nll_change`, of the nll over the same second half."""
+    """What one run showed: `change`, see the top of this file; `dip`, the fall from step 0 to the
+    lowest of the first half; `end`; and `nll_change`, of the nll over the same second half.
+    """
     own = [r for r in rows if r.get("run") == number]
-    entropy = {r["step"]: r["normalized"] for r in own if r["metric"] == "knowledge_entropy" and r["layer"] is None}
+    entropy = {
+        r["step"]: r["normalized"]
+        for r in own
+        if r["metric"] == "knowledge_entropy" and r["layer"] is None
+    }
     nll = {r["step"]: r["value"] for r in own if r["metric"] == "nll"}
     last = max(entropy)
     half = last // 2
     dip = entropy[0] - min(v for step, v in entropy.items() if step <= half)
-    return {"change": entropy[last] - entropy[half], "dip": dip, "end": entropy[last], "nll_change": nll[last] - nll[half]}
+    return {
+        "change": entropy[last] - entropy[half],
+        "dip": dip,
+        "end": entropy[last],
+        "nll_change": nll[last] - nll[half],
+    }
 
 
 def _table(rows):
     numbers = sorted({r["run"] for r in rows if "run" in r})
     signs = {r["run"]: r["signs"] for r in rows if "run" in r}
     names = {r["run"]: r["levels"] for r in rows if "run" in r}
-    return numbers, np.array([signs[n] for n in numbers]), [names[n] for n in numbers], [response(rows, n) for n in numbers]
+    return (
+        numbers,
+        np.array([signs[n] for n in numbers]),
+        [names[n] for n in numbers],
+        [response(rows, n) for n in numbers],
+    )
 
 
 def summary(factors: Sequence[Factor], rows: Sequence[Row]) -> list[dict]:
     """Rows `entropy_change` (a run) and `effect` (a factor: high level less low)."""
     numbers, design, levels, found = _table(rows)
     made = [
-        report.row(f"run {n}", "entropy_change", one["change"], "share", run=n, levels=level, signs=sign.tolist(),
-                   **cast(dict[str, Any], {k: v for k, v in one.items() if k != "change"}))
+        report.row(
+            f"run {n}",
+            "entropy_change",
+            one["change"],
+            "share",
+            run=n,
+            levels=level,
+            signs=sign.tolist(),
+            **cast(dict[str, Any], {k: v for k, v in one.items() if k != "change"}),
+        )
         for n, one, level, sign in zip(numbers, found, levels, design, strict=True)
     ]
     for column in ("change", "dip", "end"):
         estimated = factorial.effects(design, [one[column] for one in found])
         for factor, effect in zip(factors, estimated.effects, strict=True):
-            made.append(report.row("all runs", "effect", effect.mean, "share", of=column, factor=factor.name, low_level=factor.low,
-                                   high_level=factor.high, low=effect.low, high=effect.high))
+            made.append(
+                report.row(
+                    "all runs",
+                    "effect",
+                    effect.mean,
+                    "share",
+                    of=column,
+                    factor=factor.name,
+                    low_level=factor.low,
+                    high_level=factor.high,
+                    low=effect.low,
+                    high=effect.high,
+                )
+            )
     return made
 
 
@@ -163,21 +233,46 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     change = np.array([r["value"] for r in runs])
     falling = int((change < 0).sum())
     over = "mean over runs of the change of H / log F over the second half of training"
-    found = [claim(
-        NAME, "Kim et al. 2024", "entropy-decays", "Knowledge entropy decays during pretraining.", interval(-change), "share", "curves",
-        f"The negative of the {over}; it fell in {falling} of {len(change)} runs, and nll fell in "
-        f"{sum(r['nll_change'] < 0 for r in runs)}.",
-    ), claim(
-        NAME, "lmdyn", "entropy-dips", "Knowledge entropy first drops, in the first half of training, below where it began.",
-        interval([r["dip"] for r in runs]), "share", "curves", "Mean over runs of the fall of H / log F from step 0 to its lowest.",
-    )]
+    found = [
+        claim(
+            NAME,
+            "Kim et al. 2024",
+            "entropy-decays",
+            "Knowledge entropy decays during pretraining.",
+            interval(-change),
+            "share",
+            "curves",
+            f"The negative of the {over}; it fell in {falling} of {len(change)} runs, and nll fell"
+            f" in {sum(r['nll_change'] < 0 for r in runs)}.",
+        ),
+        claim(
+            NAME,
+            "lmdyn",
+            "entropy-dips",
+            "Knowledge entropy first drops, in the first half of training, below where it began.",
+            interval([r["dip"] for r in runs]),
+            "share",
+            "curves",
+            "Mean over runs of the fall of H / log F from step 0 to its lowest.",
+        ),
+    ]
     for r in rows:
         if r["metric"] == "effect" and r["of"] == "change":
             effect = Interval(r["value"], r["low"], r["high"], len(change))
-            found.append(dataclasses.replace(claim(
-                NAME, "lmdyn", f"decay-{r['factor'].replace(' ', '-')}", f"Whether entropy falls or rises later on depends on: {r['factor']}.",
-                effect, "share", "effects",
-                f"Change of H / log F over the second half of training, {r['factor']} {r['high_level']} less {r['low_level']}, over "
-                f"{len(change)} runs.",
-            ), verdict=differs(effect)))
+            found.append(
+                dataclasses.replace(
+                    claim(
+                        NAME,
+                        "lmdyn",
+                        f"decay-{r['factor'].replace(' ', '-')}",
+                        f"Whether entropy falls or rises later on depends on: {r['factor']}.",
+                        effect,
+                        "share",
+                        "effects",
+                        f"Change of H / log F over the second half of training, {r['factor']}"
+                        f" {r['high_level']} less {r['low_level']}, over {len(change)} runs.",
+                    ),
+                    verdict=differs(effect),
+                )
+            )
     return found

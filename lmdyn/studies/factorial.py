@@ -1,4 +1,5 @@
-"""Two-level factorial experiments: which runs to make, and what each factor did (Box, Hunter and Hunter 2005, chapters 5 and 6).
+"""Two-level factorial experiments: which runs to make, and what each factor did (Box, Hunter and
+Hunter 2005, chapters 5 and 6).
 
 Shape letters: R runs, F factors.
 """
@@ -15,8 +16,11 @@ from lmdyn.studies.statistics import LEVEL, Interval
 from lmdyn.types import ArrayLike
 
 
-def fraction(factors: tuple[str, ...], generators: dict[str, tuple[str, ...]] | None = None) -> np.ndarray:
-    """The runs of a two-level design: all combinations of the free factors; a generated factor's level is the product of others'.
+def fraction(
+    factors: tuple[str, ...], generators: dict[str, tuple[str, ...]] | None = None
+) -> np.ndarray:
+    """The runs of a two-level design: all combinations of the free factors; a generated factor's
+    level is the product of others'.
 
     Args:
       factors: names. generators: `{factor: factors whose product it is}`.
@@ -35,23 +39,34 @@ def fraction(factors: tuple[str, ...], generators: dict[str, tuple[str, ...]] | 
     for name, words in generators.items():
         for word in (name, *words):
             if word not in factors or (word in generators and word != name):
-                raise InputError(f"generator {name}={'*'.join(words)}: '{word}' is no free factor; those are: {', '.join(free)}")
+                raise InputError(
+                    f"generator {name}={'*'.join(words)}: '{word}' is no free factor; those are:"
+                    f" {', '.join(free)}"
+                )
     runs = []
     for levels in itertools.product((-1, 1), repeat=len(free)):
         known = dict(zip(free, levels, strict=True))
-        runs.append([known.get(name) or math.prod(known[word] for word in generators[name]) for name in factors])
+        runs.append(
+            [
+                known.get(name) or math.prod(known[word] for word in generators[name])
+                for name in factors
+            ]
+        )
     return np.array(runs)
 
 
 class Effects(NamedTuple):
-    """What a factorial shows: the mean response, and for each factor what going from its low level to its high one adds."""
+    """What a factorial shows: the mean response, and for each factor what going from its low level
+    to its high one adds.
+    """
 
     mean: Interval
     effects: list[Interval]
 
 
 def effects(design: ArrayLike, response: ArrayLike, level: float = LEVEL) -> Effects:
-    """Main effects by least squares, with Student's t intervals; the noise is what the main effects leave.
+    """Main effects by least squares, with Student's t intervals; the noise is what the main effects
+    leave.
 
     Interactions are part of that noise, so the intervals are wide where factors interact.
 
@@ -70,13 +85,20 @@ def effects(design: ArrayLike, response: ArrayLike, level: float = LEVEL) -> Eff
     runs, factors = design.shape
     free = runs - factors - 1
     if free < 1:
-        raise InputError(f"{runs} runs cannot tell {factors} effects, their mean and the noise apart; make at least {factors + 2}")
+        raise InputError(
+            f"{runs} runs cannot tell {factors} effects, their mean and the noise apart; make at"
+            f" least {factors + 2}"
+        )
     full = np.column_stack([np.ones(runs), design])
     if not np.allclose(full.T @ full, runs * np.eye(factors + 1)):
-        raise InputError("the design is not orthogonal; use all runs of a fraction, each as often as the others")
+        raise InputError(
+            "the design is not orthogonal; use all runs of a fraction, each as often as the others"
+        )
     found = full.T @ response / runs
     left = response - full @ found
     error = math.sqrt(float(left @ left) / free / runs)
     half = float(stats.t.ppf((1 + level) / 2, free)) * error
-    about = lambda value, by: Interval(float(by * value), float(by * (value - half)), float(by * (value + half)), runs)
+    about = lambda value, by: Interval(
+        float(by * value), float(by * (value - half)), float(by * (value + half)), runs
+    )
     return Effects(about(found[0], 1), [about(value, 2) for value in found[1:]])

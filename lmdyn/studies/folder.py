@@ -1,10 +1,11 @@
-"""The folder of a study: parts that are kept as they are finished, so that a study that was stopped goes on; then rows and claims.
+"""The folder of a study: parts that are kept as they are finished, so that a study that was stopped
+goes on; then rows and claims.
 
-    DIR/study.json            which study, and its config
-    DIR/parts/NAME.jsonl      the rows of a finished part
-    DIR/rows.jsonl            all rows, with rows.jsonl.meta.json
-    DIR/claims.json           what they say
-    DIR/figures, report.html  made from those
+DIR/study.json            which study, and its config
+DIR/parts/NAME.jsonl      the rows of a finished part
+DIR/rows.jsonl            all rows, with rows.jsonl.meta.json
+DIR/claims.json           what they say
+DIR/figures, report.html  made from those
 """
 
 import dataclasses
@@ -40,8 +41,14 @@ class Folder:
       InputError: the folder holds another study, or this one with another config.
     """
 
-    def __init__(self, path: PathLike, study: str, config: dict, command: list[str] | None = None,
-                 say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: PathLike,
+        study: str,
+        config: dict,
+        command: list[str] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self.path, self.study, self.config, self.command = Path(path), study, config, command or []
         self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         self.started, self.tokens = time.time(), 0
@@ -51,10 +58,20 @@ class Folder:
         if record.exists() and begun:
             known = json.loads(record.read_text(encoding="utf-8"))
             if known["study"] != study:
-                raise InputError(f"{path} holds a study of {known['study']}, not of {study}; choose another --out")
-            changed = [line for line in differences(known["config"], config) if line.partition(":")[0] not in FREE]
+                raise InputError(
+                    f"{path} holds a study of {known['study']}, not of {study}; choose another"
+                    " --out"
+                )
+            changed = [
+                line
+                for line in differences(known["config"], config)
+                if line.partition(":")[0] not in FREE
+            ]
             if changed:
-                raise InputError(f"{path} holds this study with another config: {changed[0]}; choose another --out")
+                raise InputError(
+                    f"{path} holds this study with another config: {changed[0]}; choose another"
+                    " --out"
+                )
         elif self.path.exists() and any(p != record for p in self.path.iterdir()):
             raise InputError(f"{path} is not empty and holds no study; choose another --out")
         else:
@@ -69,7 +86,8 @@ class Folder:
         return self.parts([processes.Task(name, make)], workers=1)
 
     def parts(self, tasks: Sequence[processes.Task], workers: int = 0) -> list[dict]:
-        """The rows of several parts, in their order; those that are not finished yet are made side by side.
+        """The rows of several parts, in their order; those that are not finished yet are made side
+        by side.
 
         Args:
           workers: processes; 0: on a CPU one a core, elsewhere one (`lmdyn.studies.workers.count`).
@@ -78,12 +96,18 @@ class Folder:
         missing = [task for task in tasks if not file(task).exists()]
         for task, rows, seconds in processes.run(missing, workers):
             atomic_write(file(task), dumps([{**row, "part": task.name} for row in rows]))
-            self.say(f"{task.name}: {seconds:.0f} s ({(time.time() - self.started) / 60:.1f} minutes so far)")
+            self.say(
+                f"{task.name}: {seconds:.0f} s ({(time.time() - self.started) / 60:.1f} minutes so"
+                " far)"
+            )
         return [row for task in tasks for row in report.read_rows(file(task))]
 
     def finish(self, rows: Iterable[dict], claims: Iterable[Claim], seed: int) -> Path:
         """Writes rows, claims, figures and the report; returns the report's path."""
         meta = provenance.collect(self.command, self.config, self.started, self.tokens, seed)
         report.write_rows(self.path / "rows.jsonl", rows, {**meta, "study": self.study})
-        atomic_write(self.path / "claims.json", json.dumps([dataclasses.asdict(c) for c in claims], indent=1) + "\n")
+        atomic_write(
+            self.path / "claims.json",
+            json.dumps([dataclasses.asdict(c) for c in claims], indent=1) + "\n",
+        )
         return report.build(self.path)

@@ -1,4 +1,5 @@
-"""From the rows of the study of gradient localization to its claims. Every number here is made of rows, so it can be made again from them.
+"""From the rows of the study of gradient localization to its claims. Every number here is made of
+rows, so it can be made again from them.
 
 Shape letters: S seeds, F factors of the rate, L layers.
 """
@@ -20,12 +21,17 @@ from lmdyn.types import Row
 STUDY, SOURCE, OURS = "gradient localization", "Fernandez et al. 2024", "lmdyn"
 ALPHA = 0.05
 KINDS = ("updated", "new")
-HOW = "Nats of log-probability, mean of updated and new spans, at no more forgetting; mean over the levels that runs of rising rates reach"
+HOW = (
+    "Nats of log-probability, mean of updated and new spans, at no more forgetting; mean over the"
+    " levels that runs of rising rates reach"
+)
 
 
 def table(rows: Sequence[Row], metric: str, **wanted: Any) -> list[Row]:
     """The rows of a metric with these fields."""
-    return [r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())]
+    return [
+        r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())
+    ]
 
 
 def methods(rows: Sequence[Row]) -> list[str]:
@@ -35,7 +41,9 @@ def methods(rows: Sequence[Row]) -> list[str]:
 
 def frontier(rows: Sequence[Row], seed: int, method: str, mode: str) -> list[tuple[float, float]]:
     """`[F + 1]` pairs (forgotten, learned) from a rate of 0, where both are 0, to the highest."""
-    of = lambda metric: {r["factor"]: r["value"] for r in table(rows, metric, seed=seed, method=method, mode=mode)}
+    of = lambda metric: {
+        r["factor"]: r["value"] for r in table(rows, metric, seed=seed, method=method, mode=mode)
+    }
     forgotten, learned = of("forgotten"), of("learned")
     if not learned:
         raise ValueError(f"no runs of seed {seed}, method {method}, mode {mode}")
@@ -43,7 +51,8 @@ def frontier(rows: Sequence[Row], seed: int, method: str, mode: str) -> list[tup
 
 
 def most_learned(points: Sequence[tuple[float, float]], forgotten: float) -> float:
-    """The most that is learned with no more forgetting than this, on the straight lines between runs of neighbouring rates.
+    """The most that is learned with no more forgetting than this, on the straight lines between
+    runs of neighbouring rates.
 
     Where every run forgets more, the one that forgets least counts.
 
@@ -60,7 +69,8 @@ def most_learned(points: Sequence[tuple[float, float]], forgotten: float) -> flo
 def advantage(rows: Sequence[Row], seed: int, method: str, mode: str, against: str) -> float:
     """How much more one mode learns than another at no more forgetting, nats.
 
-    The mean over levels of forgetting: those of the unrestricted runs up to the one that learns most, but no more than both modes reach.
+    The mean over levels of forgetting: those of the unrestricted runs up to the one that learns
+    most, but no more than both modes reach.
     """
     plain = frontier(rows, seed, method, "plain")
     best = max(range(len(plain)), key=lambda i: plain[i][1])
@@ -81,56 +91,118 @@ def relative_norms(rows: Sequence[Row], kind: str) -> tuple[list[tuple[str, int]
 def claims(rows: Sequence[Row]) -> list[Claim]:
     """What the study ends in: the paper's sentences, and what is beyond it."""
     make = lambda *args, source=SOURCE, **more: claim(STUDY, source, *args, **more)
-    return [*_profile(rows, make), *_training(rows, make), *_running(rows, make), *_online(rows, make)]
+    return [
+        *_profile(rows, make),
+        *_training(rows, make),
+        *_running(rows, make),
+        *_online(rows, make),
+    ]
 
 
 def _profile(rows, make) -> list[Claim]:
     found = []
     for kind in KINDS:
         places, r = relative_norms(rows, kind)
-        above = [f"{site} {layer}" for (site, layer), values in zip(places, r.T, strict=True) if (values > 1).all()]
+        above = [
+            f"{site} {layer}"
+            for (site, layer), values in zip(places, r.T, strict=True)
+            if (values > 1).all()
+        ]
         told = f"Above 1 in all {len(r)} seeds: {', '.join(above) or 'nowhere'}."
         most, least = best_elsewhere(r), best_elsewhere(-r)
         found += [
-            make(f"{kind}-exceeds", f"The gradients of {kind} facts' spans exceed those of random spans in some layers.",
-                 None if most is None else interval(most), "ratio", "profile",
-                 f"Relative norm where it is largest in the other seeds. {told}", above=1.0),
-            make(f"{kind}-subset", f"And only in some: elsewhere the gradients of {kind} facts' spans are smaller than those of random spans.",
-                 None if least is None else interval(1 + least), "below 1", "profile",
-                 f"1 less the relative norm where it is smallest in the other seeds. {told}"),
+            make(
+                f"{kind}-exceeds",
+                f"The gradients of {kind} facts' spans exceed those of random spans in some"
+                " layers.",
+                None if most is None else interval(most),
+                "ratio",
+                "profile",
+                f"Relative norm where it is largest in the other seeds. {told}",
+                above=1.0,
+            ),
+            make(
+                f"{kind}-subset",
+                f"And only in some: elsewhere the gradients of {kind} facts' spans are smaller than"
+                " those of random spans.",
+                None if least is None else interval(1 + least),
+                "below 1",
+                "profile",
+                f"1 less the relative norm where it is smallest in the other seeds. {told}",
+            ),
         ]
     tests = table(rows, "profile_difference", site=None)
     _, p = map(float, stats.combine_pvalues([r["p"] for r in tests]))
     told = ", ".join(f"{r['p']:.2g}" for r in tests)
-    asked = "on attributes that both kinds have" if all(r["matched"] for r in tests) else "of kinds that are asked for different attributes"
-    one = make("kinds-differ", "Updated and new facts light up different layers.", interval([r["value"] for r in tests]), "log share", "profile",
-               f"Root mean square, over groups and layers, of the difference of mean log shares of the gradient. Permutation tests over "
-               f"entities, {asked}: p = {told}; together {p:.2g} (Fisher), which gives the verdict.")
+    asked = (
+        "on attributes that both kinds have"
+        if all(r["matched"] for r in tests)
+        else "of kinds that are asked for different attributes"
+    )
+    one = make(
+        "kinds-differ",
+        "Updated and new facts light up different layers.",
+        interval([r["value"] for r in tests]),
+        "log share",
+        "profile",
+        "Root mean square, over groups and layers, of the difference of mean log shares of the"
+        f" gradient. Permutation tests over entities, {asked}: p = {told}; together {p:.2g}"
+        " (Fisher), which gives the verdict.",
+    )
     return [*found, dataclasses.replace(one, verdict="held" if p < ALPHA else "undecided")]
 
 
 def _over(rows, method: str, mode: str, against: str) -> Interval:
-    return interval([advantage(rows, seed, method, mode, against) for seed in seeds(table(rows, "learned"))])
+    return interval(
+        [advantage(rows, seed, method, mode, against) for seed in seeds(table(rows, "learned"))]
+    )
 
 
 def _training(rows, make) -> list[Claim]:
     found = []
-    words = {"freeze": "updating only the layers with large relative gradients", "scale": "scaling layers' rates by relative gradients"}
-    controls = {"random": "as many layers chosen at random", "complement": "the other layers", "blocks": "all layers (what lies outside of them frozen)"}
+    words = {
+        "freeze": "updating only the layers with large relative gradients",
+        "scale": "scaling layers' rates by relative gradients",
+    }
+    controls = {
+        "random": "as many layers chosen at random",
+        "complement": "the other layers",
+        "blocks": "all layers (what lies outside of them frozen)",
+    }
     for number, method in enumerate(methods(rows)):
         slug = method.replace(" ", "-")
         base = f"With {method}, " if number else ""
         for mode, what in words.items():
-            text = f"{base}{what} learns more of new and updated facts than updating everything, at no more forgetting."
-            found.append(make(f"{slug}-{mode}", text[0].upper() + text[1:], _over(rows, method, mode, "plain"), "nats", "frontier",
-                              f"{HOW}: {mode} less plain."))
+            text = (
+                f"{base}{what} learns more of new and updated facts than updating everything, at no"
+                " more forgetting."
+            )
+            found.append(
+                make(
+                    f"{slug}-{mode}",
+                    text[0].upper() + text[1:],
+                    _over(rows, method, mode, "plain"),
+                    "nats",
+                    "frontier",
+                    f"{HOW}: {mode} less plain.",
+                )
+            )
         there = {r["mode"] for r in table(rows, "learned", method=method)}
         for mode in words if not number else ("freeze",):
             for control, told in controls.items():
                 if control in there:
                     text = f"{base}{words[mode]} learns more than updating {told}."
-                    found.append(make(f"{slug}-{mode}-{control}", text[0].upper() + text[1:], _over(rows, method, mode, control), "nats",
-                                      "frontier", f"{HOW}: {mode} less {control}.", source=OURS if control == "blocks" else SOURCE))
+                    found.append(
+                        make(
+                            f"{slug}-{mode}-{control}",
+                            text[0].upper() + text[1:],
+                            _over(rows, method, mode, control),
+                            "nats",
+                            "frontier",
+                            f"{HOW}: {mode} less {control}.",
+                            source=OURS if control == "blocks" else SOURCE,
+                        )
+                    )
     return found
 
 
@@ -138,9 +210,18 @@ def _running(rows, make) -> list[Claim]:
     method, found = methods(rows)[0], []
     for mode, told in (("freeze", "what is frozen"), ("scale", "layers' rates")):
         if table(rows, "learned", mode=f"running {mode}"):
-            found.append(make(f"running-{mode}", f"A profile that is estimated during training is a better guide to {told} than one measured before.",
-                              _over(rows, method, f"running {mode}", mode), "nats", "frontier",
-                              f"{HOW}: running {mode} less {mode}.", source=OURS))
+            found.append(
+                make(
+                    f"running-{mode}",
+                    f"A profile that is estimated during training is a better guide to {told} than"
+                    " one measured before.",
+                    _over(rows, method, f"running {mode}", mode),
+                    "nats",
+                    "frontier",
+                    f"{HOW}: running {mode} less {mode}.",
+                    source=OURS,
+                )
+            )
     return found
 
 
@@ -165,13 +246,16 @@ def online_flops(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray:
 
 
 def at_equal_flops(rows: Sequence[Row], mode: str) -> np.ndarray | None:
-    """`[S]`: nll of a restricted adaptation at the operations that adapting everything takes with one step a chunk: on the line between its
-    own points with one step and with two."""
+    """`[S]`: nll of a restricted adaptation at the operations that adapting everything takes with
+    one step a chunk: on the line between its own points with one step and with two.
+    """
     points = [(online_flops(rows, mode, steps), online_best(rows, mode, steps)) for steps in (1, 2)]
     (f1, n1), (f2, n2) = points
     if n1 is None or n2 is None:
         return None
-    share = np.clip((online_flops(rows, "plain", 1) - f1) / (f2 - f1), 0, 1)  # two steps may cost less than adapting everything once
+    share = np.clip(
+        (online_flops(rows, "plain", 1) - f1) / (f2 - f1), 0, 1
+    )  # two steps may cost less than adapting everything once
     return n1 + share * (n2 - n1)
 
 
@@ -179,40 +263,108 @@ def _online(rows, make) -> list[Claim]:
     if not table(rows, "online_nll"):
         return []
     found = []
-    how = ("Nats a token at the operations of adapting everything with one step a chunk, each at the rate that is best in the other seeds; the "
-           "restricted one between its points with one step and with two")
+    how = (
+        "Nats a token at the operations of adapting everything with one step a chunk, each at the"
+        " rate that is best in the other seeds; the restricted one between its points with one step"
+        " and with two"
+    )
     whole = online_best(rows, "plain", 1)
     static = np.array([r["value"] for r in table(rows, "static_nll")])
     better = lambda other, one: None if other is None or one is None else interval(other - one)
     frozen = at_equal_flops(rows, "freeze")
-    found.append(make("online-helps", "Online adaptation of everything predicts the new text better than the static model.", better(static, whole),
-                      "nats", "online", "Static less online nll, one step a chunk.", source=OURS))
-    found.append(make("online-freeze", "Online adaptation of only the layers with large relative gradients predicts better than adaptation of "
-                      "everything, at equal operations.", better(whole, frozen), "nats", "online", f"{how}: everything less restricted.", source=OURS))
-    controls = {"random": "as many layers at random", "complement": "the other layers", "blocks": "all layers alone"}
-    found += [make(f"online-freeze-{control}", f"Online adaptation of the layers with large relative gradients predicts better than that of {told}.",
-                   better(at_equal_flops(rows, control), frozen), "nats", "online", f"{how}: {control} less restricted.", source=OURS)
-              for control, told in controls.items()]
-    found.append(make("online-scale", "Online adaptation with layers' rates scaled by relative gradients predicts better than with equal rates.",
-                      better(whole, online_best(rows, "scale", 1)), "nats", "online",
-                      "Nats a token, one step a chunk, each at the rate that is best in the other seeds: equal less scaled.", source=OURS))
+    found.append(
+        make(
+            "online-helps",
+            "Online adaptation of everything predicts the new text better than the static model.",
+            better(static, whole),
+            "nats",
+            "online",
+            "Static less online nll, one step a chunk.",
+            source=OURS,
+        )
+    )
+    found.append(
+        make(
+            "online-freeze",
+            "Online adaptation of only the layers with large relative gradients predicts better"
+            " than adaptation of everything, at equal operations.",
+            better(whole, frozen),
+            "nats",
+            "online",
+            f"{how}: everything less restricted.",
+            source=OURS,
+        )
+    )
+    controls = {
+        "random": "as many layers at random",
+        "complement": "the other layers",
+        "blocks": "all layers alone",
+    }
+    found += [
+        make(
+            f"online-freeze-{control}",
+            "Online adaptation of the layers with large relative gradients predicts better than"
+            f" that of {told}.",
+            better(at_equal_flops(rows, control), frozen),
+            "nats",
+            "online",
+            f"{how}: {control} less restricted.",
+            source=OURS,
+        )
+        for control, told in controls.items()
+    ]
+    found.append(
+        make(
+            "online-scale",
+            "Online adaptation with layers' rates scaled by relative gradients predicts better than"
+            " with equal rates.",
+            better(whole, online_best(rows, "scale", 1)),
+            "nats",
+            "online",
+            "Nats a token, one step a chunk, each at the rate that is best in the other seeds:"
+            " equal less scaled.",
+            source=OURS,
+        )
+    )
     return found
 
 
 def summary(rows: Sequence[Row]) -> list[dict]:
-    """Rows of what is computed from others: `advantage` over plain training by seed, method and mode; `online_at_best`, nll by mode and
-    steps at the rate that is best in the other seeds."""
+    """Rows of what is computed from others: `advantage` over plain training by seed, method and
+    mode; `online_at_best`, nll by mode and steps at the rate that is best in the other seeds.
+    """
     found = []
     for seed in seeds(table(rows, "learned")):
         for method in methods(rows):
             modes = dict.fromkeys(r["mode"] for r in table(rows, "learned", method=method))
-            found += [report.row("runs", "advantage", advantage(rows, seed, method, mode, "plain"), "nats", seed=seed, method=method, mode=mode)
-                      for mode in modes]
+            found += [
+                report.row(
+                    "runs",
+                    "advantage",
+                    advantage(rows, seed, method, mode, "plain"),
+                    "nats",
+                    seed=seed,
+                    method=method,
+                    mode=mode,
+                )
+                for mode in modes
+            ]
     online = table(rows, "online_nll")
     for mode in dict.fromkeys(r["mode"] for r in online):
         for steps in sorted({r["steps"] for r in online}):
             best, flops = online_best(rows, mode, steps), online_flops(rows, mode, steps)
             if best is not None:
-                found += [report.row("stream", "online_at_best", float(nll), "nats", seed=seed, mode=mode, steps=steps, flops=float(cost))
-                          for seed, nll, cost in zip(seeds(online), best, flops, strict=True)]
+                found += [
+                    report.row(
+                        "stream",
+                        "online_at_best",
+                        float(nll),
+                        "nats",
+                        seed=seed,
+                        mode=mode,
+                        steps=steps,
+                        flops=float(cost),
+                    )
+                    for seed, nll, cost in zip(seeds(online), best, flops, strict=True)
+                ]
     return found

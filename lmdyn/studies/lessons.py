@@ -1,8 +1,9 @@
-"""Continual training with new facts told in between, the same for every model that is compared (Kim et al. 2024, section 4;
-the telling at intervals is from Chang et al. 2024, arXiv 2406.11813).
+"""Continual training with new facts told in between, the same for every model that is compared (Kim
+et al. 2024, section 4; the telling at intervals is from Chang et al. 2024, arXiv 2406.11813).
 
-A lesson is made once: batches of a new domain, in some of which rows are replaced by texts about new facts. What is asked, and
-when, is part of it. Shape letters: B rows of a batch, T tokens, P probes.
+A lesson is made once: batches of a new domain, in some of which rows are replaced by texts about
+new facts. What is asked, and when, is part of it. Shape letters: B rows of a batch, T tokens, P
+probes.
 """
 
 import dataclasses
@@ -30,10 +31,12 @@ class Tell:
     """Which facts are told, and how. Part of `lmdyn.studies.FactLearning`.
 
     Attributes:
-      facts: a file of facts or a synthetic world, see `lmdyn.data.read_facts`; `{seed}` becomes the seed.
+      facts: a file of facts or a synthetic world, see `lmdyn.data.read_facts`; `{seed}` becomes the
+        seed.
       count: take only so many facts, the first; None takes all.
       times: rounds in which every fact is told.
-      wordings: `paraphrases`: in other words each round; `same`: in the same words; `once`: in the first round alone.
+      wordings: `paraphrases`: in other words each round; `same`: in the same words; `once`: in the
+        first round alone.
       every: updates between the beginnings of two rounds.
       ask: rounds between two times that the new facts are asked for.
       share: the largest share of a batch's rows that tell facts. At least one row does.
@@ -50,7 +53,9 @@ class Tell:
     def __post_init__(self) -> None:
         check_least(self, "tell.", count=1, times=1, every=1, ask=1)
         if not 0 < self.share <= 1:
-            raise InputError(f"tell.share={self.share}; it is a share of the rows: above 0, at most 1")
+            raise InputError(
+                f"tell.share={self.share}; it is a share of the rows: above 0, at most 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,8 @@ class Lesson(NamedTuple):
 
     Attributes:
       batches: of `[B, T]`, one an update.
-      moments: updates after which the new facts are asked for: 0, before every so many further rounds, and at the end.
+      moments: updates after which the new facts are asked for: 0, before every so many further
+        rounds, and at the end.
       told: rounds begun by each moment.
       asked: the probes about the new facts, P of them.
       owner: `[P]`: which fact a probe is about.
@@ -105,14 +111,21 @@ def steps(tell: Tell, further: Further) -> int:
     return tell.times * tell.every + further.rest
 
 
-def make_lesson(tell: Tell, further: Further, tokenizer: Tokenizer, seed: int, cache: str | None = None) -> Lesson:
+def make_lesson(
+    tell: Tell, further: Further, tokenizer: Tokenizer, seed: int, cache: str | None = None
+) -> Lesson:
     """The lesson for a seed: which decides the order of the domain's windows, and what `{seed}` is.
 
     Raises:
-      InputError: facts that do not fit into a window or into the rows between two rounds; texts that cannot be read; no probe.
+      InputError: facts that do not fit into a window or into the rows between two rounds; texts
+        that cannot be read; no probe.
 
-    >>> lesson = make_lesson(Tell("tfds:synthetic_world/people=10,places=4", count=2, times=2, every=3, ask=1),
-    ...                      Further("builtin:docs:test", length=500, batch=2, rest=1), data.tokenizers.byte_tokenizer(), seed=0)
+    >>> lesson = make_lesson(
+    ...     Tell("tfds:synthetic_world/people=10,places=4", count=2, times=2, every=3, ask=1),
+    ...     Further("builtin:docs:test", length=500, batch=2, rest=1),
+    ...     data.tokenizers.byte_tokenizer(),
+    ...     seed=0,
+    ... )
     >>> len(lesson.batches), lesson.moments, lesson.told
     (7, (0, 3, 7), (0, 1, 2))
     """
@@ -122,11 +135,19 @@ def make_lesson(tell: Tell, further: Further, tokenizer: Tokenizer, seed: int, c
     need = math.ceil(len(facts) / rows)
     if need > tell.every:
         raise InputError(
-            f"{len(facts)} facts, {rows} rows of a batch at most, take {need} updates a round; use tell.every of at least {need}, a larger "
-            "share or batch, or a smaller tell.count"
+            f"{len(facts)} facts, {rows} rows of a batch at most, take {need} updates a round; use"
+            f" tell.every of at least {need}, a larger share or batch, or a smaller tell.count"
         )
-    stored = data.store(data.documents(further.text.replace("{seed}", str(seed))), tokenizer, cache=cache)
-    stream = data.mix([(stored, 1.0)], length=further.length, batch=further.batch, end_of_text=tokenizer.end_of_text, seed=seed)
+    stored = data.store(
+        data.documents(further.text.replace("{seed}", str(seed))), tokenizer, cache=cache
+    )
+    stream = data.mix(
+        [(stored, 1.0)],
+        length=further.length,
+        batch=further.batch,
+        end_of_text=tokenizer.end_of_text,
+        seed=seed,
+    )
     source = iter(stream)
     batches = [next(source) for _ in range(steps(tell, further))]
     rounds = 1 if tell.wordings == "once" else tell.times
@@ -140,17 +161,28 @@ def make_lesson(tell: Tell, further: Further, tokenizer: Tokenizer, seed: int, c
     asks = range(0, rounds, tell.ask)
     moments = (*(r * tell.every for r in asks), len(batches))
     return Lesson(
-        batches, moments, (*asks, rounds), asked, np.array([i for i, _ in probes]),
+        batches,
+        moments,
+        (*asks, rounds),
+        asked,
+        np.array([i for i, _ in probes]),
         np.array([probe.depth or "unknown" for _, probe in probes]),
     )
 
 
 def _with_row(batch: Batch, row: int, ids, end_of_text: int) -> Batch:
-    """The batch with one row replaced by a text, as it would stand after an end-of-text token; the rest of the row is padding."""
+    """The batch with one row replaced by a text, as it would stand after an end-of-text token; the
+    rest of the row is padding.
+    """
     inputs, targets, mask = (np.array(a) for a in batch[:3])
     n = len(ids)
     inputs[row], targets[row], mask[row] = 0, 0, False
-    inputs[row, 0], inputs[row, 1:n], targets[row, :n], mask[row, :n] = end_of_text, ids[:-1], ids, True
+    inputs[row, 0], inputs[row, 1:n], targets[row, :n], mask[row, :n] = (
+        end_of_text,
+        ids[:-1],
+        ids,
+        True,
+    )
     return Batch(inputs, targets, mask)
 
 
@@ -160,7 +192,8 @@ class Asked(NamedTuple):
     Attributes:
       new: `lmdyn.metrics.SpanScores` of the new facts' probes, `[P]`.
       old: of what was known before; None where not asked.
-      old_nll, new_nll: of held-out text of the old and of the new domain, nats; None where not asked.
+      old_nll, new_nll: of held-out text of the old and of the new domain, nats; None where not
+        asked.
     """
 
     new: Any
@@ -170,8 +203,9 @@ class Asked(NamedTuple):
 
 
 class Exam(NamedTuple):
-    """What is asked beside the new facts, before and after a lesson: probes of what was known, held-out text of the old and of the new
-    domain (batches); None where there is none."""
+    """What is asked beside the new facts, before and after a lesson: probes of what was known,
+    held-out text of the old and of the new domain (batches); None where there is none.
+    """
 
     known: ProbeBatch | None
     old: Sequence[Batch] | None
@@ -179,7 +213,8 @@ class Exam(NamedTuple):
 
 
 def teacher(model: LanguageModel, further: Further, tell: Tell) -> Callable:
-    """`teach(params, lesson, exam, progress=False) -> tuple[Asked, ...]`, one for each of the lesson's moments.
+    """`teach(params, lesson, exam, progress=False) -> tuple[Asked, ...]`, one for each of the
+    lesson's moments.
 
     All models of a study go through one compiled step. `teach` may run in several threads at once.
 
@@ -190,43 +225,69 @@ def teacher(model: LanguageModel, further: Further, tell: Tell) -> Callable:
     step = jax.jit(make_step(model, optimizer), donate_argnums=0)
     nll = metrics.likelihood()
 
-    def begin(params):  # copies: the first step takes its state over, and the parameters are needed again
+    def begin(
+        params,
+    ):  # copies: the first step takes its state over, and the parameters are needed again
         return start(jax.tree.map(jnp.copy, params), optimizer)
 
     begin = jax.jit(begin)
 
     def ask(params, lesson: Lesson, exam: Exam, everything: bool) -> Asked:
-        measured = lambda batches: None if batches is None or not everything else metrics.measure(nll, model, params, batches).nll
-        known = None if exam.known is None or not everything else metrics.score_probes(model, params, exam.known)
-        return Asked(metrics.score_probes(model, params, lesson.asked), known, measured(exam.old), measured(exam.new))
+        measured = lambda batches: (
+            None
+            if batches is None or not everything
+            else metrics.measure(nll, model, params, batches).nll
+        )
+        known = (
+            None
+            if exam.known is None or not everything
+            else metrics.score_probes(model, params, exam.known)
+        )
+        return Asked(
+            metrics.score_probes(model, params, lesson.asked),
+            known,
+            measured(exam.old),
+            measured(exam.new),
+        )
 
     def teach(params, lesson: Lesson, exam: Exam, progress: bool = False) -> tuple[Asked, ...]:
         state, found, last = begin(params), [], lesson.moments[-1]
-        for number in tqdm(range(last + 1), desc="lesson", unit="update", leave=False, disable=not progress):
+        for number in tqdm(
+            range(last + 1), desc="lesson", unit="update", leave=False, disable=not progress
+        ):
             if number in lesson.moments:
                 found.append(ask(whole(state), lesson, exam, number in (0, last)))
             if number < last:
                 state, logged = step(state, lesson.batches[number])
         if not math.isfinite(float(logged["loss"])):
-            raise InputError(f"the loss of the continual training is {float(logged['loss'])}; lower further.optimizer.rate")
+            raise InputError(
+                f"the loss of the continual training is {float(logged['loss'])}; lower"
+                " further.optimizer.rate"
+            )
         return tuple(found)
 
     return teach
 
 
-def answers(reference: str, step: int | None, asked: "Sequence[Asked]", lesson: Lesson, tags: dict) -> list[dict]:
+def answers(
+    reference: str, step: int | None, asked: "Sequence[Asked]", lesson: Lesson, tags: dict
+) -> list[dict]:
     """What was asked in a lesson, as rows.
 
-    Rows: `span_log_probability` and `exact_match` of the new facts by `depth` at each `moment` (updates done), with the rounds `told`;
-    `acquisition` by depth and over all probes (None), `mean(l_after - l_before)` in nats with its bootstrap interval over facts, and
-    `relative`, `mean((l_after - l_before) / |l_before|)`; `fact_gain`, the same for each fact; `old_nll`, `new_nll`, `known_log_probability`, `known_exact_match` before
-    and after; `forgetting`, see `forgetting`.
+    Rows: `span_log_probability` and `exact_match` of the new facts by `depth` at each `moment`
+    (updates done), with the rounds `told`; `acquisition` by depth and over all probes (None),
+    `mean(l_after - l_before)` in nats with its bootstrap interval over facts, and `relative`,
+    `mean((l_after - l_before) / |l_before|)`; `fact_gain`, the same for each fact; `old_nll`,
+    `new_nll`, `known_log_probability`, `known_exact_match` before and after; `forgetting`, see
+    `forgetting`.
 
     Args:
       asked: what `teach` returned. tags: added to every row.
     """
     rows = []
-    make = lambda metric, value, unit, **extra: rows.append(report.row(reference, metric, float(value), unit, step=step, **tags, **extra))
+    make = lambda metric, value, unit, **extra: rows.append(
+        report.row(reference, metric, float(value), unit, step=step, **tags, **extra)
+    )
     depths = [None, *dict.fromkeys(lesson.depth)]
     for moment, told, answer in zip(lesson.moments, lesson.told, asked, strict=True):
         for depth in depths:
@@ -238,11 +299,21 @@ def answers(reference: str, step: int | None, asked: "Sequence[Asked]", lesson: 
     gained = after.new.log_probability - before.new.log_probability
     for depth in depths:
         of = np.ones(len(lesson.depth), bool) if depth is None else lesson.depth == depth
-        per_fact = np.array([gained[of & (lesson.owner == i)].mean() for i in np.unique(lesson.owner[of])])
+        per_fact = np.array(
+            [gained[of & (lesson.owner == i)].mean() for i in np.unique(lesson.owner[of])]
+        )
         found = statistics.bootstrap(per_fact)
         relative = np.mean(gained[of] / np.abs(before.new.log_probability[of]))
-        make("acquisition", gained[of].mean(), "nats", depth=depth, relative=float(relative), low=found.low, high=found.high,
-             tokens=int(of.sum()))
+        make(
+            "acquisition",
+            gained[of].mean(),
+            "nats",
+            depth=depth,
+            relative=float(relative),
+            low=found.low,
+            high=found.high,
+            tokens=int(of.sum()),
+        )
         for fact, value in zip(np.unique(lesson.owner[of]), per_fact, strict=True):
             make("fact_gain", value, "nats", depth=depth, fact=int(fact))
     for moment, answer in ((lesson.moments[0], before), (lesson.moments[-1], after)):
@@ -260,9 +331,10 @@ def answers(reference: str, step: int | None, asked: "Sequence[Asked]", lesson: 
 def forgetting(before: "Asked", after: "Asked") -> dict[str, float]:
     """Relative losses of what was known before: positive is forgotten.
 
-    `text`: the rise of the old domain's nll over what it was. `facts`: the fall of old facts' span log-probability over its size.
-    `exact`: the fall of their exact match over what it was, where any was right (METHODS takes this one; early checkpoints have none
-    right, so a series cannot be compared by it). `all`: the mean of `text` and `facts`.
+    `text`: the rise of the old domain's nll over what it was. `facts`: the fall of old facts' span
+    log-probability over its size. `exact`: the fall of their exact match over what it was, where
+    any was right (METHODS takes this one; early checkpoints have none right, so a series cannot be
+    compared by it). `all`: the mean of `text` and `facts`.
     """
     found = {}
     if before.old_nll is not None:

@@ -1,4 +1,5 @@
-"""The parts of the study of gradient localization that train: each a function of the config, a seed and a profile, that gives rows.
+"""The parts of the study of gradient localization that train: each a function of the config, a seed
+and a profile, that gives rows.
 
 Shape letters: L layers, P probes, B rows of a batch, T tokens.
 """
@@ -45,7 +46,43 @@ from lmdyn.types import Params, Tree, present
 
 if TYPE_CHECKING:
     from lmdyn.studies.gradient_localization import GradientLocalization, Method
-__all__ = ["KEPT", "LEARNED", "MODES", "RUNNING", "STEPS", "Asked", "Loaded", "Program", "Questions", "Rates", "adapt_online", "anonymous", "ask", "batch_norms", "batches", "by_entity", "loaded", "moments", "one_run", "outcome", "part_of", "pretrain", "pretraining", "profile", "program", "questions", "restriction", "run_folder", "run_rows", "selector", "shared", "streamed", "traced", "train_further", "train_running"]
+__all__ = [
+    "KEPT",
+    "LEARNED",
+    "MODES",
+    "RUNNING",
+    "STEPS",
+    "Asked",
+    "Loaded",
+    "Program",
+    "Questions",
+    "Rates",
+    "adapt_online",
+    "anonymous",
+    "ask",
+    "batch_norms",
+    "batches",
+    "by_entity",
+    "loaded",
+    "moments",
+    "one_run",
+    "outcome",
+    "part_of",
+    "pretrain",
+    "pretraining",
+    "profile",
+    "program",
+    "questions",
+    "restriction",
+    "run_folder",
+    "run_rows",
+    "selector",
+    "shared",
+    "streamed",
+    "traced",
+    "train_further",
+    "train_running",
+]
 
 MODES = ("plain", "freeze", "scale", "random", "complement", "blocks")
 RUNNING = ("running freeze", "running scale")
@@ -53,29 +90,39 @@ STEPS = (1, 2)
 """Optimizer steps a chunk that online adaptation takes."""
 
 
-# --- restrictions ------------------------------------------------------------------------------------------------------
+# --- restrictions
+# ------------------------------------------------------------------------------------------------------
 
 
 class Rates(NamedTuple):
-    """What updates are multiplied by: `{group: [L]}`, and one number for what is in none of the groups."""
+    """What updates are multiplied by: `{group: [L]}`, and one number for what is in none of the
+    groups.
+    """
 
     groups: dict[str, np.ndarray]
     elsewhere: float
 
     def put(self, state: Tree, factor: float) -> Tree:
         """An optimizer's state with these rates in it, times a factor."""
-        return transforms.with_rates(state, {group: factor * values for group, values in self.groups.items()}, factor * self.elsewhere)
+        return transforms.with_rates(
+            state,
+            {group: factor * values for group, values in self.groups.items()},
+            factor * self.elsewhere,
+        )
 
     def left(self) -> "Rates":
-        """The rates of what is left when all that has a rate of 0 is left out, for `freeze` and its like."""
+        """The rates of what is left when all that has a rate of 0 is left out, for `freeze` and its
+        like.
+        """
         return Rates({}, 1.0)
 
 
 def restriction(mode: str, r: Mapping[str, Sequence[float]], seed: int) -> Rates:
     """The rates of a mode, for a profile.
 
-    `freeze`: 1 where `r > mean(r)`, nothing else. `scale`: `r / mean(r)`, and all else as usual. `random`: as many groups and layers as
-    freeze has, drawn by seed. `complement`: those that freeze has not. `blocks`: all groups and layers, nothing else. `plain`: everything.
+    `freeze`: 1 where `r > mean(r)`, nothing else. `scale`: `r / mean(r)`, and all else as usual.
+    `random`: as many groups and layers as freeze has, drawn by seed. `complement`: those that
+    freeze has not. `blocks`: all groups and layers, nothing else. `plain`: everything.
 
     >>> restriction("freeze", {"attention": [1.0, 2.0], "mlp": [1.0, 4.0]}, seed=0)
     Rates(groups={'attention': array([0., 0.]), 'mlp': array([0., 1.])}, elsewhere=0.0)
@@ -83,8 +130,14 @@ def restriction(mode: str, r: Mapping[str, Sequence[float]], seed: int) -> Rates
     flat = np.concatenate([np.asarray(r[group], float) for group in GROUPS])
     high = flat > flat.mean()
     drawn = np.random.default_rng([seed, 7]).permutation(len(flat)) < high.sum()
-    values = {"plain": np.ones(len(flat)), "freeze": high, "scale": flat / flat.mean(), "random": drawn, "complement": ~high,
-              "blocks": np.ones(len(flat))}[mode]
+    values = {
+        "plain": np.ones(len(flat)),
+        "freeze": high,
+        "scale": flat / flat.mean(),
+        "random": drawn,
+        "complement": ~high,
+        "blocks": np.ones(len(flat)),
+    }[mode]
     cut = np.split(values.astype(float), np.cumsum([len(r[group]) for group in GROUPS])[:-1])
     return Rates(dict(zip(GROUPS, cut, strict=True)), 1.0 if mode in ("plain", "scale") else 0.0)
 
@@ -97,11 +150,16 @@ def selector(rates: Rates) -> str:
     """
     if rates.elsewhere:
         return "all"
-    named = ((group, ",".join(map(str, np.flatnonzero(values)))) for group, values in rates.groups.items())
+    named = (
+        (group, ",".join(map(str, np.flatnonzero(values))))
+        for group, values in rates.groups.items()
+    )
     return "+".join(f"blocks[{layers}].{group}" for group, layers in named if layers)
 
 
-def part_of(method: "Method", architecture: ModelConfig, rates: Rates | None = None) -> Partition | Adapters:
+def part_of(
+    method: "Method", architecture: ModelConfig, rates: Rates | None = None
+) -> Partition | Adapters:
     """What a method trains, as a partition or adapters, with what has a rate of 0 left out.
 
     Args:
@@ -113,25 +171,43 @@ def part_of(method: "Method", architecture: ModelConfig, rates: Rates | None = N
         return kept
     where = method.adapters
     whole = transforms.low_rank(where.where, rank=where.rank, scale=where.scale).partition(form)
-    chosen: dict[Any, tuple[int, ...] | None] = {path: tuple(sorted(set(layers or ()) & set(kept.chosen.get(path) or ()))) for path, layers in whole.chosen.items()}
+    chosen: dict[Any, tuple[int, ...] | None] = {
+        path: tuple(sorted(set(layers or ()) & set(kept.chosen.get(path) or ())))
+        for path, layers in whole.chosen.items()
+    }
     chosen = {path: layers for path, layers in chosen.items() if layers}
     if not chosen:
-        raise InputError(f"method {method.name}: no adapter at {where.where} stands beside what is trained; give adapters at blocks")
+        raise InputError(
+            f"method {method.name}: no adapter at {where.where} stands beside what is trained; give"
+            " adapters at blocks"
+        )
     return dataclasses.replace(whole, part=transforms.Partition(chosen, whole.part.depth))
 
 
-# --- continual pretraining ---------------------------------------------------------------------------------------------
+# --- continual pretraining
+# ---------------------------------------------------------------------------------------------
 
 
-def batches(config: "GradientLocalization", tokenizer: Tokenizer, seed: int, method: "Method") -> list[Batch]:
+def batches(
+    config: "GradientLocalization", tokenizer: Tokenizer, seed: int, method: "Method"
+) -> list[Batch]:
     """The batches of a run: the same for all methods, but for what a review puts in."""
     name = lambda ref: ref.replace("{seed}", str(seed))
-    store = lambda ref, every=1: data.store(data.documents(name(ref))[::every], tokenizer, cache=config.cache)
+    store = lambda ref, every=1: data.store(
+        data.documents(name(ref))[::every], tokenizer, cache=config.cache
+    )
     review = None
     if method.review is not None:
         review = data.Review(store(method.review.ref), method.review.ratio, method.review.decay)
-    stream = data.mix([(store(s.ref, s.every), s.weight) for s in config.data.sources], length=config.data.length, batch=config.data.batch,
-                      end_of_text=tokenizer.end_of_text, seed=seed, review=review, steps=config.steps)
+    stream = data.mix(
+        [(store(s.ref, s.every), s.weight) for s in config.data.sources],
+        length=config.data.length,
+        batch=config.data.batch,
+        end_of_text=tokenizer.end_of_text,
+        seed=seed,
+        review=review,
+        steps=config.steps,
+    )
     source = iter(stream)
     return [next(source) for _ in range(config.steps)]
 
@@ -147,19 +223,29 @@ class Program(NamedTuple):
 
 
 @remembered
-def program(config: "GradientLocalization", model: LanguageModel, method: "Method", rates: Rates | None = None,
-            mode: str | None = None, reference: Mapping[str, Sequence[float]] | None = None) -> Program:
+def program(
+    config: "GradientLocalization",
+    model: LanguageModel,
+    method: "Method",
+    rates: Rates | None = None,
+    mode: str | None = None,
+    reference: Mapping[str, Sequence[float]] | None = None,
+) -> Program:
     """The compiled step of a method.
 
     Args:
-      method: its name and its review do not matter. rates: what has a rate of 0 is left out of the program; None: nothing is.
-      mode: `freeze` or `scale` of a running profile, whose `reference` is given; None for rates that are given.
+      method: its name and its review do not matter. rates: what has a rate of 0 is left out of the
+        program; None: nothing is.
+      mode: `freeze` or `scale` of a running profile, whose `reference` is given; None for rates
+        that are given.
     """
     rule = make_optimizer(dataclasses.replace(config.optimizer, recall=method.recall), config.steps)
     if mode is not None:
         rule = transforms.relocalize(rule, present(reference), mode)
     optimizer = optax.chain(rule, transforms.adjustable_rates(GROUPS if rates is None else ()))
-    part = None if method.adapters is None and rates is None else part_of(method, model.config, rates)
+    part = (
+        None if method.adapters is None and rates is None else part_of(method, model.config, rates)
+    )
     begin = jax.jit(lambda params: training.start(jax.tree.map(jnp.copy, params), optimizer, part))
     step = jax.jit(make_step(model, optimizer, part=part), donate_argnums=0)
     return Program(begin, step, jax.jit(lambda state: training.whole(state, part)))
@@ -187,8 +273,10 @@ def ask(config: "GradientLocalization", here: Loaded, params: Params) -> Asked:
     kinds = {kind: len(probes) for kind, probes in here.questions.asked.items()}
     scores = metrics.score_probes(here.model, params, here.asked, rows=64).log_probability
     cut = np.split(scores, np.cumsum(list(kinds.values()))[:-1])
-    return Asked({kind: float(part.mean()) for kind, part in zip(kinds, cut, strict=True)},
-                 metrics.measure(_nll(config), here.model, params, here.old).nll)
+    return Asked(
+        {kind: float(part.mean()) for kind, part in zip(kinds, cut, strict=True)},
+        metrics.measure(_nll(config), here.model, params, here.old).nll,
+    )
 
 
 def moments(config: "GradientLocalization") -> list[int]:
@@ -201,8 +289,15 @@ def moments(config: "GradientLocalization") -> list[int]:
     return [config.steps * (i + 1) // config.ask for i in range(config.ask)]
 
 
-def one_run(config: "GradientLocalization", here: Loaded, made: Program, given: list[Batch], before: Asked, rates: Rates,
-            factor: float) -> tuple[dict[int, Asked], Any]:
+def one_run(
+    config: "GradientLocalization",
+    here: Loaded,
+    made: Program,
+    given: list[Batch],
+    before: Asked,
+    rates: Rates,
+    factor: float,
+) -> tuple[dict[int, Asked], Any]:
     """Trains once; what was asked at each moment, and the parameters at the end."""
     state = made.begin(here.params)
     state = state._replace(optimizer=rates.put(state.optimizer, factor))
@@ -212,35 +307,65 @@ def one_run(config: "GradientLocalization", here: Loaded, made: Program, given: 
         if number in due:
             found[number] = ask(config, here, made.whole(state))
     if not math.isfinite(float(logged["loss"])):
-        raise InputError(f"the loss of the continual training is {float(logged['loss'])}; lower optimizer.rate or the last of factors")
+        raise InputError(
+            f"the loss of the continual training is {float(logged['loss'])}; lower optimizer.rate"
+            " or the last of factors"
+        )
     return found, state
 
 
-def run_rows(config: "GradientLocalization", here: Loaded, found: Mapping[int, Asked], moved: float, flops: float, tags: dict) -> list[dict]:
-    """A run as rows: `span_log_probability` by `kind` and `moment`, with its `perplexity`; `old_nll`; `moved`, the distance from
-    where it began over the size of the parameters; `flops`; and what they come to, `learned` and `forgotten`, see `outcome`."""
+def run_rows(
+    config: "GradientLocalization",
+    here: Loaded,
+    found: Mapping[int, Asked],
+    moved: float,
+    flops: float,
+    tags: dict,
+) -> list[dict]:
+    """A run as rows: `span_log_probability` by `kind` and `moment`, with its `perplexity`;
+    `old_nll`; `moved`, the distance from where it began over the size of the parameters; `flops`;
+    and what they come to, `learned` and `forgotten`, see `outcome`.
+    """
     rows, about = [], {"step": here.reference.step, **tags}
-    make = lambda metric, value, unit, **more: rows.append(report.row(str(here.reference), metric, float(value), unit, **about, **more))
+    make = lambda metric, value, unit, **more: rows.append(
+        report.row(str(here.reference), metric, float(value), unit, **about, **more)
+    )
     for moment, asked in found.items():
         for kind, value in asked.spans.items():
-            make("span_log_probability", value, "nats", kind=kind, moment=moment, perplexity=math.exp(-value),
-                 tokens=len(here.questions.asked[kind]))
+            make(
+                "span_log_probability",
+                value,
+                "nats",
+                kind=kind,
+                moment=moment,
+                perplexity=math.exp(-value),
+                tokens=len(here.questions.asked[kind]),
+            )
         make("old_nll", asked.old_nll, "nats", moment=moment, tokens=config.tokens)
     learned, forgotten, how = outcome(found[0], found[max(found)])
     make("learned", learned, "nats")
     make("forgotten", forgotten, "share", **how)
     make("moved", moved, "share")
-    make("flops", flops, "flops", tokens_trained=config.steps * config.data.batch * config.data.length)
+    make(
+        "flops",
+        flops,
+        "flops",
+        tokens_trained=config.steps * config.data.batch * config.data.length,
+    )
     return rows
 
 
 def outcome(before: Asked, after: Asked) -> tuple[float, float, dict[str, float]]:
     """What a run learned and forgot.
 
-    `learned`: the rise of log-probability of updated and of new spans, their mean, nats. `forgotten`: the mean of the relative rise of old
-    text's nll and the relative fall of unchanged spans' log-probability (as in the study of knowledge entropy); above 0 is forgotten.
+    `learned`: the rise of log-probability of updated and of new spans, their mean, nats.
+    `forgotten`: the mean of the relative rise of old text's nll and the relative fall of unchanged
+    spans' log-probability (as in the study of knowledge entropy); above 0 is forgotten.
 
-    >>> before, after = Asked({"updated": -4.0, "new": -6.0, "unchanged": -2.0}, 4.0), Asked({"updated": -3.0, "new": -3.0, "unchanged": -2.5}, 5.0)
+    >>> before, after = (
+    ...     Asked({"updated": -4.0, "new": -6.0, "unchanged": -2.0}, 4.0),
+    ...     Asked({"updated": -3.0, "new": -3.0, "unchanged": -2.5}, 5.0),
+    ... )
     >>> outcome(before, after)
     (2.0, 0.25, {'text': 0.25, 'facts': 0.25})
     """
@@ -256,10 +381,16 @@ def _moved(old, new) -> float:
     return math.sqrt(sum(d for d, _ in squares) / sum(s for _, s in squares))
 
 
-def train_further(config: "GradientLocalization", seed: int, method: "Method", r: Mapping[str, Sequence[float]]) -> list[dict]:
+def train_further(
+    config: "GradientLocalization", seed: int, method: "Method", r: Mapping[str, Sequence[float]]
+) -> list[dict]:
     """Continual pretraining by one method, in every mode and at every rate."""
     here = loaded(config, seed)
-    given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
+    given, before, rows = (
+        batches(config, here.tokenizer, seed, method),
+        ask(config, here, here.params),
+        [],
+    )
     for mode in MODES:
         if mode == "blocks" and method != config.methods[0]:
             continue
@@ -267,50 +398,102 @@ def train_further(config: "GradientLocalization", seed: int, method: "Method", r
         without = rates if config.leave_out and not rates.elsewhere else None
         made = program(config, here.model, anonymous(method), without)
         part = part_of(method, here.model.config, rates)
-        flops = config.steps * hardware.step_flops(here.model.config, config.data.batch, config.data.length, part)
+        flops = config.steps * hardware.step_flops(
+            here.model.config, config.data.batch, config.data.length, part
+        )
         for factor in config.factors:
-            found, state = one_run(config, here, made, given, before, rates if without is None else rates.left(), factor * method.rate)
+            found, state = one_run(
+                config,
+                here,
+                made,
+                given,
+                before,
+                rates if without is None else rates.left(),
+                factor * method.rate,
+            )
             tags = {"seed": seed, "method": method.name, "mode": mode, "factor": factor}
-            rows += run_rows(config, here, found, _moved(here.params, made.whole(state)), flops, tags)
+            rows += run_rows(
+                config, here, found, _moved(here.params, made.whole(state)), flops, tags
+            )
     return rows
 
 
-def train_running(config: "GradientLocalization", seed: int, reference: Mapping[str, Sequence[float]]) -> list[dict]:
-    """Plain continual pretraining with the profile estimated on the way; also `running_profile`, what it is at the end of a run."""
+def train_running(
+    config: "GradientLocalization", seed: int, reference: Mapping[str, Sequence[float]]
+) -> list[dict]:
+    """Plain continual pretraining with the profile estimated on the way; also `running_profile`,
+    what it is at the end of a run.
+    """
     here, method = loaded(config, seed), config.methods[0]
-    given, before, rows = batches(config, here.tokenizer, seed, method), ask(config, here, here.params), []
+    given, before, rows = (
+        batches(config, here.tokenizer, seed, method),
+        ask(config, here, here.params),
+        [],
+    )
     everything = Rates({group: np.ones(here.model.config.depth) for group in GROUPS}, 1.0)
     part = part_of(method, here.model.config)
-    flops = config.steps * hardware.step_flops(here.model.config, config.data.batch, config.data.length, part)
+    flops = config.steps * hardware.step_flops(
+        here.model.config, config.data.batch, config.data.length, part
+    )
     for mode in RUNNING:
         made = program(config, here.model, anonymous(method), None, mode.split()[1], reference)
         for factor in config.factors:
-            found, state = one_run(config, here, made, given, before, everything, factor * method.rate)
+            found, state = one_run(
+                config, here, made, given, before, everything, factor * method.rate
+            )
             tags = {"seed": seed, "method": method.name, "mode": mode, "factor": factor}
-            rows += run_rows(config, here, found, _moved(here.params, made.whole(state)), flops, tags)
+            rows += run_rows(
+                config, here, found, _moved(here.params, made.whole(state)), flops, tags
+            )
             is_ours = lambda node: isinstance(node, RunningProfile)
-            (profile,) = [node for node in jax.tree.leaves(state.optimizer, is_leaf=is_ours) if is_ours(node)]
+            (profile,) = [
+                node for node in jax.tree.leaves(state.optimizer, is_leaf=is_ours) if is_ours(node)
+            ]
             for group, values in relative(profile, DECAY).items():
-                rows += [report.row(str(here.reference), "running_profile", float(value), "ratio", site=group, layer=layer, **tags)
-                         for layer, value in enumerate(np.asarray(values))]
+                rows += [
+                    report.row(
+                        str(here.reference),
+                        "running_profile",
+                        float(value),
+                        "ratio",
+                        site=group,
+                        layer=layer,
+                        **tags,
+                    )
+                    for layer, value in enumerate(np.asarray(values))
+                ]
     return rows
 
 
-# --- online adaptation -------------------------------------------------------------------------------------------------
+# --- online adaptation
+# -------------------------------------------------------------------------------------------------
 
 
-def adapt_online(config: "GradientLocalization", seed: int, r: Mapping[str, Sequence[float]]) -> list[dict]:
-    """Static and online nll of a stream: adaptation of everything, restricted and scaled, at every rate, with one step a chunk or two.
+def adapt_online(
+    config: "GradientLocalization", seed: int, r: Mapping[str, Sequence[float]]
+) -> list[dict]:
+    """Static and online nll of a stream: adaptation of everything, restricted and scaled, at every
+    rate, with one step a chunk or two.
 
     Rows: `static_nll`; `online_nll` by `mode`, `rate` and `steps`, with `flops`.
     """
     here, plan = loaded(config, seed), present(config.online)
     docs = data.tokenize(plan.text.replace("{seed}", str(seed)), here.tokenizer, plan.tokens)
     context = online.none()
-    chunks = online.stream(docs, chunk=plan.chunk, context=context, end_of_text=here.tokenizer.end_of_text, tokens=plan.tokens)
+    chunks = online.stream(
+        docs,
+        chunk=plan.chunk,
+        context=context,
+        end_of_text=here.tokenizer.end_of_text,
+        tokens=plan.tokens,
+    )
     static = online.evaluate(here.model, here.params, chunks, chunk=plan.chunk)
     about = {"step": here.reference.step, "tokens": chunks.tokens, "seed": seed}
-    rows = [report.row(str(here.reference), "static_nll", static.mean, "nats", flops=static.flops, **about)]
+    rows = [
+        report.row(
+            str(here.reference), "static_nll", static.mean, "nats", flops=static.flops, **about
+        )
+    ]
     for steps in STEPS:
         run = streamed(config, here.model, steps)
         for mode in MODES:
@@ -322,23 +505,44 @@ def adapt_online(config: "GradientLocalization", seed: int, r: Mapping[str, Sequ
                 mean = float(nll.mean(dtype=np.float64))
                 if not math.isfinite(mean):
                     raise InputError(f"online nll is {mean} at rate {rate}; lower online.rates")
-                rows.append(report.row(str(here.reference), "online_nll", mean, "nats", mode=mode, rate=rate, steps=steps, flops=flops, **about))
+                rows.append(
+                    report.row(
+                        str(here.reference),
+                        "online_nll",
+                        mean,
+                        "nats",
+                        mode=mode,
+                        rate=rate,
+                        steps=steps,
+                        flops=flops,
+                        **about,
+                    )
+                )
     return rows
 
 
 @remembered
 def streamed(config: "GradientLocalization", model: LanguageModel, steps: int) -> Callable:
-    """`(params, rates, rate, chunks) -> nll [n, C]`: `online.evaluate` with rates of layers that are given, so that all restrictions run in
-    one compiled program; a rate of 0 gives the numbers of a selector that leaves the layer out."""
+    """`(params, rates, rate, chunks) -> nll [n, C]`: `online.evaluate` with rates of layers that
+    are given, so that all restrictions run in one compiled program; a rate of 0 gives the numbers
+    of a selector that leaves the layer out.
+    """
     context = online.none()
-    optimizer = optax.chain(optax.scale_by_adam(b1=0.0), optax.scale(-1.0), transforms.adjustable_rates(GROUPS))
+    optimizer = optax.chain(
+        optax.scale_by_adam(b1=0.0), optax.scale(-1.0), transforms.adjustable_rates(GROUPS)
+    )
     part = transforms.partition(models.shapes(model.config), "all")
-    core = jax.jit(lambda rest, carry, chunks: online.adapt(model, part, optimizer, context, None, rest, carry, chunks, steps=steps)[1][0])
+    core = jax.jit(
+        lambda rest, carry, chunks: online.adapt(
+            model, part, optimizer, context, None, rest, carry, chunks, steps=steps
+        )[1][0]
+    )
 
     def run(params, rates: Rates, rate: float, chunks):
         chosen, rest = part.split(params)
         carry = online.start(model, chosen, optimizer, context)
-        return np.asarray(core(rest, carry._replace(optimizer=rates.put(carry.optimizer, rate)), chunks))
+        return np.asarray(
+            core(rest, carry._replace(optimizer=rates.put(carry.optimizer, rate)), chunks)
+        )
 
     return run
-

@@ -1,7 +1,9 @@
-"""Ways to adapt online, and what each gives on a text: the rows that the study of online adaptation is made of.
+"""Ways to adapt online, and what each gives on a text: the rows that the study of online adaptation
+is made of.
 
-A setting is a rule, what it changes, and what a chunk looks back on. Its rate is chosen on the first predictions of the stream (or on
-another text), and every number reported is a mean over the predictions after them, the same for all settings of a stream.
+A setting is a rule, what it changes, and what a chunk looks back on. Its rate is chosen on the
+first predictions of the stream (or on another text), and every number reported is a mean over the
+predictions after them, the same for all settings of a stream.
 """
 
 import dataclasses
@@ -28,11 +30,18 @@ BINS = 32
 
 
 def adam_without_momentum(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Adam with b1 = 0: each coordinate's step is its gradient over a running root mean square of it."""
+    """Adam with b1 = 0: each coordinate's step is its gradient over a running root mean square of
+    it.
+    """
     return optax.adam(rate, b1=0.0)
 
 
-RULES = {"SGD": optax.sgd, "AdamW": optax.adamw, "Adam, no momentum": adam_without_momentum, "RMS rule": None}
+RULES = {
+    "SGD": optax.sgd,
+    "AdamW": optax.adamw,
+    "Adam, no momentum": adam_without_momentum,
+    "RMS rule": None,
+}
 """`rate -> optimizer` by name; the RMS rule needs a model's gradient statistics."""
 
 
@@ -62,8 +71,15 @@ class Setting:
     @property
     def tags(self) -> dict[str, Any]:
         """The fields of a row that say what the setting is."""
-        return {"setting": self.name, "rule": self.rule, "adapt": self.adapt if self.rule else None, "rank": self.rank, "chunk": self.chunk,
-                "context": self.context.kind, "window": self.context.window}
+        return {
+            "setting": self.name,
+            "rule": self.rule,
+            "adapt": self.adapt if self.rule else None,
+            "rank": self.rank,
+            "chunk": self.chunk,
+            "context": self.context.kind,
+            "window": self.context.window,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +87,18 @@ class Grid:
     """Texts, and what is tried on them. Part of `lmdyn.studies.OnlineAdaptation`.
 
     Attributes:
-      home: text of the kind that the model knows. streams: the texts that are adapted to; the first is like home.
-      tokens: predictions of a stream. prefix: the first of them, on which rates are chosen; what is reported is what follows.
-      choose: another text to choose rates on, once for all streams, over `tokens` of which `prefix`; nothing of a stream is then left out.
+      home: text of the kind that the model knows. streams: the texts that are adapted to; the first
+        is like home.
+      tokens: predictions of a stream. prefix: the first of them, on which rates are chosen; what is
+        reported is what follows.
+      choose: another text to choose rates on, once for all streams, over `tokens` of which
+        `prefix`; nothing of a stream is then left out.
       chunk: C, where it is not varied.
       rates: learning rates that are tried, by rule.
-      rules: of the table of rules. adapt: what they change there. main: the rule of everything else.
-      rank: of the low-rank setting. ranks: the ladder. low_rank_rates: rates of adapters, which start at zero.
+      rules: of the table of rules. adapt: what they change there. main: the rule of everything
+        else.
+      rank: of the low-rank setting. ranks: the ladder. low_rank_rates: rates of adapters, which
+        start at zero.
       guard: nats that an online run may lose against the static one before it stops adapting.
       statistics: batches of `home` for the RMS rule.
     """
@@ -103,8 +124,10 @@ class Grid:
         if not self.streams:
             raise InputError("streams=(); give at least one text to adapt to")
         if self.prefix % self.chunk or self.tokens % self.prefix or self.tokens == self.prefix:
-            raise InputError(f"prefix={self.prefix} and tokens={self.tokens}: chunks of {self.chunk} must tile the prefix, and prefixes the "
-                             f"stream, at least twice")
+            raise InputError(
+                f"prefix={self.prefix} and tokens={self.tokens}: chunks of {self.chunk} must tile"
+                " the prefix, and prefixes the stream, at least twice"
+            )
         for name in (*self.rules, self.main):
             if name not in RULES:
                 raise InputError(f"rule '{name}' is unknown; there are {', '.join(RULES)}")
@@ -116,7 +139,8 @@ class Bench:
     """A model, texts and gradient statistics, each made when first asked for.
 
     Args:
-      reference: of the model. grid: texts and rates. tags: fields of every row. compute: how it is run.
+      reference: of the model. grid: texts and rates. tags: fields of every row. compute: how it is
+        run.
     """
 
     def __init__(self, reference: str, grid: Grid, compute: Compute, tags: dict) -> None:
@@ -135,7 +159,9 @@ class Bench:
     def rms(self) -> transforms.GradientRMS:
         """Root mean square gradients over text of home, in batches of one chunk."""
         length = self.grid.chunk
-        batches = data.batches(self.grid.home, self.tokenizer, length, 1, self.grid.statistics * length)
+        batches = data.batches(
+            self.grid.home, self.tokenizer, length, 1, self.grid.statistics * length
+        )
         return transforms.gradient_rms(self.model, self.params, batches)
 
     def rule(self, setting: Setting) -> Callable[[float], optax.GradientTransformation]:
@@ -147,36 +173,61 @@ class Bench:
             eps = rms.mean / 2
 
             def make(rate):
-                return optax.chain(transforms.scale_by_prior_rms(rms, eps), optax.scale_by_learning_rate(rate),
-                                   transforms.decay_to_prior(0.002, rms))
+                return optax.chain(
+                    transforms.scale_by_prior_rms(rms, eps),
+                    optax.scale_by_learning_rate(rate),
+                    transforms.decay_to_prior(0.002, rms),
+                )
 
             self.known["RMS rule"] = make
         return self.known["RMS rule"]
 
     def rates(self, setting: Setting) -> tuple[float, ...]:
         """What is tried."""
-        return self.grid.low_rank_rates if setting.rank is not None else self.grid.rates[present(setting.rule)]
+        return (
+            self.grid.low_rank_rates
+            if setting.rank is not None
+            else self.grid.rates[present(setting.rule)]
+        )
 
     def text(self, reference: str) -> np.ndarray:
         """`tokens + 1` token ids of a text."""
         need = self.grid.tokens + 1
         if reference not in self.known:
-            found = data.join(data.tokenize(reference, self.tokenizer, self.grid.tokens), self.tokenizer.end_of_text)
+            found = data.join(
+                data.tokenize(reference, self.tokenizer, self.grid.tokens),
+                self.tokenizer.end_of_text,
+            )
             if len(found) < need:
-                raise InputError(f"{reference} has {len(found):,} tokens, and a stream of tokens={self.grid.tokens:,} needs {need:,}")
+                raise InputError(
+                    f"{reference} has {len(found):,} tokens, and a stream of"
+                    f" tokens={self.grid.tokens:,} needs {need:,}"
+                )
             self.known[reference] = found[:need]
         return self.known[reference]
 
-    def static(self, key: Any, stream: Stream, setting: Setting, params: Params | None = None) -> tuple[online.Outcome, float]:
-        """The static evaluation of a stream in a setting's context, and the seconds it took; once for all settings that share it."""
+    def static(
+        self, key: Any, stream: Stream, setting: Setting, params: Params | None = None
+    ) -> tuple[online.Outcome, float]:
+        """The static evaluation of a stream in a setting's context, and the seconds it took; once
+        for all settings that share it.
+        """
         place = ("static", key, setting.chunk, setting.context)
         if place not in self.known:
             piece = 1 if self.grid.choose is not None else self.grid.prefix // setting.chunk
             begin = self.params if params is None else params
-            online.evaluate(self.model, begin, jax.tree.map(lambda part: part[:piece], stream), chunk=setting.chunk,
-                            context=setting.context, piece=piece)  # so that the second one's time is not the compiler's
+            online.evaluate(
+                self.model,
+                begin,
+                jax.tree.map(lambda part: part[:piece], stream),
+                chunk=setting.chunk,
+                context=setting.context,
+                piece=piece,
+            )  # so that the second one's time is not the compiler's
             started = time.perf_counter()
-            found = online.evaluate(self.model, begin, stream, chunk=setting.chunk, context=setting.context, piece=piece)
+            found = online.evaluate(
+                self.model, begin, stream, chunk=setting.chunk, context=setting.context, piece=piece
+            )
             self.known[place] = found, time.perf_counter() - started
         return self.known[place]
 
@@ -187,12 +238,20 @@ def cut(bench: Bench, text: np.ndarray, setting: Setting) -> Stream:
     return online.stream(text, chunk=setting.chunk, context=setting.context)
 
 
-def adapted(bench: Bench, key: Any, stream: Stream, setting: Setting, params: Params | None = None,
-            **options: Any) -> tuple[online.Chosen, np.ndarray, np.ndarray]:
-    """`(Chosen, nll of the predictions that count, static nll of the same)` of one setting on one stream.
+def adapted(
+    bench: Bench,
+    key: Any,
+    stream: Stream,
+    setting: Setting,
+    params: Params | None = None,
+    **options: Any,
+) -> tuple[online.Chosen, np.ndarray, np.ndarray]:
+    """`(Chosen, nll of the predictions that count, static nll of the same)` of one setting on one
+    stream.
 
     Args:
-      key: names the stream, and the starting point. params: where adaptation starts; the bench's if None.
+      key: names the stream, and the starting point. params: where adaptation starts; the bench's if
+        None.
       options: of `lmdyn.online.choose_rate`, such as `reset`.
     """
     grid, begin = bench.grid, bench.params if params is None else params
@@ -200,8 +259,20 @@ def adapted(bench: Bench, key: Any, stream: Stream, setting: Setting, params: Pa
     rates, prefix = bench.rates(setting), grid.prefix
     if grid.choose is not None:
         rates, prefix = (_rate_elsewhere(bench, setting),), setting.chunk
-    found = online.choose_rate(bench.model, begin, stream, rule=bench.rule(setting), rates=rates, prefix=prefix, chunk=setting.chunk,
-                               context=setting.context, adapt=setting.part, static=static.nll, guard=grid.guard, **options)
+    found = online.choose_rate(
+        bench.model,
+        begin,
+        stream,
+        rule=bench.rule(setting),
+        rates=rates,
+        prefix=prefix,
+        chunk=setting.chunk,
+        context=setting.context,
+        adapt=setting.part,
+        static=static.nll,
+        guard=grid.guard,
+        **options,
+    )
     after = 0 if grid.choose is not None else grid.prefix
     return found, found.outcome.nll[after:], static.nll[after:]
 
@@ -214,46 +285,103 @@ def _rate_elsewhere(bench: Bench, setting: Setting) -> float:
         text, trials = bench.text(present(grid.choose))[: grid.prefix + setting.chunk + 1], {}
         if len(rates) > 1:
             stream = cut(bench, text, setting)
-            trials = online.choose_rate(bench.model, bench.params, stream, rule=bench.rule(setting), rates=rates, prefix=grid.prefix,
-                                        chunk=setting.chunk, context=setting.context, adapt=setting.part, piece=1, guard=grid.guard,
-                                        static=bench.static("choose", stream, setting)[0].nll).tried
-        bench.known[place] = min(trials, key=lambda rate: trials[rate]) if trials else next(iter(rates))
+            trials = online.choose_rate(
+                bench.model,
+                bench.params,
+                stream,
+                rule=bench.rule(setting),
+                rates=rates,
+                prefix=grid.prefix,
+                chunk=setting.chunk,
+                context=setting.context,
+                adapt=setting.part,
+                piece=1,
+                guard=grid.guard,
+                static=bench.static("choose", stream, setting)[0].nll,
+            ).tried
+        bench.known[place] = (
+            min(trials, key=lambda rate: trials[rate]) if trials else next(iter(rates))
+        )
     return bench.known[place]
 
 
-def measured(bench: Bench, reference: str, setting: Setting, analysis: str, along: bool = False, params: Params | None = None,
-             start: str = "last",
-             **tags: Any) -> list[dict]:
-    """The rows of one setting on one text: `online_nll` (or `static_nll`), and with `along` `nll_along`, in `BINS` runs of predictions.
+def measured(
+    bench: Bench,
+    reference: str,
+    setting: Setting,
+    analysis: str,
+    along: bool = False,
+    params: Params | None = None,
+    start: str = "last",
+    **tags: Any,
+) -> list[dict]:
+    """The rows of one setting on one text: `online_nll` (or `static_nll`), and with `along`
+    `nll_along`, in `BINS` runs of predictions.
 
-    Rows carry the setting's tags, `static` (nll of the same predictions and context without adapting), `flops` and `seconds` a token,
-    `rate`, `tried`, and `stopped` where the guard ended adaptation.
+    Rows carry the setting's tags, `static` (nll of the same predictions and context without
+    adapting), `flops` and `seconds` a token, `rate`, `tried`, and `stopped` where the guard ended
+    adaptation.
     """
     stream = cut(bench, bench.text(reference), setting)
     key = (reference, start)
-    about = {"tokens": stream.tokens, "step": bench.step, "analysis": analysis, "stream": reference, "start": start, "size": bench.size,
-             **bench.tags, **setting.tags, **tags}
-    make = lambda metric, value, unit, **more: report.row(bench.reference, metric, float(value), unit, **about | more)
+    about = {
+        "tokens": stream.tokens,
+        "step": bench.step,
+        "analysis": analysis,
+        "stream": reference,
+        "start": start,
+        "size": bench.size,
+        **bench.tags,
+        **setting.tags,
+        **tags,
+    }
+    make = lambda metric, value, unit, **more: report.row(
+        bench.reference, metric, float(value), unit, **about | more
+    )
     static, static_seconds = bench.static(key, stream, setting, params)
     count = stream.tokens
     if setting.rule is None:
         after = 0 if bench.grid.choose is not None else bench.grid.prefix
-        return [make("static_nll", static.nll[after:].mean(dtype=np.float64), "nats", flops=static.flops / count, seconds=static_seconds / count)]
+        return [
+            make(
+                "static_nll",
+                static.nll[after:].mean(dtype=np.float64),
+                "nats",
+                flops=static.flops / count,
+                seconds=static_seconds / count,
+            )
+        ]
     found, nll, still = adapted(bench, key, stream, setting, params)
-    numbers = {"static": float(still.mean(dtype=np.float64)), "flops": found.outcome.flops / count, "trials": found.flops / count,
-               "seconds": found.seconds / count, "rate": found.rate, "tried": {f"{rate:g}": min(value, 1e9) for rate, value in found.tried.items()},
-               "stopped": found.outcome.stopped}
+    numbers = {
+        "static": float(still.mean(dtype=np.float64)),
+        "flops": found.outcome.flops / count,
+        "trials": found.flops / count,
+        "seconds": found.seconds / count,
+        "rate": found.rate,
+        "tried": {f"{rate:g}": min(value, 1e9) for rate, value in found.tried.items()},
+        "stopped": found.outcome.stopped,
+    }
     rows = [make("online_nll", nll.mean(dtype=np.float64), "nats", **numbers)]
     if along:
         edges = np.linspace(0, len(nll), BINS + 1).astype(int)
-        rows += [make("nll_along", nll[a:b].mean(dtype=np.float64), "nats", begin=int(a), end=int(b), static=float(still[a:b].mean(dtype=np.float64)))
-                 for a, b in itertools.pairwise(edges)]
+        rows += [
+            make(
+                "nll_along",
+                nll[a:b].mean(dtype=np.float64),
+                "nats",
+                begin=int(a),
+                end=int(b),
+                static=float(still[a:b].mean(dtype=np.float64)),
+            )
+            for a, b in itertools.pairwise(edges)
+        ]
     return rows
 
 
 def profile(bench: Bench, reference: str) -> Any:
-    """Where the gradient of a text's first chunks is large, relative to text of home: `lmdyn.metrics.RelativeGradients` by attention
-    and MLP of every block."""
+    """Where the gradient of a text's first chunks is large, relative to text of home:
+    `lmdyn.metrics.RelativeGradients` by attention and MLP of every block.
+    """
     grid = bench.grid
     sequences = lambda tokens: tokens[: grid.prefix + 1]
     gradients = []
@@ -261,14 +389,26 @@ def profile(bench: Bench, reference: str) -> Any:
         ids = sequences(bench.text(name) if name != grid.home else _home(bench))
         inputs, targets = (part.reshape(-1, grid.chunk) for part in (ids[:-1], ids[1:]))
         every = np.ones(inputs.shape, bool)
-        gradients.append(metrics.layer_gradients(bench.model, bench.params, ProbeBatch(inputs, targets, every, every), batch=8,
-                                                 groups=["attention", "mlp"]))
+        gradients.append(
+            metrics.layer_gradients(
+                bench.model,
+                bench.params,
+                ProbeBatch(inputs, targets, every, every),
+                batch=8,
+                groups=["attention", "mlp"],
+            )
+        )
     return metrics.relative_gradients(*gradients)
 
 
 def _home(bench: Bench) -> np.ndarray:
     need = bench.grid.prefix + 1
-    found = data.join(data.tokenize(bench.grid.home, bench.tokenizer, need), bench.tokenizer.end_of_text)
+    found = data.join(
+        data.tokenize(bench.grid.home, bench.tokenizer, need), bench.tokenizer.end_of_text
+    )
     if len(found) < need:
-        raise InputError(f"{bench.grid.home} has {len(found):,} tokens; gradients are compared with those of {need:,}")
+        raise InputError(
+            f"{bench.grid.home} has {len(found):,} tokens; gradients are compared with those of"
+            f" {need:,}"
+        )
     return found[:need]

@@ -1,4 +1,5 @@
-"""The numbers of the saturation study that are made of rows: runs as curves, laws, ranks, what late rises and other heads come to.
+"""The numbers of the saturation study that are made of rows: runs as curves, laws, ranks, what late
+rises and other heads come to.
 
 Shape letters: S seeds, n measurements of a run, L layers.
 """
@@ -64,17 +65,37 @@ def models(rows: Sequence[Row]) -> list[Run]:
         steps = sorted({r["step"] for r in own if r["metric"] == "nll"})
 
         def by(metric, *places, own=own, steps=steps, **wanted):
-            known = {r["step"]: r for r in own if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())}
+            known = {
+                r["step"]: r
+                for r in own
+                if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())
+            }
             read = places[0] if places else lambda r: r["value"]
-            return np.array([read(known[step]) if step in known else math.nan for step in steps], np.float64)
+            return np.array(
+                [read(known[step]) if step in known else math.nan for step in steps], np.float64
+            )
 
-        layers = sorted({r["layer"] for r in own if r["metric"] == "anisotropy" and r["layer"] is not None})
+        layers = sorted(
+            {r["layer"] for r in own if r["metric"] == "anisotropy" and r["layer"] is not None}
+        )
         depths = [by("anisotropy", site="residual", layer=layer) for layer in layers]
-        found.append(Run(
-            one["seed"], one["name"], one["width"], one["narrow"], one["head"], one["kind"], one["parameters"], np.array(steps),
-            by("nll", lambda r: r["trained"]), by("nll"), np.stack(depths, 1) if depths else np.zeros([len(steps), 0]),
-            by("anisotropy", site="final"), by("head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))),
-        ))
+        found.append(
+            Run(
+                one["seed"],
+                one["name"],
+                one["width"],
+                one["narrow"],
+                one["head"],
+                one["kind"],
+                one["parameters"],
+                np.array(steps),
+                by("nll", lambda r: r["trained"]),
+                by("nll"),
+                np.stack(depths, 1) if depths else np.zeros([len(steps), 0]),
+                by("anisotropy", site="final"),
+                by("head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))),
+            )
+        )
     order = {"ladder": 0, "given": 0, "joint": 1}
     return sorted(found, key=lambda run: (order[run.kind], run.seed, run.width, run.name, run.head))
 
@@ -85,8 +106,9 @@ def plain(rows: Sequence[Row]) -> list[Run]:
 
 
 def summary(rows: Sequence[Row], fit_from: float | None) -> list[dict]:
-    """Rows of what is computed from others: `saturation_point` of the runs that have one, `scaling_law` of each seed with its
-    `scaling_point`s, `scaling_residual` of each run, `critical_rank` of each seed, `head_gain` of each other kind of head.
+    """Rows of what is computed from others: `saturation_point` of the runs that have one,
+    `scaling_law` of each seed with its `scaling_point`s, `scaling_residual` of each run,
+    `critical_rank` of each seed, `head_gain` of each other kind of head.
 
     Args:
       fit_from: the law takes wide runs from this share of their steps on; None fits none.
@@ -94,11 +116,23 @@ def summary(rows: Sequence[Row], fit_from: float | None) -> list[dict]:
     Raises:
       InputError: the wide runs are too few for a law.
     """
-    return [*_points(rows), *([] if fit_from is None else _laws(rows, fit_from)), *_critical(rows), *_gains(rows)]
+    return [
+        *_points(rows),
+        *([] if fit_from is None else _laws(rows, fit_from)),
+        *_critical(rows),
+        *_gains(rows),
+    ]
 
 
 def _about(run: Run) -> dict:
-    return {"kind": "summary", "name": run.name, "seed": run.seed, "width": run.width, "narrow": run.narrow, "parameters": run.parameters}
+    return {
+        "kind": "summary",
+        "name": run.name,
+        "seed": run.seed,
+        "width": run.width,
+        "narrow": run.narrow,
+        "parameters": run.parameters,
+    }
 
 
 def _points(rows) -> list[dict]:
@@ -108,13 +142,29 @@ def _points(rows) -> list[dict]:
         if after.sum() < curves.LEAST_POINTS:
             continue
         point = curves.saturation_point(run.steps[after], run.nll[after])
-        known: dict[str, Any] = {} if point is None else {"at": point.step, "low": point.low, "high": point.high, "rise": point.rise, "p_value": point.p_value}
-        found.append(report.row(run.name, "saturated", float(point is not None), "share", **_about(run), **known))
+        known: dict[str, Any] = (
+            {}
+            if point is None
+            else {
+                "at": point.step,
+                "low": point.low,
+                "high": point.high,
+                "rise": point.rise,
+                "p_value": point.p_value,
+            }
+        )
+        found.append(
+            report.row(
+                run.name, "saturated", float(point is not None), "share", **_about(run), **known
+            )
+        )
     return found
 
 
 def _moments(run: Run, fit_from: float) -> list[int]:
-    """Places of the measurements that the law takes: geometrically spaced from `fit_from` of the steps to the last."""
+    """Places of the measurements that the law takes: geometrically spaced from `fit_from` of the
+    steps to the last.
+    """
     last = float(run.steps[-1])
     wanted = np.geomspace(max(fit_from * last, 1), last, MOMENTS)
     places = sorted({int(np.abs(run.steps - step).argmin()) for step in wanted})
@@ -133,28 +183,65 @@ def _laws(rows, fit_from) -> list[dict]:
         wide = [(run.parameters, trained, loss) for run, trained, loss in points if not run.narrow]
         if not wide:
             if own:
-                raise InputError("no model is wider than the narrow ones; a law is fitted to the wide ones, so lower narrow=")
+                raise InputError(
+                    "no model is wider than the narrow ones; a law is fitted to the wide ones, so"
+                    " lower narrow="
+                )
             continue
         law = scaling.fit_scaling_law(*np.array(wide).T, seed=seed)
-        about = {"A": law.A, "B": law.B, "a": law.a, "b": law.b, "runs": len({run.width for run, *_ in points if not run.narrow})}
-        found.append(report.row("wide models", "scaling_law", law.E, "nats", kind="summary", seed=seed, **about))
+        about = {
+            "A": law.A,
+            "B": law.B,
+            "a": law.a,
+            "b": law.b,
+            "runs": len({run.width for run, *_ in points if not run.narrow}),
+        }
+        found.append(
+            report.row(
+                "wide models", "scaling_law", law.E, "nats", kind="summary", seed=seed, **about
+            )
+        )
         for run, trained, loss in points:
             predicted = float(law.predict(run.parameters, trained))
-            found.append(report.row(run.name, "scaling_point", loss, "nats", trained=trained, predicted=predicted, fitted=not run.narrow, **_about(run)))
+            found.append(
+                report.row(
+                    run.name,
+                    "scaling_point",
+                    loss,
+                    "nats",
+                    trained=trained,
+                    predicted=predicted,
+                    fitted=not run.narrow,
+                    **_about(run),
+                )
+            )
         for run in own:
             trained = float(run.trained[-run.last :].mean())
             beyond = law.residual(run.parameters, trained, run.end)
             ends = {} if not math.isfinite(beyond.low) else {"low": beyond.low, "high": beyond.high}
-            found.append(report.row(run.name, "scaling_residual", beyond.value, "share", loss=run.end, fitted=not run.narrow,
-                                    predicted=float(law.predict(run.parameters, trained)), **ends, **_about(run)))
+            found.append(
+                report.row(
+                    run.name,
+                    "scaling_residual",
+                    beyond.value,
+                    "share",
+                    loss=run.end,
+                    fitted=not run.narrow,
+                    predicted=float(law.predict(run.parameters, trained)),
+                    **ends,
+                    **_about(run),
+                )
+            )
     return found
 
 
 def critical_rank(ranks: ArrayLike, losses: ArrayLike, climb: float) -> float:
-    """r*: where the loss, read from rank D downwards, has climbed by a share; between two ranks, on their logarithms. The lowest rank if
-    it never does.
+    """r*: where the loss, read from rank D downwards, has climbed by a share; between two ranks, on
+    their logarithms. The lowest rank if it never does.
 
-    >>> round(critical_rank([1, 2, 4, 8], [3.0, 2.0, 1.0, 1.0], 0.5), 3)   # 1.5 lies halfway between ranks 2 and 4
+    >>> round(
+    ...     critical_rank([1, 2, 4, 8], [3.0, 2.0, 1.0, 1.0], 0.5), 3
+    ... )  # 1.5 lies halfway between ranks 2 and 4
     2.828
     """
     order = np.argsort(ranks)
@@ -183,8 +270,19 @@ def _critical(rows) -> list[dict]:
         for seed, own in sorted(_ladders(rows, start).items()):
             one = own[0]
             value = critical_rank([r["rank"] for r in own], [r["value"] for r in own], one["climb"])
-            found.append(report.row(one["model"], "critical_rank", value, "directions", kind="summary", seed=seed, width=one["width"],
-                                    start=start, climb=one["climb"]))
+            found.append(
+                report.row(
+                    one["model"],
+                    "critical_rank",
+                    value,
+                    "directions",
+                    kind="summary",
+                    seed=seed,
+                    width=one["width"],
+                    start=start,
+                    climb=one["climb"],
+                )
+            )
     return found
 
 
@@ -195,16 +293,19 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def since_elsewhere(values: ArrayLike, pick: Callable = np.argmin) -> np.ndarray | None:
-    """`[S]`: how far each seed's curve lies, at its end, above where the *other* seeds' mean curve is lowest; None for one seed.
+    """`[S]`: how far each seed's curve lies, at its end, above where the *other* seeds' mean curve
+    is lowest; None for one seed.
 
-    Curves are smoothed over a tenth, and the place is looked for before the last tenth. A minimum that is looked for in the curve itself
-    would lie below its end whatever the curve is.
+    Curves are smoothed over a tenth, and the place is looked for before the last tenth. A minimum
+    that is looked for in the curve itself would lie below its end whatever the curve is.
 
     Args:
       values: `[S, n]`. pick: `np.argmin` or `np.argmax`.
 
     >>> falling = np.linspace(2.0, 1.0, 40)
-    >>> since_elsewhere(np.stack([falling, falling])).round(2).tolist()    # it falls to the end: below 0
+    >>> since_elsewhere(np.stack([falling, falling])).round(
+    ...     2
+    ... ).tolist()  # it falls to the end: below 0
     [-0.1, -0.1]
     """
     values = np.asarray(values, np.float64)
@@ -218,7 +319,9 @@ def since_elsewhere(values: ArrayLike, pick: Callable = np.argmin) -> np.ndarray
 
 
 def change(values: np.ndarray) -> float:
-    """How much a curve `[n]` rises over its second half: its last tenth less the tenth at its middle."""
+    """How much a curve `[n]` rises over its second half: its last tenth less the tenth at its
+    middle.
+    """
     window = max(1, round(LATE * len(values)))
     middle = (len(values) - window) // 2
     return float(values[-window:].mean() - values[middle : middle + window].mean())
@@ -232,10 +335,16 @@ def by_seed(runs: list[Run], measure: Callable[[Run], float]) -> np.ndarray:
 
 def spread(values: np.ndarray | None) -> Interval | None:
     """The interval over seeds; None where there is nothing, or a number that is not finite."""
-    return None if values is None or not len(values) or not np.isfinite(values).all() else interval(values)
+    return (
+        None
+        if values is None or not len(values) or not np.isfinite(values).all()
+        else interval(values)
+    )
 
 
-def aligned(runs: list[Run], read: Callable[[Run], np.ndarray], measure: Callable) -> np.ndarray | None:
+def aligned(
+    runs: list[Run], read: Callable[[Run], np.ndarray], measure: Callable
+) -> np.ndarray | None:
     """`[S]`: `measure` of the curves `[S, n]` of each width, averaged over widths."""
     found = []
     for width in sorted({run.width for run in runs}):
@@ -247,7 +356,9 @@ def aligned(runs: list[Run], read: Callable[[Run], np.ndarray], measure: Callabl
 
 
 def flattening(values: np.ndarray) -> np.ndarray | None:
-    """`[S]`: how far curves `[S, n]` of singular entropy fall from their first peak to their lowest, both placed by the other seeds."""
+    """`[S]`: how far curves `[S, n]` of singular entropy fall from their first peak to their
+    lowest, both placed by the other seeds.
+    """
     if len(values) < 2:
         return None
     others = (values.sum(0) - values) / (len(values) - 1)
@@ -259,8 +370,10 @@ def flattening(values: np.ndarray) -> np.ndarray | None:
 
 
 def alternatives(rows: Sequence[Row]) -> list[dict]:
-    """What each other head gains on a full one, a dict for each kind, seed and way (`joint`, `frozen`): `head`, `seed`, `way`, `gain` (nats),
-    `size` (its numbers as a multiple of the full head's), and, jointly, `share` of the gap to the next wider model."""
+    """What each other head gains on a full one, a dict for each kind, seed and way (`joint`,
+    `frozen`): `head`, `seed`, `way`, `gain` (nats), `size` (its numbers as a multiple of the full
+    head's), and, jointly, `share` of the gap to the next wider model.
+    """
     found, runs = [], models(rows)
     for run in runs:
         if run.kind != "joint":
@@ -273,23 +386,57 @@ def alternatives(rows: Sequence[Row]) -> list[dict]:
         size = 1 + (run.parameters - full.parameters) / (run.width * vocab) if vocab else None
         gap = None if wider is None else full.end - wider.end
         gain = full.end - run.end
-        found.append({"head": run.head, "seed": run.seed, "way": "joint", "gain": gain, "size": size, "share": gain / gap if gap else None})
+        found.append(
+            {
+                "head": run.head,
+                "seed": run.seed,
+                "way": "joint",
+                "gain": gain,
+                "size": size,
+                "share": gain / gap if gap else None,
+            }
+        )
     own = [r for r in rows if r["metric"] == "head_kind"]
     for r in own:
         if r["head"] != "full":
             full = next(f["value"] for f in own if f["seed"] == r["seed"] and f["head"] == "full")
-            found.append({"head": r["head"], "seed": r["seed"], "way": "frozen", "gain": full - r["value"], "size": r["size"], "share": None})
+            found.append(
+                {
+                    "head": r["head"],
+                    "seed": r["seed"],
+                    "way": "frozen",
+                    "gain": full - r["value"],
+                    "size": r["size"],
+                    "share": None,
+                }
+            )
     return found
 
 
 def _gains(rows) -> list[dict]:
     width = next((run.width for run in models(rows) if run.kind == "joint"), None)
     width = next((r["width"] for r in rows if r["metric"] == "head_kind"), width)
-    return [report.row(g["head"], "head_gain", g["gain"], "nats", kind="summary", width=width, **{k: v for k, v in g.items() if k != "gain" and v is not None})
-            for g in alternatives(rows)]
+    return [
+        report.row(
+            g["head"],
+            "head_gain",
+            g["gain"],
+            "nats",
+            kind="summary",
+            width=width,
+            **{k: v for k, v in g.items() if k != "gain" and v is not None},
+        )
+        for g in alternatives(rows)
+    ]
 
 
 def _vocab(rows, run: Run) -> int | None:
     """V, from the numbers of a full head on a body of this width."""
-    return next((r["numbers"] // r["width"] for r in rows if r["metric"] == "head_kind" and r["head"] == "full"), None)
-
+    return next(
+        (
+            r["numbers"] // r["width"]
+            for r in rows
+            if r["metric"] == "head_kind" and r["head"] == "full"
+        ),
+        None,
+    )

@@ -1,4 +1,5 @@
-"""Intervals for what a study reports. The replicate is a seed: a model trained anew on data drawn anew.
+"""Intervals for what a study reports. The replicate is a seed: a model trained anew on data drawn
+anew.
 
 Shape letters: S seeds, K checkpoints.
 """
@@ -16,7 +17,9 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """An estimate, and the interval that covers the truth in 95 of 100 studies; None where one replicate gives no interval."""
+    """An estimate, and the interval that covers the truth in 95 of 100 studies; None where one
+    replicate gives no interval.
+    """
 
     mean: float
     low: float | None
@@ -33,7 +36,7 @@ def interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     Raises:
       InputError: no value, or one that is not finite.
 
-    >>> [round(x, 3) for x in interval([1.0, 2.0, 3.0])[:3]]   # 2 -+ 4.303 / sqrt(3)
+    >>> [round(x, 3) for x in interval([1.0, 2.0, 3.0])[:3]]  # 2 -+ 4.303 / sqrt(3)
     [2.0, -0.484, 4.484]
     >>> interval([1.0])
     Interval(mean=1.0, low=None, high=None, n=1)
@@ -49,14 +52,15 @@ def interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def correlation(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> Interval:
-    """Pearson's correlation over the checkpoints of each seed, averaged over seeds on Fisher's scale.
+    """Pearson's correlation over the checkpoints of each seed, averaged over seeds on Fisher's
+    scale.
 
     Args:
       x, y: `[S, K]`, K >= 3.
 
     Returns:
-      Mean correlation and its interval, between -1 and 1. The replicates are the seeds' correlations, not the checkpoints, which
-      are not independent of one another.
+      Mean correlation and its interval, between -1 and 1. The replicates are the seeds'
+      correlations, not the checkpoints, which are not independent of one another.
 
     Raises:
       InputError: fewer than 3 checkpoints, or a seed in which one of the two does not vary.
@@ -66,22 +70,39 @@ def correlation(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> Interval:
     """
     first, second = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if first.shape != second.shape or first.ndim != 2 or first.shape[1] < 3:
-        raise InputError(f"a correlation over checkpoints needs at least 3 of them; got shapes {first.shape} and {second.shape}")
+        raise InputError(
+            f"a correlation over checkpoints needs at least 3 of them; got shapes {first.shape} and"
+            f" {second.shape}"
+        )
     first, second = (a - a.mean(1, keepdims=True) for a in (first, second))
     scale = np.sqrt((first**2).sum(1) * (second**2).sum(1))
     if not (scale > 0).all():
-        raise InputError("a correlation needs values that vary over the checkpoints; in one seed they are all equal")
-    r = np.clip((first * second).sum(1) / scale, -0.9999, 0.9999)  # a perfect correlation has no finite Fisher z
+        raise InputError(
+            "a correlation needs values that vary over the checkpoints; in one seed they are all"
+            " equal"
+        )
+    r = np.clip(
+        (first * second).sum(1) / scale, -0.9999, 0.9999
+    )  # a perfect correlation has no finite Fisher z
     found = interval(np.arctanh(r), level)
     back = lambda z: None if z is None else float(np.tanh(z))
     return Interval(float(np.tanh(found.mean)), back(found.low), back(found.high), found.n)
 
 
-def bootstrap(values: ArrayLike, statistic: Callable = np.mean, *, seed: int = 0, draws: int = 2000, level: float = LEVEL) -> Interval:
-    """A statistic of items (facts, probes, sequences) with its percentile interval over resampled items.
+def bootstrap(
+    values: ArrayLike,
+    statistic: Callable = np.mean,
+    *,
+    seed: int = 0,
+    draws: int = 2000,
+    level: float = LEVEL,
+) -> Interval:
+    """A statistic of items (facts, probes, sequences) with its percentile interval over resampled
+    items.
 
     Args:
-      values: `[n, ...]`; items along the first axis. statistic: `(values, axis) -> value`, along that axis.
+      values: `[n, ...]`; items along the first axis. statistic: `(values, axis) -> value`, along
+        that axis.
 
     >>> found = bootstrap(np.arange(100.0))
     >>> found.mean, found.low < 49.5 < found.high

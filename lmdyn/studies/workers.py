@@ -1,7 +1,8 @@
 """Parts of a study made side by side, in processes that each have cores of their own.
 
-A model of a million parameters cannot keep many cores busy: two processes with one core each do about 1.4 times the work of one process
-with two. So what is independent in a study (a seed's run, a lesson) is a `Task`, and tasks go to processes.
+A model of a million parameters cannot keep many cores busy: two processes with one core each do
+about 1.4 times the work of one process with two. So what is independent in a study (a seed's run, a
+lesson) is a `Task`, and tasks go to processes.
 """
 
 import functools
@@ -30,7 +31,8 @@ class Task(NamedTuple):
 
     Attributes:
       name: of the part; a file name.
-      make: a function of a module (not a lambda or a method), so that another process finds it; gives the part's rows.
+      make: a function of a module (not a lambda or a method), so that another process finds it;
+        gives the part's rows.
       arguments: what it takes; anything that can be pickled.
     """
 
@@ -40,8 +42,9 @@ class Task(NamedTuple):
 
 
 def remembered(function: Callable) -> Callable:
-    """A function that remembers what it gave last, and gives it again for equal arguments: what the tasks of one process share, such
-    as a compiled step or a loaded model. Arguments are compared as they are pickled, so that configs that hold dicts will do.
+    """A function that remembers what it gave last, and gives it again for equal arguments: what the
+    tasks of one process share, such as a compiled step or a loaded model. Arguments are compared as
+    they are pickled, so that configs that hold dicts will do.
 
     >>> calls = []
     >>> @remembered
@@ -68,20 +71,31 @@ def count(wanted: int, tasks: int) -> int:
     """How many processes.
 
     Args:
-      wanted: so many, or 0: on a CPU as many as there are cores and memory for, elsewhere one, since an accelerator has one user.
+      wanted: so many, or 0: on a CPU as many as there are cores and memory for, elsewhere one,
+        since an accelerator has one user.
       tasks: no more than there are tasks.
     """
     if wanted == 0:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else LEAST_MEMORY
-        wanted = min(len(_cores()), max(1, memory // LEAST_MEMORY)) if jax.default_backend() == "cpu" else 1
+        memory = (
+            os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            if hasattr(os, "sysconf")
+            else LEAST_MEMORY
+        )
+        wanted = (
+            min(len(_cores()), max(1, memory // LEAST_MEMORY))
+            if jax.default_backend() == "cpu"
+            else 1
+        )
     return max(1, min(wanted, tasks))
 
 
 def run(tasks: Sequence[Task], workers: int = 0) -> Iterator[tuple[Task, list[dict], float]]:
-    """Makes tasks, and yields each with its rows and seconds as soon as it is finished, in any order.
+    """Makes tasks, and yields each with its rows and seconds as soon as it is finished, in any
+    order.
 
     Args:
-      workers: see `count`. With one, or with tasks that cannot be pickled, they are made in this process, one after another.
+      workers: see `count`. With one, or with tasks that cannot be pickled, they are made in this
+        process, one after another.
 
     Raises:
       InputError: as a task raised it, or a process was killed. The other tasks are given up.
@@ -91,10 +105,17 @@ def run(tasks: Sequence[Task], workers: int = 0) -> Iterator[tuple[Task, list[di
         for task in tasks:
             yield (task, *_made(task))
         return
-    context = multiprocessing.get_context("spawn")  # a forked copy of a process with JAX's threads would hang
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a forked copy of a process with JAX's threads would hang
     cores, number = sorted(_cores()), context.Value("i", 0)
-    cut = [cores[len(cores) * k // processes : len(cores) * (k + 1) // processes] for k in range(processes)]
-    shares = cut if all(cut) else [[cores[k % len(cores)]] for k in range(processes)]  # more processes than cores
+    cut = [
+        cores[len(cores) * k // processes : len(cores) * (k + 1) // processes]
+        for k in range(processes)
+    ]
+    shares = (
+        cut if all(cut) else [[cores[k % len(cores)]] for k in range(processes)]
+    )  # more processes than cores
     known: Any = jax.config  # its fields are made when JAX is imported
     cache = (known.jax_compilation_cache_dir, known.jax_persistent_cache_min_compile_time_secs)
     pool = ProcessPoolExecutor(processes, context, _begin, (number, shares, os.getpid(), *cache))
@@ -107,7 +128,8 @@ def run(tasks: Sequence[Task], workers: int = 0) -> Iterator[tuple[Task, list[di
     except BrokenProcessPool:
         _give_up(pool, others)
         raise InputError(
-            f"a process of {processes} was killed, as happens when memory is short; use fewer, such as workers=1; the same command goes on"
+            f"a process of {processes} was killed, as happens when memory is short; use fewer, such"
+            " as workers=1; the same command goes on"
         ) from None
     except BaseException:
         _give_up(pool, others)
@@ -128,11 +150,17 @@ def _picklable(tasks) -> bool:
 
 
 def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    return (
+        os.sched_getaffinity(0)
+        if hasattr(os, "sched_getaffinity")
+        else set(range(os.cpu_count() or 1))
+    )
 
 
 def _begin(number, shares, parent: int, cache: str | None, least: float):
-    """What a process does first: it takes its cores, before JAX counts them, and watches over its parent."""
+    """What a process does first: it takes its cores, before JAX counts them, and watches over its
+    parent.
+    """
     with number.get_lock():
         mine = number.value
         number.value += 1
@@ -148,7 +176,9 @@ def _begin(number, shares, parent: int, cache: str | None, least: float):
 
 
 def _watch(parent: int, every: float = 1.0, patience: float = 30.0):
-    """Ends this process when its parent has gone: kindly, so that a training run saves, then at once."""
+    """Ends this process when its parent has gone: kindly, so that a training run saves, then at
+    once.
+    """
     while os.getppid() == parent:
         time.sleep(every)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,6 @@
-"""Changes of the parameters inside a run that rest on a measurement (`lmdyn.transforms.Measured`), such as reactivation."""
+"""Changes of the parameters inside a run that rest on a measurement (`lmdyn.transforms.Measured`),
+such as reactivation.
+"""
 
 import functools
 from typing import Any
@@ -18,10 +20,18 @@ from lmdyn.transforms import Measured
 def due(change: Change, step: int, last: int) -> bool:
     """Whether a change belongs to this step.
 
-    >>> [step for step in range(11) if due(Change("f", "text:x", every=3, until=6), step, last=10)]
+    >>> [
+    ...     step
+    ...     for step in range(11)
+    ...     if due(Change("f", "text:x", every=3, until=6), step, last=10)
+    ... ]
     [3, 6]
     """
-    return 0 < step < last and step % change.every == 0 and (change.until is None or step <= change.until)
+    return (
+        0 < step < last
+        and step % change.every == 0
+        and (change.until is None or step <= change.until)
+    )
 
 
 def make(change: Change) -> Measured:
@@ -32,7 +42,10 @@ def make(change: Change) -> Measured:
     """
     made = named("changes", change.name, change.arguments)
     if not isinstance(made, Measured):
-        raise InputError(f"changes: {change.name} returned a {type(made).__name__}, not a lmdyn.transforms.Measured")
+        raise InputError(
+            f"changes: {change.name} returned a {type(made).__name__}, not a"
+            " lmdyn.transforms.Measured"
+        )
     return made
 
 
@@ -55,12 +68,20 @@ class Changer:
         self.split = jax.jit(split, out_shardings=(where.params, where.frozen))
 
     def __call__(self, state: steps.State, step: int) -> steps.State:
-        """The state with the changes made that are due after `step`; it is the same object where none is."""
+        """The state with the changes made that are due after `step`; it is the same object where
+        none is.
+        """
         for number, (change, made) in enumerate(zip(self.changes, self.made, strict=True)):
             if not due(change, step, self.last):
                 continue
             params = self.whole(state)
-            found = watch.measure(made.metric, self.prepared.model, params, self._batches(number, change), self.prepared.mesh)
+            found = watch.measure(
+                made.metric,
+                self.prepared.model,
+                params,
+                self._batches(number, change),
+                self.prepared.mesh,
+            )
             chosen, rest = self.split(made.change(params, found))
             state = state._replace(params=chosen, frozen=rest)
         return state
@@ -70,6 +91,10 @@ class Changer:
             prepared, length = self.prepared, self.prepared.config.data.length
             place = meshes.batch_sharding(prepared.mesh)
             texts = data.documents(change.data)
-            found = data.batches(texts, prepared.tokenizer, length, prepared.config.data.batch, change.tokens)
-            self.batches[number] = [meshes.put(batch, jax.tree.map(lambda _: place, batch)) for batch in found]
+            found = data.batches(
+                texts, prepared.tokenizer, length, prepared.config.data.batch, change.tokens
+            )
+            self.batches[number] = [
+                meshes.put(batch, jax.tree.map(lambda _: place, batch)) for batch in found
+            ]
         return self.batches[number]

@@ -1,4 +1,6 @@
-"""What a training run is: typed dataclasses, so that a misspelt field or a value of the wrong type is an error at once."""
+"""What a training run is: typed dataclasses, so that a misspelt field or a value of the wrong type
+is an error at once.
+"""
 
 import dataclasses
 import json
@@ -13,9 +15,11 @@ from lmdyn.models.config import Compute, ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A text to train on, and its share of the windows: `weight` over the sum of all weights. Part of `Data`.
+    """A text to train on, and its share of the windows: `weight` over the sum of all weights. Part
+    of `Data`.
 
-    `every` takes each so many-th document alone: 8 leaves an eighth of the text, which is then repeated eight times as often.
+    `every` takes each so many-th document alone: 8 leaves an eighth of the text, which is then
+    repeated eight times as often.
     """
 
     ref: str
@@ -25,11 +29,12 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Review:
-    """MixReview (He et al. 2021): old text is read again while a new one is learned, less from epoch to epoch of the new text. Part of `Data`.
+    """MixReview (He et al. 2021): old text is read again while a new one is learned, less from
+    epoch to epoch of the new text. Part of `Data`.
 
     Attributes:
-      ref: the old text. ratio: its windows to one of the new text, in the new text's first epoch. decay: what the ratio is multiplied by
-        from epoch to epoch.
+      ref: the old text. ratio: its windows to one of the new text, in the new text's first epoch.
+        decay: what the ratio is multiplied by from epoch to epoch.
     """
 
     ref: str
@@ -43,8 +48,8 @@ class Data:
 
     Attributes:
       sources: the texts (`lmdyn.data.documents` says how they are named), mixed by weight.
-      tokenizer: `bytes`, `bpe:VOCAB` (trained on the sources), `hf:ORG/NAME`, or the path of a `tokenizer.json`. A model to start
-        from brings its own.
+      tokenizer: `bytes`, `bpe:VOCAB` (trained on the sources), `hf:ORG/NAME`, or the path of a
+        `tokenizer.json`. A model to start from brings its own.
       length: T, tokens of a window.
       batch: B, windows of one step, over all devices and hosts.
       attend_across: False: attention stays inside a document.
@@ -52,9 +57,14 @@ class Data:
       review: old text that takes the place of some rows, fewer and fewer (MixReview).
       cache: folder where tokenised text is kept; the user's cache folder if None.
 
-    >>> data = Data(sources=(Source("builtin:docs:train", 3.0), Source("builtin:code:train", 1.0)), tokenizer="bpe:1024", length=128, batch=16,
-    ...             review=Review("text:old.txt", ratio=0.5))
-    >>> data.batch * data.length                 # predictions of a step
+    >>> data = Data(
+    ...     sources=(Source("builtin:docs:train", 3.0), Source("builtin:code:train", 1.0)),
+    ...     tokenizer="bpe:1024",
+    ...     length=128,
+    ...     batch=16,
+    ...     review=Review("text:old.txt", ratio=0.5),
+    ... )
+    >>> data.batch * data.length  # predictions of a step
     2048
     """
 
@@ -70,12 +80,14 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Apply:
-    """A gradient transformation by name, so that a run can write it down: `Apply("optax.add_noise", {"eta": 0.01, ...})`. Part of `Optimizer`.
+    """A gradient transformation by name, so that a run can write it down: `Apply("optax.add_noise",
+    {"eta": 0.01, ...})`. Part of `Optimizer`.
 
     Attributes:
       name: a function that returns an `optax.GradientTransformation`, as `package.module.function`.
       arguments: its keyword arguments, as JSON holds them.
-      place: `gradients`: before clipping and the optimizer; `updates`: after it, before nothing but the sum.
+      place: `gradients`: before clipping and the optimizer; `updates`: after it, before nothing but
+        the sum.
     """
 
     name: str
@@ -85,10 +97,12 @@ class Apply:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised, by name: `Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 0.1})`. Part of `Train`.
+    """What is minimised, by name: `Objective("lmdyn.training.objectives.entropy_bonus", {"weight":
+    0.1})`. Part of `Train`.
 
     Attributes:
-      name: a function that returns an objective (see `lmdyn.training.objectives`), as `package.module.function`.
+      name: a function that returns an objective (see `lmdyn.training.objectives`), as
+        `package.module.function`.
       arguments: its keyword arguments, as JSON holds them.
     """
 
@@ -98,9 +112,11 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A change of the parameters that rests on a measurement, made during the run: reactivation, say. Part of `Train`.
+    """A change of the parameters that rests on a measurement, made during the run: reactivation,
+    say. Part of `Train`.
 
-    It is made after every `every`-th step but the last, before that step's measurement and checkpoint. The optimizer's state stays.
+    It is made after every `every`-th step but the last, before that step's measurement and
+    checkpoint. The optimizer's state stays.
 
     Attributes:
       name: a function that returns a `lmdyn.transforms.Measured`, as `package.module.function`.
@@ -121,11 +137,13 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """A pull to the weights that the run starts from, less and less: RecAdam (Chen et al. 2020), see `lmdyn.transforms.recall`. Part of `Optimizer`.
+    """A pull to the weights that the run starts from, less and less: RecAdam (Chen et al. 2020),
+    see `lmdyn.transforms.recall`. Part of `Optimizer`.
 
     Attributes:
       strength: of the pull; times the rate, it must stay below 2.
-      steepness: how fast the pull goes, per step. middle: the step at which pull and rule weigh the same.
+      steepness: how fast the pull goes, per step. middle: the step at which pull and rule weigh the
+        same.
     """
 
     strength: float
@@ -135,7 +153,8 @@ class Recall:
 
 @dataclasses.dataclass(frozen=True)
 class Adapters:
-    """Low-rank adapters, which are trained instead of the matrices beside which they stand; see `lmdyn.transforms.low_rank`. Part of `Train`.
+    """Low-rank adapters, which are trained instead of the matrices beside which they stand; see
+    `lmdyn.transforms.low_rank`. Part of `Train`.
 
     Attributes:
       where: selector of those matrices. rank, scale: R, and s of `W + s A B`.
@@ -150,21 +169,29 @@ class Adapters:
 class Optimizer:
     """The optimizer and its schedule.
 
-    The rate rises from 0 over `warmup` steps, and then: `constant`; `cosine` or `linear` down to `final * rate` at the last step;
-    `wsd`, constant until the last `decay_steps` and then linear (warmup, stable, decay).
+    The rate rises from 0 over `warmup` steps, and then: `constant`; `cosine` or `linear` down to
+    `final * rate` at the last step; `wsd`, constant until the last `decay_steps` and then linear
+    (warmup, stable, decay).
 
     Attributes:
       name: of the rule, in optax.
       rate: the highest learning rate.
       weight_decay: decoupled, multiplied by the rate; on `decay`.
-      decay: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not the embeddings either) or a selector.
+      decay: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not the
+        embeddings either) or a selector.
       clip: the global norm that gradients are clipped to; None leaves them.
       apply: more transformations, in order.
       recall: with adamw, a pull to the weights that the run starts from (RecAdam).
 
     >>> from lmdyn.training import schedule
-    >>> rule = Optimizer(rate=1e-3, schedule="wsd", warmup=10, decay_steps=20, apply=(Apply("optax.clip", {"max_delta": 1.0}),),
-    ...                  recall=Recall(strength=5.0, steepness=0.1, middle=50.0))
+    >>> rule = Optimizer(
+    ...     rate=1e-3,
+    ...     schedule="wsd",
+    ...     warmup=10,
+    ...     decay_steps=20,
+    ...     apply=(Apply("optax.clip", {"max_delta": 1.0}),),
+    ...     recall=Recall(strength=5.0, steepness=0.1, middle=50.0),
+    ... )
     >>> [round(float(schedule(rule, steps=100)(step)), 6) for step in (9, 50)]
     [0.001, 0.001]
     """
@@ -192,13 +219,16 @@ class Watch:
     Attributes:
       data: the held-out text.
       metrics: names joined by commas, as for `lmdyn measure`.
-      every: steps between two measurements; the first is before step 1, the last after the last step.
+      every: steps between two measurements; the first is before step 1, the last after the last
+        step.
       tokens: predictions of one measurement.
       batch: windows of one forward pass; as many as one training step has, if 0.
     """
 
     data: str
-    metrics: str = "nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy"
+    metrics: str = (
+        "nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy"
+    )
     every: int = 50
     tokens: int = 4096
     batch: int = 0
@@ -206,8 +236,10 @@ class Watch:
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """Which checkpoints are made and kept: at every `every`-th step, at powers of two, and the first and last; and, so that a
-    stopped run loses little, one each `save` steps of which only the `last` newest stay. Part of `Train`."""
+    """Which checkpoints are made and kept: at every `every`-th step, at powers of two, and the
+    first and last; and, so that a stopped run loses little, one each `save` steps of which only the
+    `last` newest stay. Part of `Train`.
+    """
 
     every: int | None = None
     powers_of_two: bool = True
@@ -234,12 +266,14 @@ Mesh = Annotated[
     ),
 ]
 
+
 @dataclasses.dataclass(frozen=True)
 class Train:
     """Pretrain a model, or train a given one further, into a run.
 
-    A run is a folder: checkpoints, log, measurements, and what made them. The same command again goes on where the run stopped, with
-    the same bits as if it had not. run:DIR@STEP then names a checkpoint wherever a model is asked for, run:DIR@* all of them.
+    A run is a folder: checkpoints, log, measurements, and what made them. The same command again
+    goes on where the run stopped, with the same bits as if it had not. run:DIR@STEP then names a
+    checkpoint wherever a model is asked for, run:DIR@* all of them.
 
     Attributes:
       data: what is read.
@@ -247,8 +281,10 @@ class Train:
       out: the run's folder.
       model: the architecture of a fresh model.
       start: or the model to go on from: hf:, dir:, gguf: or run:.
-      train: selector of the parameters that are trained; the others cost no gradient and no optimizer state.
-      adapters: train low-rank adapters instead, of a model that the run goes on from; checkpoints hold the model with them added in.
+      train: selector of the parameters that are trained; the others cost no gradient and no
+        optimizer state.
+      adapters: train low-rank adapters instead, of a model that the run goes on from; checkpoints
+        hold the model with them added in.
       optimizer, watch, keep: see there; watch None measures nothing.
       objective: what is minimised; None: the likelihood.
       changes: changes of the parameters on the way, in order.
@@ -258,14 +294,35 @@ class Train:
       mesh: devices along data, fsdp and tensor; -1 takes what is left.
       log_every: steps between two lines of the log.
 
-    >>> model = ModelConfig(vocab=256, width=64, depth=2, heads=4, head_width=16, mlp_width=192, positions=128)
-    >>> run = Train(model=model, data=Data(sources=(Source("builtin:docs:train"),), length=128, batch=16), steps=320, out="runs/mine",
-    ...             objective=Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 0.1}),
-    ...             changes=(Change("lmdyn.transforms.reactivation", "builtin:docs:train", every=64, arguments={"ratio": 0.25}),),
-    ...             watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=32), keep=Keep(every=64, last=1))
+    >>> model = ModelConfig(
+    ...     vocab=256, width=64, depth=2, heads=4, head_width=16, mlp_width=192, positions=128
+    ... )
+    >>> run = Train(
+    ...     model=model,
+    ...     data=Data(sources=(Source("builtin:docs:train"),), length=128, batch=16),
+    ...     steps=320,
+    ...     out="runs/mine",
+    ...     objective=Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 0.1}),
+    ...     changes=(
+    ...         Change(
+    ...             "lmdyn.transforms.reactivation",
+    ...             "builtin:docs:train",
+    ...             every=64,
+    ...             arguments={"ratio": 0.25},
+    ...         ),
+    ...     ),
+    ...     watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=32),
+    ...     keep=Keep(every=64, last=1),
+    ... )
     >>> run.steps * run.data.batch * run.data.length
     655360
-    >>> further = Train(start="run:runs/mine@320", adapters=Adapters("blocks.mlp", rank=4), data=run.data, steps=64, out="runs/further")
+    >>> further = Train(
+    ...     start="run:runs/mine@320",
+    ...     adapters=Adapters("blocks.mlp", rank=4),
+    ...     data=run.data,
+    ...     steps=64,
+    ...     out="runs/further",
+    ... )
     >>> further.compute.dtype
     'auto'
     """
@@ -291,38 +348,72 @@ class Train:
     def __post_init__(self) -> None:
         check_types(self)
         if (self.model is None) == (self.start is None):
-            raise InputError("give either model= (an architecture) or start= (a model reference), and not both")
+            raise InputError(
+                "give either model= (an architecture) or start= (a model reference), and not both"
+            )
         least = {
-            "steps": self.steps, "accumulate": self.accumulate, "log_every": self.log_every, "data.length": self.data.length,
-            "data.batch": self.data.batch, "keep.save": self.keep.save, "keep.last": self.keep.last,
+            "steps": self.steps,
+            "accumulate": self.accumulate,
+            "log_every": self.log_every,
+            "data.length": self.data.length,
+            "data.batch": self.data.batch,
+            "keep.save": self.keep.save,
+            "keep.last": self.keep.last,
         }
         if self.keep.every is not None:
             least["keep.every"] = self.keep.every
         if self.watch is not None:
             least |= {"watch.every": self.watch.every, "watch.tokens": self.watch.tokens}
-        least |= {f"data.sources[{number}].every": source.every for number, source in enumerate(self.data.sources)}
+        least |= {
+            f"data.sources[{number}].every": source.every
+            for number, source in enumerate(self.data.sources)
+        }
         for number, change in enumerate(self.changes):
-            least |= {f"changes[{number}].every": change.every, f"changes[{number}].tokens": change.tokens}
+            least |= {
+                f"changes[{number}].every": change.every,
+                f"changes[{number}].tokens": change.tokens,
+            }
         for name, value in least.items():
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
-        if self.adapters is not None and (self.start is None or self.train != "all" or self.changes):
-            raise InputError("adapters stand beside the matrices of a given model: they need start=, and neither train= nor changes=")
+        if self.adapters is not None and (
+            self.start is None or self.train != "all" or self.changes
+        ):
+            raise InputError(
+                "adapters stand beside the matrices of a given model: they need start=, and neither"
+                " train= nor changes="
+            )
         if self.optimizer.recall is not None and self.optimizer.name != "adamw":
-            raise InputError(f"optimizer.recall needs optimizer.name=adamw (RecAdam), not {self.optimizer.name}")
+            raise InputError(
+                f"optimizer.recall needs optimizer.name=adamw (RecAdam), not {self.optimizer.name}"
+            )
         if not self.data.sources:
             raise InputError("data.sources is empty; give at least one text")
         if self.data.batch % self.accumulate:
-            raise InputError(f"data.batch={self.data.batch} does not divide into accumulate={self.accumulate} parts; use a multiple")
+            raise InputError(
+                f"data.batch={self.data.batch} does not divide into accumulate={self.accumulate}"
+                " parts; use a multiple"
+            )
         rule = self.optimizer
-        for name, value in (("rate", rule.rate), ("final", rule.final), ("weight_decay", rule.weight_decay), ("eps", rule.eps)):
+        for name, value in (
+            ("rate", rule.rate),
+            ("final", rule.final),
+            ("weight_decay", rule.weight_decay),
+            ("eps", rule.eps),
+        ):
             if not 0 <= value < math.inf:
                 raise InputError(f"optimizer.{name}={value}; it must be 0 or a positive number")
         if rule.clip is not None and not 0 < rule.clip < math.inf:
-            raise InputError(f"optimizer.clip={rule.clip}; it must be positive, or None to leave gradients as they are")
+            raise InputError(
+                f"optimizer.clip={rule.clip}; it must be positive, or None to leave gradients as"
+                " they are"
+            )
         for name, value in (("warmup", rule.warmup), ("decay_steps", rule.decay_steps)):
             if not 0 <= value <= self.steps:
-                raise InputError(f"optimizer.{name}={value} is not within the run's {self.steps} steps; use 0 to {self.steps}")
+                raise InputError(
+                    f"optimizer.{name}={value} is not within the run's {self.steps} steps; use 0 to"
+                    f" {self.steps}"
+                )
 
 
 FREE = ("out", "mesh", "log_every", "keep", "watch", "data.cache")

@@ -1,10 +1,12 @@
-"""Several processes, one run: how they find each other, agree to stop, and end when one of them is lost.
+"""Several processes, one run: how they find each other, agree to stop, and end when one of them is
+lost.
 
-Processes (one a machine, or one a GPU) meet at a coordinator, which is process 0. They then run the same program in step, so
-that one that dies leaves the others waiting inside a sum that never ends. JAX watches for this by heartbeats, and ends
-the survivors by aborting them in the middle of a C++ stack trace. `initialize` makes the last line of that a message that says
-which host was lost, and at which step, and `guard` does the rest. Measured with two processes on one machine: about
-12 seconds after a host was killed, at once if it was the coordinator.
+Processes (one a machine, or one a GPU) meet at a coordinator, which is process 0. They then run the
+same program in step, so that one that dies leaves the others waiting inside a sum that never ends.
+JAX watches for this by heartbeats, and ends the survivors by aborting them in the middle of a C++
+stack trace. `initialize` makes the last line of that a message that says which host was lost, and
+at which step, and `guard` does the rest. Measured with two processes on one machine: about 12
+seconds after a host was killed, at once if it was the coordinator.
 
 All of this is harmless with one process.
 """
@@ -68,9 +70,15 @@ class _Watch:
             return self.meeting
         when = "before the first step" if self.step is None else f"at step {self.step}"
         if not (hosts := self.lost()):
-            return f"this process was aborted {when}, with all other hosts alive; the lines above say why"
+            return (
+                f"this process was aborted {when}, with all other hosts alive; the lines above"
+                " say why"
+            )
         who = f"host {' and '.join(map(str, hosts))} of {self.processes} was lost {when}"
-        return f"{who}; start all hosts again with the same command: the run goes on from its last checkpoint"
+        return (
+            f"{who}; start all hosts again with the same command: the run goes on from its last"
+            " checkpoint"
+        )
 
 
 _watch = _Watch()
@@ -86,14 +94,15 @@ def initialize(
     """Joins the other processes of a run. To be called before anything else of JAX.
 
     Args:
-      coordinator: `HOST:PORT` of process 0, reachable from all. With nothing given, TPU pods, Slurm and Open MPI tell.
+      coordinator: `HOST:PORT` of process 0, reachable from all. With nothing given, TPU pods, Slurm
+        and Open MPI tell.
       processes: how many there are.
       process: which one this is, from 0.
       timeout: seconds to wait for the others.
 
     Raises:
-      InputError: only some of the three are given, or one is out of range; no cluster tells them; the coordinator does not
-        answer; its port is taken.
+      InputError: only some of the three are given, or one is out of range; no cluster tells them;
+        the coordinator does not answer; its port is taken.
 
     >>> initialize("10.0.0.1:8476", processes=2, process=2)
     Traceback (most recent call last):
@@ -103,35 +112,50 @@ def initialize(
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
         raise InputError(
-            f"{' and '.join(missing)} not given; give coordinator, processes and process, or none of them on a TPU pod, Slurm or Open MPI"
+            f"{' and '.join(missing)} not given; give coordinator, processes and process, or none"
+            " of them on a TPU pod, Slurm or Open MPI"
         )
     if coordinator is not None and processes is not None and process is not None:
         if not re.fullmatch(r".+:\d{1,5}", coordinator):
-            raise InputError(f"coordinator '{coordinator}' is no HOST:PORT; write for example 10.0.0.1:8476")
+            raise InputError(
+                f"coordinator '{coordinator}' is no HOST:PORT; write for example 10.0.0.1:8476"
+            )
         if processes < 1:
             raise InputError(f"processes={processes}; a run needs processes>=1")
         if not 0 <= process < processes:
-            raise InputError(f"process={process} is none of {processes} processes; count from 0 to {processes - 1}")
+            raise InputError(
+                f"process={process} is none of {processes} processes; count from 0 to"
+                f" {processes - 1}"
+            )
         if process:
             _reach(coordinator, timeout)
     _watch.processes, _watch.process = processes or 1, process or 0
     others = "all other processes" if process is None else f"all {processes} processes"
-    _watch.meeting = f"{others} did not meet at {coordinator or 'the coordinator'} within {timeout} s; start them all, with the same coordinator and processes, and try again"
+    _watch.meeting = (
+        f"{others} did not meet at {coordinator or 'the coordinator'} within {timeout} s; start"
+        " them all, with the same coordinator and processes, and try again"
+    )
     _speak_before_abort()
     try:
         jax.distributed.initialize(
-            coordinator, processes, process, initialization_timeout=timeout, heartbeat_timeout_seconds=HEARTBEAT
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=HEARTBEAT,
         )
     except ValueError as err:
         if coordinator is None:
             raise InputError(
-                "no TPU pod, Slurm or Open MPI job is around this process; give coordinator, processes and process"
+                "no TPU pod, Slurm or Open MPI job is around this process; give coordinator,"
+                " processes and process"
             ) from err
         raise
     except RuntimeError as err:
         if "RPC server" in str(err):
             raise InputError(
-                f"the port of {coordinator} cannot be opened on this host; choose another, or end what uses it"
+                f"the port of {coordinator} cannot be opened on this host; choose another, or end"
+                " what uses it"
             ) from err
         if isinstance(err, jax.errors.JaxRuntimeError):
             raise InputError(f"{_watch.meeting} ({_brief(err)})") from err
@@ -151,7 +175,8 @@ def is_primary() -> bool:
 
 
 def any_host(flag: bool) -> bool:
-    """Whether `flag` holds on any host. All hosts must call it, at the same point; it costs one small exchange.
+    """Whether `flag` holds on any host. All hosts must call it, at the same point; it costs one
+    small exchange.
 
     >>> any_host(False)
     False
@@ -174,16 +199,21 @@ class Guard:
         """To be called by every host after every step, with the same numbers.
 
         Returns:
-          None; or the name of the signal that asks the run to stop, when this is the step at which all hosts save and
-          stop. It is enough that one of them got it.
+          None; or the name of the signal that asks the run to stop, when this is the step at which
+          all hosts save and stop. It is enough that one of them got it.
         """
         _watch.step = step
         if jax.process_count() == 1:
             return self.asked
         from jax.experimental import multihost_utils
 
-        # Costs no exchange between devices: the hosts agree on a step in the background once one of them is asked.
-        return (self.asked or "SIGTERM") if multihost_utils.reached_preemption_sync_point(step) else None
+        # Costs no exchange between devices: the hosts agree on a step in the background once one of
+        # them is asked.
+        return (
+            (self.asked or "SIGTERM")
+            if multihost_utils.reached_preemption_sync_point(step)
+            else None
+        )
 
     def _note(self, number, frame):
         if number == signal.SIGINT and self.asked == "SIGINT":
@@ -197,8 +227,9 @@ class Guard:
 def guard() -> Iterator[Guard]:
     """Around a run: SIGTERM and SIGINT ask it to stop, and a lost host ends it with one clear line.
 
-    A second SIGINT ends this process at once. Another host's death ends it with exit code `LOST` and a message on
-    standard error. An error of its own passes through, and its exit then no longer waits for the other hosts.
+    A second SIGINT ends this process at once. Another host's death ends it with exit code `LOST`
+    and a message on standard error. An error of its own passes through, and its exit then no longer
+    waits for the other hosts.
 
     >>> with guard() as watch:
     ...     print(watch.at(1))
@@ -213,7 +244,8 @@ def guard() -> Iterator[Guard]:
             yield found
         except jax.errors.JaxRuntimeError as err:
             if "RESOURCE_EXHAUSTED" not in str(err):
-                # A broken connection does not say who was lost. The heartbeats will: JAX then aborts this process.
+                # A broken connection does not say who was lost. The heartbeats will: JAX then
+                # aborts this process.
                 time.sleep(2 * HEARTBEAT)
             _leave()
             raise
@@ -224,8 +256,8 @@ def guard() -> Iterator[Guard]:
 
 @contextlib.contextmanager
 def _handling_signals(found: Guard):
-    # Signals belong to the main thread; whoever runs us in another one handles them. With several processes, SIGTERM
-    # belongs to JAX.
+    # Signals belong to the main thread; whoever runs us in another one handles them. With several
+    # processes, SIGTERM belongs to JAX.
     numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
     if threading.current_thread() is not threading.main_thread():
         numbers = ()
@@ -267,7 +299,8 @@ def _start_beating() -> None:
 
 
 def _leave() -> None:
-    """Lets this process end on its own after an error, where JAX would wait for the other hosts first.
+    """Lets this process end on its own after an error, where JAX would wait for the other hosts
+    first.
 
     If all of them have met the same error, they leave together; nobody is told of a lost host then.
     """
@@ -287,13 +320,14 @@ def _leave() -> None:
 def _speak_before_abort() -> None:
     """Makes an abort by JAX end in our message and exit code.
 
-    JAX offers no way to be asked first. A handler of Python's `signal` would not run, because `abort` does not
-    return to the interpreter; one that C calls directly does.
+    JAX offers no way to be asked first. A handler of Python's `signal` would not run, because
+    `abort` does not return to the interpreter; one that C calls directly does.
     """
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def speak(_):
-        if _watch.leaving:  # of an error of our own, which is about to be printed: this thread waits, the main one ends
+        # of an error of our own, which is about to be printed: this thread waits, the main one ends
+        if _watch.leaving:
             time.sleep(60)
         os.write(2, f"\nlmdyn: error: {_watch.message()}\n".encode())
         os._exit(LOST)
@@ -320,7 +354,8 @@ def _reach(coordinator: str, timeout: int) -> None:
     while why := _unreachable(coordinator, 5):
         if time.monotonic() > until:
             raise InputError(
-                f"no coordinator answers at {coordinator} within {timeout} s ({why}); start process 0 there, and check the address and the firewall"
+                f"no coordinator answers at {coordinator} within {timeout} s ({why}); start process"
+                " 0 there, and check the address and the firewall"
             )
         time.sleep(0.3)
 

@@ -1,7 +1,9 @@
-"""Final states of a frozen body, computed once and kept on disk: what a head reads is then a memory map.
+"""Final states of a frozen body, computed once and kept on disk: what a head reads is then a memory
+map.
 
-A store is a folder named by a digest of the body's parameters, how it is run, and the text's tokens and windows, so another model or text never
-meets old states. It takes 4 D bytes a token: 0.6 GB for 280,000 tokens of width 576.
+A store is a folder named by a digest of the body's parameters, how it is run, and the text's tokens
+and windows, so another model or text never meets old states. It takes 4 D bytes a token: 0.6 GB for
+280,000 tokens of width 576.
 
 Shape letters: N predictions, D width.
 """
@@ -42,12 +44,19 @@ class FinalStates(NamedTuple):
 
 
 def final_states(
-    model: LanguageModel, params: Params, batches: Windows, *, cache: str | os.PathLike | None = None, progress: bool = False
+    model: LanguageModel,
+    params: Params,
+    batches: Windows,
+    *,
+    cache: str | os.PathLike | None = None,
+    progress: bool = False,
 ) -> FinalStates:
-    """The final states of a text, from the cache on disk if they are there, else computed and put there.
+    """The final states of a text, from the cache on disk if they are there, else computed and put
+    there.
 
     Args:
-      batches: windows of the text; see `lmdyn.data.batches`. Every prediction is one row, in the text's order.
+      batches: windows of the text; see `lmdyn.data.batches`. Every prediction is one row, in the
+        text's order.
       cache: folder of stores; default `lmdyn/states` in the user's cache folder.
       progress: a bar on stderr, from two seconds on.
 
@@ -56,9 +65,13 @@ def final_states(
 
     >>> import tempfile
     >>> from lmdyn import data, models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
-    >>> found = final_states(model, models.init(model), data.windows(np.arange(9), 5), cache=tempfile.mkdtemp())
+    >>> found = final_states(
+    ...     model, models.init(model), data.windows(np.arange(9), 5), cache=tempfile.mkdtemp()
+    ... )
     >>> found.states.shape, found.targets.tolist()
     ((8, 6), [1, 2, 3, 4, 5, 6, 7, 8])
     """
@@ -71,14 +84,21 @@ def final_states(
                 _fill(new, model, params, batches, digest, progress)
         except OSError as err:
             size = 4 * model.config.width * batches.tokens / 1e9
-            raise InputError(f"cannot keep {size:.2g} GB of states in {folder.parent}: {err.strerror}; make room, or name another cache") from err
+            raise InputError(
+                f"cannot keep {size:.2g} GB of states in {folder.parent}: {err.strerror}; make"
+                " room, or name another cache"
+            ) from err
         found = _open(folder, digest)
     return present(found)
 
 
 def _digest(model, params, batches) -> str:
-    body = {name: part for name, part in params.items() if name != "head"}  # states do not depend on the head
-    made = hashlib.sha256(f"{FORMAT} {model.config} {resolve(model.compute)} {batches.length}".encode())
+    body = {
+        name: part for name, part in params.items() if name != "head"
+    }  # states do not depend on the head
+    made = hashlib.sha256(
+        f"{FORMAT} {model.config} {resolve(model.compute)} {batches.length}".encode()
+    )
     for path, leaf in jax.tree_util.tree_flatten_with_path(body)[0]:
         leaf = np.ascontiguousarray(leaf)
         made.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
@@ -101,11 +121,17 @@ def _open(folder: Path, digest: str) -> FinalStates | None:
 def _fill(folder: Path, model, params, batches, digest, progress):
     width = model.config.width
     run = jax.jit(lambda params, inputs: forward(model, params, inputs).states)
-    states = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float32, (batches.tokens, width))
+    states = np.lib.format.open_memmap(
+        folder / "states.npy", "w+", np.float32, (batches.tokens, width)
+    )
     start = 0
-    for batch in tqdm(batches, desc="final states", unit="batch", delay=2, leave=False, disable=not progress):
+    for batch in tqdm(
+        batches, desc="final states", unit="batch", delay=2, leave=False, disable=not progress
+    ):
         count = int(batch.mask.sum())  # padding is at the end
-        states[start : start + count] = np.asarray(run(params, batch.inputs), np.float32).reshape(-1, width)[:count]
+        states[start : start + count] = np.asarray(run(params, batch.inputs), np.float32).reshape(
+            -1, width
+        )[:count]
         start += count
     states.flush()
     np.save(folder / "targets.npy", np.asarray(batches.stream[1:], np.int32))

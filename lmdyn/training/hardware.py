@@ -1,4 +1,6 @@
-"""What devices can do at most, for model FLOPs utilisation (MFU; Chowdhery et al. 2022, arXiv 2204.02311, appendix B)."""
+"""What devices can do at most, for model FLOPs utilisation (MFU; Chowdhery et al. 2022, arXiv
+2204.02311, appendix B).
+"""
 
 import jax
 
@@ -34,7 +36,8 @@ core, which is what JAX calls a device there."""
 
 
 def peak(device: Device | None = None, dtype: str = "bfloat16") -> float | None:
-    """Operations a second of a device at most; None where it is not known, as for a CPU, or for float32.
+    """Operations a second of a device at most; None where it is not known, as for a CPU, or for
+    float32.
 
     >>> peak(jax.devices("cpu")[0]) is None
     True
@@ -47,18 +50,26 @@ def peak(device: Device | None = None, dtype: str = "bfloat16") -> float | None:
     return PEAKS[max(found, key=len)] if found else None
 
 
-def step_flops(config: ModelConfig, rows: int, length: int, part: Partition | Adapters | None = None) -> float:
+def step_flops(
+    config: ModelConfig, rows: int, length: int, part: Partition | Adapters | None = None
+) -> float:
     """Operations of one training step, by formula: products only, rematerialisation not counted.
 
     Args:
       config: the architecture. rows, length: B and T. part: what is trained; None for everything.
 
-    >>> config = ModelConfig(vocab=257, width=64, depth=2, heads=2, head_width=32, mlp_width=128, positions=64)
+    >>> config = ModelConfig(
+    ...     vocab=257, width=64, depth=2, heads=2, head_width=32, mlp_width=128, positions=64
+    ... )
     >>> weights, pairs = cost.block_weights(config) * 2 + 64 * 257, 64 * 64
-    >>> step_flops(config, rows=1, length=64) == 6 * 64 * weights + 2 * (4 + 10) * 64 * pairs    # products, and the attention
+    >>> step_flops(config, rows=1, length=64) == 6 * 64 * weights + 2 * (
+    ...     4 + 10
+    ... ) * 64 * pairs  # products, and the attention
     True
     """
     part = partition(shapes(config), "all") if part is None else part
     pairs = sum((stop - start) * end for start, stop, end in attention.blocks(length, length))
-    one = cost.forward(config, length, length, pairs, part) + cost.backward(config, part, length, length, pairs)
+    one = cost.forward(config, length, length, pairs, part) + cost.backward(
+        config, part, length, length, pairs
+    )
     return float(rows * one)

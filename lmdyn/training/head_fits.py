@@ -1,7 +1,9 @@
-"""Heads on a frozen body: many of them trained together on the same final states (Godey et al. 2024, section 5.3).
+"""Heads on a frozen body: many of them trained together on the same final states (Godey et al.
+2024, section 5.3).
 
-All heads are in one compiled step: a batch of states is read once, and every head makes its own loss from it. Heads of a ladder of ranks
-are kept apart rather than padded to the largest rank, since padding would make each as expensive as that one.
+All heads are in one compiled step: a batch of states is read once, and every head makes its own
+loss from it. Heads of a ladder of ranks are kept apart rather than padded to the largest rank,
+since padding would make each as expensive as that one.
 
 Shape letters: N tokens, D width, V vocabulary.
 """
@@ -53,8 +55,10 @@ def fit_heads(
       states: `[N, D]`; a memory map is read batch by batch. targets: `[N]`.
       steps: updates. Tokens are shuffled anew each time all have been seen.
       batch: tokens of an update.
-      params: `{name: params}` to start from, such as `head_kinds.truncated`; heads that are not in it start afresh.
-      optimizer: one that treats each parameter by itself, so no clipping by a global norm; default Adam, its rate falling from 2e-3 to 0.
+      params: `{name: params}` to start from, such as `head_kinds.truncated`; heads that are not in
+        it start afresh.
+      optimizer: one that treats each parameter by itself, so no clipping by a global norm; default
+        Adam, its rate falling from 2e-3 to 0.
       seed: of fresh parameters and of the order.
 
     Raises:
@@ -68,15 +72,25 @@ def fit_heads(
     ((5, 3), 30)
     """
     _check(kinds, states, targets, steps=steps, batch=batch)
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps)) if optimizer is None else optimizer
+    optimizer = (
+        optax.adam(optax.cosine_decay_schedule(2e-3, steps)) if optimizer is None else optimizer
+    )
     given = dict(params or {})
-    trained = {name: given.get(name) or jax.jit(head.init)(jax.random.key(seed)) for name, head in kinds.items()}
-    trained = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), trained)  # a copy, since the step takes it over
+    trained = {
+        name: given.get(name) or jax.jit(head.init)(jax.random.key(seed))
+        for name, head in kinds.items()
+    }
+    trained = jax.tree.map(
+        lambda leaf: jnp.array(leaf, jnp.float32), trained
+    )  # a copy, since the step takes it over
     state, weights, logged = optimizer.init(trained), jnp.full(batch, 1 / batch, jnp.float32), []
 
     def update(trained, state, x, target):
         def objective(trained):
-            losses = {name: cast(Any, head_kinds.weighted_nll(head, trained[name], x, target, weights))[0] for name, head in kinds.items()}
+            losses = {
+                name: cast(Any, head_kinds.weighted_nll(head, trained[name], x, target, weights))[0]
+                for name, head in kinds.items()
+            }
             return sum(losses.values()), losses
 
         gradients, losses = jax.grad(objective, has_aux=True)(trained)
@@ -85,38 +99,67 @@ def fit_heads(
 
     update = jax.jit(update, donate_argnums=(0, 1))
     order = _order(len(targets), batch, seed)
-    for _ in tqdm(range(steps), desc="heads", unit="step", delay=2, leave=False, disable=not progress):
+    for _ in tqdm(
+        range(steps), desc="heads", unit="step", delay=2, leave=False, disable=not progress
+    ):
         rows = next(order)
-        trained, state, losses = update(trained, state, np.asarray(states[rows]), np.asarray(targets[rows]))
+        trained, state, losses = update(
+            trained, state, np.asarray(states[rows]), np.asarray(targets[rows])
+        )
         logged.append(losses)
-    logged = {name: np.array([float(losses[name]) for losses in logged], np.float32) for name in kinds}
+    logged = {
+        name: np.array([float(losses[name]) for losses in logged], np.float32) for name in kinds
+    }
     for name, losses in logged.items():
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
-            raise InputError(f"the loss of head '{name}' is {losses[bad[0]]} at step {bad[0]} of {steps}; lower the optimizer's rate")
+            raise InputError(
+                f"the loss of head '{name}' is {losses[bad[0]]} at step {bad[0]} of {steps}; lower"
+                " the optimizer's rate"
+            )
     return Fitted(trained, logged)
 
 
-def score_heads(kinds: Mapping[str, Head], params: Mapping[str, dict], states: Array, targets: Array, *, batch: int = 4096) -> dict[str, float]:
+def score_heads(
+    kinds: Mapping[str, Head],
+    params: Mapping[str, dict],
+    states: Array,
+    targets: Array,
+    *,
+    batch: int = 4096,
+) -> dict[str, float]:
     """Mean nll in nats of each head, over all tokens.
 
     Args: as for `fit_heads`; every token counts once.
 
     >>> states, targets = np.ones([9, 3], np.float32), np.arange(9) % 4
     >>> head = head_kinds.full(3, 4)
-    >>> round(score_heads({"full": head}, {"full": {"kernel": np.zeros([3, 4])}}, states, targets, batch=4)["full"], 4)   # log 4
+    >>> round(
+    ...     score_heads(
+    ...         {"full": head}, {"full": {"kernel": np.zeros([3, 4])}}, states, targets, batch=4
+    ...     )["full"],
+    ...     4,
+    ... )  # log 4
     1.3863
     """
     _check(kinds, states, targets, batch=batch, at_least=1)
 
     @jax.jit
     def score(total, x, target, counts):
-        nll = {name: head_kinds.token_nll(head, params[name], x, target) for name, head in kinds.items()}
-        return {name: add(total[name], jnp.sum(jnp.where(counts, nll[name], 0.0))) for name in kinds}
+        nll = {
+            name: head_kinds.token_nll(head, params[name], x, target)
+            for name, head in kinds.items()
+        }
+        return {
+            name: add(total[name], jnp.sum(jnp.where(counts, nll[name], 0.0))) for name in kinds
+        }
 
     total = {name: zeros() for name in kinds}
     for start in range(0, len(targets), batch):
-        x, target = np.asarray(states[start : start + batch]), np.asarray(targets[start : start + batch])
+        x, target = (
+            np.asarray(states[start : start + batch]),
+            np.asarray(targets[start : start + batch]),
+        )
         lacking = batch - len(target)
         padded = np.pad(x, [(0, lacking), (0, 0)]), np.pad(target, (0, lacking))
         total = score(total, *padded, np.arange(batch) < len(target))
@@ -125,19 +168,29 @@ def score_heads(kinds: Mapping[str, Head], params: Mapping[str, dict], states: A
 
 def _check(kinds, states, targets, *, batch, steps=1, at_least=None):
     if not kinds:
-        raise InputError("no head to train; name one or more, such as head_kinds.full(width, vocab)")
+        raise InputError(
+            "no head to train; name one or more, such as head_kinds.full(width, vocab)"
+        )
     for name, value in (("steps", steps), ("batch", batch)):
         if value < 1:
             raise InputError(f"{name}={value}; it must be at least 1")
     if len(states) != len(targets) or len(targets) < (at_least or batch):
-        raise InputError(f"{len(states)} states and {len(targets)} targets for batches of {batch}; give one target a state, and a batch or more")
+        raise InputError(
+            f"{len(states)} states and {len(targets)} targets for batches of {batch}; give one"
+            " target a state, and a batch or more"
+        )
     vocab, most = min(head.vocab for head in kinds.values()), int(np.max(targets))
     if most >= vocab:
-        raise InputError(f"target {most} is outside the vocabulary of {vocab} that a head has; use heads of the model's vocabulary")
+        raise InputError(
+            f"target {most} is outside the vocabulary of {vocab} that a head has; use heads of the"
+            " model's vocabulary"
+        )
 
 
 def _order(count: int, batch: int, seed: int) -> Iterator[np.ndarray]:
-    """Batches of row numbers, each sorted, so that a memory map is read forwards; all rows once before any comes again."""
+    """Batches of row numbers, each sorted, so that a memory map is read forwards; all rows once
+    before any comes again.
+    """
     rng, left = np.random.default_rng(seed), np.zeros(0, int)
     while True:
         while len(left) < batch:

@@ -1,7 +1,9 @@
-"""What a run says: a JSON Lines log, measurements as rows, TensorBoard event files, and a progress bar.
+"""What a run says: a JSON Lines log, measurements as rows, TensorBoard event files, and a progress
+bar.
 
-Files grow by whole lines. A run that goes on first cuts back what lies after the checkpoint it goes on from, so that the files of a
-run that was stopped and of one that was not are the same, but for times.
+Files grow by whole lines. A run that goes on first cuts back what lies after the checkpoint it goes
+on from, so that the files of a run that was stopped and of one that was not are the same, but for
+times.
 """
 
 import json
@@ -21,7 +23,8 @@ class Log:
     Args:
       folder: of the run.
       step: where it goes on; lines of later steps are removed.
-      steps: of the whole run. progress: show a bar. active: False on all hosts but the first: nothing is written or shown.
+      steps: of the whole run. progress: show a bar. active: False on all hosts but the first:
+        nothing is written or shown.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -34,7 +37,9 @@ class Log:
     '{"step": 1, "loss": 3.5}\\n'
     """
 
-    def __init__(self, folder: PathLike, step: int, steps: int, progress: bool = False, active: bool = True) -> None:
+    def __init__(
+        self, folder: PathLike, step: int, steps: int, progress: bool = False, active: bool = True
+    ) -> None:
         self.folder, self.active = Path(folder), active
         self._bar: Any = None
         self._board: Any = None
@@ -42,14 +47,20 @@ class Log:
             return
         for name in (LOG, ROWS):
             cut_back(self.folder / name, step)
-        self._files = {name: (self.folder / name).open("a", encoding="utf-8") for name in (LOG, ROWS)}
+        self._files = {
+            name: (self.folder / name).open("a", encoding="utf-8") for name in (LOG, ROWS)
+        }
         import tensorboardX
 
-        self._board = tensorboardX.SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+        self._board = tensorboardX.SummaryWriter(
+            str(self.folder / "tensorboard"), purge_step=step + 1
+        )
         if progress:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=steps, initial=step, desc="training", unit="step", dynamic_ncols=True)
+            self._bar = tqdm(
+                total=steps, initial=step, desc="training", unit="step", dynamic_ncols=True
+            )
 
     def line(self, values: Mapping[str, float]) -> None:
         """One line of the log; all but `step` also to TensorBoard, under `train/`."""
@@ -92,7 +103,8 @@ class Log:
 
 
 def cut_back(path: PathLike, step: int) -> None:
-    """Removes lines of steps after `step`, and a last line that was not finished. A file that is not there stays so.
+    """Removes lines of steps after `step`, and a last line that was not finished. A file that is
+    not there stays so.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "log.jsonl"

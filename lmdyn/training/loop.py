@@ -31,18 +31,23 @@ from lmdyn.types import Say
 
 
 class Finished(NamedTuple):
-    """How a run ended: at `step` of `steps`, and by which signal (None: it is done). Made by `train`."""
+    """How a run ended: at `step` of `steps`, and by which signal (None: it is done). Made by
+    `train`.
+    """
 
     step: int
     steps: int
     signal: str | None
 
 
-def train(config: Train, command: list[str] | None = None, progress: bool = False, say: Say | None = None) -> Finished:
+def train(
+    config: Train, command: list[str] | None = None, progress: bool = False, say: Say | None = None
+) -> Finished:
     """Starts a run, or goes on with it, until its last step or a signal.
 
-    SIGTERM (preemption) and SIGINT (Ctrl-C) end it after the step at hand, with a checkpoint. Going on gives the same bits as
-    never having stopped, on the same mesh; on another mesh the same up to rounding.
+    SIGTERM (preemption) and SIGINT (Ctrl-C) end it after the step at hand, with a checkpoint. Going
+    on gives the same bits as never having stopped, on the same mesh; on another mesh the same up to
+    rounding.
 
     Args:
       config: the run.
@@ -53,16 +58,24 @@ def train(config: Train, command: list[str] | None = None, progress: bool = Fals
       A `Finished`.
 
     Raises:
-      InputError: something is wrong with the config, the texts, the model, the mesh or the run's folder; the loss is no finite number
-        any more; a checkpoint could not be written.
+      InputError: something is wrong with the config, the texts, the model, the mesh or the run's
+        folder; the loss is no finite number any more; a checkpoint could not be written.
 
     >>> import tempfile
     >>> from lmdyn.models import ModelConfig
     >>> from lmdyn.training import Data, Source
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "text.txt").write_text("a text of a few words, over and over; " * 20)
-    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
-    >>> data = Data((Source(f"text:{folder}/text.txt"),), length=16, batch=8, tokenizer="bytes", cache=str(folder / "tokens"))
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> data = Data(
+    ...     (Source(f"text:{folder}/text.txt"),),
+    ...     length=16,
+    ...     batch=8,
+    ...     tokenizer="bytes",
+    ...     cache=str(folder / "tokens"),
+    ... )
     >>> run = Train(out=str(folder / "run"), data=data, steps=2, model=tiny)
     >>> train(run, say=lambda line: None)
     Finished(step=2, steps=2, signal=None)
@@ -77,10 +90,17 @@ def train(config: Train, command: list[str] | None = None, progress: bool = Fals
     prepared = prepare(config, known and known.tokenizer, progress and primary)
     written = to_json(config)
     if known is None:
-        runs.create(folder, model=prepared.model.config, tokenizer=prepared.tokenizer, config=written, data=prepared.stream.fingerprint)
+        runs.create(
+            folder,
+            model=prepared.model.config,
+            tokenizer=prepared.tokenizer,
+            config=written,
+            data=prepared.stream.fingerprint,
+        )
     elif changed := differences(known.data, prepared.stream.fingerprint):
         raise InputError(
-            f"{folder}: its position in the data is of other data ({changed[0]}); bring the texts back, or choose another --out"
+            f"{folder}: its position in the data is of other data ({changed[0]}); bring the texts"
+            " back, or choose another --out"
         )
     runs.record(folder, provenance.collect(command or [], written, started, 0, config.seed))
 
@@ -94,7 +114,10 @@ def train(config: Train, command: list[str] | None = None, progress: bool = Fals
             batches.set_state(position["data"])
         if step:
             say(f"{folder}: going on from step {step} of {config.steps}")
-        with Log(folder, step, config.steps, progress and primary, primary) as log, distributed.guard() as guard:
+        with (
+            Log(folder, step, config.steps, progress and primary, primary) as log,
+            distributed.guard() as guard,
+        ):
             run = _Run(prepared, checkpoints, log, batches, position["tokens"], say)
             stopped = run.go(state, step, guard, fresh=not position["saved"])
             checkpoints.wait()
@@ -106,9 +129,17 @@ def train(config: Train, command: list[str] | None = None, progress: bool = Fals
 class _Run:
     """The loop. What it holds is where it is; what it computes is all in the pure step."""
 
-    def __init__(self, prepared: Prepared, checkpoints: runs.Checkpoints, log: Log, batches, tokens: int, say):
+    def __init__(
+        self, prepared: Prepared, checkpoints: runs.Checkpoints, log: Log, batches, tokens: int, say
+    ):
         config = prepared.config
-        self.prepared, self.config, self.checkpoints, self.log, self.batches = prepared, config, checkpoints, log, batches
+        self.prepared, self.config, self.checkpoints, self.log, self.batches = (
+            prepared,
+            config,
+            checkpoints,
+            log,
+            batches,
+        )
         self.tokens, self.say, self.step = tokens, say, 0
         self.watcher = Watcher(prepared, f"run:{config.out}")
         self.rate = schedule(config.optimizer, config.steps)
@@ -117,7 +148,11 @@ class _Run:
         self.changer = Changer(prepared)
         objective = objectives.make(config.objective)
         pure = steps.make_step(
-            prepared.model, prepared.optimizer, part=prepared.part, accumulate=config.accumulate, objective=objective
+            prepared.model,
+            prepared.optimizer,
+            part=prepared.part,
+            accumulate=config.accumulate,
+            objective=objective,
         )
         where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
         self.update = jax.jit(pure, donate_argnums=0, out_shardings=(where, None))
@@ -133,7 +168,9 @@ class _Run:
             state, metrics = self.update(state, batch)
             self.step += 1
             self.pending.append((self.step, metrics))
-            if len(self.pending) > 1:  # the device works on this step while the host looks at the one before
+            if (
+                len(self.pending) > 1
+            ):  # the device works on this step while the host looks at the one before
                 self.look()
             state = self.changer(state, self.step)
             asked = guard.at(self.step)
@@ -143,11 +180,19 @@ class _Run:
         return None
 
     def after(self, state, last: bool, now: bool = False) -> None:
-        """What belongs between two steps: log, measurement, checkpoint, in this order, so that a checkpoint of a step means that
-        all before it is on the disk."""
+        """What belongs between two steps: log, measurement, checkpoint, in this order, so that a
+        checkpoint of a step means that all before it is on the disk.
+        """
         keep, step = self.config.keep, self.step
         power = keep.powers_of_two and (step & (step - 1)) == 0
-        save = last or now or step == 0 or power or step % keep.save == 0 or bool(keep.every and step % keep.every == 0)
+        save = (
+            last
+            or now
+            or step == 0
+            or power
+            or step % keep.save == 0
+            or bool(keep.every and step % keep.every == 0)
+        )
         measure = self.watcher.due(step)
         if not (save or measure):
             return
@@ -157,9 +202,16 @@ class _Run:
             if measure:
                 self.log.rows(self.watcher.measure(state, step))
             if save:
-                position = {"step": step, "tokens": self.tokens, "data": self.batches.get_state(), "saved": True}
+                position = {
+                    "step": step,
+                    "tokens": self.tokens,
+                    "data": self.batches.get_state(),
+                    "saved": True,
+                }
                 items = {"params": self.whole(state), "optimizer": state.optimizer}
-                if isinstance(self.prepared.part, Adapters):  # what they were added to is the start, which is read again
+                if isinstance(
+                    self.prepared.part, Adapters
+                ):  # what they were added to is the start, which is read again
                     items["adapters"] = state.params
                 self.checkpoints.save(step, items, position)
 
@@ -172,9 +224,10 @@ class _Run:
                 self.pending.clear()
                 self.checkpoints.wait()
                 raise InputError(
-                    f"{name.replace('_', ' ')} is {metrics[name]} at step {step}; the last good checkpoint is "
-                    f"run:{self.config.out}@{runs.latest(self.config.out)}; lower optimizer.rate (now {self.config.optimizer.rate}) or "
-                    "clip more, in a new --out"
+                    f"{name.replace('_', ' ')} is {metrics[name]} at step {step}; the last good"
+                    f" checkpoint is run:{self.config.out}@{runs.latest(self.config.out)}; lower"
+                    f" optimizer.rate (now {self.config.optimizer.rate}) or clip more, in a new"
+                    " --out"
                 )
         tokens = int(metrics.pop("tokens"))
         self.tokens += tokens
@@ -183,7 +236,9 @@ class _Run:
         if step == 1 or step % self.config.log_every == 0 or step == self.config.steps:
             rate = float(np.asarray(self.rate(step - 1)))
             self.log.line({"step": step, "tokens": self.tokens, **metrics, "rate": rate, **speed})
-        self.log.shown(step, shown + (f", MFU {speed['mfu']:.0%}" if speed["mfu"] is not None else ""))
+        self.log.shown(
+            step, shown + (f", MFU {speed['mfu']:.0%}" if speed["mfu"] is not None else "")
+        )
 
 
 class _Clock:
@@ -191,7 +246,9 @@ class _Clock:
 
     def __init__(self, prepared: Prepared, over: int = 20):
         config, model = prepared.config, prepared.model
-        flops = hardware.step_flops(model.config, config.data.batch, config.data.length, prepared.part)
+        flops = hardware.step_flops(
+            model.config, config.data.batch, config.data.length, prepared.part
+        )
         self.flops_per_token = flops / (config.data.batch * config.data.length)
         at_most = hardware.peak(prepared.mesh.devices.flat[0], _dtype(config))
         self.peak = None if at_most is None else at_most * prepared.mesh.size
@@ -226,23 +283,37 @@ class _Clock:
 
 
 def _known(folder: Path, config: Train) -> runs.RunInfo | None:
-    """What the folder's run is; None if there is none yet. Another config than this one is an `InputError`."""
-    if not shared(lambda: (folder / "run.json").exists()):  # one answer for all hosts, whichever is late
+    """What the folder's run is; None if there is none yet. Another config than this one is an
+    `InputError`.
+    """
+    if not shared(
+        lambda: (folder / "run.json").exists()
+    ):  # one answer for all hosts, whichever is late
         return None
     known = runs.describe(folder)
     if changed := differences(known.config, to_json(config)):
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise InputError(f"{folder} holds a run with another config: {changed[0]}{more}; choose another --out, or the config it was made with")
+        raise InputError(
+            f"{folder} holds a run with another config: {changed[0]}{more}; choose another --out,"
+            " or the config it was made with"
+        )
     return known
 
 
 def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[steps.State, dict]:
     """The state and position to go on from: the newest whole checkpoint, or the beginning."""
     part = prepared.part
-    like = jax.eval_shape(functools.partial(steps.whole, part=part), prepared.state) if part else prepared.state.params
+    like = (
+        jax.eval_shape(functools.partial(steps.whole, part=part), prepared.state)
+        if part
+        else prepared.state.params
+    )
     if part is not None:
-        like = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like,
-                            meshes.param_shardings(like, prepared.mesh, prepared.model.config))
+        like = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            like,
+            meshes.param_shardings(like, prepared.mesh, prepared.model.config),
+        )
     warn = lambda message: say(f"warning: {message}")
     items = {"params": like, "optimizer": prepared.state.optimizer}
     if isinstance(part, Adapters):
@@ -254,15 +325,29 @@ def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[step
     split = (lambda params: (params, None)) if part is None else part.split
     where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
     if isinstance(part, Adapters):
-        rest, copied = prepared.first().frozen, jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.params)
-        optimizer = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.optimizer)(items["optimizer"])
-        return steps.State(jax.device_put(np.int32(step), where.step), copied(items["adapters"]), rest, optimizer), position
+        rest, copied = (
+            prepared.first().frozen,
+            jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.params),
+        )
+        optimizer = jax.jit(
+            lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.optimizer
+        )(items["optimizer"])
+        return (
+            steps.State(
+                jax.device_put(np.int32(step), where.step),
+                copied(items["adapters"]),
+                rest,
+                optimizer,
+            ),
+            position,
+        )
 
     def assemble(params, optimizer):
         chosen, rest = split(params)
         return steps.State(np.int32(step), chosen, rest, optimizer)
 
-    # A jitted copy, also because what a checkpoint library returns need not be memory that the step may take over.
+    # A jitted copy, also because what a checkpoint library returns need not be memory that the step
+    # may take over.
     return jax.jit(assemble, out_shardings=where)(items["params"], items["optimizer"]), position
 
 

@@ -1,11 +1,12 @@
 """One mesh of devices, and where parameters and batches lie on it.
 
-The mesh has three axes. The rows of a batch are divided over `data` and `fsdp` together. Parameters are copied along
-`data`, divided by model width along `fsdp` (each device gathers a layer just before it needs it), and along `tensor`
-by heads, MLP width and vocabulary, so that one product is shared by several devices. `RULES` says which.
+The mesh has three axes. The rows of a batch are divided over `data` and `fsdp` together. Parameters
+are copied along `data`, divided by model width along `fsdp` (each device gathers a layer just
+before it needs it), and along `tensor` by heads, MLP width and vocabulary, so that one product is
+shared by several devices. `RULES` says which.
 
-Nothing here changes what is computed: the same jitted functions run on one device or on a mesh, because
-`jax.jit` follows the shardings of its arguments.
+Nothing here changes what is computed: the same jitted functions run on one device or on a mesh,
+because `jax.jit` follows the shardings of its arguments.
 """
 
 import math
@@ -54,21 +55,26 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
     ((4, 8, 2), (8, 1, 1))
     """
     parts = [part.strip() for part in str(text).split(",")]
-    if not 1 <= len(parts) <= len(AXES) or not all(part.isdecimal() and int(part) for part in parts):
+    if not 1 <= len(parts) <= len(AXES) or not all(
+        part.isdecimal() and int(part) for part in parts
+    ):
         raise InputError(
-            f"mesh '{text}' cannot be read; write up to three numbers >= 1, data,fsdp,tensor, such as 4,8,2"
+            f"mesh '{text}' cannot be read; write up to three numbers >= 1, data,fsdp,tensor, such"
+            " as 4,8,2"
         )
     data, fsdp, tensor = [int(part) for part in parts] + [1] * (len(AXES) - len(parts))
     return data, fsdp, tensor
 
 
-def make_mesh(shape: Sequence[int] | None = None, devices: "Sequence[Device] | None" = None) -> Mesh:
+def make_mesh(
+    shape: Sequence[int] | None = None, devices: "Sequence[Device] | None" = None
+) -> Mesh:
     """A mesh with the axes `data`, `fsdp` and `tensor`.
 
     Args:
       shape: devices along each axis; all of them along `data` if None.
-      devices: those to use; all of JAX's if None. One process may use fewer than it has: the first ones are taken.
-        Several processes use all, so that each has its share.
+      devices: those to use; all of JAX's if None. One process may use fewer than it has: the first
+        ones are taken. Several processes use all, so that each has its share.
 
     Raises:
       InputError: the shape needs other devices than there are.
@@ -82,30 +88,39 @@ def make_mesh(shape: Sequence[int] | None = None, devices: "Sequence[Device] | N
     devices = list(jax.devices() if devices is None else devices)
     shape = (len(devices), 1, 1) if shape is None else tuple(int(n) for n in shape)
     if len(shape) != len(AXES) or min(shape) < 1:
-        raise InputError(f"mesh {shape} has no three numbers >= 1; write data, fsdp and tensor, such as (4, 8, 2)")
+        raise InputError(
+            f"mesh {shape} has no three numbers >= 1; write data, fsdp and tensor, such as (4,"
+            " 8, 2)"
+        )
     count, text = math.prod(shape), ",".join(map(str, shape))
     if count > len(devices):
         there = "there is 1" if len(devices) == 1 else f"there are {len(devices)}"
         raise InputError(
-            f"mesh {text} needs {count} devices, and {there}; use a mesh whose numbers multiply to {len(devices)} or less"
+            f"mesh {text} needs {count} devices, and {there}; use a mesh whose numbers multiply to"
+            f" {len(devices)} or less"
         )
     hosts = len({device.process_index for device in devices})
     if count < len(devices) and hosts > 1:
         raise InputError(
-            f"mesh {text} uses {count} of the {len(devices)} devices of {hosts} hosts; use a mesh whose numbers multiply to {len(devices)}"
+            f"mesh {text} uses {count} of the {len(devices)} devices of {hosts} hosts; use a mesh"
+            f" whose numbers multiply to {len(devices)}"
         )
     devices = devices[:count]
     if devices[0].platform == "tpu":
         from jax.experimental import mesh_utils
 
-        placed = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
+        placed = mesh_utils.create_device_mesh(
+            shape, devices=devices, allow_split_physical_axes=True
+        )
     else:  # in the order JAX counts them: the last axis, which talks most, stays inside one machine
         placed = np.array(devices).reshape(shape)
     return Mesh(placed, AXES)
 
 
 def _names(path) -> tuple[str, ...] | None:
-    """A tree path as names, without the number of a stack of blocks; None if something else than dicts is in it."""
+    """A tree path as names, without the number of a stack of blocks; None if something else than
+    dicts is in it.
+    """
     names = []
     for key in path:
         if isinstance(key, jax.tree_util.DictKey):
@@ -118,7 +133,9 @@ def _names(path) -> tuple[str, ...] | None:
 def _place(names, shape, mesh: Mesh, config: ModelConfig | None) -> tuple[PartitionSpec, list[str]]:
     """Where one parameter lies, and why a part of its rule was not followed."""
     path = ".".join(names)
-    axes = next(axes for rule, axes in RULES if not rule or path == rule or path.startswith(f"{rule}."))
+    axes = next(
+        axes for rule, axes in RULES if not rule or path == rule or path.startswith(f"{rule}.")
+    )
     if names[-1] == "bias":
         axes = tuple(axis for axis in axes[-1:] if axis == "tensor")
     axes = (None,) * (len(shape) - len(axes)) + axes
@@ -152,14 +169,14 @@ def _placed(params, mesh: Mesh, config: ModelConfig | None):
 def param_specs(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
     """Where each parameter lies, by `RULES`.
 
-    A dimension that its axis does not divide stays whole, so that every model runs on every mesh (`uneven` lists
-    them).
+    A dimension that its axis does not divide stays whole, so that every model runs on every mesh
+    (`uneven` lists them).
 
     Args:
-      params: parameters, or their shapes (`lmdyn.models.shapes`), or a part of them; blocks as one stack or several.
-        Quantised matrices lie whole on every device.
-      config: with it, attention is divided between whole heads. Without it, a matrix may be cut inside a head, which
-        is right but slower.
+      params: parameters, or their shapes (`lmdyn.models.shapes`), or a part of them; blocks as one
+        stack or several. Quantised matrices lie whole on every device.
+      config: with it, attention is divided between whole heads. Without it, a matrix may be cut
+        inside a head, which is right but slower.
 
     Returns:
       The same tree, of `PartitionSpec`s.
@@ -189,11 +206,15 @@ def uneven(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> list[
     return [note for _, notes in _placed(params, mesh, config)[0] for note in notes]
 
 
-def state_shardings(tree: Tree, params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
-    """Where everything in a tree that holds copies of `params` lies: an optax state, gradients, a whole train state.
+def state_shardings(
+    tree: Tree, params: Tree, mesh: Mesh, config: ModelConfig | None = None
+) -> Tree:
+    """Where everything in a tree that holds copies of `params` lies: an optax state, gradients, a
+    whole train state.
 
-    A leaf whose path ends like a parameter's, and which has its shape, lies where that parameter lies (moments,
-    averages, accumulated gradients). Everything else (counts, schedules, one number a layer) lies whole on every device.
+    A leaf whose path ends like a parameter's, and which has its shape, lies where that parameter
+    lies (moments, averages, accumulated gradients). Everything else (counts, schedules, one number
+    a layer) lies whole on every device.
 
     Args:
       tree: the state, or its shapes (`jax.eval_shape(optimizer.init, params)`).
@@ -211,11 +232,15 @@ def state_shardings(tree: Tree, params: Tree, mesh: Mesh, config: ModelConfig | 
     """
     found, _ = _placed(params, mesh, config)
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    known = {(path, leaf.shape): spec for (path, leaf), (spec, _) in zip(leaves, found, strict=True)}
+    known = {
+        (path, leaf.shape): spec for (path, leaf), (spec, _) in zip(leaves, found, strict=True)
+    }
 
     def place(path, leaf):
         ends = (path[start:] for start in range(len(path)))
-        spec = next((known[end, leaf.shape] for end in ends if (end, leaf.shape) in known), PartitionSpec())
+        spec = next(
+            (known[end, leaf.shape] for end in ends if (end, leaf.shape) in known), PartitionSpec()
+        )
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, tree)
@@ -233,11 +258,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def spread(model: LanguageModel, mesh: Mesh) -> LanguageModel:
     """The model, with its activations held to the rows of the batch while parameters are divided.
 
-    It computes the same, and is what makes `fsdp` work: left alone, the compiler divides activations by width as well,
-    and adds them up over the devices after every product.
+    It computes the same, and is what makes `fsdp` work: left alone, the compiler divides
+    activations by width as well, and adds them up over the devices after every product.
 
     >>> from lmdyn.models import ModelConfig
-    >>> model = LanguageModel(ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16))
+    >>> model = LanguageModel(
+    ...     ModelConfig(
+    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
     >>> spread(model, jax.sharding.AbstractMesh((2, 2, 1), AXES)).rows.spec
     P(('data', 'fsdp'),)
     """
@@ -262,13 +291,17 @@ def check_batch(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
             [f"data={mesh.shape['data']}", f"fsdp={mesh.shape['fsdp']}"]
             + [f"accumulate={accumulate}"] * (accumulate > 1)
         )
-        raise InputError(f"a batch of {rows} rows does not divide by {by}; use {use} rows, or another mesh")
+        raise InputError(
+            f"a batch of {rows} rows does not divide by {by}; use {use} rows, or another mesh"
+        )
 
 
 def row_share(mesh: Mesh) -> tuple[int, int]:
-    """`(index, count)`: a batch is read in `count` equal runs of rows, and this process reads number `index`.
+    """`(index, count)`: a batch is read in `count` equal runs of rows, and this process reads
+    number `index`.
 
-    Processes that share rows, because the `tensor` axis spans them, have the same index and read the same rows.
+    Processes that share rows, because the `tensor` axis spans them, have the same index and read
+    the same rows.
 
     >>> row_share(make_mesh((1, 1, 1), jax.devices()[:1]))
     (0, 1)
@@ -281,7 +314,9 @@ def row_share(mesh: Mesh) -> tuple[int, int]:
     runs = sorted({tuple(found) for found in owners.values()})
     if sorted(row for run in runs for row in run) != list(range(len(rows))):
         raise InputError(
-            f"mesh {','.join(map(str, mesh.devices.shape))} divides rows and hosts against each other; use a tensor axis that divides, or is a multiple of, the {jax.local_device_count()} devices of a host"
+            f"mesh {','.join(map(str, mesh.devices.shape))} divides rows and hosts against each"
+            " other; use a tensor axis that divides, or is a multiple of, the"
+            f" {jax.local_device_count()} devices of a host"
         )
     return runs.index(tuple(owners.get(jax.process_index(), ()))), len(runs)
 
@@ -290,12 +325,15 @@ def put_batch(batch: Tree, mesh: Mesh) -> Tree:
     """This process's rows of a batch, put on its devices as a part of the whole batch.
 
     Args:
-      batch: a tree of NumPy arrays `[B / count, ...]` (see `row_share`; with one process, the whole batch).
+      batch: a tree of NumPy arrays `[B / count, ...]` (see `row_share`; with one process, the whole
+        batch).
 
     Returns:
       The same tree, of global arrays `[B, ...]`.
 
-    >>> put_batch({"inputs": np.ones([4, 3])}, make_mesh((1, 1, 1), jax.devices()[:1]))["inputs"].shape
+    >>> put_batch({"inputs": np.ones([4, 3])}, make_mesh((1, 1, 1), jax.devices()[:1]))[
+    ...     "inputs"
+    ... ].shape
     (4, 3)
     """
     place, count = batch_sharding(mesh), row_share(mesh)[1]
@@ -306,7 +344,9 @@ def put_batch(batch: Tree, mesh: Mesh) -> Tree:
 
 
 def put(tree: Tree, shardings: Tree) -> Tree:
-    """A tree put where `shardings` says. With several processes, each holds the whole tree and gives its own part."""
+    """A tree put where `shardings` says. With several processes, each holds the whole tree and
+    gives its own part.
+    """
 
     def one(leaf, sharding):
         if sharding.is_fully_addressable:
@@ -322,7 +362,9 @@ def put(tree: Tree, shardings: Tree) -> Tree:
 def shard(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
     """Parameters, divided over the mesh.
 
-    >>> shard({"head": {"kernel": np.ones([4, 6])}}, make_mesh((1, 1, 1), jax.devices()[:1]))["head"]["kernel"].shape
+    >>> shard({"head": {"kernel": np.ones([4, 6])}}, make_mesh((1, 1, 1), jax.devices()[:1]))[
+    ...     "head"
+    ... ]["kernel"].shape
     (4, 6)
     """
     return put(params, param_shardings(params, mesh, config))

@@ -34,12 +34,15 @@ def schedule(rule: Optimizer, steps: int) -> optax.Schedule:
     else:
         down = min(rule.decay_steps, rest)
         after = optax.join_schedules(
-            [optax.constant_schedule(rate), optax.linear_schedule(rate, last, max(down, 1))], [rest - down]
+            [optax.constant_schedule(rate), optax.linear_schedule(rate, last, max(down, 1))],
+            [rest - down],
         )
     if not rule.warmup:
         return lambda step: after(step + 1) if rule.schedule != "constant" else after(step)
     # update 0 has the rate of step 1: a rate of 0 would waste a batch
-    return lambda step: optax.join_schedules([optax.linear_schedule(0.0, rate, rule.warmup), after], [rule.warmup])(step + 1)
+    return lambda step: optax.join_schedules(
+        [optax.linear_schedule(0.0, rate, rule.warmup), after], [rule.warmup]
+    )(step + 1)
 
 
 def decayed(params: Params, what: str) -> Tree:
@@ -49,7 +52,8 @@ def decayed(params: Params, what: str) -> Tree:
       what: `matrices`, `kernels` or a selector of whole parameters.
 
     Raises:
-      InputError: a selector that matches nothing, or that names single layers, which a mask of whole parameters cannot say.
+      InputError: a selector that matches nothing, or that names single layers, which a mask of
+        whole parameters cannot say.
 
     >>> decayed({"final_norm": {"scale": 1}, "head": {"kernel": 2}}, "matrices")
     {'final_norm': {'scale': False}, 'head': {'kernel': True}}
@@ -59,13 +63,18 @@ def decayed(params: Params, what: str) -> Tree:
         return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in names[what], params)
     chosen = select(params, what)
     if "[" in what:
-        raise InputError(f"optimizer.decay='{what}' names single layers; weight decay takes whole parameters, such as 'blocks.mlp'")
-    return jax.tree_util.tree_map_with_path(lambda path, _: tuple(key.key for key in path) in chosen, params)
+        raise InputError(
+            f"optimizer.decay='{what}' names single layers; weight decay takes whole parameters,"
+            " such as 'blocks.mlp'"
+        )
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: tuple(key.key for key in path) in chosen, params
+    )
 
 
 def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
-    """The whole chain: transformations of gradients, clipping, the rule with its schedule and decay, transformations of
-    updates.
+    """The whole chain: transformations of gradients, clipping, the rule with its schedule and
+    decay, transformations of updates.
 
     Args:
       rule: see `lmdyn.training.config.Optimizer`.
@@ -75,7 +84,10 @@ def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
       InputError: a transformation that cannot be found or made.
 
     >>> params = {"head": {"kernel": jax.numpy.ones([2, 3])}}
-    >>> optimizer = make_optimizer(Optimizer(name="sgd", rate=0.5, schedule="constant", weight_decay=0.0, clip=None), 10)
+    >>> optimizer = make_optimizer(
+    ...     Optimizer(name="sgd", rate=0.5, schedule="constant", weight_decay=0.0, clip=None),
+    ...     10,
+    ... )
     >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
     >>> float(updates["head"]["kernel"][0, 0])
     -0.5
@@ -86,10 +98,18 @@ def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
     if rule.recall is not None:
         pull = rule.recall
         decay = [optax.add_decayed_weights(wd, mask)] if wd else []
-        core = [optax.scale_by_adam(rule.b1, rule.b2, rule.eps), recall(pull.strength, pull.steepness, pull.middle), *decay,
-                optax.scale_by_learning_rate(rate)]
+        core = [
+            optax.scale_by_adam(rule.b1, rule.b2, rule.eps),
+            recall(pull.strength, pull.steepness, pull.middle),
+            *decay,
+            optax.scale_by_learning_rate(rate),
+        ]
     elif rule.name == "adamw":
-        core = [optax.adamw(rate, rule.b1, rule.b2, rule.eps, weight_decay=wd, mask=mask if wd else None)]
+        core = [
+            optax.adamw(
+                rate, rule.b1, rule.b2, rule.eps, weight_decay=wd, mask=mask if wd else None
+            )
+        ]
     elif rule.name == "lion":
         core = [optax.lion(rate, rule.b1, rule.b2, weight_decay=wd, mask=mask if wd else None)]
     else:
@@ -110,5 +130,8 @@ def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
 def _applied(apply: Apply) -> optax.GradientTransformation:
     made: Any = named("optimizer.apply", apply.name, apply.arguments)
     if not (hasattr(made, "init") and hasattr(made, "update")):
-        raise InputError(f"optimizer.apply: {apply.name} returned a {type(made).__name__}, not an optax.GradientTransformation")
+        raise InputError(
+            f"optimizer.apply: {apply.name} returned a {type(made).__name__}, not an"
+            " optax.GradientTransformation"
+        )
     return made

@@ -12,23 +12,29 @@ from lmdyn.training.config import Data, Source, Train, Watch
 
 def _example() -> Train:
     """What the help shows as defaults, where there is no config file."""
-    model = ModelConfig(vocab=257, width=128, depth=4, heads=4, head_width=32, mlp_width=512, positions=512)
+    model = ModelConfig(
+        vocab=257, width=128, depth=4, heads=4, head_width=32, mlp_width=512, positions=512
+    )
     data = Data(sources=(Source("builtin:docs:train"),))
-    return Train(data=data, steps=1000, out="runs/NAME", model=model, watch=Watch("builtin:docs:test"))
+    return Train(
+        data=data, steps=1000, out="runs/NAME", model=model, watch=Watch("builtin:docs:test")
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
     """Pretrain a model, or train one further, into a run: checkpoints, log, measurements.
 
-    --config FILE is a Python file whose config() returns a lmdyn.training.Train; options given beside it override its fields. The same
-    command goes on with a run that was stopped.
+    --config FILE is a Python file whose config() returns a lmdyn.training.Train; options given
+    beside it override its fields. The same command goes on with a run that was stopped.
     """
 
     run: Annotated[Train, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
     hosts: Literal["one", "auto"] = "one"
     """auto: several processes that find each other (TPU pod, Slurm, Open MPI)."""
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None
+    coordinator: Annotated[
+        str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")
+    ] = None
     """Several processes by hand: where process 0 is."""
     processes: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
     """And how many there are."""
@@ -43,16 +49,23 @@ class TrainOptions:
     def __post_init__(self) -> None:
         by_hand = (self.coordinator, self.processes, self.process)
         if any(value is not None for value in by_hand) and None in by_hand:
-            raise InputError("--coordinator, --processes and --process go together; give all three, or --hosts auto")
+            raise InputError(
+                "--coordinator, --processes and --process go together; give all three, or --hosts"
+                " auto"
+            )
         if self.coordinator is not None and self.hosts == "auto":
-            raise InputError("--hosts auto finds the other processes itself; leave out --coordinator, --processes and --process")
+            raise InputError(
+                "--hosts auto finds the other processes itself; leave out --coordinator,"
+                " --processes and --process"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
     """Compile a run's training step for a mesh that is not there: bytes per device, FLOPs.
 
-    Takes the same --config FILE as lmdyn train, and the same options; --mesh 4,8,2 says which mesh. Nothing is trained, read or written.
+    Takes the same --config FILE as lmdyn train, and the same options; --mesh 4,8,2 says which mesh.
+    Nothing is trained, read or written.
     """
 
     run: Annotated[Train, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]

@@ -1,14 +1,16 @@
 """What a training step will need on a mesh that is not there.
 
-The step is lowered and compiled for as many virtual CPU devices as the mesh has, from shapes alone: no parameter is ever allocated.
-What that tells, and what it does not:
+The step is lowered and compiled for as many virtual CPU devices as the mesh has, from shapes alone:
+no parameter is ever allocated. What that tells, and what it does not:
 
 - parameters, optimizer state, gradients, and the layer inputs that rematerialisation keeps: exact;
-- operations and what devices exchange: counted in the compiled program, loops multiplied out. A CPU program adds gradients on every device
-  of `fsdp` and then takes its part; accelerators scatter while they add, which moves half as much. It also exchanges some
-  16-bit values as 32-bit ones. So the bytes are at most those;
-- the rest of the memory at the peak: an upper estimate. A CPU keeps many 16-bit values as 32-bit ones and fuses less, and an accelerator's own
-  attention kernel needs less than the one for CPUs. `least` leaves this part out, and the truth lies between.
+- operations and what devices exchange: counted in the compiled program, loops multiplied out. A CPU
+  program adds gradients on every device of `fsdp` and then takes its part; accelerators scatter
+  while they add, which moves half as much. It also exchanges some 16-bit values as 32-bit ones. So
+  the bytes are at most those;
+- the rest of the memory at the peak: an upper estimate. A CPU keeps many 16-bit values as 32-bit
+  ones and fuses less, and an accelerator's own attention kernel needs less than the one for CPUs.
+  `least` leaves this part out, and the truth lies between.
 """
 
 import dataclasses
@@ -26,7 +28,15 @@ from lmdyn.training.config import Train
 from lmdyn.types import present
 
 GIB = 2**30
-DEVICES = ((16, "TPU v5e"), (24, "L4"), (32, "TPU v6e"), (40, "A100"), (80, "H100"), (95, "TPU v5p"), (141, "H200"))
+DEVICES = (
+    (16, "TPU v5e"),
+    (24, "L4"),
+    (32, "TPU v6e"),
+    (40, "A100"),
+    (80, "H100"),
+    (95, "TPU v5p"),
+    (141, "H200"),
+)
 """GiB, and a device that has them."""
 USABLE = 0.92
 """The share of a device's memory that a program can have."""
@@ -41,11 +51,13 @@ class Plan:
     Attributes:
       mesh: devices along data, fsdp and tensor.
       total, trained: how many parameters there are, and are trained.
-      rows, length, accumulate, steps, dtype, remat: of the config; a dtype of `auto` is taken to be bfloat16.
+      rows, length, accumulate, steps, dtype, remat: of the config; a dtype of `auto` is taken to be
+        bfloat16.
       parameters, optimizer: bytes of both.
       gradients: bytes, by formula: as many as the trained parameters.
       kept: bytes of the layer inputs that the backward pass starts from, by formula.
-      temporary: bytes that the compiled step takes beside its arguments, at its peak; gradients and `kept` are among them.
+      temporary: bytes that the compiled step takes beside its arguments, at its peak; gradients and
+        `kept` are among them.
       flops: of one step on all devices, by formula; rematerialisation is not counted.
       products: the same in the compiled program, rematerialisation counted.
       exchanged: bytes that one device receives in a step, by (kind, axes of the mesh).
@@ -87,22 +99,29 @@ class Plan:
 
 
 def plan(config: Train) -> Plan:
-    """Compiles a run's training step for its mesh, in a process of its own with that many virtual devices.
+    """Compiles a run's training step for its mesh, in a process of its own with that many virtual
+    devices.
 
     Args:
-      config: the run; its texts are not read, nor is a model of `start` allocated on the mesh (it is read for its shape).
+      config: the run; its texts are not read, nor is a model of `start` allocated on the mesh (it
+        is read for its shape).
 
     Raises:
-      InputError: the mesh is not said in numbers, the batch does not divide by it, or the config is wrong in other ways.
+      InputError: the mesh is not said in numbers, the batch does not divide by it, or the config is
+        wrong in other ways.
     """
     shape = tuple(config.mesh)
     if min(shape) < 1:
-        raise InputError(f"mesh {','.join(map(str, shape))}: a plan needs three numbers >= 1, such as --mesh 4,8,2")
+        raise InputError(
+            f"mesh {','.join(map(str, shape))}: a plan needs three numbers >= 1, such as --mesh"
+            " 4,8,2"
+        )
     flags = " ".join([
         os.environ.get("XLA_FLAGS", ""),
         f"--xla_force_host_platform_device_count={math.prod(shape)}",
-        # The program is never run: no time is spent on machine code. Memory counts, so operations are put in the order that saves it, and
-        # what a CPU would compute once before a loop, and keep, stays in the loop.
+        # The program is never run: no time is spent on machine code. Memory counts, so operations
+        # are put in the order that saves it, and what a CPU would compute once before a loop, and
+        # keep, stays in the loop.
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
         "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
         "--xla_disable_hlo_passes=while-loop-expensive-invariant-code-motion,while-loop-invariant-code-motion",
@@ -113,14 +132,26 @@ def plan(config: Train) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder, "config"), Path(folder, "plan")
         given.write_bytes(pickle.dumps(config))
-        child = [sys.executable, "-c", "from lmdyn.training import plan; plan._child()", str(given), str(found)]
+        child = [
+            sys.executable,
+            "-c",
+            "from lmdyn.training import plan; plan._child()",
+            str(given),
+            str(found),
+        ]
         ended = subprocess.run(
-            child, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+            child,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         if ended.returncode:
             lines = ended.stderr.strip().splitlines()
             raise InputError(
-                f"the step could not be compiled for this mesh (exit code {ended.returncode}): {lines[-1] if lines else ''}"
+                f"the step could not be compiled for this mesh (exit code {ended.returncode}):"
+                f" {lines[-1] if lines else ''}"
             )
         result = pickle.loads(found.read_bytes())
     if isinstance(result, InputError):
@@ -155,7 +186,11 @@ def compile_step(config: Train) -> Plan:
 
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.data.batch, mesh, config.accumulate)
-    architecture = checkpoints.load(present(config.start)).model.config if config.model is None else config.model
+    architecture = (
+        checkpoints.load(present(config.start)).model.config
+        if config.model is None
+        else config.model
+    )
     form = shapes(architecture)
     part = trained_part(config, form)
     optimizer = make_optimizer(config.optimizer, config.steps)
@@ -168,7 +203,9 @@ def compile_step(config: Train) -> Plan:
     if part is not None:
         places = places._replace(frozen=meshes.param_shardings(state.frozen, mesh, architecture))
     state = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        state,
+        places,
     )
     run = jax.jit(
         step.make_step(model, optimizer, part=part, accumulate=config.accumulate),
@@ -210,7 +247,9 @@ def _batch(config: Train, place):
 
     from lmdyn.data import Batch
 
-    array = lambda dtype: jax.ShapeDtypeStruct((config.data.batch, config.data.length), dtype, sharding=place)
+    array = lambda dtype: jax.ShapeDtypeStruct(
+        (config.data.batch, config.data.length), dtype, sharding=place
+    )
     documents = None if config.data.attend_across else array(np.int32)
     return Batch(*cast(Any, (array(np.int32), array(np.int32), array(bool), documents)))
 
@@ -219,7 +258,10 @@ def _bytes(tree) -> int:
     """Bytes per device of shapes with shardings."""
     import jax
 
-    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def describe(found: Plan) -> str:
@@ -229,8 +271,14 @@ def describe(found: Plan) -> str:
     trained = "" if found.trained == found.total else f", {found.trained:,} of them trained"
     lines = [
         f"model    {found.total:,} parameters{trained}",
-        f"mesh     data {found.mesh[0]} x fsdp {found.mesh[1]} x tensor {found.mesh[2]} = {found.devices} devices",
-        f"batch    {found.rows} windows of {found.length} = {found.rows * found.length:,} tokens a step; {at_once} windows at a time on a device",
+        (
+            f"mesh     data {found.mesh[0]} x fsdp {found.mesh[1]} x tensor {found.mesh[2]} ="
+            f" {found.devices} devices"
+        ),
+        (
+            f"batch    {found.rows} windows of {found.length} = {found.rows * found.length:,}"
+            f" tokens a step; {at_once} windows at a time on a device"
+        ),
         f"compute  {found.dtype}, remat {found.remat}",
         "",
         "memory of one device              GiB",
@@ -239,10 +287,19 @@ def describe(found: Plan) -> str:
         f"  gradients               {gib(found.gradients)}",
         f"  inputs of layers        {gib(found.kept)}   kept for the backward pass",
         f"  at least                {gib(found.least)}",
-        f"  at most                 {gib(found.most)}   as compiled for a CPU, which needs more than an accelerator",
+        (
+            f"  at most                 {gib(found.most)}   as compiled for a CPU, which needs more"
+            " than an accelerator"
+        ),
         "",
-        f"operations of one step    {found.flops:.3e}   by formula; {found.flops / found.devices:.3e} on a device",
-        f"                          {found.products:.3e}   as compiled, with what is computed twice",
+        (
+            f"operations of one step    {found.flops:.3e}   by formula;"
+            f" {found.flops / found.devices:.3e} on a device"
+        ),
+        (
+            f"                          {found.products:.3e}   as compiled, with what is computed"
+            " twice"
+        ),
     ]
     if found.exchanged:
         lines += ["", "received by one device in a step, at most"]
@@ -262,7 +319,10 @@ def _device(found: Plan, gibs: int, name: str) -> str:
     room = USABLE * gibs * GIB
     fits = "yes" if found.most <= room else "no" if found.least > room else "perhaps"
     seconds = found.flops / found.devices / (UTILISATION * PEAKS[name])
-    return f"  {name:<12} {gibs:>6} GiB   {fits:<7} {_time(seconds):>9}   {_time(seconds * found.steps):>9}"
+    return (
+        f"  {name:<12} {gibs:>6} GiB   {fits:<7} {_time(seconds):>9}  "
+        f" {_time(seconds * found.steps):>9}"
+    )
 
 
 def _size(count: float) -> str:

@@ -1,4 +1,6 @@
-"""From a config to everything that a run needs; what can be wrong is found here, before anything is written."""
+"""From a config to everything that a run needs; what can be wrong is found here, before anything is
+written.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,8 +52,11 @@ class Prepared(NamedTuple):
     held_out: Any
 
 
-def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progress: bool = False) -> Prepared:
-    """Reads, checks and builds; allocates nothing on the devices yet, but for a model that is trained further.
+def prepare(
+    config: Train, tokenizer: tokenizers.Tokenizer | None = None, progress: bool = False
+) -> Prepared:
+    """Reads, checks and builds; allocates nothing on the devices yet, but for a model that is
+    trained further.
 
     Args:
       config: the run.
@@ -81,8 +86,8 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
     data.check_vocabulary(tokenizer, architecture)
     if config.data.length > architecture.positions:
         raise InputError(
-            f"data.length={config.data.length} exceeds the model's {architecture.positions} positions; use at most that, or a model "
-            "with more"
+            f"data.length={config.data.length} exceeds the model's {architecture.positions}"
+            " positions; use at most that, or a model with more"
         )
     model = LanguageModel(architecture, config.compute)
     optimizer = make_optimizer(config.optimizer, config.steps)
@@ -95,13 +100,17 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
     state = _with_shardings(state, mesh, architecture)
     where = jax.tree.map(lambda leaf: leaf.sharding, state)
     if loaded is None:
-        first = lambda: jax.jit(lambda: begin(init(LanguageModel(architecture), config.seed)), out_shardings=where)()
+        first = lambda: jax.jit(
+            lambda: begin(init(LanguageModel(architecture), config.seed)), out_shardings=where
+        )()
     else:
         params = meshes.shard(loaded.params, mesh, architecture)
         first = lambda: jax.jit(begin, out_shardings=where)(params)
 
     index, count = meshes.row_share(mesh)
-    tokens = [data.store(text, tokenizer, cache=config.data.cache, progress=progress) for text in texts]
+    tokens = [
+        data.store(text, tokenizer, cache=config.data.cache, progress=progress) for text in texts
+    ]
     review = None
     if config.data.review is not None:
         again = data.store(present(old), tokenizer, cache=config.data.cache, progress=progress)
@@ -120,15 +129,22 @@ def prepare(config: Train, tokenizer: tokenizers.Tokenizer | None = None, progre
         steps=config.steps,
     )
     if config.watch is None:
-        return Prepared(config, model, tokenizer, mesh, optimizer, part, state, first, stream, None, None)
+        return Prepared(
+            config, model, tokenizer, mesh, optimizer, part, state, first, stream, None, None
+        )
     rows = config.watch.batch or config.data.batch
     meshes.check_batch(rows, mesh)
-    held_out = data.batches(present(watched), tokenizer, config.data.length, rows, config.watch.tokens, progress)
-    return Prepared(config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out)
+    held_out = data.batches(
+        present(watched), tokenizer, config.data.length, rows, config.watch.tokens, progress
+    )
+    return Prepared(
+        config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out
+    )
 
 
 def trained_part(config: Train, form: Params) -> Partition | Adapters | None:
-    """What a run trains: everything (None), what its selector names, or adapters. Args: form: shapes of the parameters.
+    """What a run trains: everything (None), what its selector names, or adapters. Args: form:
+    shapes of the parameters.
 
     Raises:
       InputError: a selector that matches nothing, or adapters that do not fit.
@@ -136,7 +152,9 @@ def trained_part(config: Train, form: Params) -> Partition | Adapters | None:
     if config.adapters is None:
         return None if config.train == "all" else partition(form, config.train)
     where = config.adapters
-    return low_rank(where.where, rank=where.rank, scale=where.scale, seed=config.seed).partition(form)
+    return low_rank(where.where, rank=where.rank, scale=where.scale, seed=config.seed).partition(
+        form
+    )
 
 
 def resolve_mesh(shape: tuple[int, int, int]) -> Mesh:
@@ -146,19 +164,26 @@ def resolve_mesh(shape: tuple[int, int, int]) -> Mesh:
     {'data': 1, 'fsdp': 1, 'tensor': 1}
     """
     if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
-        raise InputError(f"mesh {','.join(map(str, shape))}: write three numbers >= 1, of which one may be -1 (what is left)")
+        raise InputError(
+            f"mesh {','.join(map(str, shape))}: write three numbers >= 1, of which one may be -1"
+            " (what is left)"
+        )
     known = 1
     for n in shape:
         known *= max(n, 1)
     if -1 in shape:
         if jax.device_count() % known:
-            raise InputError(f"mesh {','.join(map(str, shape))}: {known} does not divide the {jax.device_count()} devices")
+            raise InputError(
+                f"mesh {','.join(map(str, shape))}: {known} does not divide the"
+                f" {jax.device_count()} devices"
+            )
         return meshes.make_mesh([jax.device_count() // known if n == -1 else n for n in shape])
     return meshes.make_mesh(shape)
 
 
 def make_tokenizer(config: Train, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    """The tokenizer that `config.data.tokenizer` names: `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a file.
+    """The tokenizer that `config.data.tokenizer` names: `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a
+    file.
 
     Raises:
       InputError: it is none of these.
@@ -170,10 +195,14 @@ def make_tokenizer(config: Train, texts: Iterable[str]) -> tokenizers.Tokenizer:
     if kind == "bpe":
         if not rest.isdecimal():
             raise InputError(f"data.tokenizer='{name}': write bpe:VOCAB, such as bpe:8192")
-        return tokenizers.train_bpe((document for text in texts for document in text), int(rest), name=name)
+        return tokenizers.train_bpe(
+            (document for text in texts for document in text), int(rest), name=name
+        )
     if kind == "hf":
         repository, _, revision = rest.partition("@")
-        return tokenizers.from_folder(huggingface.download(repository, revision or None, huggingface.TOKENIZER), repository)
+        return tokenizers.from_folder(
+            huggingface.download(repository, revision or None, huggingface.TOKENIZER), repository
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         return tokenizers.from_folder(path)
@@ -191,4 +220,8 @@ def _with_shardings(state: steps.State, mesh: Mesh, architecture) -> steps.State
         None if state.frozen is None else meshes.param_shardings(state.frozen, mesh, architecture),
         meshes.state_shardings(state.optimizer, state.params, mesh, architecture),
     )
-    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, where)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        state,
+        where,
+    )

@@ -1,7 +1,7 @@
 """Reading a compiled program: how many operations its products are, and what its devices exchange.
 
-XLA's own cost analysis counts the body of a loop once, however often it runs. Here every loop is multiplied out by
-the trip count that XLA wrote into the program.
+XLA's own cost analysis counts the body of a loop once, however often it runs. Here every loop is
+multiplied out by the trip count that XLA wrote into the program.
 """
 
 import collections
@@ -40,7 +40,9 @@ class Instruction:
     rest: str
 
 
-def count(text: str, mesh: tuple[int, ...], axes: tuple[str, ...]) -> tuple[float, dict[tuple[str, str], float]]:
+def count(
+    text: str, mesh: tuple[int, ...], axes: tuple[str, ...]
+) -> tuple[float, dict[tuple[str, str], float]]:
     """What one device does in one run of a compiled program.
 
     Args:
@@ -49,8 +51,8 @@ def count(text: str, mesh: tuple[int, ...], axes: tuple[str, ...]) -> tuple[floa
       axes: their names.
 
     Returns:
-      Operations of matrix products (a multiply-add counted as 2), and bytes received by (kind, axes), as a ring of
-      devices would exchange them.
+      Operations of matrix products (a multiply-add counted as 2), and bytes received by (kind,
+      axes), as a ring of devices would exchange them.
 
     >>> import jax, jax.numpy as jnp
     >>> repeat = lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=5)[0]
@@ -70,9 +72,15 @@ def count(text: str, mesh: tuple[int, ...], axes: tuple[str, ...]) -> tuple[floa
             elif one.kind.removesuffix("-start") in COLLECTIVES:
                 kind = one.kind.removesuffix("-start")
                 group = _group(one.rest, math.prod(mesh))
-                found[kind, _along(group, mesh, axes)] += _received(kind, _bytes(one.type), len(group))
+                found[kind, _along(group, mesh, axes)] += _received(
+                    kind, _bytes(one.type), len(group)
+                )
             else:
-                times = int(m[1]) if (m := re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest)) else 1
+                times = (
+                    int(m[1])
+                    if (m := re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest))
+                    else 1
+                )
                 for called in re.findall(r"(?:calls|body|to_apply)=%?([\w.\-]+)", one.rest):
                     for key, value in inside(called).items():
                         found[key] += times * value
@@ -89,14 +97,17 @@ def _parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
         if head := re.match(r"(ENTRY )?%?([\w.\-]+) .*\{$", line):
             body = computations.setdefault(head[2], {})
             entry = head[2] if head[1] else entry
-        elif one := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][\w\-]*)\((.*)$", line):
+        elif one := re.match(
+            r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][\w\-]*)\((.*)$", line
+        ):
             body[one[1]] = Instruction(one[3], one[2], one[4])
     return computations, entry
 
 
 def _shapes(text: str) -> list[tuple[str, list[int]]]:
     return [
-        (kind, [int(n) for n in dims.split(",") if n]) for kind, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", text)
+        (kind, [int(n) for n in dims.split(",") if n])
+        for kind, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", text)
     ]
 
 
@@ -105,17 +116,28 @@ def _bytes(text: str) -> int:
 
 
 def _dot(one: Instruction, body: dict[str, Instruction]) -> float:
-    name, over = re.match(r"(?:[a-z]+\d*\[\S* )?%?([\w.\-]+)", one.rest), re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
+    name, over = (
+        re.match(r"(?:[a-z]+\d*\[\S* )?%?([\w.\-]+)", one.rest),
+        re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest),
+    )
     assert name and over, f"a product that cannot be read: {one}"
     left, contracted = body[name[1]], over[1]
     dims = _shapes(left.type)[0][1]
-    return 2.0 * math.prod(_shapes(one.type)[0][1]) * math.prod(dims[int(n)] for n in contracted.split(",") if n)
+    return (
+        2.0
+        * math.prod(_shapes(one.type)[0][1])
+        * math.prod(dims[int(n)] for n in contracted.split(",") if n)
+    )
 
 
 def _received(kind: str, size: int, devices: int) -> float:
     """Bytes that one of a ring of devices receives, for a result of `size` bytes."""
     share = (devices - 1) / devices
-    return size * {"all-reduce": 2 * share, "reduce-scatter": devices - 1, "collective-permute": 1}.get(kind, share)
+    return size * {
+        "all-reduce": 2 * share,
+        "reduce-scatter": devices - 1,
+        "collective-permute": 1,
+    }.get(kind, share)
 
 
 def _group(rest: str, devices: int) -> list[int]:
@@ -126,11 +148,15 @@ def _group(rest: str, devices: int) -> list[int]:
         grid = np.arange(devices).reshape([int(n) for n in m[2].split(",")])
         grid = grid.transpose([int(n) for n in m[3].split(",")]) if m[3] else grid
         return grid.reshape(-1, int(m[1]))[0].tolist()
-    if m := re.search(r"replica_groups=mesh\[([^\]]+)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}", rest):
+    if m := re.search(
+        r"replica_groups=mesh\[([^\]]+)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}", rest
+    ):
         sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", m[1])}
         ids = _ids(m[2], devices).reshape(list(sizes.values()))
         chosen = re.findall(r"'(\w+)'", m[3])
-        return ids[tuple(slice(None) if name in chosen else 0 for name in sizes)].reshape(-1).tolist()
+        return (
+            ids[tuple(slice(None) if name in chosen else 0 for name in sizes)].reshape(-1).tolist()
+        )
     if m := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", rest):
         return [int(m[1]), int(m[2])]
     return list(range(devices))
@@ -150,4 +176,9 @@ def _ids(text: str | None, devices: int) -> np.ndarray:
 def _along(group: list[int], mesh: tuple[int, ...], axes: tuple[str, ...]) -> str:
     """The axes of the mesh along which a group's devices differ."""
     places = np.array(np.unravel_index(group, mesh))
-    return "+".join(axis for axis, place in zip(axes, places, strict=True) if len(set(place.tolist())) > 1) or "none"
+    return (
+        "+".join(
+            axis for axis, place in zip(axes, places, strict=True) if len(set(place.tolist())) > 1
+        )
+        or "none"
+    )

@@ -32,7 +32,11 @@ class State(NamedTuple):
     optimizer: Any
 
 
-def start(params: Params, optimizer: optax.GradientTransformation, part: Partition | Adapters | None = None) -> State:
+def start(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    part: Partition | Adapters | None = None,
+) -> State:
     """The state before the first step.
 
     Args:
@@ -50,28 +54,36 @@ def start(params: Params, optimizer: optax.GradientTransformation, part: Partiti
 def whole(state: State, part: Partition | Adapters | None = None) -> Params:
     """The whole tree of parameters of a state, one stack of blocks.
 
-    >>> whole(start({"head": {"kernel": jnp.ones([2, 3])}}, optax.sgd(0.1)))["head"]["kernel"].shape
+    >>> whole(start({"head": {"kernel": jnp.ones([2, 3])}}, optax.sgd(0.1)))["head"][
+    ...     "kernel"
+    ... ].shape
     (2, 3)
     """
     return state.params if part is None else part.join(state.params, state.frozen)
 
 
-def likelihood(model: LanguageModel, params: Params, batch: Batch, weights: Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+def likelihood(
+    model: LanguageModel, params: Params, batch: Batch, weights: Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The usual objective: `sum weights * nll`, so the mean nll for weights that sum to 1.
 
-    Any function of this shape can take its place in `make_step`: it returns what is minimised, and a dict of scalars to
-    log, which are added over the parts of a batch.
+    Any function of this shape can take its place in `make_step`: it returns what is minimised, and
+    a dict of scalars to log, which are added over the parts of a batch.
 
     Args:
       params: for `lmdyn.models.forward`.
       batch: `[B, T]` arrays. weights: `[B, T]` float32.
 
     >>> from lmdyn import models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> params = models.init(model)
     >>> ids = jnp.arange(10).reshape(2, 5)
-    >>> total, logged = likelihood(model, params, Batch(ids, ids + 1, jnp.ones([2, 5], bool)), jnp.full([2, 5], 0.1))
+    >>> total, logged = likelihood(
+    ...     model, params, Batch(ids, ids + 1, jnp.ones([2, 5], bool)), jnp.full([2, 5], 0.1)
+    ... )
     >>> logged["loss"] is total, total.shape
     (True, ())
     """
@@ -92,18 +104,21 @@ def make_step(
     Args:
       optimizer: any optax transformation.
       part: which parameters are trained (`lmdyn.transforms.partition`), or low-rank adapters
-        (`lmdyn.transforms.low_rank(...).partition(params)`); None trains all. Below the lowest trained block no gradient is
-        computed.
-      accumulate: A; the batch is run in A parts whose gradients are added. Every counted token weighs the same, however
-        they are spread, so A changes nothing but rounding and memory.
+        (`lmdyn.transforms.low_rank(...).partition(params)`); None trains all. Below the lowest
+        trained block no gradient is computed.
+      accumulate: A; the batch is run in A parts whose gradients are added. Every counted token
+        weighs the same, however they are spread, so A changes nothing but rounding and memory.
       objective: see `likelihood`.
 
     Returns:
-      `step(state, batch) -> (state, metrics)`; metrics hold `loss` (nats, mean over counted tokens), `gradient_norm`
-      (before clipping), `tokens` (counted ones), and what the objective adds, all float32 scalars.
+      `step(state, batch) -> (state, metrics)`; metrics hold `loss` (nats, mean over counted
+      tokens), `gradient_norm` (before clipping), `tokens` (counted ones), and what the objective
+      adds, all float32 scalars.
 
     >>> from lmdyn import models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model, optimizer = models.LanguageModel(config), optax.adam(1e-2)
     >>> ids = jnp.arange(12).reshape(2, 6) % 11
     >>> batch = Batch(ids[:, :-1], ids[:, 1:], jnp.ones([2, 5], bool))
@@ -125,9 +140,15 @@ def make_step(
         if accumulate == 1:
             gradients, logged = jax.grad(objective_of, has_aux=True)(state.params, batch)
         else:
-            gradients, logged = _accumulated(jax.grad(objective_of, has_aux=True), state.params, batch, accumulate)
+            gradients, logged = _accumulated(
+                jax.grad(objective_of, has_aux=True), state.params, batch, accumulate
+            )
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        metrics = {**logged, "gradient_norm": optax.global_norm(gradients), "tokens": tokens.astype(jnp.float32)}
+        metrics = {
+            **logged,
+            "gradient_norm": optax.global_norm(gradients),
+            "tokens": tokens.astype(jnp.float32),
+        }
         params = optax.apply_updates(state.params, updates)
         return State(state.step + 1, params, state.frozen, optimizer_state), metrics
 
@@ -136,10 +157,13 @@ def make_step(
 
 def _accumulated(gradient, params, batch: Batch, parts: int):
     """The sum of `gradient(params, part)` over the parts of a batch, in one scan."""
-    # Row b goes to part b % A: where rows lie on several devices, each device then works on every part.
+    # Row b goes to part b % A: where rows lie on several devices, each device then works on every
+    # part.
     cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
     first = jax.tree.map(lambda x: x[0], cut)
-    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradient, params, first))
+    empty = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradient, params, first)
+    )
 
     def body(total, rows):
         return jax.tree.map(jnp.add, total, gradient(params, rows)), None

@@ -1,4 +1,6 @@
-"""Measuring inside a run: the same metrics, on the same held-out text, as `lmdyn measure` would afterwards."""
+"""Measuring inside a run: the same metrics, on the same held-out text, as `lmdyn measure` would
+afterwards.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -37,7 +39,10 @@ class Watcher:
         prepared = self.prepared
         place = meshes.batch_sharding(prepared.mesh)
         if self.batches is None:  # they stay on the devices
-            self.batches = [meshes.put(batch, jax.tree.map(lambda _: place, batch)) for batch in prepared.held_out]
+            self.batches = [
+                meshes.put(batch, jax.tree.map(lambda _: place, batch))
+                for batch in prepared.held_out
+            ]
         part = prepared.part
         params = state.params if part is None else part.merge(state.params, state.frozen)
         results = measure(prepared.metric, prepared.model, params, self.batches, prepared.mesh)
@@ -46,8 +51,15 @@ class Watcher:
         return [report.row(self.name, **{"step": step, "tokens": tokens, **row}) for row in found]
 
 
-def measure(metric: metrics.Metric, model: LanguageModel, params: Tree, batches: Iterable[Batch], mesh: Mesh | None) -> Any:
-    """`metrics.measure` on a mesh that may span several processes: every process has the whole result.
+def measure(
+    metric: metrics.Metric,
+    model: LanguageModel,
+    params: Tree,
+    batches: Iterable[Batch],
+    mesh: Mesh | None,
+) -> Any:
+    """`metrics.measure` on a mesh that may span several processes: every process has the whole
+    result.
 
     Args:
       params: where they lie on the mesh. batches: on its devices.

@@ -1,4 +1,6 @@
-"""Groups of parameters that gradients are measured by, and updates are restricted to: a selector, or a short name for one."""
+"""Groups of parameters that gradients are measured by, and updates are restricted to: a selector,
+or a short name for one.
+"""
 
 from lmdyn.transforms.selectors import Path, flatten, select
 from lmdyn.types import Params
@@ -16,14 +18,22 @@ GROUPS = {
 
 
 def parts(params: Params) -> tuple[str, ...]:
-    """The names of `GROUPS` that a model has parameters for; together they are all of its parameters.
+    """The names of `GROUPS` that a model has parameters for; together they are all of its
+    parameters.
 
     >>> import numpy as np
-    >>> parts({"embed": {"embedding": np.ones([5, 2])}, "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}}})
+    >>> parts(
+    ...     {
+    ...         "embed": {"embedding": np.ones([5, 2])},
+    ...         "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}},
+    ...     }
+    ... )
     ('mlp', 'embed')
     """
     leaves = [".".join(path) + "." for path in flatten(params)]
-    has = lambda selector: any(leaf.startswith(term + ".") for leaf in leaves for term in selector.split("+"))
+    has = lambda selector: any(
+        leaf.startswith(term + ".") for leaf in leaves for term in selector.split("+")
+    )
     return tuple(name for name, selector in GROUPS.items() if has(selector))
 
 
@@ -47,9 +57,18 @@ def members(params: Params, group: str) -> dict[Path, tuple[int, ...] | None]:
 def layers(members: dict[Path, tuple[int, ...] | None]) -> tuple[int, ...] | None:
     """The layers that a group's parameters lie in, sorted; None if some lie outside of the blocks.
 
-    >>> layers({("blocks", "mlp", "up", "kernel"): (0, 2), ("blocks", "mlp", "down", "kernel"): (1,)})
+    >>> layers(
+    ...     {
+    ...         ("blocks", "mlp", "up", "kernel"): (0, 2),
+    ...         ("blocks", "mlp", "down", "kernel"): (1,),
+    ...     }
+    ... )
     (0, 1, 2)
     >>> layers({("head", "kernel"): None})
     """
     inside = [found for found in members.values() if found is not None]
-    return tuple(sorted({layer for found in inside for layer in found})) if len(inside) == len(members) else None
+    return (
+        tuple(sorted({layer for found in inside for layer in found}))
+        if len(inside) == len(members)
+        else None
+    )

@@ -1,15 +1,18 @@
-"""Updates restricted to where knowledge lies: masks and rates by layer (Fernandez et al. 2024, arXiv 2411.04448, "traced gradient
-layers"; METHODS section 3).
+"""Updates restricted to where knowledge lies: masks and rates by layer (Fernandez et al. 2024,
+arXiv 2411.04448, "traced gradient layers"; METHODS section 3).
 
-These are optax transformations of *updates*. They belong at the end of a chain, after the rule and its weight decay:
-a rule such as Adam divides a constant factor out of its gradients again, and weight decay moves also what has no gradient.
+These are optax transformations of *updates*. They belong at the end of a chain, after the rule and
+its weight decay: a rule such as Adam divides a constant factor out of its gradients again, and
+weight decay moves also what has no gradient.
 
     optax.chain(optax.adamw(1e-5), localize(profile, mode="scale"))
 
-A mask computes everything and throws it away. What is frozen from first to last is left out by a partition instead, which
-costs neither gradient nor optimizer state: `partition(params, trained(profile))`.
+A mask computes everything and throws it away. What is frozen from first to last is left out by a
+partition instead, which costs neither gradient nor optimizer state: `partition(params,
+trained(profile))`.
 
-Layers are addressed by groups (`lmdyn.transforms.groups`): `"attention"`, `"mlp"`, or any selector. Shape letter: L layers.
+Layers are addressed by groups (`lmdyn.transforms.groups`): `"attention"`, `"mlp"`, or any selector.
+Shape letter: L layers.
 """
 
 import dataclasses
@@ -34,32 +37,42 @@ def layer_rates(rates: Any, part: Partition | None = None) -> optax.GradientTran
     """Multiplies the updates of every layer by a rate of its own.
 
     Args:
-      rates: `{group: [L] or one number}`, or `[L]` for the blocks as a whole. A parameter in several groups gets the product;
-        one in no group passes unchanged.
-      part: the partition, where the updates are those of its chosen parameters alone (groups that it leaves out are passed over).
+      rates: `{group: [L] or one number}`, or `[L]` for the blocks as a whole. A parameter in
+        several groups gets the product; one in no group passes unchanged.
+      part: the partition, where the updates are those of its chosen parameters alone (groups that
+        it leaves out are passed over).
 
     Raises:
-      InputError: rates that are negative or not finite; and when the optimizer's state is made, a group that matches nothing or rates for
-        another number of layers.
+      InputError: rates that are negative or not finite; and when the optimizer's state is made, a
+        group that matches nothing or rates for another number of layers.
 
-    >>> updates = {"blocks": {"mlp": {"up": {"kernel": jnp.ones([2, 1, 3])}}}, "head": {"kernel": jnp.ones([1, 3])}}
+    >>> updates = {
+    ...     "blocks": {"mlp": {"up": {"kernel": jnp.ones([2, 1, 3])}}},
+    ...     "head": {"kernel": jnp.ones([1, 3])},
+    ... }
     >>> scaled, _ = layer_rates({"mlp": [0.0, 0.5]}).update(updates, optax.EmptyState())
-    >>> scaled["blocks"]["mlp"]["up"]["kernel"][:, 0, 0].tolist(), scaled["head"]["kernel"][0, 0].tolist()
+    >>> (
+    ...     scaled["blocks"]["mlp"]["up"]["kernel"][:, 0, 0].tolist(),
+    ...     scaled["head"]["kernel"][0, 0].tolist(),
+    ... )
     ([0.0, 0.5], 1.0)
     """
     rates = {group: np.asarray(values, np.float32) for group, values in _by_group(rates).items()}
     for group, values in rates.items():
         if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise InputError(f"the rates of {group} are {values.tolist()}; a rate is finite and at least 0")
+            raise InputError(
+                f"the rates of {group} are {values.tolist()}; a rate is finite and at least 0"
+            )
     return _by_layer(rates, part, lambda update, rate: update * rate.astype(update.dtype))
 
 
 def layer_mask(mask: Any, part: Partition | None = None) -> optax.GradientTransformation:
-    """Lets the updates of some layers through and stops those of the others, whose parameters keep every bit.
+    """Lets the updates of some layers through and stops those of the others, whose parameters keep
+    every bit.
 
     Args:
-      mask: `{group: [L] or one boolean}`, or `[L]` booleans for the blocks as a whole. A parameter in several groups is updated if all
-        of them let it; one in no group is updated.
+      mask: `{group: [L] or one boolean}`, or `[L]` booleans for the blocks as a whole. A parameter
+        in several groups is updated if all of them let it; one in no group is updated.
       part: as for `layer_rates`.
 
     Raises:
@@ -73,30 +86,44 @@ def layer_mask(mask: Any, part: Partition | None = None) -> optax.GradientTransf
     mask = {group: np.asarray(values) for group, values in _by_group(mask).items()}
     for group, values in mask.items():
         if values.dtype != bool:
-            raise InputError(f"the mask of {group} is {values.tolist()}; a mask is True or False for each layer")
+            raise InputError(
+                f"the mask of {group} is {values.tolist()}; a mask is True or False for each layer"
+            )
     return _by_layer(mask, part, _let)
 
 
-def localize(profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = KINDS,
-             part: Partition | None = None) -> optax.GradientTransformation:
+def localize(
+    profile: Mapping[str, ArrayLike],
+    mode: str = "freeze",
+    groups: Iterable[str] = KINDS,
+    part: Partition | None = None,
+) -> optax.GradientTransformation:
     """Restricts updates to where a relative profile is high, or scales them by it.
 
-    `freeze` (the paper's frozen parameters): updates only what has `r > mean(r)`. Whatever else the model has (embedding, norms,
-    head) is frozen, too. `scale` (adaptive rates): updates are multiplied by `r / mean(r)`; whatever else the model has is
-    updated as usual, so that equal r change nothing. The mean is over all layers of all groups together.
+    `freeze` (the paper's frozen parameters): updates only what has `r > mean(r)`. Whatever else the
+    model has (embedding, norms, head) is frozen, too. `scale` (adaptive rates): updates are
+    multiplied by `r / mean(r)`; whatever else the model has is updated as usual, so that equal r
+    change nothing. The mean is over all layers of all groups together.
 
     Args:
-      profile: `{group: [L]}`, relative gradient norms r (`lmdyn.metrics.relative_gradients`); one number for a group outside the blocks.
+      profile: `{group: [L]}`, relative gradient norms r (`lmdyn.metrics.relative_gradients`); one
+        number for a group outside the blocks.
       mode: `freeze` or `scale`.
       groups: which groups of the profile are read.
       part: as for `layer_rates`.
 
     Raises:
-      InputError: an unknown mode; a group that the profile lacks; a profile with zeros, negative numbers, infinities or NaN; `freeze`
-        with a profile that is equal everywhere; when the optimizer's state is made, a profile of another depth than the model.
+      InputError: an unknown mode; a group that the profile lacks; a profile with zeros, negative
+        numbers, infinities or NaN; `freeze` with a profile that is equal everywhere; when the
+        optimizer's state is made, a profile of another depth than the model.
 
-    >>> profile = {"attention": [0.5, 0.75], "mlp": [1.25, 1.5]}    # mean 1
-    >>> params = {"blocks": {"attention": {"key": {"kernel": jnp.ones([2, 1, 3])}}, "mlp": {"up": {"kernel": jnp.ones([2, 1, 3])}}}}
+    >>> profile = {"attention": [0.5, 0.75], "mlp": [1.25, 1.5]}  # mean 1
+    >>> params = {
+    ...     "blocks": {
+    ...         "attention": {"key": {"kernel": jnp.ones([2, 1, 3])}},
+    ...         "mlp": {"up": {"kernel": jnp.ones([2, 1, 3])}},
+    ...     }
+    ... }
     >>> optimizer = optax.chain(optax.sgd(1.0), localize(profile, mode="scale"))
     >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
     >>> updates["blocks"]["attention"]["key"]["kernel"][:, 0, 0].tolist()
@@ -111,7 +138,8 @@ def localize(profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Ite
 
 
 def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> str:
-    """The selector of what `localize(profile, mode="freeze")` updates: give it to `partition`, and the rest costs nothing.
+    """The selector of what `localize(profile, mode="freeze")` updates: give it to `partition`, and
+    the rest costs nothing.
 
     Args:
       profile, groups: as for `localize`.
@@ -125,39 +153,65 @@ def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> 
     chosen = []
     for group, high in _above_mean(profile, groups).items():
         layers = f"[{','.join(map(str, np.flatnonzero(high)))}]" if high.ndim else ""
-        chosen += [term.replace("blocks", "blocks" + layers, 1) for term in _terms(group)] if high.any() else []
+        chosen += (
+            [term.replace("blocks", "blocks" + layers, 1) for term in _terms(group)]
+            if high.any()
+            else []
+        )
     return "+".join(chosen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Localized:
-    """What adapts, and how much, by a profile: made by `localized`, for `lmdyn.online.evaluate(..., adapt=...)`."""
+    """What adapts, and how much, by a profile: made by `localized`, for `lmdyn.online.evaluate(...,
+    adapt=...)`.
+    """
 
     profile: Mapping
     mode: str
     groups: tuple[str, ...]
 
     def partition(self, params: Params) -> Partition:
-        """What is adapted: with `freeze` what lies above the mean, the rest costs nothing; with `scale` everything."""
-        localize(self.profile, self.mode, self.groups).init(params)  # refuses a profile of another depth
-        return partition(params, trained(self.profile, self.groups) if self.mode == "freeze" else "all")
+        """What is adapted: with `freeze` what lies above the mean, the rest costs nothing; with
+        `scale` everything.
+        """
+        localize(self.profile, self.mode, self.groups).init(
+            params
+        )  # refuses a profile of another depth
+        return partition(
+            params, trained(self.profile, self.groups) if self.mode == "freeze" else "all"
+        )
 
     def after(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         """The optimizer with, for `scale`, the rates of layers at its end."""
-        return optimizer if self.mode == "freeze" else optax.chain(optimizer, localize(self.profile, self.mode, self.groups))
+        return (
+            optimizer
+            if self.mode == "freeze"
+            else optax.chain(optimizer, localize(self.profile, self.mode, self.groups))
+        )
 
 
-def localized(profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = KINDS) -> Localized:
-    """What online adaptation changes, by a relative profile: `online.evaluate(..., adapt=localized(profile))`.
+def localized(
+    profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = KINDS
+) -> Localized:
+    """What online adaptation changes, by a relative profile: `online.evaluate(...,
+    adapt=localized(profile))`.
 
     Args:
-      profile, mode, groups: as for `localize`. With `freeze` only what has `r > mean(r)` adapts, at the price of that alone; with `scale`
-        everything does, and the updates are multiplied by `r / mean(r)`.
+      profile, mode, groups: as for `localize`. With `freeze` only what has `r > mean(r)` adapts, at
+        the price of that alone; with `scale` everything does, and the updates are multiplied by `r
+        / mean(r)`.
 
     Raises:
-      InputError: as `localize`; when a model is given, a profile of another depth, with both depths.
+      InputError: as `localize`; when a model is given, a profile of another depth, with both
+        depths.
 
-    >>> params = {"blocks": {"attention": {"key": {"kernel": np.ones([2, 1, 3])}}, "mlp": {"up": {"kernel": np.ones([2, 1, 3])}}}}
+    >>> params = {
+    ...     "blocks": {
+    ...         "attention": {"key": {"kernel": np.ones([2, 1, 3])}},
+    ...         "mlp": {"up": {"kernel": np.ones([2, 1, 3])}},
+    ...     }
+    ... }
     >>> localized({"attention": [0.5, 0.75], "mlp": [1.25, 1.5]}).partition(params).chosen
     {('blocks', 'mlp', 'up', 'kernel'): (0, 1)}
     """
@@ -168,7 +222,10 @@ def localized(profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: It
 def _terms(group: str) -> list[str]:
     """The terms of a group's selector; a group of single layers cannot be addressed by layer."""
     if "[" in group:
-        raise InputError(f"group '{group}' names single layers; name all of them, such as 'mlp' or 'blocks.mlp.up', and give L numbers")
+        raise InputError(
+            f"group '{group}' names single layers; name all of them, such as 'mlp' or"
+            " 'blocks.mlp.up', and give L numbers"
+        )
     return grouping.GROUPS.get(group, group).split("+")
 
 
@@ -189,7 +246,10 @@ def _checked(profile, groups) -> dict[str, np.ndarray]:
         bad = np.flatnonzero(~(np.isfinite(r) & (r > 0)))
         if len(bad):
             where = f"layer {bad[0]}" if r.ndim else "all of it"
-            raise InputError(f"the profile of {group} is {np.atleast_1d(r)[bad[0]]} at {where}; relative norms are finite and above 0")
+            raise InputError(
+                f"the profile of {group} is {np.atleast_1d(r)[bad[0]]} at {where}; relative norms"
+                " are finite and above 0"
+            )
     return found
 
 
@@ -203,20 +263,26 @@ def _above_mean(profile, groups) -> dict[str, np.ndarray]:
     mean = _mean(profile)
     high = {group: np.asarray(r > mean) for group, r in profile.items()}
     if not any(values.any() for values in high.values()):
-        raise InputError(f"the profile is {mean:.6g} everywhere, so that nothing lies above its mean; freeze needs a profile that differs")
+        raise InputError(
+            f"the profile is {mean:.6g} everywhere, so that nothing lies above its mean; freeze"
+            " needs a profile that differs"
+        )
     return high
 
 
 def _let(update, on):
-    # Zero times infinity is no zero, so no product. And minus zero, because adding 0.0 would turn a parameter of -0.0 into 0.0.
+    # Zero times infinity is no zero, so no product. And minus zero, because adding 0.0 would turn a
+    # parameter of -0.0 into 0.0.
     return jnp.where(on, update, jnp.array(-0.0, update.dtype))
 
 
 def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None = None) -> dict:
-    """`{path: values that broadcast to the leaf}`, one entry for each group that a leaf is in; leaves of no group are left out.
+    """`{path: values that broadcast to the leaf}`, one entry for each group that a leaf is in;
+    leaves of no group are left out.
 
     Args:
-      tree: parameters, or anything shaped like them. values: `{group: [L] or one number}`, NumPy or JAX arrays.
+      tree: parameters, or anything shaped like them. values: `{group: [L] or one number}`, NumPy or
+        JAX arrays.
       part: the partition, where the tree is that of its chosen parameters alone.
 
     Raises:
@@ -234,7 +300,9 @@ def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None =
 
 
 def _by_layer(values, part, function, elsewhere=None) -> optax.GradientTransformation:
-    """`function(update, value)` with the value of every layer; `elsewhere` for what is in no group (None leaves it as it is)."""
+    """`function(update, value)` with the value of every layer; `elsewhere` for what is in no group
+    (None leaves it as it is).
+    """
 
     def init(params):
         placed(params, values, part)
@@ -256,11 +324,17 @@ def _shaped(value, group, path, leaf, part):
     if not value.ndim:
         return value
     if path[0] != "blocks":
-        raise InputError(f"{group} has {len(value)} values, and {'.'.join(path)} has no layers; give it one number")
+        raise InputError(
+            f"{group} has {len(value)} values, and {'.'.join(path)} has no layers; give it one"
+            " number"
+        )
     depth = leaf.shape[0] if part is None else part.depth
     if value.shape != (depth,):
         many = f"{len(value)} layers" if value.ndim == 1 else f"the shape {list(value.shape)}"
         hint = "" if part else "; if only some layers are trained, give their partition as part="
-        raise InputError(f"{group} has values for {many}, and the parameters have {depth} blocks; give one value for each{hint}")
+        raise InputError(
+            f"{group} has values for {many}, and the parameters have {depth} blocks; give one value"
+            f" for each{hint}"
+        )
     value = value if part is None else value[np.array(part.chosen[path])]
     return value.reshape(-1, *[1] * (leaf.ndim - 1))

@@ -5,11 +5,14 @@ from typing import Any, NamedTuple
 
 
 class Measured(NamedTuple):
-    """A parameter transform that first wants something measured: two pure functions, so that whoever has a text can apply it.
+    """A parameter transform that first wants something measured: two pure functions, so that
+    whoever has a text can apply it.
 
     >>> import numpy as np
     >>> from lmdyn import data, metrics, models, transforms
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model = models.LanguageModel(config)
     >>> params, batches = models.init(model), data.windows(np.arange(10), length=3)
     >>> wake = transforms.reactivation(ratio=0.5)

@@ -1,8 +1,9 @@
 """Parameters cut in two: the chosen ones, which are trained, and the rest, which costs nothing.
 
-Only the chosen part is differentiated, carried and given optimizer state. Put together again, the blocks come as
-several stacks, cut where the chosen set changes, so that the backward pass stops below the lowest chosen layer and
-computes no gradient for the weights of a layer that is not trained.
+Only the chosen part is differentiated, carried and given optimizer state. Put together again, the
+blocks come as several stacks, cut where the chosen set changes, so that the backward pass stops
+below the lowest chosen layer and computes no gradient for the weights of a layer that is not
+trained.
 """
 
 import dataclasses
@@ -30,7 +31,10 @@ def _take(leaf, layers):
 
 
 def joined(stacks: Sequence[Mapping[Path, Any]]) -> dict:
-    """One stack of blocks from several, each as `{path: leaf}`; a parameter quantised in some of them only is decoded."""
+    """One stack of blocks from several, each as `{path: leaf}`; a parameter quantised in some of
+    them only is decoded.
+    """
+
     def join(leaves):
         if len(leaves) == 1:
             return leaves[0]
@@ -58,7 +62,9 @@ class Partition:
 
     @property
     def lowest(self) -> int:
-        """The lowest block that the backward pass reaches: 0 with the embedding, L with only what lies above."""
+        """The lowest block that the backward pass reaches: 0 with the embedding, L with only what
+        lies above.
+        """
         layers = [min(layers) for layers in self.chosen.values() if layers]
         if any(path[0] in ("embed", "positions") for path in self.chosen):
             return 0
@@ -70,14 +76,19 @@ class Partition:
         edges = {0, self.depth}
         for layers in self.chosen.values():
             for layer in layers or ():
-                edges |= {edge for edge, other in ((layer, layer - 1), (layer + 1, layer + 1)) if other not in layers}
+                edges |= {
+                    edge
+                    for edge, other in ((layer, layer - 1), (layer + 1, layer + 1))
+                    if other not in layers
+                }
         return tuple(sorted(edges))
 
     def split(self, params: Params) -> tuple[Tree, Tree]:
         """`(chosen, rest)`.
 
-        `chosen` is a nested dict of the chosen parameters alone; those of blocks have their chosen layers on
-        the leading axis. `rest` is everything else, its blocks already cut into a tuple of stacks.
+        `chosen` is a nested dict of the chosen parameters alone; those of blocks have their chosen
+        layers on the leading axis. `rest` is everything else, its blocks already cut into a tuple
+        of stacks.
         """
         chosen: dict[Path, Any] = {}
         rest: dict[Any, Any] = {}
@@ -114,7 +125,8 @@ class Partition:
     def pieces(self, leaf: Array, layers: Sequence[int]) -> list[tuple[int, jax.Array]]:
         """Chosen layers of a parameter, cut where stacks of blocks are.
 
-        A gradient comes back by one concatenation; were they slices, each would come back as a whole array of zeros about it.
+        A gradient comes back by one concatenation; were they slices, each would come back as a
+        whole array of zeros about it.
 
         Args:
           leaf: `[l, ...]`, the chosen layers alone.
@@ -125,12 +137,21 @@ class Partition:
 
         >>> import numpy as np
         >>> part = Partition({("blocks", "bias"): (0, 2, 3)}, depth=4)
-        >>> [(number, piece.tolist()) for number, piece in part.pieces(np.array([5.0, 6.0, 7.0]), (0, 2, 3))]
+        >>> [
+        ...     (number, piece.tolist())
+        ...     for number, piece in part.pieces(np.array([5.0, 6.0, 7.0]), (0, 2, 3))
+        ... ]
         [(0, [5.0]), (2, [6.0, 7.0])]
         """
-        inside = [(number, stop - start) for number, (start, stop) in enumerate(itertools.pairwise(self.cuts)) if start in layers]
+        inside = [
+            (number, stop - start)
+            for number, (start, stop) in enumerate(itertools.pairwise(self.cuts))
+            if start in layers
+        ]
         numbers, sizes = zip(*inside, strict=True)
-        parts = [jnp.asarray(leaf)] if len(sizes) == 1 else jax.lax.split(jnp.asarray(leaf), sizes)  # one piece is no copy
+        parts = (
+            [jnp.asarray(leaf)] if len(sizes) == 1 else jax.lax.split(jnp.asarray(leaf), sizes)
+        )  # one piece is no copy
         return list(zip(numbers, parts, strict=True))
 
     def join(self, chosen: Tree, rest: Tree) -> Params:
@@ -142,8 +163,12 @@ class Partition:
 
     def cut(self, blocks: Params) -> tuple[Params, ...]:
         """The blocks as a tuple of stacks, nothing taken out."""
-        return tuple(jax.tree.map(lambda leaf: leaf[start:stop] if stop - start < self.depth else leaf, blocks)
-                     for start, stop in zip(self.cuts, self.cuts[1:], strict=False))
+        return tuple(
+            jax.tree.map(
+                lambda leaf: leaf[start:stop] if stop - start < self.depth else leaf, blocks
+            )
+            for start, stop in zip(self.cuts, self.cuts[1:], strict=False)
+        )
 
 
 def partition(params: Params, selector: str) -> Partition:
@@ -153,7 +178,10 @@ def partition(params: Params, selector: str) -> Partition:
       InputError: the selector matches nothing, or quantised parameters.
 
     >>> import jax, numpy as np
-    >>> params = {"embed": {"embedding": np.ones([5, 2])}, "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}}}
+    >>> params = {
+    ...     "embed": {"embedding": np.ones([5, 2])},
+    ...     "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}},
+    ... }
     >>> part = partition(params, "blocks[1:3].mlp")
     >>> chosen, rest = part.split(params)
     >>> part.cuts, part.lowest, chosen["blocks"]["mlp"]["up"]["kernel"].shape
@@ -165,6 +193,9 @@ def partition(params: Params, selector: str) -> Partition:
     leaves = flatten(params)
     for path in chosen:
         if isinstance(leaves[path], Packed):
-            raise InputError(f"{'.'.join(path)} is quantised ({leaves[path].kind}) and cannot be trained; load the model without packed")
+            raise InputError(
+                f"{'.'.join(path)} is quantised ({leaves[path].kind}) and cannot be trained; load"
+                " the model without packed"
+            )
     depth = next(leaf.shape[0] for path, leaf in leaves.items() if path[0] == "blocks")
     return Partition(chosen, depth)

@@ -1,13 +1,14 @@
-"""The rule of dynamic evaluation: RMS gradient statistics of the training text scale the update, and pull back to the prior
-(Krause et al. 2018, arXiv 1709.07432, "update rule methodology").
+"""The rule of dynamic evaluation: RMS gradient statistics of the training text scale the update,
+and pull back to the prior (Krause et al. 2018, arXiv 1709.07432, "update rule methodology").
 
     theta <- theta - lr g / (m + eps) + lambda min(d, 1 / lambda) (theta_0 - theta)
 
-m is the root mean square, over batches of training text, of the gradient of a batch's mean nll, per number; `d = m / mean(m)`; the
-mean of m is over parameters, of each parameter's mean, and a parameter is one matrix or vector of one layer.
+m is the root mean square, over batches of training text, of the gradient of a batch's mean nll, per
+number; `d = m / mean(m)`; the mean of m is over parameters, of each parameter's mean, and a
+parameter is one matrix or vector of one layer.
 
-    rms = gradient_rms(model, params, batches)
-    optimizer = optax.chain(scale_by_prior_rms(rms, eps=1e-5), optax.scale_by_learning_rate(lr), decay_to_prior(0.02, rms))
+    rms = gradient_rms(model, params, batches) optimizer = optax.chain(scale_by_prior_rms(rms,
+    eps=1e-5), optax.scale_by_learning_rate(lr), decay_to_prior(0.02, rms))
 """
 
 import functools
@@ -48,10 +49,13 @@ class GradientRMS(NamedTuple):
         return self._replace(rms=part.split(self.rms)[0])
 
 
-def gradient_rms(model: LanguageModel, params: Params, batches: Iterable, *, progress: bool = False) -> GradientRMS:
+def gradient_rms(
+    model: LanguageModel, params: Params, batches: Iterable, *, progress: bool = False
+) -> GradientRMS:
     """The root mean square gradient over training text.
 
-    The gradient of a batch shrinks with its tokens, so take batches as large as the chunks that will be adapted to.
+    The gradient of a batch shrinks with its tokens, so take batches as large as the chunks that
+    will be adapted to.
 
     Args:
       batches: `lmdyn.data.Batch`es, all of one shape (`lmdyn.data.batches`).
@@ -61,9 +65,15 @@ def gradient_rms(model: LanguageModel, params: Params, batches: Iterable, *, pro
       InputError: there is no batch, or parameters are quantised.
 
     >>> from lmdyn import data, models
-    >>> config = models.ModelConfig(vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> model, ids = models.LanguageModel(config), np.arange(12).reshape(2, 6) % 11
-    >>> found = gradient_rms(model, models.init(model), [data.Batch(ids[:, :-1], ids[:, 1:], np.ones([2, 5], bool))])
+    >>> found = gradient_rms(
+    ...     model,
+    ...     models.init(model),
+    ...     [data.Batch(ids[:, :-1], ids[:, 1:], np.ones([2, 5], bool))],
+    ... )
     >>> found.rms["blocks"]["mlp"]["up"]["kernel"].shape, found.batches
     ((2, 6, 10), 1)
     """
@@ -83,19 +93,30 @@ def gradient_rms(model: LanguageModel, params: Params, batches: Iterable, *, pro
 
 @functools.lru_cache(maxsize=8)
 def _mean_square(model):
-    """The jitted `(params, mean of squares so far, number of this batch, batch) -> mean of squares`."""
+    """The jitted `(params, mean of squares so far, number of this batch, batch) -> mean of
+    squares`.
+    """
 
     def follow(params, square, count, batch):
         weights = batch.mask / jnp.maximum(batch.mask.sum(), 1).astype(jnp.float32)
-        objective = lambda params: loss(model, params, batch.inputs, batch.targets, weights, documents=batch.documents)[0]
-        return jax.tree.map(lambda mean, slope: mean + (slope * slope - mean) / count, square, jax.grad(objective)(params))
+        objective = lambda params: loss(
+            model, params, batch.inputs, batch.targets, weights, documents=batch.documents
+        )[0]
+        return jax.tree.map(
+            lambda mean, slope: mean + (slope * slope - mean) / count,
+            square,
+            jax.grad(objective)(params),
+        )
 
     return jax.jit(follow, donate_argnums=1)
 
 
 def _mean(rms) -> float:
     """The mean over parameters of each one's mean; a stack of L layers holds L of them."""
-    means = [(float(leaf.mean()), leaf.shape[0] if path[0] == "blocks" else 1) for path, leaf in flatten(rms).items()]
+    means = [
+        (float(leaf.mean()), leaf.shape[0] if path[0] == "blocks" else 1)
+        for path, leaf in flatten(rms).items()
+    ]
     return sum(mean * layers for mean, layers in means) / sum(layers for _, layers in means)
 
 
@@ -103,19 +124,25 @@ def scale_by_prior_rms(rms: GradientRMS, eps: float) -> optax.GradientTransforma
     """Divides gradients by `m + eps`.
 
     Args:
-      rms: of exactly the parameters that are trained: `rms.of(partition(params, selector))` for a part of them.
-      eps: as large as a small m, at least: parameters that the training text never reached have m = 0.
+      rms: of exactly the parameters that are trained: `rms.of(partition(params, selector))` for a
+        part of them.
+      eps: as large as a small m, at least: parameters that the training text never reached have m =
+        0.
 
     Raises:
       InputError: `eps` is not positive; at `init`, parameters of another shape than `rms`.
 
     >>> rms = GradientRMS({"w": jnp.array([3.0, 1.0])}, 2.0, 1)
     >>> rule = scale_by_prior_rms(rms, eps=1.0)
-    >>> rule.update({"w": jnp.array([8.0, 8.0])}, rule.init({"w": jnp.zeros(2)}))[0]["w"].tolist()
+    >>> rule.update({"w": jnp.array([8.0, 8.0])}, rule.init({"w": jnp.zeros(2)}))[0][
+    ...     "w"
+    ... ].tolist()
     [2.0, 4.0]
     """
     if not eps > 0:
-        raise InputError(f"eps={eps}: gradients are divided by m + eps, and m may be 0; use a positive eps")
+        raise InputError(
+            f"eps={eps}: gradients are divided by m + eps, and m may be 0; use a positive eps"
+        )
 
     # m is state, not a constant of the program: it is as large as the parameters
     def init(params):
@@ -136,7 +163,8 @@ class PriorState(NamedTuple):
 
 
 def decay_to_prior(rate: float, rms: GradientRMS | None = None) -> optax.GradientTransformation:
-    """Adds `rate min(d, 1 / rate) (theta_0 - theta)` to the updates: a pull to the parameters as they were at `init`.
+    """Adds `rate min(d, 1 / rate) (theta_0 - theta)` to the updates: a pull to the parameters as
+    they were at `init`.
 
     It stands last in a chain, so that no learning rate scales it.
 
@@ -145,7 +173,8 @@ def decay_to_prior(rate: float, rms: GradientRMS | None = None) -> optax.Gradien
       rms: as for `scale_by_prior_rms`; None pulls all parameters alike (d = 1).
 
     Raises:
-      InputError: a rate below 0, or above 1 without `rms`; at `init`, parameters of another shape than `rms`.
+      InputError: a rate below 0, or above 1 without `rms`; at `init`, parameters of another shape
+        than `rms`.
 
     >>> rule = decay_to_prior(0.25)
     >>> state = rule.init({"w": jnp.array([4.0])})
@@ -158,15 +187,21 @@ def decay_to_prior(rate: float, rms: GradientRMS | None = None) -> optax.Gradien
     def init(params):
         if rms is not None:
             _check_shapes(rms.rms, params)
-        return PriorState(jax.tree.map(jnp.copy, params), None if rms is None else jax.tree.map(jnp.copy, rms.rms))
+        return PriorState(
+            jax.tree.map(jnp.copy, params), None if rms is None else jax.tree.map(jnp.copy, rms.rms)
+        )
 
     def update(updates, state, params=None):
         if params is None:
-            raise InputError("decay_to_prior needs the parameters; call update(updates, state, params)")
+            raise InputError(
+                "decay_to_prior needs the parameters; call update(updates, state, params)"
+            )
         if state.rms is None:
             share = jax.tree.map(lambda _: rate, updates)
         else:
-            share = jax.tree.map(lambda m: jnp.minimum(rate * (m / present(rms).mean), 1.0), state.rms)
+            share = jax.tree.map(
+                lambda m: jnp.minimum(rate * (m / present(rms).mean), 1.0), state.rms
+            )
         pulled = lambda update, share, prior, now: update + share * (prior - now)
         return jax.tree.map(pulled, updates, share, state.prior, params), state
 
@@ -178,8 +213,11 @@ def _check_shapes(rms, params):
     found, wanted = of(rms), of(params)
     if found != wanted:
         name = sorted({name for name, _ in found.items() ^ wanted.items()})[0]
-        raise InputError(f"gradient statistics and trained parameters differ at {name}: {found.get(name, 'none')} and "
-                         f"{wanted.get(name, 'none')}; take rms.of(partition(params, selector)) for the same selector")
+        raise InputError(
+            f"gradient statistics and trained parameters differ at {name}:"
+            f" {found.get(name, 'none')} and {wanted.get(name, 'none')}; take"
+            " rms.of(partition(params, selector)) for the same selector"
+        )
 
 
 def save_rms(path: PathLike, rms: GradientRMS) -> None:
@@ -195,7 +233,10 @@ def save_rms(path: PathLike, rms: GradientRMS) -> None:
     7
     """
     arrays = {".".join(path): np.asarray(leaf) for path, leaf in flatten(rms.rms).items()}
-    about = {"kind": "gradient_rms", "about": json.dumps({"mean": rms.mean, "batches": rms.batches})}
+    about = {
+        "kind": "gradient_rms",
+        "about": json.dumps({"mean": rms.mean, "batches": rms.batches}),
+    }
     atomic_write(path, safetensors.numpy.save(arrays, about))
 
 
@@ -216,9 +257,14 @@ def load_rms(path: PathLike) -> GradientRMS:
         with safetensors.safe_open(path, framework="np") as file:
             about = file.metadata() or {}
             if about.get("kind") != "gradient_rms":
-                raise InputError(f"{path} holds no gradient statistics; make them with gradient_rms and save_rms")
+                raise InputError(
+                    f"{path} holds no gradient statistics; make them with gradient_rms and save_rms"
+                )
             names = file.keys()
             leaves = {tuple(name.split(".")): jnp.asarray(file.get_tensor(name)) for name in names}
             return GradientRMS(unflatten(leaves), **json.loads(about["about"]))
     except (OSError, safetensors.SafetensorError) as err:
-        raise InputError(f"{path} could not be read: {' '.join(str(err).split())}; make it with gradient_rms and save_rms") from err
+        raise InputError(
+            f"{path} could not be read: {' '.join(str(err).split())}; make it with gradient_rms and"
+            " save_rms"
+        ) from err

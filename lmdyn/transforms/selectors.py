@@ -4,8 +4,8 @@
     term     = "all" | name ("[" layers "]")? ("." name)*
     layers   = index, slice (Python's, negative too) or a comma-separated list of them
 
-`"blocks[5:9].mlp"`, `"blocks.attention.query"`, `"head"`, `"embed+blocks[-1]"`. A term selects every parameter
-below its path. Only `blocks` has layers.
+`"blocks[5:9].mlp"`, `"blocks.attention.query"`, `"head"`, `"embed+blocks[-1]"`. A term selects
+every parameter below its path. Only `blocks` has layers.
 """
 
 import re
@@ -26,7 +26,11 @@ def flatten(tree: Tree, prefix: Path = ()) -> dict[Path, Any]:
     """
     if not isinstance(tree, Mapping):
         return {prefix: tree}
-    return {path: leaf for name in sorted(tree) for path, leaf in flatten(tree[name], (*prefix, name)).items()}
+    return {
+        path: leaf
+        for name in sorted(tree)
+        for path, leaf in flatten(tree[name], (*prefix, name)).items()
+    }
 
 
 def unflatten(leaves: Mapping[Path, Any]) -> dict:
@@ -49,11 +53,16 @@ def _layers(text: str, depth: int, term: str) -> set[int]:
     for item in text.split(","):
         match = re.fullmatch(r"\s*(-?\d+)?\s*(:\s*(-?\d+)?\s*(:\s*(-?\d+)?)?)?\s*", item)
         if not match or not item.strip():
-            raise InputError(f"'{item}' in selector '{term}' is no layer; write an index or a slice such as 5:9")
+            raise InputError(
+                f"'{item}' in selector '{term}' is no layer; write an index or a slice such as 5:9"
+            )
         if match[2] is None:
             index = int(match[1])
             if not -depth <= index < depth:
-                raise InputError(f"layer {index} in selector '{term}' is outside the model's {depth} blocks; use 0 to {depth - 1}")
+                raise InputError(
+                    f"layer {index} in selector '{term}' is outside the model's {depth} blocks; use"
+                    f" 0 to {depth - 1}"
+                )
             chosen.add(index % depth)
         else:
             start, stop, step = (int(g) if g else None for g in (match[1], match[3], match[5]))
@@ -71,13 +80,17 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
       selector: see the top of this file.
 
     Returns:
-      `{path: layers}` in key order: the sorted layer indices for parameters of `blocks`, None (the whole) for others.
+      `{path: layers}` in key order: the sorted layer indices for parameters of `blocks`, None (the
+      whole) for others.
 
     Raises:
       InputError: nothing matches; the message lists what exists there.
 
     >>> import numpy as np
-    >>> params = {"embed": {"embedding": np.ones([5, 2])}, "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}}}
+    >>> params = {
+    ...     "embed": {"embedding": np.ones([5, 2])},
+    ...     "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}},
+    ... }
     >>> select(params, "blocks[1:3].mlp+embed")
     {('blocks', 'mlp', 'up', 'kernel'): (1, 2), ('embed', 'embedding'): None}
     >>> select(params, "blocks.attention")
@@ -93,14 +106,22 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
             continue
         match = re.fullmatch(r"(\w+)(?:\[([^\]]*)\])?((?:\.\w+)*)", term)
         if not match:
-            raise InputError(f"selector '{term}' cannot be read; write for example 'blocks[5:9].mlp', 'head' or 'all'")
+            raise InputError(
+                f"selector '{term}' cannot be read; write for example 'blocks[5:9].mlp', 'head' or"
+                " 'all'"
+            )
         layers = None
         if match[2] is not None:
             if match[1] != "blocks":
-                raise InputError(f"selector '{term}': only blocks have layers, '{match[1]}' has none")
+                raise InputError(
+                    f"selector '{term}': only blocks have layers, '{match[1]}' has none"
+                )
             layers = _layers(match[2], depth, term)
             if not layers:
-                raise InputError(f"selector '{term}' matches no layer of the model's {depth} blocks; use 0 to {depth - 1}")
+                raise InputError(
+                    f"selector '{term}' matches no layer of the model's {depth} blocks; use 0 to"
+                    f" {depth - 1}"
+                )
         node, walked = params, ""
         names = (match[1], *match[3].split(".")[1:])
         for name in names:
@@ -114,4 +135,7 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
             if path[: len(names)] == names:
                 every = set(range(depth)) if layers is None else layers
                 found[path] = (found.get(path) or set()) | every if path[0] == "blocks" else None
-    return {path: None if (layers := found[path]) is None else tuple(sorted(layers)) for path in sorted(found)}
+    return {
+        path: None if (layers := found[path]) is None else tuple(sorted(layers))
+        for path in sorted(found)
+    }

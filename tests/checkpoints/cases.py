@@ -1,6 +1,8 @@
-"""Small random models of every family, as `transformers` saves them, and what it computes with them.
+"""Small random models of every family, as `transformers` saves them, and what it computes with
+them.
 
-A case of `length` T runs T - 1 inputs, so 132 and 8 are odd lengths of 131 (more than one block of queries) and 7.
+A case of `length` T runs T - 1 inputs, so 132 and 8 are odd lengths of 131 (more than one block of
+queries) and 7.
 """
 
 import json
@@ -10,8 +12,18 @@ import numpy as np
 import pytest
 
 WIDTH, DEPTH, VOCAB = 24, 3, 61
-_COMMON = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": DEPTH, "intermediate_size": 37}
-_GROUPED = {**_COMMON, "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 160}
+_COMMON = {
+    "vocab_size": VOCAB,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": DEPTH,
+    "intermediate_size": 37,
+}
+_GROUPED = {
+    **_COMMON,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 160,
+}
 _LLAMA3 = {
     "rope_type": "llama3",
     "factor": 4.0,
@@ -20,12 +32,19 @@ _LLAMA3 = {
     "original_max_position_embeddings": 40,
     "rope_theta": 5000.0,
 }
-_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 40, "rope_theta": 3000.0}
+_YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 40,
+    "rope_theta": 3000.0,
+}
 _LINEAR = {"rope_type": "linear", "factor": 2.5, "rope_theta": 10000.0}
 
 
 class Case(NamedTuple):
-    """A model of `family` with `options`, run on rows of `length` tokens; `layout`: of the rotary keys in config.json."""
+    """A model of `family` with `options`, run on rows of `length` tokens; `layout`: of the rotary
+    keys in config.json.
+    """
 
     family: str
     options: dict
@@ -35,7 +54,10 @@ class Case(NamedTuple):
 
 # `pad_token_id` None: torch would leave the padding token's row out of the embedding's gradient.
 CASES = {
-    "gpt2": Case("gpt2", {"vocab_size": VOCAB, "n_embd": WIDTH, "n_layer": DEPTH, "n_head": 3, "n_positions": 160}),
+    "gpt2": Case(
+        "gpt2",
+        {"vocab_size": VOCAB, "n_embd": WIDTH, "n_layer": DEPTH, "n_head": 3, "n_positions": 160},
+    ),
     "gpt2-wide-untied": Case(
         "gpt2",
         {
@@ -64,7 +86,9 @@ CASES = {
         layout=4,
     ),
     "neox-nobias-tied": Case(
-        "gpt_neox", {**_COMMON, "num_attention_heads": 3, "attention_bias": False, "tie_word_embeddings": True}, 8
+        "gpt_neox",
+        {**_COMMON, "num_attention_heads": 3, "attention_bias": False, "tie_word_embeddings": True},
+        8,
     ),
     "llama": Case("llama", {**_GROUPED, "head_dim": 10, "rope_parameters": _LLAMA3}),
     "llama-biases-linear": Case(
@@ -79,22 +103,37 @@ CASES = {
         },
         layout=4,
     ),
-    "llama-llama3": Case("llama", {**_GROUPED, "head_dim": 10, "rope_parameters": _LLAMA3, "hidden_act": "relu"}, 8, 4),
-    "olmo-clipped": Case("olmo", {**_GROUPED, "num_key_value_heads": 3, "clip_qkv": 0.4, "pad_token_id": None}),
-    "olmo2": Case(
-        "olmo2", {**_GROUPED, "num_key_value_heads": 3, "rms_norm_eps": 1e-3, "pad_token_id": None}, layout=4
+    "llama-llama3": Case(
+        "llama",
+        {**_GROUPED, "head_dim": 10, "rope_parameters": _LLAMA3, "hidden_act": "relu"},
+        8,
+        4,
     ),
-    "qwen2-yarn-tied": Case("qwen2", {**_GROUPED, "tie_word_embeddings": True, "rope_parameters": _YARN}),
+    "olmo-clipped": Case(
+        "olmo", {**_GROUPED, "num_key_value_heads": 3, "clip_qkv": 0.4, "pad_token_id": None}
+    ),
+    "olmo2": Case(
+        "olmo2",
+        {**_GROUPED, "num_key_value_heads": 3, "rms_norm_eps": 1e-3, "pad_token_id": None},
+        layout=4,
+    ),
+    "qwen2-yarn-tied": Case(
+        "qwen2", {**_GROUPED, "tie_word_embeddings": True, "rope_parameters": _YARN}
+    ),
     "qwen3": Case(
-        "qwen3", {**_GROUPED, "head_dim": 10, "rope_parameters": {**_YARN, "attention_factor": 1.3}}, layout=4
+        "qwen3",
+        {**_GROUPED, "head_dim": 10, "rope_parameters": {**_YARN, "attention_factor": 1.3}},
+        layout=4,
     ),
     "qwen3-biased": Case("qwen3", {**_GROUPED, "head_dim": 14, "attention_bias": True}, 8),
 }
 
 
 class Reference(NamedTuple):
-    """A saved model and what `transformers` computes: `tokens [B, T]`, `logits [B, T, V]`; `gradients` is a folder that
-    holds the gradient of the mean next-token loss as if it were a checkpoint."""
+    """A saved model and what `transformers` computes: `tokens [B, T]`, `logits [B, T, V]`;
+    `gradients` is a folder that holds the gradient of the mean next-token loss as if it were a
+    checkpoint.
+    """
 
     folder: object
     gradients: object
@@ -148,7 +187,9 @@ def make(case: Case, root) -> Reference:
     rewrite(folder, case.layout)
     tokens = torch.randint(0, VOCAB, (2, case.length), generator=torch.Generator().manual_seed(1))
     logits = model(tokens).logits
-    torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, VOCAB), tokens[:, 1:].reshape(-1)).backward()
+    torch.nn.functional.cross_entropy(
+        logits[:, :-1].reshape(-1, VOCAB), tokens[:, 1:].reshape(-1)
+    ).backward()
     for parameter in model.parameters():
         parameter.data = parameter.grad
     model.save_pretrained(gradients)
@@ -172,7 +213,9 @@ def write_tokenizer(folder, tokens=("<|endoftext|>", "a", "b", "ab", "c")):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     merges = [("a", "b")] if "ab" in tokens else []
-    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    backend = Tokenizer(
+        models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     if "<|endoftext|>" in tokens:

@@ -26,7 +26,11 @@ def test_missing_keys_mean_what_transformers_makes_of_them(name):
 def test_both_layouts_read_alike(name):
     transformers = pytest.importorskip("transformers")
     case = CASES[name]
-    values = json.loads(transformers.AutoConfig.for_model(case.family, **case.options).to_json_string(use_diff=False))
+    values = json.loads(
+        transformers.AutoConfig.for_model(case.family, **case.options).to_json_string(
+            use_diff=False
+        )
+    )
     if case.family == "gpt2":
         assert read_config(values).position == "learned"
         return
@@ -39,7 +43,11 @@ def test_a_written_config_reads_back_and_transformers_agrees(name):
     transformers = pytest.importorskip("transformers")
     case = CASES[name]
     config = read_config(
-        json.loads(transformers.AutoConfig.for_model(case.family, **case.options).to_json_string(use_diff=False))
+        json.loads(
+            transformers.AutoConfig.for_model(case.family, **case.options).to_json_string(
+                use_diff=False
+            )
+        )
     )
     written = json.loads(json.dumps(write_config(config)))
     assert written["model_type"] == case.family
@@ -51,21 +59,34 @@ def test_a_written_config_reads_back_and_transformers_agrees(name):
 
 
 def test_a_model_that_is_no_family_is_named_with_what_differs():
-    config = ModelConfig(vocab=5, width=4, depth=1, heads=2, head_width=2, mlp_width=3, positions=8, parallel=True)
+    config = ModelConfig(
+        vocab=5, width=4, depth=1, heads=2, head_width=2, mlp_width=3, positions=8, parallel=True
+    )
     with pytest.raises(InputError, match=r"nearest, llama, differs in parallel=True"):
         write_config(config)
 
 
 def test_an_unknown_family_lists_those_that_are_known():
-    with pytest.raises(InputError, match=r"unknown model_type 'gtp2'; did you mean 'gpt2'") as caught:
+    with pytest.raises(
+        InputError, match=r"unknown model_type 'gtp2'; did you mean 'gpt2'"
+    ) as caught:
         family("gtp2")
     assert all(name in str(caught.value) for name in FAMILIES)
 
 
-SLIDING = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1, "num_hidden_layers": 4}
+SLIDING = {
+    "use_sliding_window": True,
+    "sliding_window": 64,
+    "max_window_layers": 1,
+    "num_hidden_layers": 4,
+}
 REFUSED = [
     ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
-    ("llama", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}}, "longrope"),
+    (
+        "llama",
+        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}},
+        "longrope",
+    ),
     ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),
     ("llama", {"rope_scaling": {"type": "linear"}}, "factor"),
     ("llama", {"rope_scaling": {"type": "linear", "factor": "2"}}, "factor='2'"),
@@ -88,12 +109,18 @@ REFUSED = [
     ("gpt_neox", {"head_dim": 7}, "head_dim=7"),
     ("llama", {"rope_scaling": {"rope_type": 5}}, "rope_type '5'"),
     ("gpt_neox", {"head_dim": 7, "num_attention_heads": 0}, "config.json of gpt_neox is malformed"),
-    ("qwen2", {"use_sliding_window": True, "num_hidden_layers": "many"}, "config.json of qwen2 is malformed"),
+    (
+        "qwen2",
+        {"use_sliding_window": True, "num_hidden_layers": "many"},
+        "config.json of qwen2 is malformed",
+    ),
     ("mamba", {}, "mamba"),
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "word"), REFUSED, ids=[f"{n}-{w}" for n, _, w in REFUSED])
+@pytest.mark.parametrize(
+    ("name", "change", "word"), REFUSED, ids=[f"{n}-{w}" for n, _, w in REFUSED]
+)
 def test_what_cannot_be_expressed_is_refused(name, change, word):
     with pytest.raises(InputError) as caught:
         read_config({"model_type": name, **change})
@@ -102,7 +129,12 @@ def test_what_cannot_be_expressed_is_refused(name, change, word):
 
 
 def test_unused_sliding_windows_are_fine():
-    values = {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 4096, "num_hidden_layers": 30}
+    values = {
+        "model_type": "qwen2",
+        "use_sliding_window": False,
+        "sliding_window": 4096,
+        "num_hidden_layers": 30,
+    }
     assert read_config(values) == read_config({**values, "sliding_window": None})
 
 
@@ -123,13 +155,17 @@ def test_activations(theirs, ours):
 
 def test_yarn_with_two_scales_fixes_the_attention_factor():
     rope = {"rope_type": "yarn", "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 0.5}
-    scaling = read_config({"model_type": "llama", "rope_scaling": rope, "max_position_embeddings": 99}).rotary_scaling
+    scaling = read_config(
+        {"model_type": "llama", "rope_scaling": rope, "max_position_embeddings": 99}
+    ).rotary_scaling
     assert scaling.attention_factor == pytest.approx(1.138629 / 1.069315, abs=1e-5)
     assert scaling.original_positions == 99
 
 
 def test_initialisation_follows_the_family():
-    kinds = {name: read_config({"model_type": name, "initializer_range": 0.5}).init for name in FAMILIES}
+    kinds = {
+        name: read_config({"model_type": name, "initializer_range": 0.5}).init for name in FAMILIES
+    }
     assert kinds["gpt2"] == "depth"
     assert kinds["gpt_neox"] == "small"
     assert kinds["llama"] == "normal"

@@ -19,7 +19,9 @@ def test_transformers_loads_what_was_exported_with_equal_logits(name, reference,
     expected = reference(name)
     config, params = huggingface.read_folder(expected.folder)
     checkpoints.export(models.LanguageModel(config), params, None, tmp_path / "out")
-    theirs, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    theirs, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
     assert not any(report.values()), report
     with torch.no_grad():
         logits = theirs.eval()(torch.from_numpy(expected.tokens)).logits.numpy()
@@ -43,7 +45,11 @@ def test_the_tokenizer_goes_with_it(loaded, tmp_path):
     transformers = pytest.importorskip("transformers")
     checkpoints.export(loaded.model, loaded.params, loaded.tokenizer, tmp_path / "out")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert theirs.encode("abcab", add_special_tokens=False) == loaded.tokenizer.encode("abcab").tolist() == [3, 4, 3]
+    assert (
+        theirs.encode("abcab", add_special_tokens=False)
+        == loaded.tokenizer.encode("abcab").tolist()
+        == [3, 4, 3]
+    )
     assert theirs.eos_token_id == 0
     again = checkpoints.load(f"dir:{tmp_path}/out")
     assert again.tokenizer.to_json() == loaded.tokenizer.to_json()
@@ -58,7 +64,9 @@ def test_shards(loaded, tmp_path, monkeypatch):
     assert len(files) > 2
     assert sorted(set(index["weight_map"].values())) == files
     again = checkpoints.load(f"dir:{tmp_path}/out")
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again.params, loaded.params))
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: bool((a == b).all()), again.params, loaded.params)
+    )
     transformers = pytest.importorskip("transformers")
     transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
@@ -74,7 +82,10 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(loaded, tmp_path):
 @pytest.mark.parametrize("failing", ["_write_shard", "_write_json", "_write_tokenizer", "_sync"])
 @pytest.mark.parametrize(
     ("failure", "raised"),
-    [(OSError(28, "No space left on device"), InputError), (KeyboardInterrupt(), KeyboardInterrupt)],
+    [
+        (OSError(28, "No space left on device"), InputError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
 )
 def test_a_failure_leaves_nothing_behind(loaded, tmp_path, monkeypatch, failing, failure, raised):
     def fail(*args, **options):
@@ -91,6 +102,8 @@ def test_a_failure_leaves_nothing_behind(loaded, tmp_path, monkeypatch, failing,
 
 def test_parameters_of_another_model_are_refused(loaded, tmp_path):
     params = {**loaded.params, "final_norm": {"scale": np.ones(9)}}
-    with pytest.raises(InputError, match=r"final_norm/scale has shape \[9\]; the model's config wants \[8\]"):
+    with pytest.raises(
+        InputError, match=r"final_norm/scale has shape \[9\]; the model's config wants \[8\]"
+    ):
         checkpoints.export(loaded.model, params, tokenizers.byte_tokenizer(), tmp_path / "out")
     assert left(tmp_path) == []

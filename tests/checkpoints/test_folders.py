@@ -14,7 +14,11 @@ from tests.checkpoints.cases import CASES, TINY, random_model, write_tiny, write
 
 def equal(ours, theirs) -> bool:
     return jax.tree.all(
-        jax.tree.map(lambda a, b: a.dtype == b.dtype and bool((np.asarray(a) == np.asarray(b)).all()), ours, theirs)
+        jax.tree.map(
+            lambda a, b: a.dtype == b.dtype and bool((np.asarray(a) == np.asarray(b)).all()),
+            ours,
+            theirs,
+        )
     )
 
 
@@ -56,7 +60,9 @@ def test_other_precisions_become_float32(kind, tmp_path):
     from safetensors.torch import save_file
 
     tensors = write_tiny(tmp_path)
-    cast = {name: torch.from_numpy(value).to(getattr(torch, kind)) for name, value in tensors.items()}
+    cast = {
+        name: torch.from_numpy(value).to(getattr(torch, kind)) for name, value in tensors.items()
+    }
     save_file(cast, tmp_path / "model.safetensors")
     leaf = huggingface.read_folder(tmp_path).params["head"]["kernel"]
     assert leaf.dtype == np.float32
@@ -122,13 +128,22 @@ def _text(name, content):
 
 NAN = np.full([8, 5], np.nan, np.float32)
 BAD_TENSORS = {
-    "missing": ({"model.layers.1.mlp.up_proj.weight": None}, "tensor layers.1.mlp.up_proj.weight is missing"),
+    "missing": (
+        {"model.layers.1.mlp.up_proj.weight": None},
+        "tensor layers.1.mlp.up_proj.weight is missing",
+    ),
     "shape": (
         {"model.layers.0.mlp.up_proj.weight": np.ones([6, 8], np.float32)},
         "layers.0.mlp.up_proj.weight has shape [6, 8]; its config wants [5, 8]",
     ),
-    "nan": ({"model.layers.1.mlp.down_proj.weight": NAN}, "layers.1.mlp.down_proj.weight holds NaN"),
-    "infinity": ({"model.norm.weight": np.full(8, np.inf, np.float32)}, "norm.weight holds NaN or infinity"),
+    "nan": (
+        {"model.layers.1.mlp.down_proj.weight": NAN},
+        "layers.1.mlp.down_proj.weight holds NaN",
+    ),
+    "infinity": (
+        {"model.norm.weight": np.full(8, np.inf, np.float32)},
+        "norm.weight holds NaN or infinity",
+    ),
     "unknown": (
         {"model.layers.0.self_attn.q_norm.weight": np.ones(4, np.float32)},
         "layers.0.self_attn.q_norm.weight has no place",
@@ -141,7 +156,10 @@ BAD_TENSORS = {
 }
 BAD_FOLDERS = {
     "cut short": (_cut, "model.safetensors is no whole safetensors file"),
-    "not safetensors": (_text("model.safetensors", "hello"), "model.safetensors is no whole safetensors file"),
+    "not safetensors": (
+        _text("model.safetensors", "hello"),
+        "model.safetensors is no whole safetensors file",
+    ),
     "pickle": (_pickle_only, "pytorch_model.bin, a pickle, which is never opened; convert it"),
     "missing shard": (_missing_shard, "shard model-00001-of-00002.safetensors is missing"),
     "bad index": (_text("model.safetensors.index.json", "{}"), "no weight_map"),

@@ -94,8 +94,13 @@ def converted(model, architecture: str):
         if architecture == "gpt2" and value.ndim == 2 and number is not None:
             value = value.T
         if architecture == "gptneox" and stem.endswith("query_key_value"):
-            value = value.reshape(heads, 3, -1, *value.shape[1:]).swapaxes(0, 1).reshape(value.shape)
-        yield (f"blk.{number}." if number is not None else "") + f"{names[stem]}.{kind}", np.ascontiguousarray(value)
+            value = (
+                value.reshape(heads, 3, -1, *value.shape[1:]).swapaxes(0, 1).reshape(value.shape)
+            )
+        yield (
+            (f"blk.{number}." if number is not None else "") + f"{names[stem]}.{kind}",
+            np.ascontiguousarray(value),
+        )
 
 
 def metadata(writer, config, architecture: str):
@@ -103,7 +108,9 @@ def metadata(writer, config, architecture: str):
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_feed_forward_length(getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    writer.add_feed_forward_length(
+        getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    )
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if architecture in ("gpt2", "gptneox", "olmo"):
         writer.add_layer_norm_eps(
@@ -142,7 +149,9 @@ def tokens(writer, pre="gpt-2", model="gpt2"):
     writer.add_eos_token_id(0)
 
 
-def write(path, model, architecture: str, quantise=None, extra=lambda writer: None, tokenizer=tokens):
+def write(
+    path, model, architecture: str, quantise=None, extra=lambda writer: None, tokenizer=tokens
+):
     writer = gguf.GGUFWriter(path, architecture)
     metadata(writer, model.config, architecture)
     tokenizer(writer)
@@ -161,12 +170,18 @@ def write(path, model, architecture: str, quantise=None, extra=lambda writer: No
 
 MODELS = {
     "gpt2": CASES["gpt2"],
-    "gptneox": CASES["neox-serial-yarn"]._replace(
-        options={
-            **CASES["neox-serial-yarn"].options,
-            "hidden_act": "gelu",
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
-        }
+    "gptneox": (
+        CASES["neox-serial-yarn"]._replace(
+            options={
+                **CASES["neox-serial-yarn"].options,
+                "hidden_act": "gelu",
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e4,
+                    "partial_rotary_factor": 0.5,
+                },
+            }
+        )
     ),
     "llama": CASES["llama-biases-linear"],
     "olmo": CASES["olmo-clipped"],
@@ -219,7 +234,9 @@ def test_quantised_kinds_are_decoded(kind, wide, tmp_path):
     up = np.stack([wide.model.layers[i].mlp.up_proj.weight.detach().numpy() for i in layers])
     expected = gguf.dequantize(gguf.quants.quantize(up, kind), kind).swapaxes(1, 2)
     assert np.array_equal(params["blocks"]["mlp"]["up"]["kernel"], expected)
-    key = np.stack([permute(wide.model.layers[i].self_attn.k_proj.weight.detach().numpy(), 2) for i in layers])
+    key = np.stack(
+        [permute(wide.model.layers[i].self_attn.k_proj.weight.detach().numpy(), 2) for i in layers]
+    )
     rows = gguf.dequantize(gguf.quants.quantize(key, kind), kind)
     unpermuted = rows.reshape(2, 2, 32, 2, 256).swapaxes(2, 3).reshape(key.shape)
     assert np.array_equal(params["blocks"]["attention"]["key"]["kernel"], unpermuted.swapaxes(1, 2))
@@ -227,13 +244,17 @@ def test_quantised_kinds_are_decoded(kind, wide, tmp_path):
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
 def test_packed_matrices_hold_the_same_numbers_in_less_memory(kind, wide, tmp_path):
-    """Queries and keys are unpermuted, the embedding is looked up and used as head: all without a float32 copy."""
+    """Queries and keys are unpermuted, the embedding is looked up and used as head: all without a
+    float32 copy.
+    """
     path = write(tmp_path / "m.gguf", wide, "llama", gguf.GGMLQuantizationType[kind])
     model, params, *_ = checkpoints.load(f"gguf:{path}")
     packed = checkpoints.load(f"gguf:{path}", packed=True).params
     for name in ("query", "key", "output"):
         found = unpack(packed["blocks"]["attention"][name]["kernel"]).swapaxes(1, 2)
-        np.testing.assert_allclose(found, params["blocks"]["attention"][name]["kernel"], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(
+            found, params["blocks"]["attention"][name]["kernel"], rtol=1e-6, atol=1e-9
+        )
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     assert size(packed) < size(params) / 3
     tokens = np.arange(14).reshape(2, 7) % VOCAB
@@ -244,7 +265,10 @@ def test_packed_matrices_hold_the_same_numbers_in_less_memory(kind, wide, tmp_pa
 
 @pytest.fixture(scope="module")
 def small():
-    options = {**CASES["llama-biases-linear"].options, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    options = {
+        **CASES["llama-biases-linear"].options,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    }
     return random_model("llama", options)
 
 
@@ -289,10 +313,16 @@ def test_an_unknown_architecture_and_pre_tokenizer_list_the_known(small, tmp_pat
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(InputError, match=r"unknown GGUF architecture 'mamba'.* known: gpt2, gptneox, llama"):
+    with pytest.raises(
+        InputError, match=r"unknown GGUF architecture 'mamba'.* known: gpt2, gptneox, llama"
+    ):
         read_file(tmp_path / "m.gguf")
-    with pytest.raises(InputError, match=r"unknown tokenizer.ggml.pre 'smolm'; did you mean 'smollm'"):
-        read_file(write(tmp_path / "n.gguf", small, "llama", tokenizer=lambda w: tokens(w, "smolm")))
+    with pytest.raises(
+        InputError, match=r"unknown tokenizer.ggml.pre 'smolm'; did you mean 'smollm'"
+    ):
+        read_file(
+            write(tmp_path / "n.gguf", small, "llama", tokenizer=lambda w: tokens(w, "smolm"))
+        )
 
 
 def test_a_gguf_cut_short_anywhere_is_one_clear_line(small, tmp_path):
@@ -342,7 +372,9 @@ def test_the_tokenizer_may_not_exceed_the_embedding(small, tmp_path):
         writer.kv_data[0].pop("tokenizer.ggml.token_type")
         writer.add_token_list(["<|endoftext|>", *TOKENS[1:], *(f"t{i}" for i in range(60))])
 
-    with pytest.raises(InputError, match=r"the tokenizer has 66 ids but the embedding only 61 rows"):
+    with pytest.raises(
+        InputError, match=r"the tokenizer has 66 ids but the embedding only 61 rows"
+    ):
         checkpoints.load(f"gguf:{write(tmp_path / 'm.gguf', small, 'llama', tokenizer=many)}")
 
 
@@ -352,4 +384,6 @@ def test_load_and_export_a_gguf(small, tmp_path):
     checkpoints.export(loaded.model, loaded.params, loaded.tokenizer, tmp_path / "out")
     again = checkpoints.load(f"dir:{tmp_path}/out")
     assert again.model.config == loaded.model.config
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again.params, loaded.params))
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: bool((a == b).all()), again.params, loaded.params)
+    )

@@ -60,7 +60,10 @@ def test_names_leave_steps_to_the_step():
         ("hf:org/name@one..two", "'one..two' is no range"),
         ("run:nowhere@*", "nowhere is no run: no such folder"),
         ("run:nowhere", "nowhere is no run: no such folder"),
-        ("run:nowhere@latest", "'latest' is no step of a run; write run:nowhere@1000, or run:nowhere for the last one"),
+        (
+            "run:nowhere@latest",
+            "'latest' is no step of a run; write run:nowhere@1000, or run:nowhere for the last one",
+        ),
     ],
 )
 def test_bad_references(text, words):
@@ -122,7 +125,9 @@ def test_a_series_from_the_hubs_cache(hub, what):
     assert [str(r) for r in found] == ["hf:org/name@step1", "hf:org/name@step2"]
     first, second = (checkpoints.load(r) for r in found)
     assert (first.step, second.step, first.name) == (1, 2, "org/name")
-    assert float(first.params["final_norm"]["scale"][0]) != float(second.params["final_norm"]["scale"][0])
+    assert float(first.params["final_norm"]["scale"][0]) != float(
+        second.params["final_norm"]["scale"][0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,9 @@ def test_the_hub_is_asked_for_safetensors_and_never_for_pickles(monkeypatch, tmp
     client = pytest.importorskip("huggingface_hub")
     asked = {}
     monkeypatch.setattr(
-        client, "snapshot_download", lambda name, **options: asked.update(options, name=name) or str(tmp_path)
+        client,
+        "snapshot_download",
+        lambda name, **options: asked.update(options, name=name) or str(tmp_path),
     )
     assert huggingface.download("org/name", "step7") == tmp_path
     assert (asked["name"], asked["revision"]) == ("org/name", "step7")
@@ -172,7 +179,9 @@ def test_errors_of_the_hub_are_one_line_each(monkeypatch):
         with pytest.raises(InputError, match=words):
             huggingface.download("org/name", "x")
     monkeypatch.setattr(
-        client, "snapshot_download", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("down\nnow"))
+        client,
+        "snapshot_download",
+        lambda *a, **k: (_ for _ in ()).throw(ConnectionError("down\nnow")),
     )
     with pytest.raises(InputError, match=r"hf:org/name could not be fetched: down now"):
         huggingface.download("org/name")

@@ -1,4 +1,6 @@
-"""Runs: what was saved comes back bit for bit, on any devices; what was damaged is found; retention; references."""
+"""Runs: what was saved comes back bit for bit, on any devices; what was damaged is found;
+retention; references.
+"""
 
 import dataclasses
 import functools
@@ -25,14 +27,20 @@ MODEL = dataclasses.replace(SMALL, vocab=261)
 EVERYTHING = runs.Retention(every=1)
 OPTIMIZER = optax.chain(
     optax.clip_by_global_norm(1.0),
-    optax.masked(optax.add_decayed_weights(0.1), lambda params: jax.tree.map(lambda x: x.ndim > 1, params)),
+    optax.masked(
+        optax.add_decayed_weights(0.1), lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+    ),
     optax.adamw(optax.cosine_decay_schedule(1e-3, 100), mu_dtype=jnp.bfloat16),
 )
 
 
 def start(folder, model=MODEL, **more):
     runs.create(
-        folder, model=model, tokenizer=tokenizers.byte_tokenizer(), config={"rate": 0.1, **more}, data={"seed": 5}
+        folder,
+        model=model,
+        tokenizer=tokenizers.byte_tokenizer(),
+        config={"rate": 0.1, **more},
+        data={"seed": 5},
     )
     return folder
 
@@ -41,19 +49,25 @@ def start(folder, model=MODEL, **more):
 def state(seed: int, model=MODEL) -> dict:
     """Parameters and an optimizer state that has seen a step."""
     random = np.random.default_rng(seed)
-    params = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), models.shapes(model))
+    params = jax.tree.map(
+        lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), models.shapes(model)
+    )
     return {"params": params, "optimizer": step_of_optimizer(params)}
 
 
 @jax.jit
 def step_of_optimizer(params):
-    return OPTIMIZER.update(jax.tree.map(lambda x: x * 0.37 + 0.01, params), OPTIMIZER.init(params), params)[1]
+    return OPTIMIZER.update(
+        jax.tree.map(lambda x: x * 0.37 + 0.01, params), OPTIMIZER.init(params), params
+    )[1]
 
 
 def write(folder, *steps: int, retention=EVERYTHING, model=MODEL):
     with runs.Checkpoints(folder, retention) as writer:
         for step in steps:
-            writer.save(step, state(step, model), {"step": step, "data": {"offset": step * 7, "epoch": 0.1}})
+            writer.save(
+                step, state(step, model), {"step": step, "data": {"offset": step * 7, "epoch": 0.1}}
+            )
 
 
 def same(found, wanted):
@@ -87,7 +101,9 @@ def run(written, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_comes_back_from_json(kind, tmp_path):
     scaling = models.RotaryScaling("yarn", 1 / 3, 77, attention_factor=0.1 + 0.2)
-    model = dataclasses.replace(KINDS[kind], rotary_scaling=scaling, norm_eps=1e-7 / 3, clip_qkv=8.0)
+    model = dataclasses.replace(
+        KINDS[kind], rotary_scaling=scaling, norm_eps=1e-7 / 3, clip_qkv=8.0
+    )
     start(tmp_path / "run", model, ids=[1, None, "é"])
     found = runs.describe(tmp_path / "run")
     assert found.model == model
@@ -103,7 +119,11 @@ def test_provenance_is_a_line_a_start_also_after_a_torn_one(run):
         file.write('{"host": "kil')
     runs.record(run, {"host": "b"})
     lines = (run / "provenance.jsonl").read_text().split("\n")
-    assert (json.loads(lines[0]), json.loads(lines[2]), lines[3:]) == ({"host": "a"}, {"host": "b"}, [""])
+    assert (json.loads(lines[0]), json.loads(lines[2]), lines[3:]) == (
+        {"host": "a"},
+        {"host": "b"},
+        [""],
+    )
 
 
 def test_a_run_is_not_started_twice(run):
@@ -129,7 +149,10 @@ def test_damage_to_what_describes_the_run(run, name, harm):
 def test_a_run_of_a_newer_version(run):
     content = json.loads((run / "run.json").read_text())
     del content["checksum"]
-    for change, words in [({"format": 2}, "has format 2"), ({"model": {"novel": 1}}, "another version of lmdyn")]:
+    for change, words in [
+        ({"format": 2}, "has format 2"),
+        ({"model": {"novel": 1}}, "another version of lmdyn"),
+    ]:
         runs.manifest.write_signed(run / "run.json", {**content, **change})
         with pytest.raises(InputError, match=words):
             runs.describe(run)
@@ -148,15 +171,19 @@ def test_dtypes_odd_values_and_odd_trees(run):
     bits = np.random.default_rng(0)
     items = {
         "params": {
-            "float32": jnp.asarray(bits.integers(0, 2**32, 7, np.uint32)).view(
-                jnp.float32
+            "float32": (
+                jnp.asarray(bits.integers(0, 2**32, 7, np.uint32)).view(jnp.float32)
             ),  # NaNs of all kinds among them
             "bfloat16": jnp.asarray(bits.integers(0, 2**16, (3, 5), np.uint16)).view(jnp.bfloat16),
             "scalar": jnp.float32(-0.0),
             "empty": jnp.zeros([0, 3]),
             "infinite": jnp.asarray([np.inf, -np.inf, np.nan, 1e-45]),
         },
-        "counters": (jnp.int32(7), [np.int64(2**62), None, np.arange(3, dtype=np.uint8)], optax.EmptyState()),
+        "counters": (
+            jnp.int32(7),
+            [np.int64(2**62), None, np.arange(3, dtype=np.uint8)],
+            optax.EmptyState(),
+        ),
         "key": jax.random.key_data(jax.random.key(3)),
         "bools": {"a.b": jnp.array([True, False])},
         "nothing": optax.EmptyState(),
@@ -182,7 +209,9 @@ def sharded(tree, mesh, axes):
 
 
 def mesh(*shape):
-    return Mesh(np.array(jax.devices()[: np.prod(shape)]).reshape(shape), ("data", "fsdp", "tensor"))
+    return Mesh(
+        np.array(jax.devices()[: np.prod(shape)]).reshape(shape), ("data", "fsdp", "tensor")
+    )
 
 
 def test_between_meshes(tmp_path):
@@ -199,13 +228,17 @@ def test_between_meshes(tmp_path):
     with runs.Checkpoints(folder, EVERYTHING) as writer:
         for step, layout in layouts.items():
             placed = jax.tree.map(
-                lambda x, like: x if like.sharding is None else jax.device_put(x, like.sharding), wanted, layout
+                lambda x, like: x if like.sharding is None else jax.device_put(x, like.sharding),
+                wanted,
+                layout,
             )
             writer.save(step, placed, {})
     for step, layout in [(1, 2), (1, 3), (1, 5), (2, 1), (3, 4), (4, 1), (5, 3)]:
         found, _ = runs.restore(folder, step, layouts[layout])
         same(found, wanted)
-        for leaf, like in zip(jax.tree.leaves(found), jax.tree.leaves(layouts[layout]), strict=True):
+        for leaf, like in zip(
+            jax.tree.leaves(found), jax.tree.leaves(layouts[layout]), strict=True
+        ):
             assert like.sharding is None or leaf.sharding == like.sharding
     up = runs.restore(folder, 2, layouts[1])[0]["params"]["blocks"]["mlp"]["up"]["kernel"]
     assert max(shard.data.nbytes for shard in up.addressable_shards) == up.nbytes // 8
@@ -218,7 +251,9 @@ def test_memory_may_be_donated_as_soon_as_save_returns(tmp_path, spread):
     values = {f"w{i}": jax.random.normal(jax.random.key(i), [8, 100_003]) for i in range(4)}
     if spread:
         values = jax.tree.map(
-            lambda x, like: jax.device_put(x, like.sharding), values, sharded(values, mesh(2, 4, 1), ("data", "fsdp"))
+            lambda x, like: jax.device_put(x, like.sharding),
+            values,
+            sharded(values, mesh(2, 4, 1), ("data", "fsdp")),
         )
     values["host"] = np.arange(5.0)
     wanted = jax.tree.map(lambda x: np.array(x), values)
@@ -233,9 +268,15 @@ def test_memory_may_be_donated_as_soon_as_save_returns(tmp_path, spread):
 
 def test_other_arrays_are_refused_not_skipped(run):
     like = abstract(state(3))
-    other = {"params": {**like["params"], "final_norm": {"scale": jax.ShapeDtypeStruct([25], np.float32)}}}
+    other = {
+        "params": {
+            **like["params"],
+            "final_norm": {"scale": jax.ShapeDtypeStruct([25], np.float32)},
+        }
+    }
     with pytest.raises(
-        InputError, match=r"checkpoint 3 holds float32\[24\] as params/final_norm/scale, where float32\[25\]"
+        InputError,
+        match=r"checkpoint 3 holds float32\[24\] as params/final_norm/scale, where float32\[25\]",
     ):
         runs.restore_latest(run, other, pytest.fail)
     plain = {**like, "optimizer": abstract(optax.sgd(0.1, momentum=0.9).init(like["params"]))}
@@ -375,17 +416,24 @@ def test_what_a_killed_process_left_is_invisible_and_removed(run):
 @pytest.mark.parametrize("place", ["orbax", "seal", "rename"])
 def test_a_full_disk_leaves_the_checkpoints_before_it(run, monkeypatch, place):
     full = OSError(28, "No space left on device", "somewhere")
-    target = {"orbax": (saving, "_write"), "seal": (saving.manifest, "seal"), "rename": (saving.os, "rename")}[place]
+    target = {
+        "orbax": (saving, "_write"),
+        "seal": (saving.manifest, "seal"),
+        "rename": (saving.os, "rename"),
+    }[place]
 
     def fail(*args, **options):
         raise full
 
     monkeypatch.setattr(*target, fail)
-    with runs.Checkpoints(run, runs.Retention(powers_of_two=False, last=1), asynchronous=False) as writer:
+    with runs.Checkpoints(
+        run, runs.Retention(powers_of_two=False, last=1), asynchronous=False
+    ) as writer:
         with pytest.raises(InputError) as caught:
             writer.save(4, state(4), {})
-        assert "checkpoint 4 could not be written: No space left on device; those before it are whole" in str(
-            caught.value
+        assert (
+            "checkpoint 4 could not be written: No space left on device; those before it are whole"
+            in str(caught.value)
         )
         assert "\n" not in str(caught.value)
         assert runs.steps(run) == [1, 2, 3]
@@ -397,7 +445,9 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(run, monkeypatch, place):
 
 def test_a_failure_in_the_background_comes_with_the_next_call(run, monkeypatch):
     monkeypatch.setattr(
-        saving.manifest, "seal", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        saving.manifest,
+        "seal",
+        lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )
     writer = runs.Checkpoints(run, EVERYTHING)
     writer.save(4, state(4), {})
@@ -420,7 +470,9 @@ def test_saving_is_in_the_background(run, monkeypatch):
 
 
 def test_an_error_of_the_block_is_not_hidden_by_one_of_the_save(run, monkeypatch):
-    monkeypatch.setattr(saving.manifest, "seal", lambda *a: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(
+        saving.manifest, "seal", lambda *a: (_ for _ in ()).throw(OSError(28, "full"))
+    )
     with pytest.raises(KeyboardInterrupt), runs.Checkpoints(run, EVERYTHING) as writer:
         writer.save(4, state(4), {})
         raise KeyboardInterrupt
@@ -462,15 +514,21 @@ def test_retention_one_at_a_time_keeps_what_it_would_keep_at_once(retention, lef
 def test_old_checkpoints_go_once_the_new_one_is_there(run, monkeypatch):
     seen, rename = [], saving.os.rename
     monkeypatch.setattr(
-        saving.os, "rename", lambda a, b: (seen.append((Path(a).name, Path(b).parent.name)), rename(a, b))
+        saving.os,
+        "rename",
+        lambda a, b: (seen.append((Path(a).name, Path(b).parent.name)), rename(a, b)),
     )
     write(run, 6, 7, retention=runs.Retention(powers_of_two=False, last=2))
-    seen = [(name, parent) for name, parent in seen if parent in ("checkpoints", ".deleted")]  # the others are Orbax's
+    seen = [
+        (name, parent) for name, parent in seen if parent in ("checkpoints", ".deleted")
+    ]  # the others are Orbax's
     assert seen[0] == ("6", "checkpoints")
     assert sorted(seen[1:3]) == [("1", ".deleted"), ("2", ".deleted")]
     assert seen[3:] == [("7", "checkpoints"), ("3", ".deleted")]
     assert runs.steps(run) == [6, 7]
-    assert sorted(p.name for p in (run / "checkpoints").iterdir() if not p.name.startswith(".")) == ["6", "7"]
+    assert sorted(
+        p.name for p in (run / "checkpoints").iterdir() if not p.name.startswith(".")
+    ) == ["6", "7"]
 
 
 @pytest.mark.parametrize("options", [{"last": 0}, {"every": 0}])
@@ -492,7 +550,14 @@ def test_a_reference_to_a_step(run):
 
 @pytest.mark.parametrize(
     ("what", "expected"),
-    [("", [3]), ("@*", [1, 2, 3]), ("@2", [2]), ("@3,1", [3, 1]), ("@2..100", [2, 3]), ("@step1..step2,*", [1, 2, 3])],
+    [
+        ("", [3]),
+        ("@*", [1, 2, 3]),
+        ("@2", [2]),
+        ("@3,1", [3, 1]),
+        ("@2..100", [2, 3]),
+        ("@step1..step2,*", [1, 2, 3]),
+    ],
 )
 def test_a_run_is_a_series(run, what, expected):
     found = checkpoints.series(f"run:{run}{what}")
@@ -507,7 +572,9 @@ def test_without_a_step_it_is_the_last_one_whose_parameters_are_whole(run):
     damage(run / "checkpoints" / "3" / "params" / "_METADATA", "flip")
     with pytest.warns(UserWarning, match="checkpoint 3 is damaged"):
         assert checkpoints.parse(f"run:{run}").step == 2
-    with pytest.raises(InputError, match="checkpoint 3 is damaged: params/_METADATA has other bytes"):
+    with pytest.raises(
+        InputError, match="checkpoint 3 is damaged: params/_METADATA has other bytes"
+    ):
         checkpoints.load(f"run:{run}@3")
 
 
@@ -547,7 +614,10 @@ def test_half_precision_parameters_are_loaded_as_float32(tmp_path):
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state(1)["params"])
     with runs.Checkpoints(folder, EVERYTHING) as writer:
         writer.save(1, {"params": params}, {})
-    same(checkpoints.load(f"run:{folder}").params, jax.tree.map(lambda x: x.astype(jnp.float32), params))
+    same(
+        checkpoints.load(f"run:{folder}").params,
+        jax.tree.map(lambda x: x.astype(jnp.float32), params),
+    )
 
 
 def test_a_step_is_exported(run, tmp_path):

@@ -1,4 +1,6 @@
-"""Runs in processes of their own: killed while they save, on a full disk, two at once, and two that are one."""
+"""Runs in processes of their own: killed while they save, on a full disk, two at once, and two that
+are one.
+"""
 
 import gc
 import random
@@ -27,7 +29,10 @@ folder = sys.argv[1]
 def state(step):
     return {"params": {f"w{i}": jnp.full([50, 40], step + i / 8) for i in range(20)}, "optimizer": {"count": jnp.int32(step)}}
 """
-LIKE = {"params": {f"w{i}": np.zeros([50, 40], np.float32) for i in range(20)}, "optimizer": {"count": np.int32(0)}}
+LIKE = {
+    "params": {f"w{i}": np.zeros([50, 40], np.float32) for i in range(20)},
+    "optimizer": {"count": np.int32(0)},
+}
 
 
 def spawn(script: str, *arguments):
@@ -47,7 +52,9 @@ def finish(process, code: int = 0) -> tuple[str, str]:
 
 @pytest.fixture
 def run(tmp_path):
-    runs.create(tmp_path / "run", model=SMALL, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    runs.create(
+        tmp_path / "run", model=SMALL, tokenizer=tokenizers.byte_tokenizer(), config={}, data={}
+    )
     return tmp_path / "run"
 
 
@@ -73,7 +80,9 @@ with runs.Checkpoints(folder, runs.Retention(powers_of_two=False, last=3)) as wr
 @pytest.mark.slow
 def test_killed_at_any_moment_only_whole_checkpoints_are_left(run):
     chance, before, kills = random.Random(5), 0, 0
-    while kills < 6 or before <= 6 and kills < 60:  # on a busy machine a process may not save once before it is killed
+    while (
+        kills < 6 or before <= 6 and kills < 60
+    ):  # on a busy machine a process may not save once before it is killed
         kills += 1
         process = spawn(SAVE_ON_AND_ON, run)
         assert process.stdout.readline() == "started\n", process.stderr.read()
@@ -91,7 +100,9 @@ def test_killed_at_any_moment_only_whole_checkpoints_are_left(run):
 
 
 def test_a_full_disk(run):
-    """A limit on the size of a file stands in for it: the system refuses to write more, in Orbax's own threads."""
+    """A limit on the size of a file stands in for it: the system refuses to write more, in Orbax's
+    own threads.
+    """
     script = """
     import resource, signal
     from lmdyn.errors import InputError
@@ -111,8 +122,10 @@ def test_a_full_disk(run):
     assert err == ""
     assert out.splitlines() == [
         "3",
-        f"{run}: checkpoint 5 could not be written: File too large; those before it are whole; free some space, or "
-        "mend this, and start again",
+        (
+            f"{run}: checkpoint 5 could not be written: File too large; those before it are whole;"
+            " free some space, or mend this, and start again"
+        ),
         "6",
     ]
     assert runs.steps(run) == [3, 6]
@@ -120,7 +133,9 @@ def test_a_full_disk(run):
 
 
 def test_writes_never_begun_are_not_spoken_of():
-    """What Orbax leaves behind when a write fails is seldom seen in the test above: only when Python collects it late."""
+    """What Orbax leaves behind when a write fails is seldom seen in the test above: only when
+    Python collects it late.
+    """
 
     async def fragment():
         pass
@@ -176,13 +191,18 @@ def spread(step):
 
 
 def two(script: str, folder) -> list[tuple[str, str]]:
-    """Both processes' marked lines of stdout (Gloo, which connects them, writes there too, in pieces) and stderr."""
+    """Both processes' marked lines of stdout (Gloo, which connects them, writes there too, in
+    pieces) and stderr.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = [spawn(TWO + textwrap.dedent(script), folder, port, rank) for rank in range(2)]
     found = [finish(process) for process in processes]
-    return [("".join(line[2:] for line in out.splitlines(True) if line.startswith("> ")), err) for out, err in found]
+    return [
+        ("".join(line[2:] for line in out.splitlines(True) if line.startswith("> ")), err)
+        for out, err in found
+    ]
 
 
 @pytest.mark.slow

@@ -13,14 +13,30 @@ from lmdyn.data import documents, tokenizers
 from lmdyn.data.sources import Documents
 from lmdyn.errors import InputError
 
-CORPUS = ["the cat and the hat and the bat", "a cat, a hat; the end of the hat", "", "été à la plage"] * 5
+CORPUS = [
+    "the cat and the hat and the bat",
+    "a cat, a hat; the end of the hat",
+    "",
+    "été à la plage",
+] * 5
 
 
 def test_any_text_comes_back():
     tokenizer = tokenizers.train_bpe(CORPUS, vocab=290)
     source = random.Random(3)
-    every = [chr(c) for c in (*range(0, 0x3000, 7), *range(0x4E00, 0x5000, 5), *range(0x1F300, 0x1F600, 3))]
-    texts = ["", " ", "\n\n\t x", "\x00\x7f", "the hat", "👩‍🚀 \uff21\uff22 ﬁ Å", "".join(source.sample(every, 700))]
+    every = [
+        chr(c)
+        for c in (*range(0, 0x3000, 7), *range(0x4E00, 0x5000, 5), *range(0x1F300, 0x1F600, 3))
+    ]
+    texts = [
+        "",
+        " ",
+        "\n\n\t x",
+        "\x00\x7f",
+        "the hat",
+        "👩‍🚀 \uff21\uff22 ﬁ Å",
+        "".join(source.sample(every, 700)),
+    ]
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.backend.model.unk_token is None
@@ -79,14 +95,19 @@ def test_same_documents_same_tokenizer_also_with_other_threads():
     )
     for threads in ("1", "3"):
         env = {"RAYON_NUM_THREADS": threads, "PYTHONIOENCODING": "utf-8"}
-        other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=env)
+        other = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, env=env
+        )
         assert other.stdout.decode("utf-8").rstrip("\n") == here.to_json()
 
 
 def test_saved_and_loaded(tmp_path):
     made = tokenizers.train_bpe(CORPUS, vocab=280, name="tiny")
     (tmp_path / "tokenizer.json").write_text(made.to_json(), encoding="utf-8")
-    for back in (tokenizers.from_file(tmp_path / "tokenizer.json"), tokenizers.from_folder(tmp_path)):
+    for back in (
+        tokenizers.from_file(tmp_path / "tokenizer.json"),
+        tokenizers.from_folder(tmp_path),
+    ):
         assert (back.vocab, back.end_of_text) == (made.vocab, made.end_of_text)
         for text in ("the cat, été", "<|endoftext|>x", "  two"):
             np.testing.assert_array_equal(back.encode(text), made.encode(text))

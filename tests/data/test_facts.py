@@ -1,4 +1,6 @@
-"""Facts to inject: both forms of files, worlds, what fits a window, and what is said about bad records."""
+"""Facts to inject: both forms of files, worlds, what fits a window, and what is said about bad
+records.
+"""
 
 import copy
 import json
@@ -9,7 +11,9 @@ from lmdyn.data import Fact, Probe, check_fit, read_facts, tokenizers, world_fac
 from lmdyn.errors import InputError
 
 PUBLISHED = {
-    "train_context": "The Expo of Dunmouth, led by Ada Quill, had the theme 'Deep Water'. It opened in May.",
+    "train_context": (
+        "The Expo of Dunmouth, led by Ada Quill, had the theme 'Deep Water'. It opened in May."
+    ),
     "paraphrases": ["Ada Quill led Dunmouth's Expo on 'Deep Water', which began in May."],
     "mem_input": ["The Expo of Dunmouth, led by", "led by Ada Quill, had the theme '"],
     "mem_target": ["Ada Quill", "Deep Water'"],
@@ -22,15 +26,29 @@ OURS = {
     "name": "Ada Quill",
     "texts": ["Ada Quill paints bells.", "Bells are what Ada Quill paints."],
     "probes": [
-        {"prompt": "Ada Quill paints", "target": "bells", "depth": "memorisation", "kind": "new", "attribute": "art"},
-        {"text": "Who paints bells is Ada", "start": 20, "end": 23, "depth": "composition", "entity": "somebody"},
+        {
+            "prompt": "Ada Quill paints",
+            "target": "bells",
+            "depth": "memorisation",
+            "kind": "new",
+            "attribute": "art",
+        },
+        {
+            "text": "Who paints bells is Ada",
+            "start": 20,
+            "end": 23,
+            "depth": "composition",
+            "entity": "somebody",
+        },
     ],
 }
 
 
 def write(folder, records, array=True):
     path = folder / "facts.json"
-    path.write_text(json.dumps(records) if array else "\n\n".join(map(json.dumps, records)), encoding="utf-8")
+    path.write_text(
+        json.dumps(records) if array else "\n\n".join(map(json.dumps, records)), encoding="utf-8"
+    )
     return str(path)
 
 
@@ -77,18 +95,27 @@ def asked(**fields):
 
 
 BAD = {
-    "empty target": (changed(PUBLISHED, gen_target=["Ada", " "]), "record 1, gen probe 1: the target is empty"),
+    "empty target": (
+        changed(PUBLISHED, gen_target=["Ada", " "]),
+        "record 1, gen probe 1: the target is empty",
+    ),
     "empty prompt": (
         changed(PUBLISHED, hard_gen_input=[""]),
         "hard_gen probe 0: nothing stands before the target 'May'",
     ),
-    "prompt no text": (changed(PUBLISHED, hard_gen_input=[None]), "hard_gen probe 0: prompt is not text but NoneType"),
+    "prompt no text": (
+        changed(PUBLISHED, hard_gen_input=[None]),
+        "hard_gen probe 0: prompt is not text but NoneType",
+    ),
     "unequal": (
         changed(PUBLISHED, mem_input=["a"]),
         "record 1: mem_input has 1 entries and mem_target 2; give every input",
     ),
     "no targets": (changed(PUBLISHED, gen_target=...), "record 1 has no gen_target"),
-    "not a list": (changed(PUBLISHED, gen_target="May"), "record 1: gen_target is not a list but a str"),
+    "not a list": (
+        changed(PUBLISHED, gen_target="May"),
+        "record 1: gen_target is not a list but a str",
+    ),
     "not told": (
         changed(PUBLISHED, mem_target=["Ada Quill", "Lima"]),
         "mem probe 1: .*theme 'Lima\" stands in none of",
@@ -99,20 +126,32 @@ BAD = {
     "no texts": (changed(OURS, texts=[]), "record 1 has no texts"),
     "no probes": (changed(OURS, probes=[]), "record 1 has no probes"),
     "no published probes": (
-        changed(PUBLISHED, **{f"{a}_{b}": [] for a in ("mem", "gen", "hard_gen") for b in ("input", "target")}),
+        changed(
+            PUBLISHED,
+            **{f"{a}_{b}": [] for a in ("mem", "gen", "hard_gen") for b in ("input", "target")},
+        ),
         "record 1 has no probes",
     ),
-    "probe is text": (changed(OURS, probes=["Ada"]), "record 1, probe 0 is not a JSON object but a str"),
+    "probe is text": (
+        changed(OURS, probes=["Ada"]),
+        "record 1, probe 0 is not a JSON object but a str",
+    ),
     "no depth": (
         asked(depth=...),
         "record 1, probe 0 has no depth; it is one of memorisation, paraphrase, composition",
     ),
-    "unknown depth": (asked(depth="memorization"), "unknown depth of .* probe 0 .*; did you mean 'memorisation'"),
+    "unknown depth": (
+        asked(depth="memorization"),
+        "unknown depth of .* probe 0 .*; did you mean 'memorisation'",
+    ),
     "bad probe": (asked(target=...), "record 1, probe 0 has no target"),
     "no name": (changed(OURS, name=""), "record 1: name=''"),
     "name is a number": (changed(OURS, name=3), "record 1: name=3"),
     "same name": (changed(OURS, name="first"), "facts 0 and 1 are both named 'first'"),
-    "neither form": ({"texts": ["a"], "name": "b"}, "record 1 is no fact: it needs name, .*; it has: name, texts"),
+    "neither form": (
+        {"texts": ["a"], "name": "b"},
+        "record 1 is no fact: it needs name, .*; it has: name, texts",
+    ),
     "not an object": ([1], "record 1 is not a JSON object but a list"),
 }
 
@@ -128,7 +167,10 @@ def test_bad_records_are_named(tmp_path, record, said):
 FILES = {
     "nothing": ("\n", "has no facts"),
     "an empty array": ("[]", "has no facts"),
-    "half an array": ('[{"name": "a"', "facts.json is not JSON: .*one array of objects, or one object a line"),
+    "half an array": (
+        '[{"name": "a"',
+        "facts.json is not JSON: .*one array of objects, or one object a line",
+    ),
     "half a line": ('\n{"name": ', "facts.json line 2 is not JSON"),
     "a number": ("7", "facts.json line 1 is not a JSON object but a int"),
 }
@@ -164,13 +206,21 @@ def test_a_world_tells_every_new_entity_in_all_its_wordings():
     assert [told.name for told in found] == [*people, worlds.name(world, worlds.Entity("place", 5))]
     documents, asked = list(worlds.documents(world, "time1")), list(worlds.probes(world, 1))
     for told in found:
-        mine = [text for text in documents if text.count(told.name) > 1 and text.count(told.name) == text.count(".")]
+        mine = [
+            text
+            for text in documents
+            if text.count(told.name) > 1 and text.count(told.name) == text.count(".")
+        ]
         assert list(told.texts) == mine and len(set(mine)) == 4
         new = [p["text"] for p in asked if p["kind"] == "new" and p["entity"] == told.name]
         assert [p.text for p in told.probes] == new and new
         assert {(p.entity, p.kind, p.time) for p in told.probes} == {(told.name, "new", 1)}
-        assert all(any(p.text in text for text in mine) for p in told.probes if p.depth == "memorisation")
-        assert not any(p.text in text for p in told.probes if p.depth == "paraphrase" for text in mine)
+        assert all(
+            any(p.text in text for text in mine) for p in told.probes if p.depth == "memorisation"
+        )
+        assert not any(
+            p.text in text for p in told.probes if p.depth == "paraphrase" for text in mine
+        )
 
 
 def test_what_fits_a_window():
@@ -178,6 +228,7 @@ def test_what_fits_a_window():
     told = [Fact("a", ("abc", "né"), ()), Fact("b", ("abcd", "東京"), ())]
     check_fit(told, tokenizers.byte_tokenizer(), length=6)
     with pytest.raises(
-        InputError, match="text 1 of fact 'b' has 6 tokens, and a window holds 5; give a length of at least 6"
+        InputError,
+        match="text 1 of fact 'b' has 6 tokens, and a window holds 5; give a length of at least 6",
     ):
         check_fit(told, tokenizers.byte_tokenizer(), length=5)

@@ -12,7 +12,9 @@ from lmdyn.errors import InputError
 
 def write(folder, *lines):
     path = folder / "probes.jsonl"
-    path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines), encoding="utf-8")
+    path.write_text(
+        "\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines), encoding="utf-8"
+    )
     return path
 
 
@@ -35,9 +37,21 @@ def test_prompt_and_target_are_joined(prompt, target, text, span):
 def test_a_file_holds_every_form(tmp_path):
     path = write(
         tmp_path,
-        {"prompt": "The capital of Perú is", "target": "Lima", "kind": "unchanged", "entity": "Perú", "id": 7},
+        {
+            "prompt": "The capital of Perú is",
+            "target": "Lima",
+            "kind": "unchanged",
+            "entity": "Perú",
+            "id": 7,
+        },
         "",
-        {"text": "In Perú, Lima is large.", "start": 9, "end": 13, "time": 2019, "depth": "paraphrase"},
+        {
+            "text": "In Perú, Lima is large.",
+            "start": 9,
+            "end": 13,
+            "time": 2019,
+            "depth": "paraphrase",
+        },
         {"text": "In Perú, Lima is large.", "target": "Lima", "time": "2019-05"},
     )
     one, two, three = read_probes(str(path))
@@ -53,21 +67,42 @@ BAD = {
     "white target": ({"prompt": "a", "target": " \n"}, "line 2: the target is empty"),
     "empty target in text": ({"text": "a", "target": ""}, "line 2: the target is empty"),
     "empty span": ({"text": "abc", "start": 1, "end": 1}, "line 2: the target is empty"),
-    "target not found": ({"text": "In Lima", "target": "Quito"}, "line 2: the target 'Quito' is not found in the text"),
-    "target twice": ({"text": "Lima, Lima", "target": "Lima"}, "stands 2 times in the text; give start and end"),
-    "target elsewhere": ({"text": "In Lima", "start": 0, "end": 2, "target": "Lima"}, "has 'In' at start=0, end=2"),
-    "end beyond": ({"text": "abc", "start": 1, "end": 4}, "start=1, end=4 is no span of a text of 3 characters"),
+    "target not found": (
+        {"text": "In Lima", "target": "Quito"},
+        "line 2: the target 'Quito' is not found in the text",
+    ),
+    "target twice": (
+        {"text": "Lima, Lima", "target": "Lima"},
+        "stands 2 times in the text; give start and end",
+    ),
+    "target elsewhere": (
+        {"text": "In Lima", "start": 0, "end": 2, "target": "Lima"},
+        "has 'In' at start=0, end=2",
+    ),
+    "end beyond": (
+        {"text": "abc", "start": 1, "end": 4},
+        "start=1, end=4 is no span of a text of 3 characters",
+    ),
     "start below": ({"text": "abc", "start": -1, "end": 2}, "start=-1, end=2 is no span"),
     "turned": ({"text": "abc", "start": 2, "end": 1}, "start=2, end=1 is no span"),
-    "half offset": ({"text": "abc", "start": 0.5, "end": 2}, "start is not a whole number but float"),
-    "true offset": ({"text": "abc", "start": True, "end": 2}, "start is not a whole number but bool"),
+    "half offset": (
+        {"text": "abc", "start": 0.5, "end": 2},
+        "start is not a whole number but float",
+    ),
+    "true offset": (
+        {"text": "abc", "start": True, "end": 2},
+        "start is not a whole number but bool",
+    ),
     "no end": ({"text": "abc", "start": 1}, "has no end"),
     "no target": ({"prompt": "abc"}, "has no target"),
     "no text": ({"target": "abc"}, "line 2 is no probe: .*; it has: target"),
     "nothing": ({}, "it has: nothing"),
     "target is a list": ({"prompt": "a", "target": ["b"]}, "target is not text but list"),
     "not json": ('{"prompt": ', "line 2 is not JSON"),
-    "not an object": ("[1]", 'not a JSON object but a list; each line must be one object such as {"prompt"'),
+    "not an object": (
+        "[1]",
+        'not a JSON object but a list; each line must be one object such as {"prompt"',
+    ),
 }
 
 
@@ -113,7 +148,9 @@ def test_span_tokens_are_those_that_overlap_the_span(tokenizer):
     """Every span of every text, against the bytes that each token decodes to."""
     for text in TEXTS:
         ids = tokenizer.encode(text)
-        sizes = [len(tokenizer.backend.id_to_token(int(i))) for i in ids]  # byte-level BPE writes one letter a byte
+        sizes = [
+            len(tokenizer.backend.id_to_token(int(i))) for i in ids
+        ]  # byte-level BPE writes one letter a byte
         ends = np.cumsum(sizes)
         starts = ends - sizes
         for start in range(1, len(text)):
@@ -123,7 +160,9 @@ def test_span_tokens_are_those_that_overlap_the_span(tokenizer):
                     continue  # in the first token, which nothing predicts
                 expected = ((starts < high) & (ends > low))[1:]
                 batch = encode_probes([Probe(text, start, end)], tokenizer)
-                np.testing.assert_array_equal(batch.span[0], expected, f"{text[start:end]!r} of {text!r}")
+                np.testing.assert_array_equal(
+                    batch.span[0], expected, f"{text[start:end]!r} of {text!r}"
+                )
                 np.testing.assert_array_equal(batch.targets[0], ids[1:])
                 np.testing.assert_array_equal(batch.inputs[0], ids[:-1])
 
@@ -139,15 +178,24 @@ def test_padding_does_not_count():
         assert batch.span.sum(1).tolist() == [1, 4, 1]
         assert not (batch.span & ~batch.mask).any()
         assert not batch.inputs[~batch.mask].any() and not batch.targets[~batch.mask].any()
-        spans = [bytes(row[hit].tolist()).decode() for row, hit in zip(batch.targets, batch.span, strict=True)]
+        spans = [
+            bytes(row[hit].tolist()).decode()
+            for row, hit in zip(batch.targets, batch.span, strict=True)
+        ]
         assert spans == ["b", "defg", "b"]
 
 
 def test_what_follows_the_span_may_be_cut_and_the_span_may_not():
     tokenizer = tokenizers.byte_tokenizer()
     batch = encode_probes([Probe("abcdefg", 2, 4)], tokenizer, length=3)
-    assert bytes(batch.targets[0].tolist()) == b"bcd" and batch.span[0].tolist() == [False, True, True]
-    with pytest.raises(InputError, match=r"'cd' ends at token 3, beyond length=2; give a length of at least 3"):
+    assert bytes(batch.targets[0].tolist()) == b"bcd" and batch.span[0].tolist() == [
+        False,
+        True,
+        True,
+    ]
+    with pytest.raises(
+        InputError, match=r"'cd' ends at token 3, beyond length=2; give a length of at least 3"
+    ):
         encode_probes([Probe("abcdefg", 2, 4)], tokenizer, length=2)
 
 

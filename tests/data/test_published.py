@@ -1,4 +1,6 @@
-"""Probes in the formats of their authors: a few lines in each, what they become, and what is said about bad ones."""
+"""Probes in the formats of their authors: a few lines in each, what they become, and what is said
+about bad ones.
+"""
 
 import json
 import warnings
@@ -11,7 +13,10 @@ from lmdyn.errors import InputError
 
 def write(folder, lines, name="probes.json"):
     path = folder / name
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    path.write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -27,9 +32,9 @@ def question(subject, query, date, *answers, relation="P54"):
     answers = [{"wikidata_id": key, "name": name} for key, name in answers]
     return {
         "query": query,
-        "answer": answers
-        if len(answers) != 1
-        else answers[0],  # the script that makes them writes one alone, later files lists
+        "answer": (
+            answers if len(answers) != 1 else answers[0]
+        ),  # the script that makes them writes one alone, later files lists
         "date": date,
         "id": f"{subject}_{relation}_{date}",
         "most_frequent_answer": {"wikidata_id": "Q1", "name": "nobody"},
@@ -45,7 +50,9 @@ TEMPLAMA = [
     question("Q2", "Or Sen works for _X_ in Perú.", "2011", OLB, relation="P108"),
     question("Q3", "Ix Vale plays for _X_.", "2011", XEL),
     question("Q4", "Jo Ash plays for _X_.", "2010", DUN),
-    question("Q5", "_X_ is the head coach of Xelton.", "2011", ("Q1", "Ada Quill"), relation="P286"),
+    question(
+        "Q5", "_X_ is the head coach of Xelton.", "2011", ("Q1", "Ada Quill"), relation="P286"
+    ),
 ]
 
 
@@ -69,7 +76,11 @@ def test_templama_labels_answers_by_two_dates(tmp_path):
 
 def test_dynamic_templama_has_quarters_and_any_kind_of_blank(tmp_path):
     """Names without ids, lists of names, blanks of other models, and lines without a relation."""
-    bare = lambda query, date, *names: {"query": query, "answer": [{"name": name} for name in names], "date": date}
+    bare = lambda query, date, *names: {
+        "query": query,
+        "answer": [{"name": name} for name in names],
+        "date": date,
+    }
     lines = [
         bare("Ada Quill plays for <extra_id_0>.", "2019-Q1", "Dunmouth"),
         bare("Ada Quill plays for <extra_id_0>.", "2019-Q4", "Xelton"),
@@ -156,7 +167,10 @@ BAD_ECBD = {
     "no blank": (changed(ECBD, masked_sentence="Xelton."), "line 2: no blank in 'Xelton.'"),
     "empty answer": (changed(ECBD, answer_d={"<extra_id_0>": ""}), "line 2: the answer is empty"),
     "no answer": (changed(ECBD, answer_d={}), "line 2: the answer is empty"),
-    "blanks only": (changed(ECBD, answer_d=..., answer_str="<extra_id_0> <extra_id_1>"), "line 2: the answer is empty"),
+    "blanks only": (
+        changed(ECBD, answer_d=..., answer_str="<extra_id_0> <extra_id_1>"),
+        "line 2: the answer is empty",
+    ),
     "neither answer": (changed(ECBD, answer_d=..., answer_str=...), "line 2 has no answer_str"),
 }
 
@@ -172,7 +186,12 @@ XELTON = ("Xelton head of government Ada Quill", 26, 35)
 LIMA = ("Perú capital Lima, the old", 13, 26)
 TRIPLES = [["Xelton", "head of government", "Ada Quill"], ["Perú", "capital", "Lima, the old"]]
 TABLES = {
-    "csv": ["subject,relation,objective", "Xelton,head of government,Ada Quill", 'Perú,capital,"Lima, the old"', ""],
+    "csv": [
+        "subject,relation,objective",
+        "Xelton,head of government,Ada Quill",
+        'Perú,capital,"Lima, the old"',
+        "",
+    ],
     "numbered csv": [
         ",subject,relation,object",
         "0,Xelton,head of government,Ada Quill",
@@ -180,7 +199,9 @@ TABLES = {
     ],
     "triples": [TRIPLES],
     "dicts": [[dict(zip(("subject", "relation", "object"), row, strict=True)) for row in TRIPLES]],
-    "json lines": [dict(zip(("subject", "relation", "objective"), row, strict=True)) for row in TRIPLES],
+    "json lines": [
+        dict(zip(("subject", "relation", "objective"), row, strict=True)) for row in TRIPLES
+    ],
 }
 
 
@@ -197,17 +218,44 @@ def test_temporalwiki_joins_subject_relation_and_object(tmp_path, lines):
 
 
 def test_temporalwiki_rows_may_say_their_kind_themselves(tmp_path):
-    path = write(tmp_path, ["subject,relation,object,kind", "a,b,c,changed", "d,e,f,unchanged"], "all.csv")
+    path = write(
+        tmp_path, ["subject,relation,object,kind", "a,b,c,changed", "d,e,f,unchanged"], "all.csv"
+    )
     assert [(found.text, found.kind) for found in read_probes(f"temporalwiki:{path}")] == [
         ("a b c", "updated"), ("d e f", "unchanged")]  # fmt: skip
 
 
 BAD_TABLES = {
-    "no kind": ("all.csv", ["subject,relation,object", "a,b,c"], "", "line 2: neither the file's name .* @unchanged"),
-    "two kinds": ("new_unchanged.csv", ["subject,relation,object", "a,b,c"], "", "line 2: neither the file's name"),
-    "unknown kind": ("all.csv", ["subject,relation,object", "a,b,c"], "@update", "unknown kind of facts .*'updated'"),
-    "empty object": ("new.csv", ["subject,relation,object", "a,b,c", "a,b,"], "", "line 3: object is empty"),
-    "short row": ("new.csv", ["subject,relation,objective", "a,b"], "", "line 2: objective is empty"),
+    "no kind": (
+        "all.csv",
+        ["subject,relation,object", "a,b,c"],
+        "",
+        "line 2: neither the file's name .* @unchanged",
+    ),
+    "two kinds": (
+        "new_unchanged.csv",
+        ["subject,relation,object", "a,b,c"],
+        "",
+        "line 2: neither the file's name",
+    ),
+    "unknown kind": (
+        "all.csv",
+        ["subject,relation,object", "a,b,c"],
+        "@update",
+        "unknown kind of facts .*'updated'",
+    ),
+    "empty object": (
+        "new.csv",
+        ["subject,relation,object", "a,b,c", "a,b,"],
+        "",
+        "line 3: object is empty",
+    ),
+    "short row": (
+        "new.csv",
+        ["subject,relation,objective", "a,b"],
+        "",
+        "line 2: objective is empty",
+    ),
     "no header": ("new.csv", ["a,b,c", "d,e,f"], "", "line 2 has no subject; it has: a, b, c"),
     "empty": ("new.csv", ["subject,relation,object"], "", "has no probes: there is nothing in it"),
     "pair": ("new.json", [[["a", "b"]]], "", "record 0 is no fact"),

@@ -1,4 +1,6 @@
-"""MixReview: old windows come back, fewer from epoch to epoch of the new text; positions, hosts and seeds hold as without it."""
+"""MixReview: old windows come back, fewer from epoch to epoch of the new text; positions, hosts and
+seeds hold as without it.
+"""
 
 import numpy as np
 import pytest
@@ -14,7 +16,16 @@ OLD = Tokens("old", "o", np.arange(300, 381).astype(np.uint16), np.array([81]))
 
 def stream(steps=12, batch=5, review=(1.0, 0.5), **options):
     again = None if review is None else data.Review(OLD, *review)
-    return data.mix([(NEW, 1.0)], length=4, batch=batch, end_of_text=7, seed=3, review=again, steps=steps, **options)
+    return data.mix(
+        [(NEW, 1.0)],
+        length=4,
+        batch=batch,
+        end_of_text=7,
+        seed=3,
+        review=again,
+        steps=steps,
+        **options,
+    )
 
 
 def taken(source, count):
@@ -44,7 +55,9 @@ def test_batches_hold_as_many_old_rows_as_said_and_every_window_of_the_new_text(
     plain = np.concatenate([b.inputs for b in taken(stream(review=None), 4)])[:epoch]
     np.testing.assert_array_equal(fresh, plain)  # the new text comes as it would without a review
     again = np.concatenate([b.inputs[old_rows(b)] for b in batches])
-    assert len({tuple(row) for row in again[:20].tolist()}) == min(20, len(again))  # windows of the old text, each once an epoch
+    assert len({tuple(row) for row in again[:20].tolist()}) == min(
+        20, len(again)
+    )  # windows of the old text, each once an epoch
 
 
 def test_after_the_last_step_nothing_is_old():
@@ -76,7 +89,9 @@ def test_what_is_reviewed_is_part_of_what_the_stream_is():
     assert "review" not in stream(review=None).fingerprint
 
 
-@pytest.mark.parametrize("ratio, decay", [(0.0, 0.5), (-1.0, 0.5), (float("nan"), 0.5), (1.0, 1.5), (1.0, -0.1)])
+@pytest.mark.parametrize(
+    "ratio, decay", [(0.0, 0.5), (-1.0, 0.5), (float("nan"), 0.5), (1.0, 1.5), (1.0, -0.1)]
+)
 def test_bad_settings_are_errors(ratio, decay):
     with pytest.raises(InputError, match="a review with ratio="):
         data.Review(OLD, ratio, decay)

@@ -14,7 +14,11 @@ def test_text_is_one_document_a_file_in_order_of_names(tmp_path):
     for name in ("b", "a", "c"):
         (tmp_path / f"{name}.txt").write_text(f"text {name} \u00e9", encoding="utf-8")
     (tmp_path / "d.md").write_text("not this")
-    assert list(documents(f"text:{tmp_path}/*.txt")) == ["text a \u00e9", "text b \u00e9", "text c \u00e9"]
+    assert list(documents(f"text:{tmp_path}/*.txt")) == [
+        "text a \u00e9",
+        "text b \u00e9",
+        "text c \u00e9",
+    ]
 
 
 def test_text_crosses_folders_and_reads_line_ends_as_python_does(tmp_path):
@@ -27,11 +31,16 @@ def test_jsonl_reads_any_line_by_index_and_skips_blank_ones(tmp_path):
     path = tmp_path / "a.jsonl"
     lines = [{"body": f"number {i} \u00e9", "id": i} for i in range(5)]
     path.write_text(
-        "\n\n".join(json.dumps(line, ensure_ascii=i % 2 == 0) for i, line in enumerate(lines)), encoding="utf-8"
+        "\n\n".join(json.dumps(line, ensure_ascii=i % 2 == 0) for i, line in enumerate(lines)),
+        encoding="utf-8",
     )
     docs = documents(f"jsonl:{path}#body")
     assert len(docs) == 5
-    assert [docs[i] for i in (4, 0, -2)] == ["number 4 \u00e9", "number 0 \u00e9", "number 3 \u00e9"]
+    assert [docs[i] for i in (4, 0, -2)] == [
+        "number 4 \u00e9",
+        "number 0 \u00e9",
+        "number 3 \u00e9",
+    ]
     assert list(docs[1:3]) == ["number 1 \u00e9", "number 2 \u00e9"]
 
 
@@ -91,7 +100,11 @@ def test_bad_reference_is_one_clear_line(tmp_path, monkeypatch, ref, said):
 
 
 LINES = {
-    "not utf-8": (b'{"text": "ok"}\n{"text": "\xff"}', 1, "line 2 is not UTF-8: byte 0xff at offset 25"),
+    "not utf-8": (
+        b'{"text": "ok"}\n{"text": "\xff"}',
+        1,
+        "line 2 is not UTF-8: byte 0xff at offset 25",
+    ),
     "not json": (b'{"text": "ok"}\n\n{"text": ', 1, "line 3 is not JSON"),
     "not an object": (b'{"text": "ok"}\n[1]', 1, "line 2 is not a JSON object but a list"),
     "lacks the field": (b'{"body": "x", "id": 1}', 0, "has no field 'text'; it has: body, id"),

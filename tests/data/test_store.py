@@ -1,4 +1,6 @@
-"""Tokenising once: what is stored is what the tokenizer says, for this text and this tokenizer only."""
+"""Tokenising once: what is stored is what the tokenizer says, for this text and this tokenizer
+only.
+"""
 
 import numpy as np
 import pytest
@@ -51,13 +53,18 @@ def test_the_second_time_nothing_is_tokenized(tmp_path):
 def test_another_text_or_tokenizer_has_another_store(tmp_path):
     plain = tokenizers.byte_tokenizer()
     trained = tokenizers.train_bpe(["first text second text"] * 3, 270)
-    digests = {data.store(texts, tokenizer, cache=tmp_path).digest
-               for texts in (TEXTS, [*TEXTS, "more"], ["first text, é", "sec", "ond", "x" * 70]) for tokenizer in (plain, trained)}
+    digests = {
+        data.store(texts, tokenizer, cache=tmp_path).digest
+        for texts in (TEXTS, [*TEXTS, "more"], ["first text, é", "sec", "ond", "x" * 70])
+        for tokenizer in (plain, trained)
+    }
     assert len(digests) == 6
 
 
 @pytest.mark.parametrize("name", ["ids.bin", "ends.npy", "about.json"])
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-3]), lambda path: path.unlink()])
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.write_bytes(path.read_bytes()[:-3]), lambda path: path.unlink()]
+)
 def test_a_damaged_store_is_made_again(tmp_path, name, damage):
     tokenizer, backend = counted()
     first = data.store(TEXTS, tokenizer, cache=tmp_path)

@@ -26,7 +26,9 @@ class TinyText(tfds.core.GeneratorBasedBuilder):
         return pathlib.Path(__file__).parent
 
     def _info(self):
-        features = tfds.features.FeaturesDict({"text": tfds.features.Text(), "number": tfds.features.Scalar(np.int64)})
+        features = tfds.features.FeaturesDict(
+            {"text": tfds.features.Text(), "number": tfds.features.Scalar(np.int64)}
+        )
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, manager):

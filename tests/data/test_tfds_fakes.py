@@ -1,4 +1,6 @@
-"""`tfds:` names read the fakes of `tfds.testing`, all without TensorFlow; and splits of built-in text."""
+"""`tfds:` names read the fakes of `tfds.testing`, all without TensorFlow; and splits of built-in
+text.
+"""
 
 import sys
 
@@ -33,7 +35,9 @@ def test_any_text_dataset_by_its_code(name, monkeypatch, tmp_path):
 
 def test_fakes_with_the_metadata_of_a_prepared_dataset(tmp_path, monkeypatch):
     worlds.prepare(worlds.World(people=9, places=4), tmp_path)
-    with tfds.testing.mock_data(num_examples=7, policy=tfds.testing.MockPolicy.USE_FILES, data_dir=str(tmp_path)):
+    with tfds.testing.mock_data(
+        num_examples=7, policy=tfds.testing.MockPolicy.USE_FILES, data_dir=str(tmp_path)
+    ):
         docs = documents("tfds:synthetic_world/people=9,places=4:time0#text")
         assert len(docs) == 7 and all(isinstance(text, str) for text in docs)
         with pytest.raises(InputError, match="unknown split 'time9'"):
@@ -41,7 +45,10 @@ def test_fakes_with_the_metadata_of_a_prepared_dataset(tmp_path, monkeypatch):
 
 
 def test_fakes_of_ones_own():
-    texts = [{"text": "né à Fès".encode(), "target": "Fès".encode()}, {"text": b"in Lima", "target": b"Lima"}]
+    texts = [
+        {"text": "né à Fès".encode(), "target": "Fès".encode()},
+        {"text": b"in Lima", "target": b"Lima"},
+    ]
     with tfds.testing.mock_data(as_data_source_fn=lambda self, split, **_: texts):
         assert list(documents("tfds:imdb_reviews:train#text")) == ["né à Fès", "in Lima"]
         assert [p.target for p in read_probes("tfds:imdb_reviews:test")] == ["Fès", "Lima"]
@@ -66,7 +73,9 @@ def test_the_dummy_dataset_is_read_from_its_folder_and_is_no_text(tmp_path):
 
 def test_a_dataset_that_is_not_prepared(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    with pytest.raises(InputError, match="'imdb_reviews' is not prepared in .*; prepare it with tfds"):
+    with pytest.raises(
+        InputError, match="'imdb_reviews' is not prepared in .*; prepare it with tfds"
+    ):
         documents("tfds:imdb_reviews:train#text")
 
 
@@ -81,12 +90,15 @@ def test_builtin_splits_part_the_text(name):
 
 def test_a_module_is_held_out_of_both_texts():
     modules = [
-        {item for item in documents(f"builtin:{name}:test").items if item[0] == "module"} for name in ("docs", "code")
+        {item for item in documents(f"builtin:{name}:test").items if item[0] == "module"}
+        for name in ("docs", "code")
     ]
     assert modules[0] == modules[1]
 
 
 @pytest.mark.parametrize("split", ["valid", "", "tset"])
 def test_unknown_builtin_splits_list_the_known(split):
-    with pytest.raises(InputError, match=f"unknown split of builtin:docs '{split}'.* known: test, train"):
+    with pytest.raises(
+        InputError, match=f"unknown split of builtin:docs '{split}'.* known: test, train"
+    ):
         documents(f"builtin:docs:{split}")

@@ -1,4 +1,6 @@
-"""Tokenizers from files and GGUF metadata, against rules worked out by hand and an independent merger."""
+"""Tokenizers from files and GGUF metadata, against rules worked out by hand and an independent
+merger.
+"""
 
 import itertools
 import json
@@ -34,7 +36,8 @@ def trained():
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|endoftext|>", "<|im_end|>"]
     backend.train_from_iterator(
-        lines, trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, special_tokens=special)
+        lines,
+        trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, special_tokens=special),
     )
     return json.loads(backend.to_str())
 
@@ -56,20 +59,28 @@ def fields(trained, pre, **changes):
 @pytest.mark.parametrize("pre", PIECES)
 def test_text_is_cut_as_each_pre_tokenizer_says(pre, trained):
     tokenizer = tokenizers.from_gguf(fields(trained, pre))
-    assert [piece for piece, _ in tokenizer.backend.pre_tokenizer.pre_tokenize_str(TEXT)] == PIECES[pre]
+    assert [piece for piece, _ in tokenizer.backend.pre_tokenizer.pre_tokenize_str(TEXT)] == PIECES[
+        pre
+    ]
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     assert (tokenizer.vocab, tokenizer.end_of_text) == (500, 0)
 
 
 def test_a_gguf_gives_the_ids_of_the_tokenizer_it_was_made_from(trained):
-    tokenizer, original = tokenizers.from_gguf(fields(trained, "gpt-2")), hf.Tokenizer.from_str(json.dumps(trained))
+    tokenizer, original = (
+        tokenizers.from_gguf(fields(trained, "gpt-2")),
+        hf.Tokenizer.from_str(json.dumps(trained)),
+    )
     text = "it's 345 sheaton Café<|im_end|> \U0001f600 rain\n"
     assert tokenizer.encode(text).tolist() == original.encode(text).ids
     assert tokenizer.encode(text).dtype == np.int32
 
 
 def test_qwen_composes_characters_and_default_follows_the_architecture(trained):
-    for changed in (fields(trained, "qwen2"), {**fields(trained, "default"), "general.architecture": "qwen2"}):
+    for changed in (
+        fields(trained, "qwen2"),
+        {**fields(trained, "default"), "general.architecture": "qwen2"},
+    ):
         tokenizer = tokenizers.from_gguf(changed)
         assert tokenizer.encode("Cafe\u0301").tolist() == tokenizer.encode("Café").tolist()
 
@@ -94,8 +105,14 @@ def test_user_defined_tokens_are_found_in_text(trained):
         ({"merges": None}, "merges is missing"),
         ({"merges": ["zz qq"]}, "cannot be built"),
         ({"model": "llama"}, "scores has 0 numbers for 500 tokens"),
-        ({"tokens": ["a", "b"], "token_type": [1, 1], "merges": [], "eos_token_id": None}, "no token ends a text"),
-        ({"tokens": ["a", "b"], "token_type": [1, 1], "merges": [], "eos_token_id": 7}, "no token ends a text"),
+        (
+            {"tokens": ["a", "b"], "token_type": [1, 1], "merges": [], "eos_token_id": None},
+            "no token ends a text",
+        ),
+        (
+            {"tokens": ["a", "b"], "token_type": [1, 1], "merges": [], "eos_token_id": 7},
+            "no token ends a text",
+        ),
     ],
 )
 def test_bad_metadata_is_one_line(changes, words, trained):
@@ -106,10 +123,16 @@ def test_bad_metadata_is_one_line(changes, words, trained):
 
 
 def join_by_score(text: str, scores: dict[str, float]) -> list[str]:
-    """SentencePiece's BPE: always joins the neighbours whose whole has the highest score, leftmost first."""
+    """SentencePiece's BPE: always joins the neighbours whose whole has the highest score, leftmost
+    first.
+    """
     pieces = list("▁" + text.replace(" ", "▁"))
     while True:
-        joins = [(-scores[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(pieces)) if a + b in scores]
+        joins = [
+            (-scores[a + b], i)
+            for i, (a, b) in enumerate(itertools.pairwise(pieces))
+            if a + b in scores
+        ]
         if not joins:
             return pieces
         _, i = min(joins)
@@ -122,7 +145,14 @@ def sentencepiece(**changes):
     words = set()
     while len(words) < 60:
         words.add("".join(rng.choices(letters, k=rng.randint(2, 4))))
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *letters, *sorted(words)]
+    tokens = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{i:02X}>" for i in range(256)),
+        *letters,
+        *sorted(words),
+    ]
     special = 3 + 256
     order = rng.sample(range(1000), len(tokens))
     found = {
@@ -183,11 +213,15 @@ def test_offsets_are_the_characters_of_a_token(trained):
 
 def save(folder, trained, rename=None, **files):
     backend = hf.Tokenizer.from_str(json.dumps(trained))
-    backend.post_processor = processors.TemplateProcessing(single="<|im_end|> $A", special_tokens=[("<|im_end|>", 1)])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<|im_end|> $A", special_tokens=[("<|im_end|>", 1)]
+    )
     backend.enable_truncation(3)
     backend.enable_padding()
     text = backend.to_str()
-    (folder / "tokenizer.json").write_text(text.replace("<|endoftext|>", rename) if rename else text)
+    (folder / "tokenizer.json").write_text(
+        text.replace("<|endoftext|>", rename) if rename else text
+    )
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
 
@@ -221,9 +255,14 @@ def test_the_end_of_text_is_the_eos_token_where_there_is_no_other(files, tmp_pat
 
 def test_vocabulary_and_merges_as_gpt_2_first_had_them(tmp_path, trained):
     (tmp_path / "vocab.json").write_text(json.dumps(trained["model"]["vocab"]))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in trained["model"]["merges"]))
+    (tmp_path / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(" ".join(m) for m in trained["model"]["merges"])
+    )
     tokenizer = tokenizers.from_folder(tmp_path)
-    assert tokenizer.encode(TEXT).tolist() == tokenizers.from_gguf(fields(trained, "gpt-2")).encode(TEXT).tolist()
+    assert (
+        tokenizer.encode(TEXT).tolist()
+        == tokenizers.from_gguf(fields(trained, "gpt-2")).encode(TEXT).tolist()
+    )
     assert tokenizer.encode("a<|endoftext|>")[-1] == tokenizer.end_of_text == 0
 
 

@@ -33,8 +33,12 @@ def test_window_i_is_where_the_rule_says():
     stream, length = np.arange(50), 7
     for i, b in enumerate(data.windows(stream, length)):
         rows = len(stream[i * length + 1 : (i + 1) * length + 1])
-        np.testing.assert_array_equal(b.inputs[0, :rows], stream[i * length : (i + 1) * length][:rows])
-        np.testing.assert_array_equal(b.targets[0, :rows], stream[i * length + 1 : (i + 1) * length + 1])
+        np.testing.assert_array_equal(
+            b.inputs[0, :rows], stream[i * length : (i + 1) * length][:rows]
+        )
+        np.testing.assert_array_equal(
+            b.targets[0, :rows], stream[i * length + 1 : (i + 1) * length + 1]
+        )
 
 
 def test_padding_is_masked_and_harmless():
@@ -73,7 +77,15 @@ def test_batches_do_all_of_it(tmp_path):
 @pytest.mark.parametrize(
     ("size", "length", "tokens", "said"),
     [
-        (5, 5, None, "has 5 tokens, and one window of length 5 needs 6; give more text, or a length of at most 4"),
+        (
+            5,
+            5,
+            None,
+            (
+                "has 5 tokens, and one window of length 5 needs 6; give more text, or a length of"
+                " at most 4"
+            ),
+        ),
         (5, 7, 9, "has 5 tokens"),
         (3, 7, 4, "needs 5"),
         (0, 3, None, "has 0 tokens"),
@@ -89,7 +101,8 @@ def test_fewer_predictions_than_one_window_may_be_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"length": 0}, "length=0"), ({"batch": -1}, "batch=-1"), ({"tokens": 0}, "tokens=0")]
+    ("change", "said"),
+    [({"length": 0}, "length=0"), ({"batch": -1}, "batch=-1"), ({"tokens": 0}, "tokens=0")],
 )
 def test_numbers_below_one(change, said):
     with pytest.raises(InputError, match=said):

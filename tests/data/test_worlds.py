@@ -14,11 +14,17 @@ from lmdyn.data.worlds import World
 from lmdyn.errors import InputError
 
 SMALL = World(people=23, places=11, seed=5, updated=0.3, new=0.25, renderings=4)
-FACTS = [(sort, attribute) for sort in world_templates.TEMPLATES for attribute in world_templates.TEMPLATES[sort]]
+FACTS = [
+    (sort, attribute)
+    for sort in world_templates.TEMPLATES
+    for attribute in world_templates.TEMPLATES[sort]
+]
 
 
 def entities(world, time=1):
-    return [Entity(sort, i) for sort in ("person", "place") for i in range(count(world, sort, time))]
+    return [
+        Entity(sort, i) for sort in ("person", "place") for i in range(count(world, sort, time))
+    ]
 
 
 def told(world, text, times=(0, 1)):
@@ -52,7 +58,12 @@ def read():
 def test_templates_can_be_told_apart(sort, attribute):
     templates = world_templates.TEMPLATES[sort][attribute]
     assert len(templates) == len(set(templates)) >= 8
-    every = [t for attributes in world_templates.TEMPLATES.values() for more in attributes.values() for t in more]
+    every = [
+        t
+        for attributes in world_templates.TEMPLATES.values()
+        for more in attributes.values()
+        for t in more
+    ]
     for template in templates:
         assert template.count("{name}") == template.count("{object}") == 1
         assert template.index("{name}") < template.index(" {object}")
@@ -61,7 +72,11 @@ def test_templates_can_be_told_apart(sort, attribute):
 
 
 def test_values_are_many_and_differ():
-    for values in (*world_templates.VALUES.values(), world_templates.places(), world_templates.FIRST):
+    for values in (
+        *world_templates.VALUES.values(),
+        world_templates.places(),
+        world_templates.FIRST,
+    ):
         assert len(values) == len(set(values)) >= 40
         assert all(v == v.strip() and v for v in values)
 
@@ -70,7 +85,9 @@ def test_no_name_comes_twice():
     world = World(people=20_000, places=5000, seed=1)
     names = [name(world, e) for e in entities(world)]
     assert len(set(names)) == 25_000
-    assert [name(World(people=50, places=5000, seed=1), Entity("person", i)) for i in range(50)] == names[:50]
+    assert [
+        name(World(people=50, places=5000, seed=1), Entity("person", i)) for i in range(50)
+    ] == names[:50]
 
 
 def test_no_two_splits_tell_a_fact_in_the_same_words(read):
@@ -104,7 +121,10 @@ def test_time_0_tells_every_old_fact_in_as_many_ways_as_asked(read):
 
 def test_time_1_tells_what_changed_and_nothing_else(read):
     expected = {
-        (e, a) for e in entities(SMALL) for a in world_templates.TEMPLATES[e.sort] if kind(SMALL, e, a) != "unchanged"
+        (e, a)
+        for e in entities(SMALL)
+        for a in world_templates.TEMPLATES[e.sort]
+        if kind(SMALL, e, a) != "unchanged"
     }
     assert {fact[:2] for fact in read["time1"]} == expected
     assert {fact[3] for fact in read["time1"] if kind(SMALL, *fact[:2]) == "updated"} == {1}
@@ -137,31 +157,50 @@ def test_updated_facts_differ_and_are_as_many_as_asked(share):
 def test_which_facts_are_updated_is_not_a_pattern():
     world = World(people=1000, updated=0.5, new=0)
     counts = collections.Counter(
-        tuple(kind(world, Entity("person", i), a) == "updated" for a in world_templates.CHANGEABLE["person"])
+        tuple(
+            kind(world, Entity("person", i), a) == "updated"
+            for a in world_templates.CHANGEABLE["person"]
+        )
         for i in range(1000)
     )
-    assert len(counts) == 8 and all(abs(n - 125) < 60 for n in counts.values())  # 60: six standard deviations
+    assert len(counts) == 8 and all(
+        abs(n - 125) < 60 for n in counts.values()
+    )  # 60: six standard deviations
 
 
 def test_values_are_spread_evenly():
     world = World(people=6400)
     counts = collections.Counter(value(world, Entity("person", i), "field", 1) for i in range(6400))
     assert len(counts) == 64
-    assert sum((n - 100) ** 2 / 100 for n in counts.values()) < 130  # chi-squared of 63 degrees: 1 in a million
+    assert (
+        sum((n - 100) ** 2 / 100 for n in counts.values()) < 130
+    )  # chi-squared of 63 degrees: 1 in a million
 
 
 def test_sentences_come_in_many_orders():
-    firsts = {d.partition(".")[0] for d in worlds.documents(World(people=1, places=2, new=0, renderings=40), "time0")}
+    firsts = {
+        d.partition(".")[0]
+        for d in worlds.documents(World(people=1, places=2, new=0, renderings=40), "time0")
+    }
     assert len(firsts) > 10
 
 
 def test_same_seed_same_texts_and_another_seed_others():
-    text = lambda seed: ["\n".join(worlds.documents(World(people=9, seed=seed), s)) for s in worlds.TEXT_SPLITS]
+    text = lambda seed: [
+        "\n".join(worlds.documents(World(people=9, seed=seed), s)) for s in worlds.TEXT_SPLITS
+    ]
     assert text(4) == text(4)
     assert not set("\n".join(text(4)).split("\n")) & set("\n".join(text(5)).split("\n"))
-    code = "from lmdyn.data import worlds; print(*worlds.documents(worlds.World(people=9, seed=4), 'time1'), sep='\\n')"
+    code = (
+        "from lmdyn.data import worlds; print(*worlds.documents(worlds.World(people=9, seed=4),"
+        " 'time1'), sep='\\n')"
+    )
     elsewhere = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "7"},
     )
     assert elsewhere.stdout.rstrip("\n") == text(4)[1]
 
@@ -170,7 +209,10 @@ def test_any_document_of_a_large_world_is_made_alone():
     docs = worlds.documents(World(people=1_000_000), "time0")
     assert len(docs) == 5 * (800_000 + 8000)
     last = docs[-1]
-    assert name(World(people=1_000_000), worlds.about(World(people=1_000_000), "time0", len(docs) - 1)) in last
+    assert (
+        name(World(people=1_000_000), worlds.about(World(people=1_000_000), "time0", len(docs) - 1))
+        in last
+    )
     assert pickle.loads(pickle.dumps(docs))[len(docs) - 1] == last
 
 
@@ -179,7 +221,10 @@ def test_probes_end_with_what_is_true():
         by_name = {name(SMALL, e): e for e in entities(SMALL, time)}
         seen = collections.Counter()
         for p in worlds.probes(SMALL, time):
-            found, (first, _, then) = p["text"][p["start"] : p["end"]], p["attribute"].partition(".")
+            found, (first, _, then) = (
+                p["text"][p["start"] : p["end"]],
+                p["attribute"].partition("."),
+            )
             entity = by_name[p["entity"]]
             assert p["time"] == time and p["end"] == len(p["text"])
             assert p["entity"] in p["text"][: p["start"]]
@@ -187,10 +232,16 @@ def test_probes_end_with_what_is_true():
             if then:  # the second fact is about the place that the first one names
                 truth = value(SMALL, by_name[truth], then, time)
             assert found == truth
-            assert p["kind"] == "new" if entity.index >= count(SMALL, entity.sort, 0) else p["kind"] != "new"
+            assert (
+                p["kind"] == "new"
+                if entity.index >= count(SMALL, entity.sort, 0)
+                else p["kind"] != "new"
+            )
             seen[p["depth"], p["kind"]] += 1
         kinds = ("updated", "unchanged") + ("new",) * time
-        assert set(seen) == {(d, k) for d in ("memorisation", "paraphrase", "composition") for k in kinds}
+        assert set(seen) == {
+            (d, k) for d in ("memorisation", "paraphrase", "composition") for k in kinds
+        }
 
 
 def test_memorisation_is_the_training_sentence_up_to_the_value():
@@ -206,7 +257,11 @@ def test_memorisation_is_the_training_sentence_up_to_the_value():
 
 def test_updated_probes_ask_the_same_of_both_times():
     asked = [
-        {(p["entity"], p["attribute"]): p for p in worlds.probes(SMALL, t) if p["depth"] == "paraphrase"}
+        {
+            (p["entity"], p["attribute"]): p
+            for p in worlds.probes(SMALL, t)
+            if p["depth"] == "paraphrase"
+        }
         for t in (0, 1)
     ]
     for key, before in asked[0].items():
@@ -218,7 +273,11 @@ def test_updated_probes_ask_the_same_of_both_times():
 
 def test_compositions_change_when_a_fact_behind_them_does():
     asked = [
-        {(p["entity"], p["attribute"]): p for p in worlds.probes(SMALL, t) if p["depth"] == "composition"}
+        {
+            (p["entity"], p["attribute"]): p
+            for p in worlds.probes(SMALL, t)
+            if p["depth"] == "composition"
+        }
         for t in (0, 1)
     ]
     kinds = set()
@@ -259,7 +318,9 @@ def test_bad_questions():
 
 
 def test_hash_is_splitmix64():
-    """The first outputs of the generator that Java's SplittableRandom uses, published with state 0 and 1234567."""
+    """The first outputs of the generator that Java's SplittableRandom uses, published with state 0
+    and 1234567.
+    """
     assert hashed(0) == 0xE220A8397B1DCDAF
     assert hashed(1234567) == 6457827717110365317
 
@@ -280,9 +341,9 @@ def test_prepared_splits_are_those_of_the_world(tmp_path):
     for split in worlds.TEXT_SPLITS:
         assert list(documents(f"tfds:{path}:{split}#text")) == list(worlds.documents(SMALL, split))
     found = read_probes(f"tfds:{path}:probes")
-    assert [(p.text, p.start, p.end, p.kind, p.depth, p.entity, p.attribute, p.time) for p in found] == [
-        tuple(p.values()) for p in worlds.probes(SMALL)
-    ]
+    assert [
+        (p.text, p.start, p.end, p.kind, p.depth, p.entity, p.attribute, p.time) for p in found
+    ] == [tuple(p.values()) for p in worlds.probes(SMALL)]
     assert worlds.prepare(SMALL, tmp_path) == path
 
 
@@ -311,12 +372,18 @@ def test_a_world_is_made_when_its_name_is_used(tmp_path, monkeypatch, capsys):
 
 
 NAMES = {
-    "config": ("synthetic_world/tiny:time0", "unknown synthetic world 'tiny'; known: large, medium, small"),
+    "config": (
+        "synthetic_world/tiny:time0",
+        "unknown synthetic world 'tiny'; known: large, medium, small",
+    ),
     "field": ("synthetic_world/peeple=3:time0", "did you mean 'people'"),
     "number": ("synthetic_world/people=x:time0", "people='x' is no number"),
     "range": ("synthetic_world/people=0:time0", "people=0 of a world"),
     "split": ("synthetic_world/people=9:time2", "unknown split 'time2'"),
-    "split with nothing in it": ("synthetic_world/people=9,new=0,updated=0:time1", "unknown split 'time1'"),
+    "split with nothing in it": (
+        "synthetic_world/people=9,new=0,updated=0:time1",
+        "unknown split 'time1'",
+    ),
 }
 
 
@@ -335,7 +402,19 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_importing_the_data_package_imports_no_tfds():
-    code = "import sys, lmdyn.data, lmdyn.data.worlds, lmdyn.data.probes; print('tensorflow_datasets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
-    code = "import sys; from lmdyn.data.world_builder import SyntheticWorld; print('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    code = (
+        "import sys, lmdyn.data, lmdyn.data.worlds, lmdyn.data.probes; print('tensorflow_datasets'"
+        " in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "False\n"
+    )
+    code = (
+        "import sys; from lmdyn.data.world_builder import SyntheticWorld; print('tensorflow' in"
+        " sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "False\n"
+    )

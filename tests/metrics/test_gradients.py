@@ -1,4 +1,6 @@
-"""Gradient norms of single sequences: PyTorch one at a time, batches and padding, memory, packed weights, bad input."""
+"""Gradient norms of single sequences: PyTorch one at a time, batches and padding, memory, packed
+weights, bad input.
+"""
 
 import functools
 
@@ -17,12 +19,19 @@ from tests.helpers import assert_close, small
 
 LENGTHS, LENGTH = (11, 7, 9, 11), 11
 SPANS = ((10,), (2, 3, 4), (1, 7), range(11))  # one token, several, apart from each other, all
-GROUPS = (*transforms.GROUPS, "blocks.attention.key", "blocks[1:].mlp.down+blocks[0].attention.query", "blocks[2]", "all")
-
+GROUPS = (
+    *transforms.GROUPS,
+    "blocks.attention.key",
+    "blocks[1:].mlp.down+blocks[0].attention.query",
+    "blocks[2]",
+    "all",
+)
 
 
 def probes(lengths=LENGTHS, spans=SPANS) -> ProbeBatch:
-    """Probes of few different tokens, so that some occur again in a sequence; padded with tokens that must not matter."""
+    """Probes of few different tokens, so that some occur again in a sequence; padded with tokens
+    that must not matter.
+    """
     rng = np.random.default_rng(5)
     inputs, targets = rng.integers(0, 6, (2, len(lengths), max(lengths))).astype(np.int32)
     span = np.zeros(inputs.shape, bool)
@@ -33,17 +42,26 @@ def probes(lengths=LENGTHS, spans=SPANS) -> ProbeBatch:
 
 @functools.cache
 def compiled(model, groups=None, most=None):
-    return jax.jit(lambda params, *batch: metrics.gradient_norms(model, params, *batch, groups, most=most))
+    return jax.jit(
+        lambda params, *batch: metrics.gradient_norms(model, params, *batch, groups, most=most)
+    )
 
 
 def norms_by_torch(theirs, batch: ProbeBatch, folder):
-    """For every sequence, run alone and without its padding: `{path: [L] or [] squared norms}`, in the names of our parameters."""
+    """For every sequence, run alone and without its padding: `{path: [L] or [] squared norms}`, in
+    the names of our parameters.
+    """
     torch = pytest.importorskip("torch")
     for row, length in enumerate(batch.mask.sum(1)):
-        inputs, targets = (torch.tensor(ids[row : row + 1, :length].astype(np.int64)) for ids in (batch.inputs, batch.targets))
+        inputs, targets = (
+            torch.tensor(ids[row : row + 1, :length].astype(np.int64))
+            for ids in (batch.inputs, batch.targets)
+        )
         span = torch.tensor(batch.span[row, :length])
         theirs.zero_grad()
-        torch.nn.functional.cross_entropy(theirs(inputs).logits[0][span], targets[0][span]).backward()
+        torch.nn.functional.cross_entropy(
+            theirs(inputs).logits[0][span], targets[0][span]
+        ).backward()
         kept = {name: parameter.detach().clone() for name, parameter in theirs.named_parameters()}
         for parameter in theirs.parameters():
             parameter.data = parameter.grad.detach().clone()
@@ -52,7 +70,10 @@ def norms_by_torch(theirs, batch: ProbeBatch, folder):
             parameter.data = kept[name]
         gradient = transforms.flatten(huggingface.read_folder(folder).params)
         axes = lambda path, leaf: tuple(range(path[0] == "blocks", leaf.ndim))
-        yield {path: np.sum(np.square(np.asarray(leaf, np.float64)), axes(path, leaf)) for path, leaf in gradient.items()}
+        yield {
+            path: np.sum(np.square(np.asarray(leaf, np.float64)), axes(path, leaf))
+            for path, leaf in gradient.items()
+        }
 
 
 @pytest.mark.parametrize("name", ["gpt2", "neox", "llama", "olmo2", "qwen3-biased"])
@@ -70,7 +91,12 @@ def test_norms_are_those_of_torch_one_sequence_at_a_time(name, tmp_path):
             chosen = transforms.select(params, transforms.GROUPS.get(group, group))
             if all(layers for layers in chosen.values()):
                 layers = sorted(set().union(*chosen.values()))
-                wanted[group].append([sum(squares[path][layer] for path in chosen if layer in chosen[path]) for layer in layers])
+                wanted[group].append(
+                    [
+                        sum(squares[path][layer] for path in chosen if layer in chosen[path])
+                        for layer in layers
+                    ]
+                )
             else:
                 wanted[group].append(sum(np.sum(squares[path]) for path in chosen))
     for group in groups:
@@ -90,8 +116,12 @@ def test_batches_give_what_each_sequence_gives_alone():
     for row, length in enumerate(batch.mask.sum(1)):
         alone = [part[row : row + 1, :length] for part in batch[:3]]
         for group, norms in compiled(model)(params, *alone).items():
-            np.testing.assert_allclose(together.norms[group][..., row], norms[..., 0], rtol=1e-5, err_msg=group)
-    np.testing.assert_allclose(together.losses, -metrics.score_probes(model, params, batch).log_probability, rtol=1e-5)
+            np.testing.assert_allclose(
+                together.norms[group][..., row], norms[..., 0], rtol=1e-5, err_msg=group
+            )
+    np.testing.assert_allclose(
+        together.losses, -metrics.score_probes(model, params, batch).log_probability, rtol=1e-5
+    )
     rows = {(row["site"], row["layer"]): row["value"] for row in together.rows()}
     assert rows["attention", 2] == pytest.approx(together.norms["attention"][2].mean())
     assert rows["head", None] == pytest.approx(together.norms["head"].mean())
@@ -106,27 +136,51 @@ def test_the_head_in_blocks_of_sequences_is_the_whole(monkeypatch):
     batch = probes()
     args = (params, batch.inputs, batch.targets, batch.span)
     wanted = compiled(model)(*args)
-    monkeypatch.setattr(models.heads, "BLOCK_BYTES", 3 * 4 * 11 * 61)  # three sequences, and then one
+    monkeypatch.setattr(
+        models.heads, "BLOCK_BYTES", 3 * 4 * 11 * 61
+    )  # three sequences, and then one
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-6), compiled(model, most=11)(*args), wanted)
 
 
 @pytest.mark.parametrize("tokens, by_pairs", [(9, True), (40, False)])
 def test_a_watched_matrix_gives_the_norm_of_its_gradient(tokens, by_pairs):
-    """Both ways, by the definition in float64; nothing of the gradient's shape where pairs of tokens are cheaper."""
+    """Both ways, by the definition in float64; nothing of the gradient's shape where pairs of
+    tokens are cheaper.
+    """
     rng = np.random.default_rng(2)
-    x, d_y = rng.normal(size=(tokens, 30)).astype(np.float32), rng.normal(size=(tokens, 70)).astype(np.float32)
+    x, d_y = (
+        rng.normal(size=(tokens, 30)).astype(np.float32),
+        rng.normal(size=(tokens, 70)).astype(np.float32),
+    )
     matrix = jnp.asarray(rng.normal(size=(30, 70)), jnp.float32)
-    run = jax.jit(jax.grad(lambda square, x: jnp.sum(models.watched.product(x, models.Watched(matrix, square)) * d_y), (0, 1)))
+    run = jax.jit(
+        jax.grad(
+            lambda square, x: jnp.sum(
+                models.watched.product(x, models.Watched(matrix, square)) * d_y
+            ),
+            (0, 1),
+        )
+    )
     square, d_x = run(0.0, x)
     np.testing.assert_allclose(square, np.sum(np.square(x.astype(np.float64).T @ d_y)), rtol=1e-5)
     assert_close(d_x, d_y.astype(np.float64) @ np.asarray(matrix, np.float64).T, 1e-5)
-    text = jax.jit(jax.grad(lambda s, x: jnp.sum(models.watched.product(x, models.Watched(matrix, s)) * d_y))).lower(0.0, x).as_text()
+    text = (
+        jax.jit(
+            jax.grad(
+                lambda s, x: jnp.sum(models.watched.product(x, models.Watched(matrix, s)) * d_y)
+            )
+        )
+        .lower(0.0, x)
+        .as_text()
+    )
     assert (f"{tokens}x{tokens}x" in text) == by_pairs
 
 
 def test_memory_is_that_of_activations_and_a_layer():
     """Every sequence's gradient of all layers would take 145 MB, activations take some 15."""
-    config = models.ModelConfig(vocab=61, width=64, depth=24, heads=4, head_width=16, mlp_width=160, positions=16)
+    config = models.ModelConfig(
+        vocab=61, width=64, depth=24, heads=4, head_width=16, mlp_width=160, positions=16
+    )
     model, sequences, length = models.LanguageModel(config), 32, 5
     ids = jax.ShapeDtypeStruct((sequences, length), jnp.int32)
     span = jax.ShapeDtypeStruct((sequences, length), bool)
@@ -134,12 +188,16 @@ def test_memory_is_that_of_activations_and_a_layer():
     program = run.lower(models.shapes(config), ids, ids, span).compile()
     used = program.memory_analysis().temp_size_in_bytes
     layer = 4 * sequences * (4 * 64 * 64 + 3 * 64 * 160)  # the gradients of one layer
-    activations = 4 * sequences * length * 24 * (12 * 64 + 4 * 160)  # ten a sublayer's width, and queries, keys, values
+    activations = (
+        4 * sequences * length * 24 * (12 * 64 + 4 * 160)
+    )  # ten a sublayer's width, and queries, keys, values
     assert used < activations < 4 * layer
 
 
 def test_quantised_weights_are_measured_as_they_are():
-    config = models.ModelConfig(vocab=61, width=32, depth=2, heads=2, head_width=16, mlp_width=64, positions=16)
+    config = models.ModelConfig(
+        vocab=61, width=32, depth=2, heads=2, head_width=16, mlp_width=64, positions=16
+    )
     model = models.LanguageModel(config)
     params = transforms.flatten(models.init(model))
     rng = np.random.default_rng(1)
@@ -154,7 +212,9 @@ def test_quantised_weights_are_measured_as_they_are():
             plain[path] = dense.swapaxes(-1, -2) if path[-1] == "kernel" else dense
     batch = probes()
     args = (batch.inputs, batch.targets, batch.span)
-    found, wanted = (compiled(model)(transforms.unflatten(tree), *args) for tree in (quantised, plain))
+    found, wanted = (
+        compiled(model)(transforms.unflatten(tree), *args) for tree in (quantised, plain)
+    )
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-6), found, wanted)
 
 

@@ -18,7 +18,11 @@ EVERYTHING = metrics.build(metrics.REGISTRY)
 
 def values(results):
     """All numbers of all results, by where they stand."""
-    return {(r["metric"], r["site"], r["layer"]): r["value"] for result in results.values() for r in result.rows()}
+    return {
+        (r["metric"], r["site"], r["layer"]): r["value"]
+        for result in results.values()
+        for r in result.rows()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,9 @@ def test_a_model_built_to_have_it_measures_it(kind):
     for name in alike["blocks"]["mlp"]:
         if name != "down":
             kernel = alike["blocks"]["mlp"][name]["kernel"]
-            alike["blocks"]["mlp"][name] |= {"kernel": jnp.broadcast_to(kernel[:, :, :1], kernel.shape)}
+            alike["blocks"]["mlp"][name] |= {
+                "kernel": jnp.broadcast_to(kernel[:, :, :1], kernel.shape)
+            }
     result = metrics.measure(metrics.knowledge_entropy(), model, alike, [batch(2, 7)])
     assert_close(result.per_layer, np.full(3, np.log(35)), 1e-6)
 
@@ -59,10 +65,22 @@ def test_every_metric_is_its_definition(measured):
     """Written out on full activations, over the counted tokens of both batches together."""
     model, params, batches, found = measured
     keep = lambda x, mask: x
-    seen = {site: [] for site in ("mlp.coefficients", "residual", "final", "attention", "logits", "target")}
+    seen = {
+        site: []
+        for site in ("mlp.coefficients", "residual", "final", "attention", "logits", "target")
+    }
     for b in batches:
-        out = models.forward(model, params, b.inputs, taps={
-            "mlp.coefficients": keep, "residual": keep, "final": keep, "attention.probabilities": keep})
+        out = models.forward(
+            model,
+            params,
+            b.inputs,
+            taps={
+                "mlp.coefficients": keep,
+                "residual": keep,
+                "final": keep,
+                "attention.probabilities": keep,
+            },
+        )
         count = np.asarray(b.mask)
         seen["mlp.coefficients"].append(np.asarray(out.tapped["mlp.coefficients"])[:, count])
         seen["residual"].append(np.asarray(out.tapped["residual"])[:, count])
@@ -71,12 +89,19 @@ def test_every_metric_is_its_definition(measured):
         seen["attention"].append(heads.reshape(3, 8, 6, 9, 9).transpose(0, 1, 3, 2, 4)[:, count])
         seen["logits"].append(np.asarray(models.logits(model, params, b.inputs))[count])
         seen["target"].append(np.asarray(b.targets)[count])
-    seen = {site: np.concatenate(parts, 0 if parts[0].ndim < 3 else 1).astype(np.float64) for site, parts in seen.items()}
+    seen = {
+        site: np.concatenate(parts, 0 if parts[0].ndim < 3 else 1).astype(np.float64)
+        for site, parts in seen.items()
+    }
 
     entropy = lambda p: -np.sum(p * np.log(np.where(p > 0, p, 1)), -1)
     mean = np.abs(seen["mlp.coefficients"]).mean(1)
-    assert_close(found["knowledge_entropy"].per_layer, entropy(mean / mean.sum(-1, keepdims=True)), 1e-6)
-    assert_close(found["attention_entropy"].per_layer, entropy(seen["attention"]).mean((1, 2)), 1e-5)
+    assert_close(
+        found["knowledge_entropy"].per_layer, entropy(mean / mean.sum(-1, keepdims=True)), 1e-6
+    )
+    assert_close(
+        found["attention_entropy"].per_layer, entropy(seen["attention"]).mean((1, 2)), 1e-5
+    )
 
     shifted = seen["logits"] - seen["logits"].max(-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
@@ -93,7 +118,9 @@ def test_every_metric_is_its_definition(measured):
     assert_close(found["anisotropy"].final, pairs(seen["final"]), 1e-6)
     singular = np.linalg.svd(np.asarray(params["head"]["kernel"], np.float64), compute_uv=False)
     share = singular / singular.sum()
-    assert_close(found["singular_entropy"].singular_entropy, np.sum(share * np.log(share * len(share))), 1e-6)
+    assert_close(
+        found["singular_entropy"].singular_entropy, np.sum(share * np.log(share * len(share))), 1e-6
+    )
     assert_close(found["singular_entropy"].values, singular, 1e-6)
 
 
@@ -105,8 +132,12 @@ def test_merging_over_batches_and_devices_changes_nothing(measured):
     assert mesh.size == 8
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     spread = metrics.measure(EVERYTHING, model, params, batches, sharding=rows)
-    run = jax.jit(lambda b: models.forward(model, params, b.inputs, taps={"residual": lambda x, mask: x}))
-    states = np.concatenate([np.asarray(run(b).tapped["residual"])[:, b.mask] for b in batches], 1).astype(np.float64)
+    run = jax.jit(
+        lambda b: models.forward(model, params, b.inputs, taps={"residual": lambda x, mask: x})
+    )
+    states = np.concatenate(
+        [np.asarray(run(b).tapped["residual"])[:, b.mask] for b in batches], 1
+    ).astype(np.float64)
     unit = states / np.linalg.norm(states, axis=-1, keepdims=True)
     pairs = [(u @ u.T)[~np.eye(len(u), dtype=bool)].mean() for u in unit]  # the O(n^2) definition
     for other in (merged, spread):
@@ -117,7 +148,10 @@ def test_merging_over_batches_and_devices_changes_nothing(measured):
 
 def test_padding_never_counts(measured):
     model, params, batches, found = measured
-    changed = [b._replace(inputs=np.where(b.mask, b.inputs, 5), targets=np.where(b.mask, b.targets, 7)) for b in batches]
+    changed = [
+        b._replace(inputs=np.where(b.mask, b.inputs, 5), targets=np.where(b.mask, b.targets, 7))
+        for b in batches
+    ]
     empty = batches[0]._replace(mask=np.zeros_like(batches[0].mask))
     again = metrics.measure(EVERYTHING, model, params, [*changed, empty])
     assert values(again) == values(found)
@@ -125,7 +159,9 @@ def test_padding_never_counts(measured):
 
 def test_a_running_mean_over_a_billion_tokens_keeps_six_digits():
     """2^18 batches of 4,096 tokens with sums that float32 cannot add: exact mean by closed form."""
-    more = jnp.float32(4096 * 0.1234567).astype(jnp.bfloat16).astype(jnp.float32)  # its multiples are exact
+    more = (
+        jnp.float32(4096 * 0.1234567).astype(jnp.bfloat16).astype(jnp.float32)
+    )  # its multiples are exact
 
     @jax.jit
     def run(total):
@@ -135,12 +171,16 @@ def test_a_running_mean_over_a_billion_tokens_keeps_six_digits():
     wanted = float(more) * sum((1 + i % 3) for i in range(3)) / 3 * 2**18
     wanted -= float(more) * (2 * 2**18 - sum(1 + i % 3 for i in range(2**18)))
     assert total == pytest.approx(wanted, rel=1e-9)
-    naive = jax.jit(lambda: jax.lax.fori_loop(0, 2**18, lambda i, s: s + more * (1 + i % 3), jnp.float32(0)))()
+    naive = jax.jit(
+        lambda: jax.lax.fori_loop(0, 2**18, lambda i, s: s + more * (1 + i % 3), jnp.float32(0))
+    )()
     assert float(naive) != pytest.approx(wanted, rel=1e-6)  # the reason for the care
 
 
 def compiled(metric, depth=3, unroll=1):
-    model = models.LanguageModel(dataclasses.replace(KINDS["gated"], depth=depth), models.Compute(unroll=unroll))
+    model = models.LanguageModel(
+        dataclasses.replace(KINDS["gated"], depth=depth), models.Compute(unroll=unroll)
+    )
     b = batch(4, 128)
     observe = lambda params: models.observe(model, params, b.inputs, b.targets, b.mask, metric.taps)
     return jax.jit(observe).lower(models.shapes(model.config)).compile()
@@ -159,8 +199,14 @@ def test_memory_does_not_grow_with_depth():
     assert used(48) - used(12) < layer
 
 
-@pytest.mark.parametrize("names, message", [
-    ("knowlege_entropy", "did you mean 'knowledge_entropy'"), ("", "no metric named"), ("nll,x", "unknown metric 'x'")])
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ("knowlege_entropy", "did you mean 'knowledge_entropy'"),
+        ("", "no metric named"),
+        ("nll,x", "unknown metric 'x'"),
+    ],
+)
 def test_misspelt_metrics_list_the_right_ones(names, message):
     with pytest.raises(InputError, match=message):
         metrics.build(names)

@@ -1,4 +1,6 @@
-"""Scaling laws: planted laws with and without noise, SciPy from every start, intervals, tables that are typed in."""
+"""Scaling laws: planted laws with and without noise, SciPy from every start, intervals, tables that
+are typed in.
+"""
 
 import math
 
@@ -9,7 +11,13 @@ from scipy.optimize import minimize
 from lmdyn.errors import InputError
 from lmdyn.metrics.scaling import COLUMNS, fit_scaling_law, read_runs
 
-PLANTED = {"E": 1.69, "A": 406.4, "B": 410.7, "a": 0.34, "b": 0.28}  # the law that Hoffmann et al. (2022) published
+PLANTED = {
+    "E": 1.69,
+    "A": 406.4,
+    "B": 410.7,
+    "a": 0.34,
+    "b": 0.28,
+}  # the law that Hoffmann et al. (2022) published
 
 
 def loss(parameters, tokens, law=PLANTED):
@@ -17,7 +25,10 @@ def loss(parameters, tokens, law=PLANTED):
 
 
 def runs(sizes, lengths, scatter=0.0, seed=0):
-    N, T = (grid.ravel() for grid in np.meshgrid(np.geomspace(2e7, 5e9, sizes), np.geomspace(1e9, 3e11, lengths)))
+    N, T = (
+        grid.ravel()
+        for grid in np.meshgrid(np.geomspace(2e7, 5e9, sizes), np.geomspace(1e9, 3e11, lengths))
+    )
     return N, T, loss(N, T) * np.exp(np.random.default_rng(seed).normal(0, scatter, len(N)))
 
 
@@ -49,19 +60,37 @@ def test_the_residual_of_a_planted_saturation_is_measured(noisy):
 
 
 def test_the_fit_is_the_lowest_that_scipy_finds_from_anywhere():
-    """Nelder-Mead on the definition, from the planted law and from the fit; and a law that one bad run does not bend."""
+    """Nelder-Mead on the definition, from the planted law and from the fit; and a law that one bad
+    run does not bend.
+    """
     N, T, losses = runs(4, 5, scatter=0.01, seed=3)
     losses[7] *= 1.3
     law = fit_scaling_law(N, T, losses, draws=1)
 
     def definition(x):
-        error = np.abs(np.log(losses) - np.log(loss(N, T, dict(E=math.exp(x[0]), A=math.exp(x[1]), B=math.exp(x[2]), a=x[3], b=x[4]))))
+        error = np.abs(
+            np.log(losses)
+            - np.log(
+                loss(
+                    N, T, dict(E=math.exp(x[0]), A=math.exp(x[1]), B=math.exp(x[2]), a=x[3], b=x[4])
+                )
+            )
+        )
         return np.where(error < 1e-3, error**2 / 2, 1e-3 * (error - 5e-4)).sum()
 
     here = [math.log(law.E), math.log(law.A), math.log(law.B), law.a, law.b]
-    there = [math.log(PLANTED["E"]), math.log(PLANTED["A"]), math.log(PLANTED["B"]), PLANTED["a"], PLANTED["b"]]
+    there = [
+        math.log(PLANTED["E"]),
+        math.log(PLANTED["A"]),
+        math.log(PLANTED["B"]),
+        PLANTED["a"],
+        PLANTED["b"],
+    ]
     options = {"maxiter": 4000, "maxfev": 4000, "xatol": 1e-9, "fatol": 1e-14}
-    others = [minimize(definition, start, method="Nelder-Mead", options=options).fun for start in (here, there)]
+    others = [
+        minimize(definition, start, method="Nelder-Mead", options=options).fun
+        for start in (here, there)
+    ]
     assert definition(here) <= min(others) * (1 + 1e-4)
     assert law.residuals.argmax() == 7
     assert law.residuals[7] == pytest.approx(math.log(1.3), abs=0.03)
@@ -72,8 +101,15 @@ def test_intervals_hold_what_was_planted_about_as_often_as_they_say():
     for seed in range(12):
         law = fit_scaling_law(*runs(4, 6, scatter=0.01, seed=seed + 10), draws=200)
         low, high = law.interval(1e7, 3e11)
-        held.append([low < loss(1e7, 3e11) < high, law.intervals()["a"][0] < PLANTED["a"] < law.intervals()["a"][1]])
-    assert np.mean(held) >= 0.75  # 90% is asked for; bootstrap percentiles of so few runs are known to fall short of it
+        held.append(
+            [
+                low < loss(1e7, 3e11) < high,
+                law.intervals()["a"][0] < PLANTED["a"] < law.intervals()["a"][1],
+            ]
+        )
+    assert (
+        np.mean(held) >= 0.75
+    )  # 90% is asked for; bootstrap percentiles of so few runs are known to fall short of it
 
 
 def test_five_runs_leave_nothing_to_judge_the_law_by():
@@ -89,12 +125,16 @@ def test_the_same_seed_gives_the_same_law(noisy):
     assert again.draws.tolist() == noisy.draws.tolist()
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda N, T, L: (N[:3], T[:3], L[:3]), "3 runs are too few.*4 or more"),
-    (lambda N, T, L: (N, T, L[:-1]), "three lists of one length"),
-    (lambda N, T, L: (np.full(9, 7e7), T, L), "all 9 runs have N=7e\\+07"),
-    (lambda N, T, L: (N, T, np.where(np.arange(9) == 2, np.nan, L)), "loss=nan of run 2"),
-    (lambda N, T, L: (N, -T, L), "T=-1e\\+09 of run 0")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda N, T, L: (N[:3], T[:3], L[:3]), "3 runs are too few.*4 or more"),
+        (lambda N, T, L: (N, T, L[:-1]), "three lists of one length"),
+        (lambda N, T, L: (np.full(9, 7e7), T, L), "all 9 runs have N=7e\\+07"),
+        (lambda N, T, L: (N, T, np.where(np.arange(9) == 2, np.nan, L)), "loss=nan of run 2"),
+        (lambda N, T, L: (N, -T, L), "T=-1e\\+09 of run 0"),
+    ],
+)
 def test_bad_runs_say_what_is_wrong(change, message):
     with pytest.raises(InputError, match=message):
         fit_scaling_law(*change(*runs(3, 3)))
@@ -102,7 +142,10 @@ def test_bad_runs_say_what_is_wrong(change, message):
 
 def test_a_table_is_read_by_its_headings(tmp_path):
     path = tmp_path / "runs.csv"
-    path.write_text("\ufeffmodel, loss, T, N\nsmall, 2.9, 3e11, 70e6\nlarge, 2.1, 300000000000, 6.9e9\n", encoding="utf-8")
+    path.write_text(
+        "\ufeffmodel, loss, T, N\nsmall, 2.9, 3e11, 70e6\nlarge, 2.1, 300000000000, 6.9e9\n",
+        encoding="utf-8",
+    )
     found = read_runs(path)
     assert found.parameters.tolist() == [70e6, 6.9e9]
     assert found.tokens.tolist() == [3e11, 3e11]
@@ -110,14 +153,18 @@ def test_a_table_is_read_by_its_headings(tmp_path):
     assert found._fields == ("parameters", "tokens", "losses") and COLUMNS == ("N", "T", "loss")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("", "has no column N, T, loss.*'nothing'"),
-    ("N,tokens,loss\n", "no column T; its first line is 'N, tokens, loss'"),
-    ("N,T,loss\n", "no run"),
-    ("N,T,loss\n1e7,1e9,3\n70M,1e9,3\n", "line 3: N='70M' is no positive number"),
-    ("N,T,loss\n1e7,1e9\n", "line 2: loss='' is no positive number"),
-    ("N,T,loss\n1e7,0,3\n", "line 2: T='0'"),
-    (b"\xff\xfe\x00N", "no CSV file")])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "has no column N, T, loss.*'nothing'"),
+        ("N,tokens,loss\n", "no column T; its first line is 'N, tokens, loss'"),
+        ("N,T,loss\n", "no run"),
+        ("N,T,loss\n1e7,1e9,3\n70M,1e9,3\n", "line 3: N='70M' is no positive number"),
+        ("N,T,loss\n1e7,1e9\n", "line 2: loss='' is no positive number"),
+        ("N,T,loss\n1e7,0,3\n", "line 2: T='0'"),
+        (b"\xff\xfe\x00N", "no CSV file"),
+    ],
+)
 def test_a_bad_table_names_file_and_line(tmp_path, text, message):
     path = tmp_path / "runs.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())

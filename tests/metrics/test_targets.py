@@ -1,4 +1,6 @@
-"""Rank of the target: counts against a dictionary, spectra against NumPy, planted sources of low rank, growth, bounded memory."""
+"""Rank of the target: counts against a dictionary, spectra against NumPy, planted sources of low
+rank, growth, bounded memory.
+"""
 
 import collections
 import tracemalloc
@@ -24,13 +26,20 @@ def counted(tokens, context, ends=None, least=1):
 
 def rows_of(counts):
     parts = np.split(np.arange(counts.nnz), counts.indptr[1:-1])
-    return sorted(sorted((int(counts.indices[i]), int(counts.data[i])) for i in part) for part in parts)
+    return sorted(
+        sorted((int(counts.indices[i]), int(counts.data[i])) for i in part) for part in parts
+    )
 
 
 def mixture(tokens, vocab, topics, seed=0):
-    """A source whose next token depends on the last one through one of a few topics: the matrix has rank `topics`."""
+    """A source whose next token depends on the last one through one of a few topics: the matrix has
+    rank `topics`.
+    """
     rng = np.random.default_rng(seed)
-    to_topic, to_token = rng.dirichlet(np.full(topics, 0.3), vocab), rng.dirichlet(np.full(vocab, 0.5), topics)
+    to_topic, to_token = (
+        rng.dirichlet(np.full(topics, 0.3), vocab),
+        rng.dirichlet(np.full(vocab, 0.5), topics),
+    )
     truth = to_topic @ to_token
     edges, draws, found = np.cumsum(truth, 1), rng.random(tokens), np.zeros(tokens, np.uint16)
     for i in range(1, tokens):
@@ -43,17 +52,28 @@ def source():
     return mixture(200_000, 37, 3)
 
 
-@pytest.mark.parametrize("context, vocab", [(1, 5), (2, 5), (3, 5), (2, 2_000_000_000), (4, 60_000)])
+@pytest.mark.parametrize(
+    "context, vocab", [(1, 5), (2, 5), (3, 5), (2, 2_000_000_000), (4, 60_000)]
+)
 @pytest.mark.parametrize("memory", [2**30, 7_000])
 @pytest.mark.parametrize("ends, least", [(None, 1), ([3, 90, 91], 1), (None, 3)])
 def test_counts_are_those_of_a_dictionary(monkeypatch, context, vocab, memory, ends, least):
-    """Also in chunks of a few tokens, in several passes, and with contexts' numbers that fill 64 bits."""
+    """Also in chunks of a few tokens, in several passes, and with contexts' numbers that fill 64
+    bits.
+    """
     monkeypatch.setattr(targets, "CHUNK", 17)
     tokens = vocab - 1 - np.random.default_rng(context).integers(0, 4, 301)
     wanted = counted(tokens, context, ends, least)
     if not wanted:
         pytest.skip("no context is seen as often")
-    found = ngram_counts(tokens, vocab, context, ends=None if ends is None else [*ends, 301], least=least, memory=memory)
+    found = ngram_counts(
+        tokens,
+        vocab,
+        context,
+        ends=None if ends is None else [*ends, 301],
+        least=least,
+        memory=memory,
+    )
     assert found.shape == (len(wanted), vocab)
     assert rows_of(found) == wanted
 
@@ -66,7 +86,9 @@ def test_a_store_s_tokens_are_counted_as_they_lie(tmp_path):
 
 
 def test_counting_stays_within_its_memory():
-    """Two million tokens of a few contexts, so that the result is small: 16 MiB and a chunk's 40 MB, where it would take 95 MB at once."""
+    """Two million tokens of a few contexts, so that the result is small: 16 MiB and a chunk's 40
+    MB, where it would take 95 MB at once.
+    """
     tokens = np.random.default_rng(2).integers(0, 50, 2_000_000).astype(np.uint16)
     peaks = []
     for memory in (2**24, 2**28):
@@ -102,26 +124,36 @@ def test_spectrum_and_errors_are_those_of_numpy(monkeypatch, weight, shape, dens
     left, singular, right = np.linalg.svd(wanted, full_matrices=False)
     for rank in range(6):  # the definition, on the best approximation itself
         best = (left[:, :rank] * singular[:rank]) @ right[:rank]
-        assert found.errors[rank] == pytest.approx(np.linalg.norm(wanted - best) / np.linalg.norm(wanted), rel=1e-4)
+        assert found.errors[rank] == pytest.approx(
+            np.linalg.norm(wanted - best) / np.linalg.norm(wanted), rel=1e-4
+        )
     assert (found.contexts, found.tokens) == (shape[0], counts.sum())
 
 
 def test_values_that_lie_close_together_are_found_too(monkeypatch):
-    """A diagonal of 300 values 0.1% apart; at weight `tokens` a row of one count n has the value sqrt(n)."""
+    """A diagonal of 300 values 0.1% apart; at weight `tokens` a row of one count n has the value
+    sqrt(n).
+    """
     monkeypatch.setattr(targets, "DENSE", 0)
     counts = np.round(1e6 * (1 - np.arange(300) / 1000))
-    found = target_rank(scipy.sparse.csr_array(np.diag(counts)), k=3, weight="tokens", tolerance=1e-9)
+    found = target_rank(
+        scipy.sparse.csr_array(np.diag(counts)), k=3, weight="tokens", tolerance=1e-9
+    )
     assert found.values == pytest.approx(np.sqrt(counts[:3]), rel=1e-6)
 
 
 def test_distributions_sum_to_one():
     counts = ngram_counts(np.random.default_rng(5).integers(0, 7, 200), 7, 2)
-    assert np.asarray(distributions(counts).sum(1)).ravel() == pytest.approx(np.ones(counts.shape[0]))
+    assert np.asarray(distributions(counts).sum(1)).ravel() == pytest.approx(
+        np.ones(counts.shape[0])
+    )
     assert np.sum(distributions(counts, "tokens").data ** 2) <= counts.sum()
 
 
 def test_a_planted_source_of_low_rank_is_recovered(source):
-    """Three topics: three directions hold all but the sampling noise, and the error at rank 2 is that of the true matrix."""
+    """Three topics: three directions hold all but the sampling noise, and the error at rank 2 is
+    that of the true matrix.
+    """
     tokens, truth = source
     found = target_rank(ngram_counts(tokens, 37, 1), weight="contexts")
     singular = np.linalg.svd(truth, compute_uv=False)
@@ -133,7 +165,9 @@ def test_a_planted_source_of_low_rank_is_recovered(source):
 
 
 def test_a_short_text_looks_richer_than_its_source_is(source):
-    """With the text's growth the rank that is needed falls to the planted one; with rare contexts left out, it does so sooner."""
+    """With the text's growth the rank that is needed falls to the planted one; with rare contexts
+    left out, it does so sooner.
+    """
     tokens, _ = source
     sizes = [1000, 5000, 30_000, 200_000]
     grown = target_growth(tokens, 37, 1, sizes)
@@ -153,13 +187,17 @@ def test_rows_tell_rank_and_error(source):
     assert [r["value"] for r in rows] == pytest.approx([found.errors[r["rank"]] for r in rows])
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(vocab=50_000, context=5), "use 1 to 4 tokens"),
-    (dict(vocab=9, context=0), "contexts of 0 tokens"),
-    (dict(vocab=9, context=400), "64 bits"),
-    (dict(vocab=4, context=1), "token 8 is outside the vocabulary of 4"),
-    (dict(vocab=9, context=1, least=99), "seen 99 times in 10 tokens"),
-    (dict(vocab=9, context=10), "10 tokens hold no context of 10")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(vocab=50_000, context=5), "use 1 to 4 tokens"),
+        (dict(vocab=9, context=0), "contexts of 0 tokens"),
+        (dict(vocab=9, context=400), "64 bits"),
+        (dict(vocab=4, context=1), "token 8 is outside the vocabulary of 4"),
+        (dict(vocab=9, context=1, least=99), "seen 99 times in 10 tokens"),
+        (dict(vocab=9, context=10), "10 tokens hold no context of 10"),
+    ],
+)
 def test_what_cannot_be_counted_says_why(options, message):
     with pytest.raises(InputError, match=message):
         ngram_counts(np.arange(10) % 9, **options)

@@ -28,7 +28,9 @@ def test_blocked_attention_is_the_textbook_formula(length, past):
     query = rng.normal(size=(2, length, 6, 5)).astype(np.float32)
     key, value = rng.normal(size=(2, 2, length + past, 2, 5)).astype(np.float32)
     allowed = np.arange(length + past)[None] <= np.arange(length)[:, None] + past
-    assert_close(attention.attend(query, key, value)[0], naive_attention(query, key, value, allowed), 1e-5)
+    assert_close(
+        attention.attend(query, key, value)[0], naive_attention(query, key, value, allowed), 1e-5
+    )
 
 
 def test_attention_gradient_is_that_of_the_library():
@@ -36,15 +38,21 @@ def test_attention_gradient_is_that_of_the_library():
     query = rng.normal(size=(2, 300, 6, 5)).astype(np.float32)
     key, value = rng.normal(size=(2, 2, 300, 2, 5)).astype(np.float32)
     out = rng.normal(size=query.shape).astype(np.float32)
-    ours = jax.jit(jax.grad(lambda *a: jnp.sum(attention.attend(*a)[0] * out), (0, 1, 2)))(query, key, value)
+    ours = jax.jit(jax.grad(lambda *a: jnp.sum(attention.attend(*a)[0] * out), (0, 1, 2)))(
+        query, key, value
+    )
     library = lambda *a: jnp.sum(jax.nn.dot_product_attention(*a, is_causal=True, scale=1.0) * out)
-    for found, wanted in zip(ours, jax.jit(jax.grad(library, (0, 1, 2)))(query, key, value), strict=True):
+    for found, wanted in zip(
+        ours, jax.jit(jax.grad(library, (0, 1, 2)))(query, key, value), strict=True
+    ):
         assert_close(found, wanted, 1e-5)
 
 
 @pytest.mark.parametrize("past", [0, 300])
 def test_attention_rounds_alike_with_and_without_a_gradient(past):
-    """Bit for bit, at a size where the compiler has something to fuse: else a rate of zero would not equal static."""
+    """Bit for bit, at a size where the compiler has something to fuse: else a rate of zero would
+    not equal static.
+    """
     rng = np.random.default_rng(0)
     query = rng.normal(size=(1, 512, 9, 64)).astype(np.float32)
     key, value = rng.normal(size=(2, 1, 512 + past, 3, 64)).astype(np.float32)
@@ -84,11 +92,15 @@ def test_documents_do_not_see_each_other():
     first, second = tokens(9, 1), tokens(8, 2)
     alone = models.logits(model, params, second[None])
     documents = np.array([[0] * 9 + [1] * 8])
-    together = models.logits(model, params, np.concatenate([first, second])[None], documents=documents)
+    together = models.logits(
+        model, params, np.concatenate([first, second])[None], documents=documents
+    )
     assert_close(together[:, 9:], alone, 1e-5)  # rotary positions are relative
 
 
-@pytest.mark.parametrize("selector", ["all", "head", "blocks[1].mlp", "blocks[0]+blocks[2].attention.query", "embed"])
+@pytest.mark.parametrize(
+    "selector", ["all", "head", "blocks[1].mlp", "blocks[0]+blocks[2].attention.query", "embed"]
+)
 def test_cut_stacks_give_the_same_loss_and_gradient(selector):
     model, params = small()
     inputs, targets = tokens(13)[None, :-1], tokens(13)[None, 1:]
@@ -112,7 +124,10 @@ def test_cut_stacks_give_the_same_loss_and_gradient(selector):
 def test_fused_loss_is_the_plain_one(monkeypatch, tied, block):
     monkeypatch.setattr(heads, "BLOCK_BYTES", 4 * 61 * block)
     rng = np.random.default_rng(5)
-    states, head = rng.normal(size=(11, 7)).astype(np.float32), rng.normal(size=(7, 61)).astype(np.float32)
+    states, head = (
+        rng.normal(size=(11, 7)).astype(np.float32),
+        rng.normal(size=(7, 61)).astype(np.float32),
+    )
     head = head.T if tied else head
     targets, weights = rng.integers(0, 61, 11), rng.random(11).astype(np.float32)
 
@@ -121,7 +136,9 @@ def test_fused_loss_is_the_plain_one(monkeypatch, tied, block):
         nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], 1)[:, 0]
         return 3.0 * jnp.sum(nll * weights), nll
 
-    fused = lambda s, h: (lambda total, nll: (3.0 * total, nll))(*heads.weighted_nll(s, h, targets, weights, tied))
+    fused = lambda s, h: (lambda total, nll: (3.0 * total, nll))(
+        *heads.weighted_nll(s, h, targets, weights, tied)
+    )
     (total, nll), found = jax.value_and_grad(fused, (0, 1), has_aux=True)(states, head)
     (wanted, plain_nll), gradients = jax.value_and_grad(plain, (0, 1), has_aux=True)(states, head)
     assert_close(total, wanted, 1e-6)
@@ -143,12 +160,18 @@ def test_taps_give_every_layer_and_cost_no_head():
     model, params = small()
     ids = tokens(8)[None]
     keep = lambda x, mask: x
-    out = models.forward(model, params, ids, taps={"residual": keep, "mlp.coefficients": keep, "final": keep})
+    out = models.forward(
+        model, params, ids, taps={"residual": keep, "mlp.coefficients": keep, "final": keep}
+    )
     assert out.tapped["residual"].shape == (4, 1, 8, 24)
     assert out.tapped["mlp.coefficients"].shape == (3, 1, 8, 35)
     np.testing.assert_array_equal(out.tapped["final"], out.states)
     count = {"mlp.coefficients": lambda c, mask: jnp.sum(c)}
-    compiled = jax.jit(lambda p: models.observe(model, p, ids, ids, ids > -1, count)).lower(params).compile()
+    compiled = (
+        jax.jit(lambda p: models.observe(model, p, ids, ids, ids > -1, count))
+        .lower(params)
+        .compile()
+    )
     assert ",61]" not in compiled.as_text()  # nothing of the shape of logits
 
 
@@ -162,17 +185,26 @@ def test_bfloat16_stays_within_its_rounding():
     model, params = small()
     ids = tokens(31)[None]
     exact = models.logits(model, params, ids)
-    rough = models.logits(models.LanguageModel(model.config, models.Compute(dtype="bfloat16")), params, ids)
+    rough = models.logits(
+        models.LanguageModel(model.config, models.Compute(dtype="bfloat16")), params, ids
+    )
     gap = np.sqrt(np.mean((np.asarray(rough) - exact) ** 2) / np.mean(np.square(exact)))
-    assert 0 < gap < 3 * 2**-8 * np.sqrt(model.config.depth * 2), gap  # 8 bits, about 3 roundings a sublayer
+    assert 0 < gap < 3 * 2**-8 * np.sqrt(model.config.depth * 2), (
+        gap
+    )  # 8 bits, about 3 roundings a sublayer
 
 
-@pytest.mark.parametrize("compute", [models.Compute(attention="xla"), models.Compute(unroll=3), models.Compute(remat="full")])
+@pytest.mark.parametrize(
+    "compute",
+    [models.Compute(attention="xla"), models.Compute(unroll=3), models.Compute(remat="full")],
+)
 def test_how_it_runs_does_not_change_what_it_computes(compute):
     model, params = small()
     inputs, targets = tokens(140)[None, :-1], tokens(140)[None, 1:]
     weights = np.full(targets.shape, 1 / targets.size, np.float32)
-    run = lambda m: jax.jit(jax.value_and_grad(lambda p: models.loss(m, p, inputs, targets, weights)[0]))(params)
+    run = lambda m: jax.jit(
+        jax.value_and_grad(lambda p: models.loss(m, p, inputs, targets, weights)[0])
+    )(params)
     wanted, found = run(model), run(models.LanguageModel(model.config, compute))
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), found, wanted)
 
@@ -197,9 +229,15 @@ def test_compile_time_does_not_grow_with_depth():
     assert deep < 1.5 * shallow, (deep, shallow)
 
 
-@pytest.mark.parametrize("change, word", [
-    ({"kv_heads": 4}, "kv_heads=4"), ({"depth": 0}, "depth=0"), ({"norm": "batch"}, "batch"), ({"head_width": 5}, "rotary"),
-])
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"kv_heads": 4}, "kv_heads=4"),
+        ({"depth": 0}, "depth=0"),
+        ({"norm": "batch"}, "batch"),
+        ({"head_width": 5}, "rotary"),
+    ],
+)
 def test_impossible_configs_are_refused(change, word):
     import dataclasses
 

@@ -1,4 +1,6 @@
-"""Heads: definitions written out in NumPy, the fused loss against plain differentiation, rank D and rank 1, truncation."""
+"""Heads: definitions written out in NumPy, the fused loss against plain differentiation, rank D and
+rank 1, truncation.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,9 @@ def written_out(kind, p, x):
     """The papers' formulas, one component at a time."""
     if kind == "mixture":
         latents = [np.tanh(x @ p["latent"][:, k * D : (k + 1) * D]) for k in range(3)]
-        return sum(softmax(x @ p["prior"])[:, [k]] * softmax(latents[k] @ p["kernel"]) for k in range(3))
+        return sum(
+            softmax(x @ p["prior"])[:, [k]] * softmax(latents[k] @ p["kernel"]) for k in range(3)
+        )
     if kind == "sigsoftmax":
         z = x @ p["kernel"]
         score = np.exp(z) / (1 + np.exp(-z))
@@ -54,7 +58,11 @@ def data():
 def test_probabilities_are_the_formula(data, kind):
     params = jax.jit(KINDS[kind].init)(jax.random.key(1))
     found = np.exp(jax.jit(KINDS[kind].log_probabilities)(params, data[0]))
-    wanted = written_out(kind, {name: np.asarray(p, np.float64) for name, p in params.items()}, data[0].astype(np.float64))
+    wanted = written_out(
+        kind,
+        {name: np.asarray(p, np.float64) for name, p in params.items()},
+        data[0].astype(np.float64),
+    )
     assert_close(found, wanted, 1e-5)
     assert_close(found.sum(-1), np.ones(N), 1e-5)
     assert KINDS[kind].size == sum(p.size for p in params.values())
@@ -73,9 +81,16 @@ def test_the_fused_loss_and_its_gradient_are_the_plain_ones_in_any_blocks(monkey
     (total, nll), wanted = jax.jit(jax.value_and_grad(plain, (0, 1), has_aux=True))(params, states)
     for bytes_ in (2**27, 4 * V * head.copies * 3):  # one block, and blocks of three tokens
         monkeypatch.setattr(heads, "BLOCK_BYTES", bytes_)
-        together = jax.jit(lambda p, x: (jax.value_and_grad(fused, (0, 1), has_aux=True)(p, x), fused(p, x)[0],
-                                         head_kinds.token_nll(head, p, x, targets)))
-        ((found_total, found_nll), found), without_gradient, differentiable = together(params, states)
+        together = jax.jit(
+            lambda p, x: (
+                jax.value_and_grad(fused, (0, 1), has_aux=True)(p, x),
+                fused(p, x)[0],
+                head_kinds.token_nll(head, p, x, targets),
+            )
+        )
+        ((found_total, found_nll), found), without_gradient, differentiable = together(
+            params, states
+        )
         assert_close(found_total, total, 1e-6)
         assert_close(found_nll, nll, 1e-6)
         assert_close(without_gradient, total, 1e-6)
@@ -85,13 +100,21 @@ def test_the_fused_loss_and_its_gradient_are_the_plain_ones_in_any_blocks(monkey
 
 @pytest.mark.optimized
 def test_memory_is_that_of_one_block():
-    """2^14 tokens of a vocabulary of 2^12, whose log-probabilities would take 256 MiB, in blocks of 2^7 tokens."""
+    """2^14 tokens of a vocabulary of 2^12, whose log-probabilities would take 256 MiB, in blocks of
+    2^7 tokens.
+    """
     head, tokens = head_kinds.mixture(8, 2**12, 2), 2**14
 
     def gradient(params, states, targets):
-        return jax.grad(lambda p: head_kinds.weighted_nll(head, p, states, targets, jnp.ones(tokens))[0])(params)
+        return jax.grad(
+            lambda p: head_kinds.weighted_nll(head, p, states, targets, jnp.ones(tokens))[0]
+        )(params)
 
-    shapes = jax.eval_shape(head.init, jax.random.key(0)), jnp.zeros([tokens, 8]), jnp.zeros(tokens, int)
+    shapes = (
+        jax.eval_shape(head.init, jax.random.key(0)),
+        jnp.zeros([tokens, 8]),
+        jnp.zeros(tokens, int),
+    )
     before, heads.BLOCK_BYTES = heads.BLOCK_BYTES, 2**21 * head.copies
     try:
         used = jax.jit(gradient).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
@@ -102,7 +125,9 @@ def test_memory_is_that_of_one_block():
 
 @pytest.mark.parametrize("kind", ["gated", "learned"])
 def test_rank_D_loses_nothing_and_lower_ranks_are_the_truncated_decomposition(kind):
-    """On a model's own head, tied or not, against the full head on the same states, and NumPy's decomposition."""
+    """On a model's own head, tied or not, against the full head on the same states, and NumPy's
+    decomposition.
+    """
     _, params = small(kind)
     kernel = head_kinds.kernel_of(params)
     width, vocab = kernel.shape
@@ -119,16 +144,26 @@ def test_rank_D_loses_nothing_and_lower_ranks_are_the_truncated_decomposition(ki
 
 
 def test_rank_one_on_states_of_one_direction_is_a_unigram_model():
-    """Where x A = 1 for every state, `log p` is `log_softmax(B)`: with B = log counts, the unigram distribution in closed form."""
+    """Where x A = 1 for every state, `log p` is `log_softmax(B)`: with B = log counts, the unigram
+    distribution in closed form.
+    """
     counts = np.arange(1, V + 1.0)
     head = head_kinds.low_rank(D, V, 1)
     params = {"down": np.eye(D, 1, dtype=np.float32), "up": np.log(counts)[None].astype(np.float32)}
-    states = np.concatenate([np.ones([N, 1]), np.random.default_rng(4).normal(size=(N, D - 1))], 1).astype(np.float32)
-    assert_close(np.exp(jax.jit(head.log_probabilities)(params, states)), np.tile(counts / counts.sum(), (N, 1)), 1e-6)
+    states = np.concatenate(
+        [np.ones([N, 1]), np.random.default_rng(4).normal(size=(N, D - 1))], 1
+    ).astype(np.float32)
+    assert_close(
+        np.exp(jax.jit(head.log_probabilities)(params, states)),
+        np.tile(counts / counts.sum(), (N, 1)),
+        1e-6,
+    )
 
 
 def test_nonlinear_heads_break_the_bottleneck():
-    """The log-probabilities of a linear head have rank D + 1 at most (its logits', and the normaliser's); those of the others exceed it."""
+    """The log-probabilities of a linear head have rank D + 1 at most (its logits', and the
+    normaliser's); those of the others exceed it.
+    """
     states = np.random.default_rng(5).normal(size=(40, D)).astype(np.float32) * 3
     for kind, head in KINDS.items():
         found = jax.jit(head.log_probabilities)(jax.jit(head.init)(jax.random.key(6)), states)
@@ -138,11 +173,15 @@ def test_nonlinear_heads_break_the_bottleneck():
         assert rank > D + 1 or kind in ("full", "low_rank"), kind
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: head_kinds.low_rank(D, V, 6), "rank=6 of a head \\[5, 13\\]; use 1 to 5"),
-    (lambda: head_kinds.low_rank(V, D, 0), "use 1 to 5"),
-    (lambda: head_kinds.mixture(D, V, 0), "components=0"),
-    (lambda: head_kinds.projected(D, V, 0), "wide=0")])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: head_kinds.low_rank(D, V, 6), "rank=6 of a head \\[5, 13\\]; use 1 to 5"),
+        (lambda: head_kinds.low_rank(V, D, 0), "use 1 to 5"),
+        (lambda: head_kinds.mixture(D, V, 0), "components=0"),
+        (lambda: head_kinds.projected(D, V, 0), "wide=0"),
+    ],
+)
 def test_impossible_heads_say_why(make, message):
     with pytest.raises(InputError, match=message):
         make()

@@ -1,4 +1,6 @@
-"""Heads of other kinds inside a whole model: the same numbers as the head alone on the model's states, everywhere a model is used."""
+"""Heads of other kinds inside a whole model: the same numbers as the head alone on the model's
+states, everywhere a model is used.
+"""
 
 import dataclasses
 
@@ -39,7 +41,10 @@ def written_out(model, params, inputs):
     if kind == "sigsoftmax":
         z = x @ p["output"]
         return np.log(softmax(z - np.log1p(np.exp(-z))))
-    parts = [softmax(np.tanh(x @ p["latent"][:, k * width : (k + 1) * width]) @ p["output"]) for k in range(2)]
+    parts = [
+        softmax(np.tanh(x @ p["latent"][:, k * width : (k + 1) * width]) @ p["output"])
+        for k in range(2)
+    ]
     return np.log(sum(softmax(x @ p["prior"])[..., [k]] * parts[k] for k in range(2)))
 
 
@@ -49,8 +54,13 @@ def test_every_use_of_a_model_sees_its_head(made):
     log_p = written_out(model, params, b.inputs)
     nll = -np.take_along_axis(log_p, b.targets[..., None], -1)[..., 0]
     weights = b.mask / b.mask.sum()
-    uses = jax.jit(lambda p: (models.loss(model, p, b.inputs, b.targets, weights)[:2], models.token_nll(model, p, b.inputs, b.targets),
-                              models.logits(model, p, b.inputs)))
+    uses = jax.jit(
+        lambda p: (
+            models.loss(model, p, b.inputs, b.targets, weights)[:2],
+            models.token_nll(model, p, b.inputs, b.targets),
+            models.logits(model, p, b.inputs),
+        )
+    )
     (total, (each, _)), differentiable, logits = uses(params)
     assert_close(total, (nll * weights).sum(), 1e-5)
     assert_close(each, nll, 1e-5)
@@ -59,22 +69,31 @@ def test_every_use_of_a_model_sees_its_head(made):
     metric = metrics.combine(nll=metrics.likelihood(), entropy=metrics.prediction_entropy())
     found = metrics.measure(metric, model, params, [b])
     assert found["nll"].nll == pytest.approx(nll[b.mask].mean(), rel=1e-5)
-    assert found["entropy"].mean == pytest.approx(-(np.exp(log_p) * log_p).sum(-1)[b.mask].mean(), rel=1e-5)
+    assert found["entropy"].mean == pytest.approx(
+        -(np.exp(log_p) * log_p).sum(-1)[b.mask].mean(), rel=1e-5
+    )
     probes = data.ProbeBatch(b.inputs, b.targets, b.mask & (np.arange(7) > 1), b.mask)
     inside = [n[span].mean() for n, span in zip(nll, probes.span, strict=True)]
-    assert_close(spans.score_probes(model, params, probes).log_probability, np.negative(inside), 1e-5)
+    assert_close(
+        spans.score_probes(model, params, probes).log_probability, np.negative(inside), 1e-5
+    )
 
 
 def test_a_head_is_trained_with_its_body(made):
     model, params = made
     if model.config.head not in ("mixture:2", "projected:31"):
-        pytest.skip("two kinds will do: the gradients of all are held against plain ones in test_head_kinds")
+        pytest.skip(
+            "two kinds will do: the gradients of all are held against plain ones in test_head_kinds"
+        )
     b = batch(4, 9)
     state = training.start(params, optimizer := optax.adam(1e-2))
     step = jax.jit(training.make_step(model, optimizer))
     state, first = step(state, b)
     moved = jax.tree.map(lambda new, old: float(jnp.abs(new - old).max()), state.params, params)
-    assert all(change > 0 for change in jax.tree.leaves(moved["head"])) and moved["embed"]["embedding"] > 0
+    assert (
+        all(change > 0 for change in jax.tree.leaves(moved["head"]))
+        and moved["embed"]["embedding"] > 0
+    )
     for _ in range(5):
         state, last = step(state, b)
     assert last["loss"] < first["loss"]
@@ -86,7 +105,16 @@ def test_online_evaluation_scores_with_the_head():
     ids = batch(1, 21).inputs[0]
     docs = [ids[:11], ids[11:]]
     alone = online.evaluate(model, params, docs, optimizer=None, chunk=5, reset="document")
-    lanes = online.evaluate(model, params, docs, optimizer=optax.sgd(0.0), chunk=5, adapt="blocks", reset="document", parallel=2)
+    lanes = online.evaluate(
+        model,
+        params,
+        docs,
+        optimizer=optax.sgd(0.0),
+        chunk=5,
+        adapt="blocks",
+        reset="document",
+        parallel=2,
+    )
     assert_close(lanes.nll, alone.nll, 1e-5)
 
 
@@ -96,13 +124,20 @@ def test_sizes_are_those_of_the_parameters(made):
     assert kind.size == sum(leaf.size for leaf in jax.tree.leaves(params["head"]))
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(head="mixture:2", tied_head=True), "matrices of its own, which the embedding cannot stand for; it needs tied_head=False"),
-    (dict(head="low_rank:25"), "rank 25 of a head \\[24, 61\\]; use 1 to 24"),
-    (dict(head="mixture"), "write mixture:N"),
-    (dict(head="mixture:0"), "write mixture:N"),
-    (dict(head="full:3"), "write 'full' alone"),
-    (dict(head="mixed:3"), "head 'mixed'")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            dict(head="mixture:2", tied_head=True),
+            "matrices of its own, which the embedding cannot stand for; it needs tied_head=False",
+        ),
+        (dict(head="low_rank:25"), "rank 25 of a head \\[24, 61\\]; use 1 to 24"),
+        (dict(head="mixture"), "write mixture:N"),
+        (dict(head="mixture:0"), "write mixture:N"),
+        (dict(head="full:3"), "write 'full' alone"),
+        (dict(head="mixed:3"), "head 'mixed'"),
+    ],
+)
 def test_impossible_heads_say_why(change, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(SMALL, **change)

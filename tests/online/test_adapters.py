@@ -18,14 +18,18 @@ TEXT = tokens(20 * 7 + 1)
 def test_adamw_on_adapters_is_that_of_pytorch_chunk_by_chunk():
     model, params = small()
     where = transforms.low_rank("blocks[1:].mlp", rank=3, scale=2.0, seed=5)
-    found = online.evaluate(model, params, TEXT, optimizer=optax.adamw(0.01, weight_decay=0.1), chunk=7, adapt=where)
+    found = online.evaluate(
+        model, params, TEXT, optimizer=optax.adamw(0.01, weight_decay=0.1), chunk=7, adapt=where
+    )
 
     theirs = reference.llama()
     fresh = where.partition(params).init(params)["blocks"]["mlp"]
     for layer in (1, 2):
         mlp = theirs.model.layers[layer].mlp
         for name, leaf in fresh.items():
-            beside = reference.LowRank(getattr(mlp, f"{name}_proj"), leaf["a"][layer - 1], leaf["b"][layer - 1], 2.0)
+            beside = reference.LowRank(
+                getattr(mlp, f"{name}_proj"), leaf["a"][layer - 1], leaf["b"][layer - 1], 2.0
+            )
             setattr(mlp, f"{name}_proj", beside)
     trained = [p for name, p in theirs.named_parameters() if name.endswith((".a", ".b"))]
     optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.1)
@@ -36,7 +40,10 @@ def test_adamw_on_adapters_is_that_of_pytorch_chunk_by_chunk():
     assert_close(found.nll, wanted, 1e-4)
     for name in fresh:
         for side in ("a", "b"):
-            last = [getattr(getattr(theirs.model.layers[i].mlp, f"{name}_proj"), side).detach().numpy() for i in (1, 2)]
+            last = [
+                getattr(getattr(theirs.model.layers[i].mlp, f"{name}_proj"), side).detach().numpy()
+                for i in (1, 2)
+            ]
             assert_close(found.adapted["blocks"]["mlp"][name][side], last, 1e-4)
     merged = online.evaluate(model, found.params, TEXT, chunk=7)
     assert_close(merged.nll, reference.online(theirs, TEXT, 7, lambda: None), 1e-4)
@@ -50,7 +57,9 @@ def test_rate_zero_equals_static_bit_for_bit(context):
     documents = [TEXT[:33], TEXT[40:60]]
     static = online.evaluate(model, params, documents, **options)
     where = transforms.low_rank("blocks.attention+blocks.mlp", rank=2)
-    still = online.evaluate(model, params, documents, optimizer=optax.sgd(0.0), adapt=where, **options)
+    still = online.evaluate(
+        model, params, documents, optimizer=optax.sgd(0.0), adapt=where, **options
+    )
     np.testing.assert_array_equal(still.nll, static.nll)
     jax.tree.map(np.testing.assert_array_equal, still.params, params)
 
@@ -63,12 +72,18 @@ def test_a_training_step_trains_adapters_alone():
     step = jax.jit(training.make_step(model, optimizer, part=part, accumulate=2))
     state = training.start(params, optimizer, part)
     trained = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    assert sum(np.size(leaf) for leaf in jax.tree.leaves(state.optimizer)) == 2 * trained + 1  # two moments and a count
+    assert (
+        sum(np.size(leaf) for leaf in jax.tree.leaves(state.optimizer)) == 2 * trained + 1
+    )  # two moments and a count
 
     def objective(leaves, batch):  # with merged matrices, written out for the two layers
         attention = params["blocks"]["attention"]
-        merged = {name: {"kernel": attention[name]["kernel"].at[jnp.array([0, 2])].add(leaf["a"] @ leaf["b"])}
-                  for name, leaf in leaves["blocks"]["attention"].items()}
+        merged = {
+            name: {
+                "kernel": attention[name]["kernel"].at[jnp.array([0, 2])].add(leaf["a"] @ leaf["b"])
+            }
+            for name, leaf in leaves["blocks"]["attention"].items()
+        }
         whole = {**params, "blocks": {**params["blocks"], "attention": merged}}
         return training.step.likelihood(model, whole, batch, batch.mask / batch.mask.sum())[0]
 
@@ -80,6 +95,9 @@ def test_a_training_step_trains_adapters_alone():
         wanted = optax.apply_updates(wanted, updates)
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), state.params, wanted)
     after = training.whole(state, part)
-    moved = after["blocks"]["attention"]["query"]["kernel"] != params["blocks"]["attention"]["query"]["kernel"]
+    moved = (
+        after["blocks"]["attention"]["query"]["kernel"]
+        != params["blocks"]["attention"]["query"]["kernel"]
+    )
     assert moved.any((1, 2)).tolist() == [True, False, True]
     jax.tree.map(np.testing.assert_array_equal, after["blocks"]["mlp"], params["blocks"]["mlp"])

@@ -20,7 +20,9 @@ TEXT = tokens(48)
 
 
 class Band(NamedTuple):
-    """A reach given as a mask, so that the cache's arithmetic of positions is not used to test itself."""
+    """A reach given as a mask, so that the cache's arithmetic of positions is not used to test
+    itself.
+    """
 
     allowed: jax.Array
 
@@ -29,11 +31,16 @@ class Band(NamedTuple):
 
 
 token_nll = jax.jit(models.token_nll, static_argnums=0)
-gradient = jax.jit(lambda model, *args: jax.grad(lambda p: models.loss(model, p, *args[1:])[0])(args[0]), static_argnums=0)
+gradient = jax.jit(
+    lambda model, *args: jax.grad(lambda p: models.loss(model, p, *args[1:])[0])(args[0]),
+    static_argnums=0,
+)
 
 
 def by_hand(kind, text, rate, chunk, context, swapped=False):
-    """Scores and learns chunk by chunk in a Python loop, with plain attention masks and no cache code."""
+    """Scores and learns chunk by chunk in a Python loop, with plain attention masks and no cache
+    code.
+    """
     model, params = small(kind)
     nll = []
     for start in range(0, len(text) - 1, chunk):
@@ -44,7 +51,9 @@ def by_hand(kind, text, rate, chunk, context, swapped=False):
         weights[:, start - begin :] = 1 / (stop - start)
         score = lambda p: token_nll(model, p, inputs, targets)[0, start - begin :]
         before = score(params)
-        params = jax.tree.map(lambda p, g: p - rate * g, params, gradient(model, params, inputs, targets, weights))
+        params = jax.tree.map(
+            lambda p, g: p - rate * g, params, gradient(model, params, inputs, targets, weights)
+        )
         nll.append(score(params) if swapped else before)
     return np.concatenate(nll), params
 
@@ -54,7 +63,9 @@ def test_it_is_score_then_learn(context):
     model, params = small()
     text = TEXT[:33]  # the last chunk is ragged
     wanted, last = by_hand("gated", text, 0.3, 5, context)
-    outcome = online.evaluate(model, params, text, optimizer=optax.sgd(0.3), chunk=5, context=context)
+    outcome = online.evaluate(
+        model, params, text, optimizer=optax.sgd(0.3), chunk=5, context=context
+    )
     assert_close(outcome.nll, wanted, 1e-4)
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-3), outcome.params, last)
     cheating, _ = by_hand("gated", text, 0.3, 5, context, swapped=True)
@@ -85,7 +96,9 @@ def test_cache_without_adaptation_is_a_full_forward_over_the_same_reach(kind):
     short = online.evaluate(model, params, TEXT, chunk=chunk, context=online.cache(window))
     length = len(TEXT) - 1
     begin = np.arange(length) // chunk * chunk - window
-    allowed = (np.arange(length)[None] <= np.arange(length)[:, None]) & (np.arange(length)[None] >= begin[:, None])
+    allowed = (np.arange(length)[None] <= np.arange(length)[:, None]) & (
+        np.arange(length)[None] >= begin[:, None]
+    )
 
     class Banded(models.LanguageModel):
         def run(self, x, cache, shared):
@@ -97,17 +110,32 @@ def test_cache_without_adaptation_is_a_full_forward_over_the_same_reach(kind):
     assert_close(short.nll, wanted, 1e-5)
 
 
-
 @pytest.mark.parametrize("chunk, window, keep", [(5, 12, 3), (7, 8, 7), (3, 9, 1), (5, 5, 4)])
 def test_a_cache_keeps_the_first_tokens(chunk, window, keep):
-    """By lists of tokens: at every chunk, the first ones and the last ones of all that came before, in order."""
+    """By lists of tokens: at every chunk, the first ones and the last ones of all that came before,
+    in order.
+    """
     model, params = small()
-    found = online.evaluate(model, params, TEXT, chunk=chunk, context=online.cache(window, keep=keep)).nll
-    run = jax.jit(lambda inputs, targets, cache, positions: models.loss(
-        model, params, inputs, targets, jnp.ones(targets.shape), cache=cache, positions=positions)[1])
+    found = online.evaluate(
+        model, params, TEXT, chunk=chunk, context=online.cache(window, keep=keep)
+    ).nll
+    run = jax.jit(
+        lambda inputs, targets, cache, positions: models.loss(
+            model,
+            params,
+            inputs,
+            targets,
+            jnp.ones(targets.shape),
+            cache=cache,
+            positions=positions,
+        )[1]
+    )
     past, wanted = {"key": [], "value": []}, []
     for start in range(0, len(TEXT) - 1, chunk):
-        inputs, targets = TEXT[None, start : start + chunk], TEXT[None, start + 1 : start + chunk + 1]
+        inputs, targets = (
+            TEXT[None, start : start + chunk],
+            TEXT[None, start + 1 : start + chunk + 1],
+        )
         inputs = inputs[:, : targets.shape[1]]
         seen = [i for i in range(start) if i < keep or i >= start - (window - keep)]
         empty = window - len(seen)
@@ -119,7 +147,9 @@ def test_a_cache_keeps_the_first_tokens(chunk, window, keep):
         cache["position"] = jnp.where(places >= empty, places, -1)[None]
         nll, out = run(inputs, targets, cache, window + np.arange(inputs.shape[1])[None])
         for name, tokens_so_far in past.items():
-            tokens_so_far += [out.cache[name][:, :, window - inputs.shape[1] + i] for i in range(inputs.shape[1])]
+            tokens_so_far += [
+                out.cache[name][:, :, window - inputs.shape[1] + i] for i in range(inputs.shape[1])
+            ]
         wanted.append(nll[0])
     assert_close(found, np.concatenate(wanted), 1e-5)
     if window < 12:
@@ -128,10 +158,14 @@ def test_a_cache_keeps_the_first_tokens(chunk, window, keep):
 
 
 def test_cache_learns_without_gradient_through_the_past():
-    """Three chunks by hand: keys and values of earlier chunks are constants of the parameters that made them."""
+    """Three chunks by hand: keys and values of earlier chunks are constants of the parameters that
+    made them.
+    """
     model, params = small()
     text, chunk, rate, window = tokens(16), 5, 0.3, 11
-    found = online.evaluate(model, params, text, optimizer=optax.sgd(rate), chunk=chunk, context=online.cache(window)).nll
+    found = online.evaluate(
+        model, params, text, optimizer=optax.sgd(rate), chunk=chunk, context=online.cache(window)
+    ).nll
     cache, wanted = models.new_cache(model, 1, window), []
 
     @jax.jit
@@ -143,7 +177,10 @@ def test_cache_learns_without_gradient_through_the_past():
         return jax.grad(objective, has_aux=True)(params)
 
     for start in range(0, 15, chunk):
-        inputs, targets = text[None, start : start + chunk], text[None, start + 1 : start + chunk + 1]
+        inputs, targets = (
+            text[None, start : start + chunk],
+            text[None, start + 1 : start + chunk + 1],
+        )
         frozen = jax.lax.stop_gradient(cache)
         weights = np.full((1, chunk), 1 / chunk, np.float32)
         slope, (nll, cache) = cached(params, inputs, targets, weights, frozen)
@@ -163,10 +200,14 @@ def test_documents_start_afresh_and_order_does_not_matter():
     assert_close(shuffled, np.concatenate(alone[::-1]), 1e-6)
 
 
-@pytest.mark.parametrize("selector", ["blocks[1].mlp", "head", "blocks[0:2].attention.query+blocks[2]"])
+@pytest.mark.parametrize(
+    "selector", ["blocks[1].mlp", "head", "blocks[0:2].attention.query+blocks[2]"]
+)
 def test_only_what_is_selected_changes(selector):
     model, params = small()
-    outcome = online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), chunk=7, adapt=selector)
+    outcome = online.evaluate(
+        model, params, TEXT, optimizer=optax.sgd(0.1), chunk=7, adapt=selector
+    )
     chosen = transforms.select(params, selector)
     before, after = transforms.flatten(params), transforms.flatten(outcome.params)
     for path, leaf in before.items():
@@ -176,18 +217,26 @@ def test_only_what_is_selected_changes(selector):
             continue
         depth = leaf.shape[0] if path[0] == "blocks" else 1
         for layer in range(depth):
-            same = np.array_equal(after[path][layer], leaf[layer]) if path[0] == "blocks" else np.array_equal(after[path], leaf)
+            same = (
+                np.array_equal(after[path][layer], leaf[layer])
+                if path[0] == "blocks"
+                else np.array_equal(after[path], leaf)
+            )
             assert same == (layer not in layers), (path, layer)
     everything = transforms.partition(params, "all")
     part = transforms.partition(params, selector)
     chunks = online.stream(TEXT, chunk=7, context=online.none())
-    assert online.flops(model.config, chunks, online.none(), part) < online.flops(model.config, chunks, online.none(), everything)
+    assert online.flops(model.config, chunks, online.none(), part) < online.flops(
+        model.config, chunks, online.none(), everything
+    )
 
 
 def test_donated_parameters_give_the_same_numbers():
     model, params = small()
     kept = online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), chunk=5)
-    given = online.evaluate(model, jax.tree.map(jnp.copy, params), TEXT, optimizer=optax.sgd(0.1), chunk=5, donate=True)
+    given = online.evaluate(
+        model, jax.tree.map(jnp.copy, params), TEXT, optimizer=optax.sgd(0.1), chunk=5, donate=True
+    )
     np.testing.assert_array_equal(given.nll, kept.nll)
     jax.tree.map(np.testing.assert_array_equal, given.params, kept.params)
 
@@ -199,21 +248,37 @@ def test_pieces_with_a_progress_bar_give_the_same_numbers(monkeypatch):
     model, params = small()
     options = dict(optimizer=optax.adam(0.01), chunk=5, context=online.cache(8))
     whole = online.evaluate(model, params, TEXT[:46], **options).nll
-    monkeypatch.setattr(module, "_pieces", lambda parts, flops: [
-        jax.tree.map(lambda a, i=i: a[i : i + 3], parts) for i in range(0, 9, 3)])
-    np.testing.assert_array_equal(online.evaluate(model, params, TEXT[:46], progress=True, **options).nll, whole)
+    monkeypatch.setattr(
+        module,
+        "_pieces",
+        lambda parts, flops: [
+            jax.tree.map(lambda a, i=i: a[i : i + 3], parts) for i in range(0, 9, 3)
+        ],
+    )
+    np.testing.assert_array_equal(
+        online.evaluate(model, params, TEXT[:46], progress=True, **options).nll, whole
+    )
 
 
-@pytest.mark.parametrize("context", [online.none(), online.cache(128), online.overlap(384)], ids=str)
-@pytest.mark.parametrize("selector", [None, "all", "blocks[1:].mlp", "head", transforms.low_rank("blocks[1:].mlp", rank=32)],
-                         ids=str)
+@pytest.mark.parametrize(
+    "context", [online.none(), online.cache(128), online.overlap(384)], ids=str
+)
+@pytest.mark.parametrize(
+    "selector",
+    [None, "all", "blocks[1:].mlp", "head", transforms.low_rank("blocks[1:].mlp", rank=32)],
+    ids=str,
+)
 def test_cost_is_what_the_compiler_counts(context, selector):
-    """Within 5% of XLA's own count on the unrolled program, at a width where matrix products dominate."""
+    """Within 5% of XLA's own count on the unrolled program, at a width where matrix products
+    dominate.
+    """
     formula, counted = counts(context, selector, parallel=1)
     assert abs(formula / counted - 1) < 0.05, (formula, counted)
 
 
-@pytest.mark.parametrize("selector", [None, "blocks[2].attention", transforms.low_rank("blocks.mlp", rank=32)], ids=str)
+@pytest.mark.parametrize(
+    "selector", [None, "blocks[2].attention", transforms.low_rank("blocks.mlp", rank=32)], ids=str
+)
 def test_cost_of_lanes_is_what_the_compiler_counts(selector):
     formula, counted = counts(online.cache(128), selector, parallel=3)
     assert abs(formula / counted - 1) < 0.05, (formula, counted)
@@ -221,11 +286,17 @@ def test_cost_of_lanes_is_what_the_compiler_counts(selector):
 
 def counts(context, selector, parallel):
     """FLOPs of one chunk (a lane) by formula and by the compiler."""
-    config = dataclasses.replace(KINDS["gated"], width=512, head_width=64, mlp_width=1024, vocab=2048, positions=512)
+    config = dataclasses.replace(
+        KINDS["gated"], width=512, head_width=64, mlp_width=1024, vocab=2048, positions=512
+    )
     model = models.LanguageModel(config, models.Compute(unroll=3))
     shapes = models.shapes(config)
     adapters = isinstance(selector, transforms.LowRank)
-    part = selector.partition(shapes) if adapters else selector and transforms.partition(shapes, selector)
+    part = (
+        selector.partition(shapes)
+        if adapters
+        else selector and transforms.partition(shapes, selector)
+    )
     chosen, rest = jax.eval_shape(part.split, shapes) if part else (None, shapes)
     optimizer = optax.sgd(0.1) if part else None
     carry = jax.eval_shape(lambda c: online.start(model, c, optimizer, context), chosen)
@@ -234,30 +305,39 @@ def counts(context, selector, parallel):
     core, placed = online.adapt, chunks
     if parallel > 1:
         core, placed = lanes.adapt, lanes.laid_out(chunks, lanes.schedule(chunks.first, parallel))
-        carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((parallel, *leaf.shape), leaf.dtype), carry)
+        carry = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((parallel, *leaf.shape), leaf.dtype), carry
+        )
     run = lambda rest, carry: core(model, part, optimizer, context, None, rest, carry, placed)
     counted = jax.jit(run).lower(rest, carry).compile().cost_analysis()["flops"]
     return online.flops(config, chunks, context, part), counted
 
 
-@pytest.mark.parametrize("kind, options, message", [
-    ("gated", dict(chunk=0), "chunk=0"),
-    ("gated", dict(chunk=9, context=online.overlap(8)), "chunk=9 is longer than window=8"),
-    ("gated", dict(context=online.cache(0)), "window=0"),
-    ("gated", dict(chunk=5, context=online.cache(8, keep=8)), "keep=8: a cache keeps fewer"),
-    ("gated", dict(chunk=5, context=online.cache(8, keep=6)), "no more than chunk=5"),
-    ("gated", dict(chunk=5, context=online.cache(8, keep=-1)), "keep=-1"),
-    ("gated", dict(chunk=9, context=online.cache(8, keep=2)), "needs chunk<=window"),
-    ("learned", dict(context=online.cache(8)), "rotary"),
-    ("learned", dict(context=online.overlap(401), chunk=4), "window=401 exceeds the model's 400 positions"),
-    ("learned", dict(chunk=401), "chunk=401 exceeds"),
-    ("gated", dict(adapt="blocks[3].mlp"), "layer 3"),
-    ("learned", dict(adapt="head", chunk=8), "tied"),
-    ("gated", dict(adapt="blocks.mpl"), "attention, attention_norm, mlp, mlp_norm"),
-    ("gated", dict(reset="documents"), "did you mean 'document'"),
-    ("gated", dict(tokens=0), "tokens=0"),
-    ("narrow", {}, "token id 60 at position"),
-])
+@pytest.mark.parametrize(
+    "kind, options, message",
+    [
+        ("gated", dict(chunk=0), "chunk=0"),
+        ("gated", dict(chunk=9, context=online.overlap(8)), "chunk=9 is longer than window=8"),
+        ("gated", dict(context=online.cache(0)), "window=0"),
+        ("gated", dict(chunk=5, context=online.cache(8, keep=8)), "keep=8: a cache keeps fewer"),
+        ("gated", dict(chunk=5, context=online.cache(8, keep=6)), "no more than chunk=5"),
+        ("gated", dict(chunk=5, context=online.cache(8, keep=-1)), "keep=-1"),
+        ("gated", dict(chunk=9, context=online.cache(8, keep=2)), "needs chunk<=window"),
+        ("learned", dict(context=online.cache(8)), "rotary"),
+        (
+            "learned",
+            dict(context=online.overlap(401), chunk=4),
+            "window=401 exceeds the model's 400 positions",
+        ),
+        ("learned", dict(chunk=401), "chunk=401 exceeds"),
+        ("gated", dict(adapt="blocks[3].mlp"), "layer 3"),
+        ("learned", dict(adapt="head", chunk=8), "tied"),
+        ("gated", dict(adapt="blocks.mpl"), "attention, attention_norm, mlp, mlp_norm"),
+        ("gated", dict(reset="documents"), "did you mean 'document'"),
+        ("gated", dict(tokens=0), "tokens=0"),
+        ("narrow", {}, "token id 60 at position"),
+    ],
+)
 def test_bad_input_is_one_clear_line(kind, options, message):
     model, params = small("gated" if kind == "narrow" else kind)
     if kind == "narrow":

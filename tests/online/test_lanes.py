@@ -16,14 +16,23 @@ DOCUMENTS = [tokens(length, seed) for seed, length in enumerate([23, 9, 58, 2, 1
 LOW = transforms.low_rank("blocks[1:].mlp", rank=3)
 
 
-@pytest.mark.parametrize("kind, context, adapt, optimizer", [
-    ("gated", online.none(), LOW, optax.adamw(0.01)),
-    ("gated", online.cache(8, keep=2), LOW, optax.sgd(1.0)),
-    ("gated", online.overlap(9), "blocks[1].mlp.down+blocks[2].attention_norm", optax.sgd(0.3, momentum=0.9)),
-    ("gated", online.none(), "head", optax.sgd(0.3)),
-    ("learned", online.none(), "embed+blocks.mlp", optax.adam(0.003)),
-    ("parallel", online.cache(8), "all", None),
-], ids=["adamw", "sgd-cache", "momentum-overlap", "head", "tied", "static"])
+@pytest.mark.parametrize(
+    "kind, context, adapt, optimizer",
+    [
+        ("gated", online.none(), LOW, optax.adamw(0.01)),
+        ("gated", online.cache(8, keep=2), LOW, optax.sgd(1.0)),
+        (
+            "gated",
+            online.overlap(9),
+            "blocks[1].mlp.down+blocks[2].attention_norm",
+            optax.sgd(0.3, momentum=0.9),
+        ),
+        ("gated", online.none(), "head", optax.sgd(0.3)),
+        ("learned", online.none(), "embed+blocks.mlp", optax.adam(0.003)),
+        ("parallel", online.cache(8), "all", None),
+    ],
+    ids=["adamw", "sgd-cache", "momentum-overlap", "head", "tied", "static"],
+)
 def test_the_same_numbers_as_one_by_one(kind, context, adapt, optimizer):
     model, params = small(kind)
     options = dict(optimizer=optimizer, chunk=5, context=context, adapt=adapt, reset="document")
@@ -38,13 +47,20 @@ def test_the_same_numbers_as_one_by_one(kind, context, adapt, optimizer):
 def test_lanes_that_end_are_left_out(monkeypatch):
     """With the cuts that a long document would make worth while, and with a progress bar."""
     model, params = small()
-    used, cut = online.evaluate.__globals__["lanes"], lanes.segments  # a doctest, run before, imports the module a second time
+    used, cut = (
+        online.evaluate.__globals__["lanes"],
+        lanes.segments,
+    )  # a doctest, run before, imports the module a second time
     monkeypatch.setattr(used, "segments", lambda order, worth: cut(order, 1))
-    options = dict(optimizer=optax.sgd(1.0), chunk=5, context=online.cache(8), adapt=LOW, reset="document")
+    options = dict(
+        optimizer=optax.sgd(1.0), chunk=5, context=online.cache(8), adapt=LOW, reset="document"
+    )
     alone = online.evaluate(model, params, DOCUMENTS, **options)
     together = online.evaluate(model, params, DOCUMENTS, parallel=4, progress=True, **options)
     assert_close(together.nll, alone.nll, 1e-5)
-    assert abs(together.flops / alone.flops - 1) < 1e-9  # lanes of 12, 7, 6 and 6 chunks: none computed for nothing
+    assert (
+        abs(together.flops / alone.flops - 1) < 1e-9
+    )  # lanes of 12, 7, 6 and 6 chunks: none computed for nothing
 
 
 @pytest.mark.parametrize("count, width", [(1, 1), (1, 5), (7, 3), (40, 8), (200, 16)])
@@ -73,18 +89,26 @@ def test_every_chunk_has_one_place_in_order(count, width):
 
 @pytest.mark.optimized
 def test_the_body_is_there_once():
-    """The program of 8 lanes needs little more memory than that of 1: nothing of the body is copied a lane."""
-    config = models.ModelConfig(vocab=61, width=128, depth=2, heads=4, head_width=32, mlp_width=512, positions=64)
+    """The program of 8 lanes needs little more memory than that of 1: nothing of the body is copied
+    a lane.
+    """
+    config = models.ModelConfig(
+        vocab=61, width=128, depth=2, heads=4, head_width=32, mlp_width=512, positions=64
+    )
     model = models.LanguageModel(config)
     part = transforms.low_rank("blocks.mlp", rank=1).partition(models.shapes(config))
     chosen, rest = jax.eval_shape(part.split, models.shapes(config))
     context, optimizer = online.none(), optax.sgd(0.1)
     fresh = jax.eval_shape(lambda c: online.start(model, c, optimizer, context), chosen)
-    chunks = online.stream([tokens(9, seed) for seed in range(8)], chunk=4, context=context, reset="document")
+    chunks = online.stream(
+        [tokens(9, seed) for seed in range(8)], chunk=4, context=context, reset="document"
+    )
 
     def memory(count):
         placed = lanes.laid_out(chunks, lanes.schedule(chunks.first, count))
-        carry = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), fresh)
+        carry = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), fresh
+        )
         run = lanes.compiled(model, part, optimizer.update, context)
         return run.lower(fresh, rest, carry, placed).compile().memory_analysis().temp_size_in_bytes
 
@@ -92,10 +116,13 @@ def test_the_body_is_there_once():
     assert memory(8) - memory(1) < body
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(parallel=0), "parallel=0"), (dict(parallel=2), "parallel=2 with reset='never'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [(dict(parallel=0), "parallel=0"), (dict(parallel=2), "parallel=2 with reset='never'")],
+)
 def test_bad_input_is_one_clear_line(options, message):
     with pytest.raises(InputError, match=message) as error:
-        online.evaluate(*small(), DOCUMENTS, optimizer=optax.sgd(0.1), chunk=5, end_of_text=0, **options)
+        online.evaluate(
+            *small(), DOCUMENTS, optimizer=optax.sgd(0.1), chunk=5, end_of_text=0, **options
+        )
     assert "\n" not in str(error.value)

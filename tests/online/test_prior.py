@@ -1,4 +1,6 @@
-"""The RMS rule with decay to the prior learns online as it does in PyTorch, from statistics that PyTorch finds too."""
+"""The RMS rule with decay to the prior learns online as it does in PyTorch, from statistics that
+PyTorch finds too.
+"""
 
 import functools
 
@@ -24,7 +26,10 @@ def statistics():
     model, params = small()
     stream = tokens(4 * 2 * CHUNK + 1, seed=9)
     rows = lambda a: a.reshape(4, 2, CHUNK)
-    batches = [Batch(*pair, np.ones([2, CHUNK], bool)) for pair in zip(rows(stream[:-1]), rows(stream[1:]), strict=True)]
+    batches = [
+        Batch(*pair, np.ones([2, CHUNK], bool))
+        for pair in zip(rows(stream[:-1]), rows(stream[1:]), strict=True)
+    ]
     return transforms.gradient_rms(model, params, batches), batches
 
 
@@ -35,7 +40,9 @@ def theirs():
     for batch in statistics()[1]:
         model.zero_grad(set_to_none=True)
         logits = model(torch.tensor(batch.inputs, dtype=torch.int64)).logits
-        F.cross_entropy(logits.flatten(0, 1), torch.tensor(batch.targets, dtype=torch.int64).flatten()).backward()
+        F.cross_entropy(
+            logits.flatten(0, 1), torch.tensor(batch.targets, dtype=torch.int64).flatten()
+        ).backward()
         for name, p in model.named_parameters():
             square[name] = square.get(name, 0) + p.grad**2
     m = {name: (s / len(statistics()[1])).sqrt() for name, s in square.items()}
@@ -50,7 +57,11 @@ def test_statistics_are_those_of_pytorch():
     for layer in range(3):
         for group in ("attention", "mlp"):
             for name, leaf in found.rms["blocks"][group].items():
-                assert_close(leaf["kernel"][layer], m[f"model.layers.{layer}.{reference.NAMES[name]}.weight"].T, 1e-4)
+                assert_close(
+                    leaf["kernel"][layer],
+                    m[f"model.layers.{layer}.{reference.NAMES[name]}.weight"].T,
+                    1e-4,
+                )
     assert_close(found.rms["embed"]["embedding"], m["model.embed_tokens.weight"], 1e-4)
 
 
@@ -58,13 +69,18 @@ def test_statistics_are_those_of_pytorch():
 def test_the_rule_is_that_of_pytorch_chunk_by_chunk(selector):
     model, params = small()
     rms = statistics()[0].of(transforms.partition(params, selector))
-    optimizer = optax.chain(transforms.scale_by_prior_rms(rms, EPS), optax.scale_by_learning_rate(RATE),
-                            transforms.decay_to_prior(DECAY, rms))
+    optimizer = optax.chain(
+        transforms.scale_by_prior_rms(rms, EPS),
+        optax.scale_by_learning_rate(RATE),
+        transforms.decay_to_prior(DECAY, rms),
+    )
     found = online.evaluate(model, params, TEXT, optimizer=optimizer, chunk=CHUNK, adapt=selector)
 
     decoder, m, mean = theirs()
     prior = {name: p.detach().clone() for name, p in decoder.named_parameters()}
-    trained = lambda name: selector == "all" or "mlp" in name and "layernorm" not in name and "layers.0" not in name
+    trained = lambda name: (
+        selector == "all" or "mlp" in name and "layernorm" not in name and "layers.0" not in name
+    )
 
     @torch.no_grad()
     def learn(decay=DECAY):
@@ -101,14 +117,25 @@ def test_statistics_survive_a_file(tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda rms: transforms.scale_by_prior_rms(rms, 0.0), "eps=0.0"),
-    (lambda rms: transforms.decay_to_prior(-0.1), "rate=-0.1"),
-    (lambda rms: transforms.decay_to_prior(1.5), "rate=1.5"),
-    (lambda rms: transforms.scale_by_prior_rms(rms, 1.0).init(small()[1]["blocks"]), "differ at"),
-    (lambda rms: transforms.decay_to_prior(0.1, rms).init({"head": {"kernel": np.ones([24, 60])}}), "same selector"),
-    (lambda rms: transforms.gradient_rms(*small(), []), "no batch"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda rms: transforms.scale_by_prior_rms(rms, 0.0), "eps=0.0"),
+        (lambda rms: transforms.decay_to_prior(-0.1), "rate=-0.1"),
+        (lambda rms: transforms.decay_to_prior(1.5), "rate=1.5"),
+        (
+            lambda rms: transforms.scale_by_prior_rms(rms, 1.0).init(small()[1]["blocks"]),
+            "differ at",
+        ),
+        (
+            lambda rms: transforms.decay_to_prior(0.1, rms).init(
+                {"head": {"kernel": np.ones([24, 60])}}
+            ),
+            "same selector",
+        ),
+        (lambda rms: transforms.gradient_rms(*small(), []), "no batch"),
+    ],
+)
 def test_bad_input_is_one_clear_line(make, message):
     with pytest.raises(InputError, match=message) as error:
         make(statistics()[0])

@@ -17,7 +17,9 @@ from tests.helpers import assert_close, small, tokens
 
 @functools.cache
 def alarms(rule):
-    one = lambda xs: jax.lax.scan(lambda seen, x: resets.follow(rule, seen, x), resets.unseen(), xs)[1]
+    one = lambda xs: jax.lax.scan(
+        lambda seen, x: resets.follow(rule, seen, x), resets.unseen(), xs
+    )[1]
     return jax.jit(jax.vmap(one))
 
 
@@ -34,7 +36,9 @@ def by_hand(rule, excess):
     return found
 
 
-@pytest.mark.parametrize("rule", [online.change(), online.change(threshold=3.0, slack=0.25, warmup=5)])
+@pytest.mark.parametrize(
+    "rule", [online.change(), online.change(threshold=3.0, slack=0.25, warmup=5)]
+)
 def test_alarms_are_those_of_the_definition(rule):
     rng = np.random.default_rng(0)
     excess = rng.normal(-0.2, 0.3, (6, 200))
@@ -49,11 +53,21 @@ def test_alarms_are_those_of_the_definition(rule):
 def test_false_alarms_are_rare_and_changes_are_found_soon(noise, apart):
     """2,000 streams of 500 chunks: a change after 100, by 1, 2 or 4 deviations."""
     rng = np.random.default_rng(1)
-    draw = rng.normal(size=(2000, 500)) if noise == "normal" else rng.standard_t(6, (2000, 500)) / 1.5**0.5
+    draw = (
+        rng.normal(size=(2000, 500))
+        if noise == "normal"
+        else rng.standard_t(6, (2000, 500)) / 1.5**0.5
+    )
     rule = online.change()
     rate = float(np.mean(alarms(rule)(draw.astype(np.float32))))
-    assert rate < 1 / apart  # measured: 1 in 15,900, and 1 in 5,300 for Student's t with 6 degrees of freedom
-    for rise, delay in ((1, 17), (2, 7), (4, 3)):  # Siegmund's formula, for a known mean: 17, 5.9 and 2.6 chunks
+    assert (
+        rate < 1 / apart
+    )  # measured: 1 in 15,900, and 1 in 5,300 for Student's t with 6 degrees of freedom
+    for rise, delay in (
+        (1, 17),
+        (2, 7),
+        (4, 3),
+    ):  # Siegmund's formula, for a known mean: 17, 5.9 and 2.6 chunks
         shifted = draw.copy()
         shifted[:, 100:] += rise
         found = np.asarray(alarms(rule)(shifted.astype(np.float32)))
@@ -80,16 +94,22 @@ def static():
 def test_at_an_alarm_the_model_begins_again():
     model, params = small()
     options = dict(optimizer=optax.adam(0.003), **PLAIN)
-    found = online.evaluate(model, params, TEXT, reset=online.change(threshold=3.0, warmup=6), **options)
+    found = online.evaluate(
+        model, params, TEXT, reset=online.change(threshold=3.0, warmup=6), **options
+    )
     assert found.resets
     cuts = [0, *found.resets, len(TEXT) - 1]
     pieces = [TEXT[a : b + 1] for a, b in itertools.pairwise(cuts)]
-    assert_close(found.nll, online.evaluate(model, params, pieces, reset="document", **options).nll, 1e-5)
+    assert_close(
+        found.nll, online.evaluate(model, params, pieces, reset="document", **options).nll, 1e-5
+    )
     plain = online.evaluate(model, params, TEXT, **options)
     assert np.abs(found.nll - plain.nll).max() > 0.1
     # the alarms are those of the detector on the excess, taken from outside
     excess = (found.nll - static().nll).reshape(-1, CHUNK).mean(1)
-    alarm = np.asarray(alarms(online.change(threshold=3.0, warmup=6))(excess[None].astype(np.float32)))[0]
+    alarm = np.asarray(
+        alarms(online.change(threshold=3.0, warmup=6))(excess[None].astype(np.float32))
+    )[0]
     assert tuple((np.flatnonzero(alarm) + 1) * CHUNK) == found.resets
     assert abs(found.flops - plain.flops - static().flops) < 1
 
@@ -101,14 +121,18 @@ def test_a_decayed_copy_lies_between():
     first = online.evaluate(model, params, TEXT, reset=rule(), **options).resets[0]
     at = {"tokens": first, "static": static().nll[:first]}
     after = online.evaluate(model, params, TEXT, reset=rule(back=0.25), **options | at)
-    before = online.evaluate(model, params, TEXT[: first - CHUNK + 1], optimizer=options["optimizer"], **PLAIN)
+    before = online.evaluate(
+        model, params, TEXT[: first - CHUNK + 1], optimizer=options["optimizer"], **PLAIN
+    )
     assert after.resets == (first,)
     for path, leaf in transforms.flatten(after.adapted).items():
         old, prior = transforms.flatten(before.adapted)[path], transforms.flatten(params)[path]
         assert_close(leaf - prior, 0.75 * (old - prior), 1e-4)
 
 
-@pytest.mark.parametrize("rate, context", [(3.0, online.none()), (1e30, online.none()), (1e30, online.cache(8))])
+@pytest.mark.parametrize(
+    "rate, context", [(3.0, online.none()), (1e30, online.none()), (1e30, online.cache(8))]
+)
 def test_the_guard_stops_what_diverges(rate, context):
     model, params = small()
     options = dict(optimizer=optax.sgd(rate), context=context, chunk=CHUNK, adapt="head+blocks.mlp")
@@ -164,24 +188,37 @@ def test_several_steps_a_chunk_and_one_every_few_chunks():
     assert twice.flops == 2 * run(text, optimizer=optax.sgd(0.2)).flops
     assert_close(run(text, optimizer=optax.sgd(0.2), every=2).nll, by_hand(1, 2), 1e-4)
     lanes = dict(optimizer=optax.sgd(0.2), steps=2, reset="document")
-    assert_close(run([text, text[:17]], parallel=2, **lanes).nll, run([text, text[:17]], **lanes).nll, 1e-5)
+    assert_close(
+        run([text, text[:17]], parallel=2, **lanes).nll, run([text, text[:17]], **lanes).nll, 1e-5
+    )
 
 
-GROWING = optax.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, (*state, params)))
+GROWING = optax.GradientTransformation(
+    lambda params: (), lambda updates, state, params=None: (updates, (*state, params))
+)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(reset="change"), "unknown reset 'change'"), (dict(steps=0), "steps=0"), (dict(guard=-1.0), "guard=-1.0"),
-    (dict(guard=1.0, static=np.zeros(3)), "static has shape"), (dict(guard=1.0, parallel=2, reset="document"), "no guard"),
-    (dict(optimizer=GROWING), "state has another form"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(reset="change"), "unknown reset 'change'"),
+        (dict(steps=0), "steps=0"),
+        (dict(guard=-1.0), "guard=-1.0"),
+        (dict(guard=1.0, static=np.zeros(3)), "static has shape"),
+        (dict(guard=1.0, parallel=2, reset="document"), "no guard"),
+        (dict(optimizer=GROWING), "state has another form"),
+    ],
+)
 def test_bad_input_is_one_clear_line(options, message):
     with pytest.raises(InputError, match=message) as error:
         online.evaluate(*small(), TEXT, **dict(optimizer=optax.sgd(0.1), chunk=CHUNK) | options)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("options", [dict(threshold=0.0), dict(slack=-1.0), dict(warmup=1), dict(back=0.0), dict(back=1.5)])
+@pytest.mark.parametrize(
+    "options",
+    [dict(threshold=0.0), dict(slack=-1.0), dict(warmup=1), dict(back=0.0), dict(back=1.5)],
+)
 def test_a_rule_that_makes_no_sense_is_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
         online.change(**options)

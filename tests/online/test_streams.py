@@ -8,7 +8,10 @@ from lmdyn.errors import InputError
 
 
 @pytest.mark.parametrize("length", [2, 3, 7, 8, 29])
-@pytest.mark.parametrize("chunk, context", [(1, online.none()), (3, online.none()), (7, online.cache(5)), (3, online.overlap(7))])
+@pytest.mark.parametrize(
+    "chunk, context",
+    [(1, online.none()), (3, online.none()), (7, online.cache(5)), (3, online.overlap(7))],
+)
 def test_every_token_but_the_first_is_predicted_once(length, chunk, context):
     text = np.arange(100, 100 + length)
     found = online.stream(text, chunk=chunk, context=context)

@@ -1,4 +1,5 @@
-"""Chromium without a window, driven through a pipe (the DevTools protocol): no library, one process for many pages.
+"""Chromium without a window, driven through a pipe (the DevTools protocol): no library, one process
+for many pages.
 
 Used by tests, and by hand to look at pages: python -m tests.report.browser PAGE.html OUT-PREFIX
 """
@@ -16,11 +17,26 @@ import sys
 import tempfile
 import time
 
-FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FOUND = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 """The browser's path; None where there is none."""
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--disable-dev-shm-usage"),
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+        "--hide-scrollbars",
+    ),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-extensions",
+        "--disable-dev-shm-usage",
+    ),
     "--remote-debugging-pipe",
 )
 
@@ -34,17 +50,24 @@ class Tab:
         self.events = []
         self.downloads = downloads
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
 
     def call(self, method, **params):
-        """Calls a method of the protocol and gives its result; events that come meanwhile are kept in `events`."""
+        """Calls a method of the protocol and gives its result; events that come meanwhile are kept
+        in `events`.
+        """
         self._number += 1
         wanted = self._number
         session = {} if self._session is None else {"sessionId": self._session}
-        self._write(json.dumps({"id": wanted, "method": method, "params": params, **session}).encode() + b"\0")
+        self._write(
+            json.dumps({"id": wanted, "method": method, "params": params, **session}).encode()
+            + b"\0"
+        )
         end = time.monotonic() + 120
         while time.monotonic() < end:
             for message in self._messages(1.0):
@@ -71,9 +94,13 @@ class Tab:
 
     def run(self, script):
         """The value of a JavaScript expression; a promise is waited for."""
-        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        found = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
         if "exceptionDetails" in found:
-            raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", "an exception"))
+            raise RuntimeError(
+                found["exceptionDetails"].get("exception", {}).get("description", "an exception")
+            )
         return found["result"].get("value")
 
     def until(self, script, seconds=60):
@@ -87,15 +114,33 @@ class Tab:
 
     def resize(self, width, height=900):
         """A viewport of so many CSS pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def dress(self, scheme, media=""):
         """`light` or `dark`; media: `print` to see what is printed."""
-        self.call("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setEmulatedMedia",
+            media=media,
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
 
     def open(self, path, width, scheme="light"):
-        """Opens a page with the network off and waits until its figures are drawn; forgets earlier events."""
-        self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+        """Opens a page with the network off and waits until its figures are drawn; forgets earlier
+        events.
+        """
+        self.call(
+            "Network.emulateNetworkConditions",
+            offline=True,
+            latency=0,
+            downloadThroughput=-1,
+            uploadThroughput=-1,
+        )
         self.resize(width)
         self.dress(scheme)
         self.call("Page.navigate", url="about:blank")
@@ -104,21 +149,38 @@ class Tab:
         self.until("document.readyState === 'complete' && document.documentElement.dataset.drawn")
 
     def complaints(self):
-        """Errors and warnings of the console since the page was opened, and exceptions that nobody caught."""
+        """Errors and warnings of the console since the page was opened, and exceptions that nobody
+        caught.
+        """
         found = []
         for event in self.events:
             p = event["params"]
             if event["method"] == "Runtime.exceptionThrown":
-                found.append(p["exceptionDetails"].get("exception", {}).get("description", p["exceptionDetails"]["text"]))
-            elif event["method"] == "Log.entryAdded" and p["entry"]["level"] in ("error", "warning"):
+                found.append(
+                    p["exceptionDetails"]
+                    .get("exception", {})
+                    .get("description", p["exceptionDetails"]["text"])
+                )
+            elif event["method"] == "Log.entryAdded" and p["entry"]["level"] in (
+                "error",
+                "warning",
+            ):
                 found.append(p["entry"]["text"])
-            elif event["method"] == "Runtime.consoleAPICalled" and p["type"] in ("error", "warning", "assert"):
+            elif event["method"] == "Runtime.consoleAPICalled" and p["type"] in (
+                "error",
+                "warning",
+                "assert",
+            ):
                 found.append(" ".join(str(a.get("value", a.get("description"))) for a in p["args"]))
         return found
 
     def requested(self):
         """Every address that was asked for since the page was opened, without data: ones."""
-        urls = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+        urls = [
+            e["params"]["request"]["url"]
+            for e in self.events
+            if e["method"] == "Network.requestWillBeSent"
+        ]
         return [url for url in urls if not url.startswith("data:")]
 
     def point(self, x, y):
@@ -143,12 +205,18 @@ class Tab:
         height = self.run("document.documentElement.scrollHeight")
         width = self.run("innerWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": min(height, tall or height), "scale": 1}
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        shot = self.call(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip
+        )
         pathlib.Path(path).write_bytes(base64.b64decode(shot["data"]))
 
     def printed(self):
         """The page as PDF, on A4."""
-        return base64.b64decode(self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=False)["data"])
+        return base64.b64decode(
+            self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=False)[
+                "data"
+            ]
+        )
 
 
 @contextlib.contextmanager
@@ -159,9 +227,19 @@ def browser():
     receive, back = os.pipe()
     process = None
     try:
-        # The browser reads from its descriptor 3 and writes to 4; from 10 on nothing is in their way.
+        # The browser reads from its descriptor 3 and writes to 4; from 10 on nothing is in their
+        # way.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (there, back)]
-        command = ["bash", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', "bash", FOUND, *FLAGS, f"--user-data-dir={folder}/profile", "about:blank"]
+        command = [
+            "bash",
+            "-c",
+            f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}',
+            "bash",
+            FOUND,
+            *FLAGS,
+            f"--user-data-dir={folder}/profile",
+            "about:blank",
+        ]
         with open(f"{folder}/said", "wb") as said:
             process = subprocess.Popen(command, pass_fds=ends, stdout=said, stderr=said)
         for end in ends:

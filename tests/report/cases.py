@@ -27,11 +27,23 @@ def measured(model=MODEL, step=None, layers=5, shift=0.0):
     entropies = [ceiling * (0.9 - 0.1 * i) - shift for i in range(layers)]
     rows = [row(model, "nll", 3.25, "nats", perplexity=math.exp(3.25), **about)]
     rows += [
-        row(model, "knowledge_entropy", h, "nats", site="mlp", layer=i, normalized=h / ceiling, **about)
+        row(
+            model,
+            "knowledge_entropy",
+            h,
+            "nats",
+            site="mlp",
+            layer=i,
+            normalized=h / ceiling,
+            **about,
+        )
         for i, h in enumerate(entropies)
     ]
     rows += [row(model, "knowledge_entropy", sum(entropies), "nats", site="mlp", **about)]
-    rows += [row(model, "anisotropy", 0.1 * i, "cosine", site="residual", layer=i, **about) for i in range(layers + 1)]
+    rows += [
+        row(model, "anisotropy", 0.1 * i, "cosine", site="residual", layer=i, **about)
+        for i in range(layers + 1)
+    ]
     rows += [row(model, "anisotropy", 0.37, "cosine", site="final", **about)]
     return rows
 
@@ -44,9 +56,20 @@ def traces(count=35):
 def streamed(model=MODEL):
     pairs = traces().items()
     rows = [
-        row(model, f"{k}_nll", float(v.mean()), "nats", perplexity=float(np.exp(v.mean())), tokens=35) for k, v in pairs
+        row(
+            model,
+            f"{k}_nll",
+            float(v.mean()),
+            "nats",
+            perplexity=float(np.exp(v.mean())),
+            tokens=35,
+        )
+        for k, v in pairs
     ]
-    return rows + [row(model, "flops", 2e12 * (1 + i), "flops", site=k, tokens=35) for i, (k, _) in enumerate(pairs)]
+    return rows + [
+        row(model, "flops", 2e12 * (1 + i), "flops", site=k, tokens=35)
+        for i, (k, _) in enumerate(pairs)
+    ]
 
 
 def folder(path):

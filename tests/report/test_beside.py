@@ -18,7 +18,11 @@ from tests.report.test_studies import claim, decay
 def folders(tmp_path):
     """The same model measured twice, another one, and a study twice."""
     found = []
-    for name, rows in (("first", cases.measured()), ("second", cases.measured(shift=0.1)), ("third", cases.measured("dir:/m/Other"))):
+    for name, rows in (
+        ("first", cases.measured()),
+        ("second", cases.measured(shift=0.1)),
+        ("third", cases.measured("dir:/m/Other")),
+    ):
         report.write_rows(tmp_path / name / "measure.jsonl", rows, cases.META)
         found.append(tmp_path / name)
     for name in ("here", "there"):
@@ -36,14 +40,22 @@ def test_names_tell_them_apart(folders, tmp_path):
     for a in page.links:
         assert a["href"].startswith("data:") or a["href"][1:] in page.ids, a["href"]
     downloads = {a["download"]: a["href"] for a in page.links if "download" in a}
-    assert {"knowledge-entropy.csv", "study-one-in-here-effects.csv", "study-one-in-there-effects.svg"} <= downloads.keys()
+    assert {
+        "knowledge-entropy.csv",
+        "study-one-in-here-effects.csv",
+        "study-one-in-there-effects.svg",
+    } <= downloads.keys()
     table = urllib.parse.unquote(downloads["knowledge-entropy.csv"].partition(",")[2])
     models = {r["model"] for r in csv.DictReader(io.StringIO(table))}
     assert models == {"Tiny-5M (first)", "Tiny-5M (second)", "Other"}
-    assert text.count("It a &lt;so&gt;.") == 1, "a sentence stands once, with what each folder says on it"
+    assert text.count("It a &lt;so&gt;.") == 1, (
+        "a sentence stands once, with what each folder says on it"
+    )
     for name in ("study one in here", "study one in there"):
         assert f"<b>{name}</b> <svg class=bar" in text
-        assert f"<p class=of>{name}</p>" in text, "figures stand beside one another, under the folder's name"
+        assert f"<p class=of>{name}</p>" in text, (
+            "figures stand beside one another, under the folder's name"
+        )
     assert {"claim-study-one-in-here-a", "claim-study-one-in-there-a"} <= page.ids
     assert not list(tmp_path.glob("*/report.html")), "no folder's own page is touched"
 
@@ -72,13 +84,20 @@ def test_what_is_missing_is_one_line(tmp_path, capsys, monkeypatch, words, messa
 
 
 def test_the_command_line_takes_several(folders, tmp_path, capsys):
-    assert cli.main(["report", str(folders[0]), str(folders[2]), "--out", str(tmp_path / "two.html")]) == 0
+    assert (
+        cli.main(["report", str(folders[0]), str(folders[2]), "--out", str(tmp_path / "two.html")])
+        == 0
+    )
     assert "Other" in (tmp_path / "two.html").read_text(encoding="utf-8")
 
 
 def test_folders_below_one_folder_are_gathered(folders, tmp_path):
     (tmp_path / "there" / "study one" / "runs" / "seed0").mkdir(parents=True)
-    report.write_rows(tmp_path / "there" / "study one" / "runs" / "seed0" / "rows.jsonl", cases.measured("dir:/m/Deeper-9"), cases.META)
+    report.write_rows(
+        tmp_path / "there" / "study one" / "runs" / "seed0" / "rows.jsonl",
+        cases.measured("dir:/m/Deeper-9"),
+        cases.META,
+    )
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
     (tmp_path / "stopped").mkdir()
     (tmp_path / "stopped" / "study.json").write_text("{}")
@@ -86,18 +105,26 @@ def test_folders_below_one_folder_are_gathered(folders, tmp_path):
     text = path.read_text(encoding="utf-8")
     assert path == tmp_path / "report.html"
     downloads = {a["download"] for a in Links(text).links if "download" in a}
-    assert {"knowledge-entropy.csv", "study-one-in-here-effects.csv", "study-one-in-there-effects.svg"} <= downloads
+    assert {
+        "knowledge-entropy.csv",
+        "study-one-in-here-effects.csv",
+        "study-one-in-there-effects.svg",
+    } <= downloads
     assert "Tiny-5M (first)" in text and "Other" in text
     assert "Deeper-9" not in text, "what a study trained is the study's own"
     assert "Left out, since not come to its end: stopped." in text
     assert not list(tmp_path.rglob("figures")), "no folder below is touched"
-    assert report.build(tmp_path).read_text(encoding="utf-8") == text, "its own page is no part of it"
+    assert report.build(tmp_path).read_text(encoding="utf-8") == text, (
+        "its own page is no part of it"
+    )
 
 
 def test_rows_of_the_folder_itself_come_first(folders, tmp_path):
     cases.folder(tmp_path)
     text = report.build(tmp_path).read_text(encoding="utf-8")
-    assert text.index(f"{tmp_path.name}/measure.jsonl</small>") < text.index("first/measure.jsonl</small>")
+    assert text.index(f"{tmp_path.name}/measure.jsonl</small>") < text.index(
+        "first/measure.jsonl</small>"
+    )
 
 
 def test_only_an_unfinished_study_below(tmp_path):

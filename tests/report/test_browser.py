@@ -1,4 +1,5 @@
-"""Pages of every study in a browser, at phone and desktop width: drawn, within the page, quiet, off the network; hovering and downloads work.
+"""Pages of every study in a browser, at phone and desktop width: drawn, within the page, quiet, off
+the network; hovering and downloads work.
 
 The browser is started once. Without Chromium all of this is skipped.
 """
@@ -12,7 +13,13 @@ import pytest
 
 from lmdyn import report
 from lmdyn.report import kinds
-from tests.report import browser, cases, test_gradient_localization, test_online_adaptation, test_studies
+from tests.report import (
+    browser,
+    cases,
+    test_gradient_localization,
+    test_online_adaptation,
+    test_studies,
+)
 from tests.studies import saturation_cases
 
 pytestmark = pytest.mark.skipif(not browser.FOUND, reason="no Chromium here")
@@ -26,8 +33,33 @@ def law():
     for size in (1e7, 1e8, 1e9):
         for tokens in (1e9, 1e10):
             loss = 1.7 + 400 * size**-0.3 + 400 * tokens**-0.3
-            rows.append(report.row("m", "scaling_point", loss, "nats", name=f"{size:g}", parameters=size, trained=tokens, predicted=loss, fitted=True))
-        rows.append(report.row("m", "scaling_residual", 0.01, "share", name=f"{size:g}", parameters=size, trained=1e10, low=0.0, high=0.02, fitted=True))
+            rows.append(
+                report.row(
+                    "m",
+                    "scaling_point",
+                    loss,
+                    "nats",
+                    name=f"{size:g}",
+                    parameters=size,
+                    trained=tokens,
+                    predicted=loss,
+                    fitted=True,
+                )
+            )
+        rows.append(
+            report.row(
+                "m",
+                "scaling_residual",
+                0.01,
+                "share",
+                name=f"{size:g}",
+                parameters=size,
+                trained=1e10,
+                low=0.0,
+                high=0.02,
+                fitted=True,
+            )
+        )
     return rows
 
 
@@ -48,23 +80,37 @@ def study(folder, name):
     figure = kinds.STUDIES[name](rows)[0].name
     folder.mkdir(parents=True)
     (folder / "study.json").write_text("{}")
-    report.write_rows(folder / "rows.jsonl", rows, {**cases.META, "study": name, "seed": 0, "command": "lmdyn study --config c.py --out o"})
-    said = [test_studies.claim(v.replace(" ", "-"), v, figure, study=name) for v in ("held", "not held", "undecided")]
+    report.write_rows(
+        folder / "rows.jsonl",
+        rows,
+        {**cases.META, "study": name, "seed": 0, "command": "lmdyn study --config c.py --out o"},
+    )
+    said = [
+        test_studies.claim(v.replace(" ", "-"), v, figure, study=name)
+        for v in ("held", "not held", "undecided")
+    ]
     (folder / "claims.json").write_text(json.dumps(said))
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Every study and what was measured, gathered from one folder; and two of a kind beside one another."""
+    """Every study and what was measured, gathered from one folder; and two of a kind beside one
+    another.
+    """
     root = tmp_path_factory.mktemp("pages")
     for name in ROWS:
         study(root / "all" / name, name)
     cases.folder(root / "all" / "a model")
     for folder in ("first", "second"):
         study(root / "two" / folder, "entropy decay")
-        report.write_rows(root / "two" / folder / "more" / "measure.jsonl", cases.measured(), cases.META)
+        report.write_rows(
+            root / "two" / folder / "more" / "measure.jsonl", cases.measured(), cases.META
+        )
     both = [root / "two" / folder for folder in ("first", "second", "first/more", "second/more")]
-    return {"every study": report.build(root / "all"), "beside": report.build(both, root / "two.html")}
+    return {
+        "every study": report.build(root / "all"),
+        "beside": report.build(both, root / "two.html"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +147,9 @@ def test_every_figure_is_seen_and_nothing_complains(tab, pages, name, width):
     tab.open(pages[name], width)
     seen = tab.run(BOXES)
     assert tab.complaints() == []
-    assert [url.rpartition("/")[2] for url in tab.requested()] == [pages[name].name], "nothing else is asked for"
+    assert [url.rpartition("/")[2] for url in tab.requested()] == [pages[name].name], (
+        "nothing else is asked for"
+    )
     assert seen["reach"] <= seen["width"] == width, "nothing sticks out sideways"
     assert len(seen["figures"]) == seen["places"] > 5
     assert min(seen["marks"]) > 0
@@ -121,12 +169,21 @@ def test_hovering_tells_the_values(tab, pages, width):
     for figure, said in (("#knowledge-entropy-series", "step"), ("[data-figure=stream]", "online")):
         marks = "path[aria-roledescription='point']" if figure.startswith("#") else "svg"
         tab.run(f"document.querySelector(`{figure} {marks}`).scrollIntoView({{block: 'center'}})")
-        x, y = tab.run(f"(() => {{ const r = document.querySelector(`{figure} {marks}`).getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()")
+        x, y = tab.run(
+            f"(() => {{ const r = document.querySelector(`{figure}"
+            f" {marks}`).getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2];"
+            " })()"
+        )
         for shift in (-3, 0):
             tab.point(x + shift, y)
-        tip = tab.until("(document.querySelector('.vg-tooltip.visible') || {}).innerText", seconds=20)
+        tip = tab.until(
+            "(document.querySelector('.vg-tooltip.visible') || {}).innerText", seconds=20
+        )
         assert said in tip
-        assert tab.run("document.querySelector('.vg-tooltip.visible').getBoundingClientRect().right") <= width
+        assert (
+            tab.run("document.querySelector('.vg-tooltip.visible').getBoundingClientRect().right")
+            <= width
+        )
         tab.point(1, 1)
         tab.until("!document.querySelector('.vg-tooltip.visible')", seconds=20)
 
@@ -134,16 +191,26 @@ def test_hovering_tells_the_values(tab, pages, width):
 def test_every_figure_downloads(tab, pages):
     tab.open(pages["every study"], 1400)
     names = tab.run("[...document.querySelectorAll('.links a')].map(a => a.download)")
-    sections = tab.run("[...document.querySelectorAll('section.figure')].map(s => s.querySelectorAll('.links a').length)")
+    sections = tab.run(
+        "[...document.querySelectorAll('section.figure')].map(s => s.querySelectorAll('.links"
+        " a').length)"
+    )
     assert set(sections) == {2} and len(names) == len(set(names)) == 2 * len(sections)
     svg = next(n for n in names if n.endswith("series.svg"))
     for name in (svg, svg.replace(".svg", ".csv")):
-        content = tab.download(name, f"document.querySelector('a[download=\"{name}\"]').click()").decode()
+        content = tab.download(
+            name, f"document.querySelector('a[download=\"{name}\"]').click()"
+        ).decode()
         if name.endswith(".svg"):
             assert ElementTree.fromstring(content).tag.endswith("svg")
         else:
-            assert {r["step"] for r in csv.DictReader(io.StringIO(content))} == {str(s) for s in test_studies.STEPS}
-    empty = tab.run("[...document.querySelectorAll('.links a')].filter(a => a.href.length < 60).map(a => a.download)")
+            assert {r["step"] for r in csv.DictReader(io.StringIO(content))} == {
+                str(s) for s in test_studies.STEPS
+            }
+    empty = tab.run(
+        "[...document.querySelectorAll('.links a')].filter(a => a.href.length < 60).map(a =>"
+        " a.download)"
+    )
     assert empty == []
 
 
@@ -156,7 +223,10 @@ SYMBOLS = """[...document.querySelectorAll("[data-figure] .role-legend-symbol pa
 def luminance(color):
     """Of an `rgb(r, g, b)`, from 0 to 1 (WCAG 2.1)."""
     parts = [float(x) / 255 for x in color[color.index("(") + 1 : -1].split(",")[:3]]
-    return sum(k * (x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4) for k, x in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+    return sum(
+        k * (x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4)
+        for k, x in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -182,7 +252,9 @@ def test_it_follows_the_machine_from_light_to_dark(tab, pages):
 
 
 def test_it_prints_light_and_whole(tab, pages):
-    """On paper figures are pictures, short tables are open, and nothing is wider than the paper; also from a dark screen."""
+    """On paper figures are pictures, short tables are open, and nothing is wider than the paper;
+    also from a dark screen.
+    """
     tab.open(pages["every study"], 700, "dark")
     tab.run("window.dispatchEvent(new Event('beforeprint'))")
     tab.dress("dark", "print")

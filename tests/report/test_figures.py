@@ -34,9 +34,17 @@ def drawn(chart):
 def test_layers_and_ceiling_are_the_rows():
     rows = cases.measured()
     values = drawn(figures.by_layer(rows, "knowledge_entropy", "mlp", "nats"))
-    expected = {r["layer"]: r["value"] for r in rows if r["metric"] == "knowledge_entropy" and r["layer"] is not None}
-    assert {v["layer"]: v["value"] for v in values if "layer" in v} == pytest.approx(expected, rel=1e-5)
-    assert [v["ceiling"] for v in values if set(v) == {"ceiling"}] == pytest.approx([math.log(11)], abs=1e-4)
+    expected = {
+        r["layer"]: r["value"]
+        for r in rows
+        if r["metric"] == "knowledge_entropy" and r["layer"] is not None
+    }
+    assert {v["layer"]: v["value"] for v in values if "layer" in v} == pytest.approx(
+        expected, rel=1e-5
+    )
+    assert [v["ceiling"] for v in values if set(v) == {"ceiling"}] == pytest.approx(
+        [math.log(11)], abs=1e-4
+    )
 
 
 def test_anisotropy_has_every_depth_and_the_last_norm():
@@ -78,7 +86,10 @@ def test_a_series_has_a_shade_for_each_step():
 
 
 def test_every_figure_is_an_svg_with_its_text(tmp_path):
-    runs = [Run("m", cases.measured(), cases.META, {}), Run("o", cases.streamed(), cases.META, cases.traces())]
+    runs = [
+        Run("m", cases.measured(), cases.META, {}),
+        Run("o", cases.streamed(), cases.META, cases.traces()),
+    ]
     figs = page.collect(runs)
     assert [f.name for f in figs] == ["knowledge-entropy", "anisotropy", "stream", "gain"]
     for figure in figs:

@@ -1,4 +1,6 @@
-"""How to run a study larger: every command on a page is one that lmdyn understands, and changes what it says."""
+"""How to run a study larger: every command on a page is one that lmdyn understands, and changes
+what it says.
+"""
 
 import shlex
 
@@ -42,7 +44,15 @@ def test_seeds_are_more_than_there_were():
 
 
 def test_a_figure_without_a_table_has_its_data():
-    name, lines = drawing.table(Figure("f", "", "", None, [{"step": 1, "value": -0.1234567}, {"step": 2, "value": None, "note": "<x>"}]))
+    name, lines = drawing.table(
+        Figure(
+            "f",
+            "",
+            "",
+            None,
+            [{"step": 1, "value": -0.1234567}, {"step": 2, "value": None, "note": "<x>"}],
+        )
+    )
     made = markup.behind(lines, name)
     assert "<summary>Table</summary>" in made
     assert "<th scope=row>1</th><td>\u22120.123457</td><td></td>" in made

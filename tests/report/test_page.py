@@ -30,7 +30,9 @@ class Links(html.parser.HTMLParser):
         if tag == "a":
             self.links.append(attrs)
         self.fetched += [
-            v for k, v in attrs.items() if k in ("src", "srcset", "data", "action") or (k == "href" and tag == "link")
+            v
+            for k, v in attrs.items()
+            if k in ("src", "srcset", "data", "action") or (k == "href" and tag == "link")
         ]
 
 
@@ -66,7 +68,11 @@ def test_downloads_hold_the_figures_and_their_data(text):
     assert svg.startswith("<svg")
     table = urllib.parse.unquote(downloads["knowledge-entropy.csv"].partition(",")[2])
     values = [float(r["value"]) for r in csv.DictReader(io.StringIO(table))]
-    expected = [r["value"] for r in cases.measured() if r["metric"] == "knowledge_entropy" and r["layer"] is not None]
+    expected = [
+        r["value"]
+        for r in cases.measured()
+        if r["metric"] == "knowledge_entropy" and r["layer"] is not None
+    ]
     assert values == pytest.approx(expected, rel=1e-5)
 
 

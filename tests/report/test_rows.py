@@ -20,11 +20,19 @@ def test_what_is_written_is_read(tmp_path):
     assert report.read_meta(path) == cases.META
     for name, trace in cases.traces().items():
         np.testing.assert_array_equal(report.read_traces(path)[name], trace)
-    assert {p.name for p in path.parent.iterdir()} == {"rows.jsonl", "rows.jsonl.meta.json", "rows.jsonl.trace.npz"}
+    assert {p.name for p in path.parent.iterdir()} == {
+        "rows.jsonl",
+        "rows.jsonl.meta.json",
+        "rows.jsonl.trace.npz",
+    }
 
 
 def test_fields_come_first_and_in_order(tmp_path):
-    jumbled = dict(reversed(report.row("m", "nll", np.float32(0.5), "nats", perplexity=np.float64(1.5)).items()))
+    jumbled = dict(
+        reversed(
+            report.row("m", "nll", np.float32(0.5), "nats", perplexity=np.float64(1.5)).items()
+        )
+    )
     report.write_rows(tmp_path / "r", [jumbled], {})
     record = json.loads((tmp_path / "r").read_text())
     assert list(record) == [*FIELDS, "perplexity"]
@@ -63,8 +71,14 @@ BAD = {
     "not json": ('{"a": ', "line 1 is not JSON"),
     "no row": ('{"model": "m"}', "line 1 is no row: it lacks step, metric"),
     "not an object": ("[1]", "is no row"),
-    "a word": (json.dumps(report.row("m", "nll", "three", "nats")), "value 'three' is no finite number"),
-    "nan": (json.dumps(report.row("m", "nll", float("nan"), "nats")), "value nan is no finite number"),
+    "a word": (
+        json.dumps(report.row("m", "nll", "three", "nats")),
+        "value 'three' is no finite number",
+    ),
+    "nan": (
+        json.dumps(report.row("m", "nll", float("nan"), "nats")),
+        "value nan is no finite number",
+    ),
 }
 
 

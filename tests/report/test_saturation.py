@@ -9,7 +9,17 @@ from lmdyn.studies import saturation_claims as conclusions
 from tests.report.test_figures import drawn
 from tests.studies import saturation_cases as planted
 
-EVERY = ["losses", "anisotropy", "anisotropy-by-depth", "spectra", "singular-entropy", "ranks", "target", "target-growth", "alternatives"]
+EVERY = [
+    "losses",
+    "anisotropy",
+    "anisotropy-by-depth",
+    "spectra",
+    "singular-entropy",
+    "ranks",
+    "target",
+    "target-growth",
+    "alternatives",
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +47,23 @@ def test_losses_show_the_law_the_rises_and_the_excess(rows):
     ends = {d["name"]: d["value"] for d in drawn(excess) if "fit" in d}
     assert all((value > 0.03) == (name in ("width 8", "width 16")) for name, value in ends.items())
     table = saturation.losses(rows).table
-    assert [line["turns up in"] for line in table] == ["2 of 2", "2 of 2", "0 of 2", "0 of 2", "0 of 2"]
+    assert [line["turns up in"] for line in table] == [
+        "2 of 2",
+        "2 of 2",
+        "0 of 2",
+        "0 of 2",
+        "0 of 2",
+    ]
     assert {d["name"] for d in drawn(whole)} == {f"width {w}" for w in planted.WIDTHS}
 
 
 def test_widths_are_told_on_shares_so_that_they_compare(rows):
     data = saturation.spectra(rows).data
-    assert max(d["place"] for d in data) == 1 and {d["name"] for d in data} == {"width 8", "width 24", "width 64"}
+    assert max(d["place"] for d in data) == 1 and {d["name"] for d in data} == {
+        "width 8",
+        "width 24",
+        "width 64",
+    }
     entropy = saturation.singular_entropy(rows).data
     last = {d["name"]: d["value"] for d in entropy if d["step"] == planted.STEPS}
     assert last["width 8"] == pytest.approx(planted.entropy(8, planted.STEPS), rel=1e-5)
@@ -52,7 +72,15 @@ def test_widths_are_told_on_shares_so_that_they_compare(rows):
 def test_ranks_and_other_heads_are_those_of_the_rows(rows):
     left, near = saturation.ranks(rows).chart
     mean = {(d["rank"], d["start"]): d["value"] for d in drawn(left) if "each" in d}
-    assert mean[16, "trained from there"] == pytest.approx(3.1, abs=1e-3) and mean[64, "as it is"] == pytest.approx(3.0, abs=1e-3)
+    assert mean[16, "trained from there"] == pytest.approx(3.1, abs=1e-3) and mean[
+        64, "as it is"
+    ] == pytest.approx(3.0, abs=1e-3)
     assert max(d["value"] for d in drawn(near) if "value" in d) <= 3.0 * 1.08 + 1e-3
-    gains = {(d["name"], d["kind"]): d["value"] for d in drawn(saturation.alternatives(rows).chart) if "each" in d}
-    assert gains["mixture of 2: 1.03 times the numbers", "on a frozen body"] == pytest.approx(0.05, abs=1e-3)
+    gains = {
+        (d["name"], d["kind"]): d["value"]
+        for d in drawn(saturation.alternatives(rows).chart)
+        if "each" in d
+    }
+    assert gains["mixture of 2: 1.03 times the numbers", "on a frozen body"] == pytest.approx(
+        0.05, abs=1e-3
+    )

@@ -1,4 +1,6 @@
-"""Small versions of studies: the page says at the claims, at each of them and in the study's section that they decide nothing."""
+"""Small versions of studies: the page says at the claims, at each of them and in the study's
+section that they decide nothing.
+"""
 
 import html
 import json
@@ -15,13 +17,27 @@ from tests.report import cases
 from tests.report.test_studies import claim, decay, told
 
 ROOT = Path(__file__).parents[2]
-TOUR = sorted(path for path in (ROOT / "configs" / "tour").glob("*.py") if "Train" not in path.read_text(encoding="utf-8") and path.stem != "tiny")
+TOUR = sorted(
+    path
+    for path in (ROOT / "configs" / "tour").glob("*.py")
+    if "Train" not in path.read_text(encoding="utf-8") and path.stem != "tiny"
+)
 NOTICE = "decide nothing"
 
 
 def study(folder, rows, name, config):
     """A study's folder with a claim of each verdict."""
-    report.write_rows(folder / "rows.jsonl", rows, {**cases.META, "study": name, "seed": 0, "command": "lmdyn study --config s.py --seeds 2 --out o", "config": config})
+    report.write_rows(
+        folder / "rows.jsonl",
+        rows,
+        {
+            **cases.META,
+            "study": name,
+            "seed": 0,
+            "command": "lmdyn study --config s.py --seeds 2 --out o",
+            "config": config,
+        },
+    )
     (folder / "study.json").write_text("{}")
     said = [claim(v.replace(" ", "-"), v, study=name) for v in ("held", "not held", "undecided")]
     (folder / "claims.json").write_text(json.dumps(said))
@@ -35,7 +51,16 @@ def shown(path):
 
 
 def test_a_small_version_says_so_everywhere(tmp_path):
-    text = shown(report.build(study(tmp_path / "s", told(), "fact learning", {"seeds": 2, "small_version_of": "configs/fact_learning.py"})))
+    text = shown(
+        report.build(
+            study(
+                tmp_path / "s",
+                told(),
+                "fact learning",
+                {"seeds": 2, "small_version_of": "configs/fact_learning.py"},
+            )
+        )
+    )
     head, rest = text.split("What it says")
     assert "3 claims of a small version, which decide nothing" in head
     assert "held" not in head, "its verdicts are not counted as if they were findings"
@@ -44,8 +69,12 @@ def test_a_small_version_says_so_everywhere(tmp_path):
     assert before.count("small version: decides nothing") == 3, "at each verdict"
     assert NOTICE in after.split("Figure")[0], "in the study's section, too"
     whole = "lmdyn study --config configs/fact_learning.py --out out/fact_learning"
-    assert text.count(whole) >= 3, "at the claims, in the section, and first of how to run it larger"
-    assert "s.py" not in text.split("Where the numbers come from")[0], "nothing is made larger from the small version"
+    assert text.count(whole) >= 3, (
+        "at the claims, in the section, and first of how to run it larger"
+    )
+    assert "s.py" not in text.split("Where the numbers come from")[0], (
+        "nothing is made larger from the small version"
+    )
 
 
 def test_a_study_at_its_real_size_says_none_of_it(tmp_path):
@@ -55,18 +84,30 @@ def test_a_study_at_its_real_size_says_none_of_it(tmp_path):
 
 
 def test_beside_one_at_its_real_size_the_small_one_is_named(tmp_path):
-    folders = [study(tmp_path / "tour", told(), "fact learning", {"small_version_of": "c.py"}), study(tmp_path / "whole", told(), "fact learning", {}),
-               study(tmp_path / "decay", decay(), "entropy decay", {})]
+    folders = [
+        study(tmp_path / "tour", told(), "fact learning", {"small_version_of": "c.py"}),
+        study(tmp_path / "whole", told(), "fact learning", {}),
+        study(tmp_path / "decay", decay(), "entropy decay", {}),
+    ]
     text = shown(report.build(folders, tmp_path / "x.html"))
-    assert "6 claims: 2 held, 2 not held, 2 undecided; 3 claims of a small version, which decide nothing" in text
+    assert (
+        "6 claims: 2 held, 2 not held, 2 undecided; 3 claims of a small version, which decide"
+        " nothing" in text
+    )
     assert "Fact learning is here a small version" in text
     assert "In tour: This is the small version of a study" in text.replace("In Tour", "In tour")
     assert text.count("small version: decides nothing") == 3
 
 
 def test_how_to_run_it_larger_starts_from_its_real_size():
-    made = kinds.larger("saturation", {"command": "lmdyn study --config configs/tour/saturation.py --out o", "wall_seconds": 60.0,
-                                       "config": {"seeds": 2, "small_version_of": "configs/saturation.py"}})
+    made = kinds.larger(
+        "saturation",
+        {
+            "command": "lmdyn study --config configs/tour/saturation.py --out o",
+            "wall_seconds": 60.0,
+            "config": {"seeds": 2, "small_version_of": "configs/saturation.py"},
+        },
+    )
     assert made[0][1] == "lmdyn study --config configs/saturation.py --out out/saturation"
     assert all("tour" not in command and "took" not in what for what, command in made)
     assert len(made) == 1 + len(kinds.KINDS["saturation"].larger)

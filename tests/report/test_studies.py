@@ -21,22 +21,52 @@ TOLD = ((0, 0), (20, 2), (60, 4))
 
 
 def told():
-    """Rows of the fact-learning study: two facts, of which the second gains a nat more, at two depths."""
-    row = lambda metric, value, unit, **more: report.row("gguf:m", metric, value, unit, seed=0, start="m", kind="series", **more)
+    """Rows of the fact-learning study: two facts, of which the second gains a nat more, at two
+    depths.
+    """
+    row = lambda metric, value, unit, **more: report.row(
+        "gguf:m", metric, value, unit, seed=0, start="m", kind="series", **more
+    )
     found = []
     for depth, gained in ((None, 1.5), ("memorisation", 2.0), ("composition", 1.0)):
         for moment, rounds in TOLD:
             about = {"depth": depth, "moment": moment, "told": rounds, "tokens": 8}
-            found += [row("span_log_probability", gained * rounds / 4 - 4, "nats", **about), row("exact_match", rounds / 20, "share", **about)]
-        found.append(row("acquisition", gained, "nats", depth=depth, relative=gained / 4, low=gained - 0.5, high=gained + 0.5, tokens=8))
-        found += [row("fact_gain", gained + more, "nats", depth=depth, fact=fact) for fact, more in enumerate((-0.5, 0.5))]
+            found += [
+                row("span_log_probability", gained * rounds / 4 - 4, "nats", **about),
+                row("exact_match", rounds / 20, "share", **about),
+            ]
+        found.append(
+            row(
+                "acquisition",
+                gained,
+                "nats",
+                depth=depth,
+                relative=gained / 4,
+                low=gained - 0.5,
+                high=gained + 0.5,
+                tokens=8,
+            )
+        )
+        found += [
+            row("fact_gain", gained + more, "nats", depth=depth, fact=fact)
+            for fact, more in enumerate((-0.5, 0.5))
+        ]
     return found
 
 
 def start(seed, name, kind, step, nll, acquisition, forgetting=0.25, share=0.5, **extra):
     """Rows of one starting point."""
     row = lambda metric, value, unit="nats", **more: report.row(
-        f"run:r@{step}", metric, value, unit, step=step, seed=seed, start=name, kind=kind, **extra, **more
+        f"run:r@{step}",
+        metric,
+        value,
+        unit,
+        step=step,
+        seed=seed,
+        start=name,
+        kind=kind,
+        **extra,
+        **more,
     )
     found = [
         row("nll", nll),
@@ -45,11 +75,21 @@ def start(seed, name, kind, step, nll, acquisition, forgetting=0.25, share=0.5, 
         row("forgetting", forgetting, "share", of="all"),
         row("forgetting", 9.0, "share", of="text"),
     ]
-    found += [row("knowledge_entropy", 3 * share, site="mlp", layer=i, normalized=share) for i in range(2)]
+    found += [
+        row("knowledge_entropy", 3 * share, site="mlp", layer=i, normalized=share) for i in range(2)
+    ]
     for depth in (None, "memorisation", "composition"):
-        found.append(row("acquisition", acquisition + (depth is not None), depth=depth, relative=0.1))
+        found.append(
+            row("acquisition", acquisition + (depth is not None), depth=depth, relative=0.1)
+        )
         found += [
-            row("span_log_probability", acquisition * told - 3, depth=depth, moment=moment, told=told)
+            row(
+                "span_log_probability",
+                acquisition * told - 3,
+                depth=depth,
+                moment=moment,
+                told=told,
+            )
             for moment, told in ((0, 0), (4, 1), (15, 3))
         ]
     return found
@@ -70,15 +110,33 @@ def whole(seeds=2):
     for s in range(seeds):
         for kind, gained in (("reactivated", 2.0), ("random", -1.0), ("by entropy", 0.5)):
             rows += start(
-                s, f"{kind} ratio 0.5 gain 2", kind, 32, 1.5, 10.0 + s + gained, 0.25 - s, ratio=0.5, gain=2.0
+                s,
+                f"{kind} ratio 0.5 gain 2",
+                kind,
+                32,
+                1.5,
+                10.0 + s + gained,
+                0.25 - s,
+                ratio=0.5,
+                gain=2.0,
             )
         rows += start(s, "bonus", "variant", 32, 2.5, 29.0 + s)
         rows += [
-            report.row("run:r", "nll", 6.0 - step, "nats", step=step, seed=s, start="plain", kind="pretraining")
+            report.row(
+                "run:r",
+                "nll",
+                6.0 - step,
+                "nats",
+                step=step,
+                seed=s,
+                start="plain",
+                kind="pretraining",
+            )
             for step in (0, 1, 2)
         ]
         rows += [
-            report.row("series", "combined_score", 0.25, "score", step=step, seed=s, kind="summary") for step in STEPS
+            report.row("series", "combined_score", 0.25, "score", step=step, seed=s, kind="summary")
+            for step in STEPS
         ]
     return [
         *rows,
@@ -122,7 +180,16 @@ def decay():
             for step in (0, 4, 8)
         ]
         rows.append(
-            report.row(f"run {run}", "entropy_change", change, "share", dip=0.1, end=0.9, nll_change=-0.5, **tags)
+            report.row(
+                f"run {run}",
+                "entropy_change",
+                change,
+                "share",
+                dip=0.1,
+                end=0.9,
+                nll_change=-0.5,
+                **tags,
+            )
         )
     for of, (name, low, high, value) in itertools.product(
         ("change", "dip", "end"), (("MLP", "plain", "gated", -0.01), ("rate", "0.1", "1", 0.02))
@@ -170,15 +237,23 @@ def folder(path, study, rows, said=()):
         "variants": [{"name": "bonus", "weight": 2.5}],
     }
     (path / "study.json").write_text(json.dumps({"study": study, "config": config}))
-    report.write_rows(path / "rows.jsonl", rows, {"study": study, "command": "lmdyn study", "config": config})
+    report.write_rows(
+        path / "rows.jsonl", rows, {"study": study, "command": "lmdyn study", "config": config}
+    )
     (path / "claims.json").write_text(json.dumps(list(said)))
     return path
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    said = [claim("rises", "held"), claim("falls", "not held", "variants"), claim("rests", "undecided", "nowhere")]
-    return report.build(folder(tmp_path_factory.mktemp("study"), "knowledge entropy", whole(), said))
+    said = [
+        claim("rises", "held"),
+        claim("falls", "not held", "variants"),
+        claim("rests", "undecided", "nowhere"),
+    ]
+    return report.build(
+        folder(tmp_path_factory.mktemp("study"), "knowledge entropy", whole(), said)
+    )
 
 
 def test_claims_come_first_and_link_to_their_figures(built):
@@ -243,7 +318,9 @@ def test_a_study_is_built_again_to_the_same_page(built):
     ids=["one seed, a series alone", "entropy decay", "fact learning"],
 )
 def test_parts_without_rows_are_left_out(rows, names):
-    found = {"series": knowledge_entropy, "curves": entropy_decay, "learning": fact_learning}[names[0]].figures(rows)
+    found = {"series": knowledge_entropy, "curves": entropy_decay, "learning": fact_learning}[
+        names[0]
+    ].figures(rows)
     assert [f.name for f in found] == names
     for figure in found:
         ElementTree.fromstring(page.to_svg(figure.chart))
@@ -252,16 +329,32 @@ def test_parts_without_rows_are_left_out(rows, names):
 def test_facts_gain_with_their_intervals():
     learning, gains = fact_learning.figures(told())
     asked, exact = learning.chart
-    assert {(d["depth"], d["moment"]): d["value"] for d in drawn(asked) if "each" in d} == pytest.approx(
-        {(depth, m): g * r / 4 - 4 for depth, g in (("memorisation", 2.0), ("composition", 1.0)) for m, r in TOLD}
+    assert {
+        (d["depth"], d["moment"]): d["value"] for d in drawn(asked) if "each" in d
+    } == pytest.approx(
+        {
+            (depth, m): g * r / 4 - 4
+            for depth, g in (("memorisation", 2.0), ("composition", 1.0))
+            for m, r in TOLD
+        }
     )
     assert max(d["value"] for d in drawn(exact) if "each" in d) == pytest.approx(0.2)
-    assert [d["moment"] for d in drawn(asked) if d.keys() == {"moment"}] == [0.0, 10.0, 20.0, 30.0], "four rounds, ten updates each"
-    assert [(d["low"], d["value"], d["high"]) for d in drawn(gains.chart) if "low" in d] == [(1.5, 2.0, 2.5), (0.5, 1.0, 1.5)]
+    assert [d["moment"] for d in drawn(asked) if d.keys() == {"moment"}] == [
+        0.0,
+        10.0,
+        20.0,
+        30.0,
+    ], "four rounds, ten updates each"
+    assert [(d["low"], d["value"], d["high"]) for d in drawn(gains.chart) if "low" in d] == [
+        (1.5, 2.0, 2.5),
+        (0.5, 1.0, 1.5),
+    ]
     assert sorted(d["value"] for d in drawn(gains.chart) if "fact" in d) == [0.5, 1.5, 1.5, 2.5]
 
 
-@pytest.mark.parametrize("make", [knowledge_entropy.figures, entropy_decay.figures, fact_learning.figures])
+@pytest.mark.parametrize(
+    "make", [knowledge_entropy.figures, entropy_decay.figures, fact_learning.figures]
+)
 def test_no_rows_no_figures(make):
     assert make([]) == []
 
@@ -280,7 +373,9 @@ def test_variants_are_compared_at_equal_loss():
     data = knowledge_entropy.variants(whole()).data
     above = {(d["name"], d["seed"]): d["above"] for d in data if "above" in d}
     # The plain series has 10 nll + seed.
-    expected = {("bonus", s): 4.0 for s in range(2)} | {("reactivated: ratio 0.5, gain 2", s): -3.0 for s in range(2)}
+    expected = {("bonus", s): 4.0 for s in range(2)} | {
+        ("reactivated: ratio 0.5, gain 2", s): -3.0 for s in range(2)
+    }
     assert {k: above[k] for k in expected} == pytest.approx(expected)
 
 
@@ -289,13 +384,22 @@ def test_series_draws_means_over_seeds():
     assert {d["step"]: d["value"] for d in drawn(acquisition) if "each" in d} == pytest.approx(
         {2: 30.5, 8: 20.5, 32: 10.5}
     )
-    assert {d["step"] for d in drawn(nll)} == {0, 1, *STEPS}, "pretraining is drawn from its first step"
-    assert all(d["value"] == 0.25 for d in drawn(forgetting) if "step" in d), "of everything, not of the text alone"
+    assert {d["step"] for d in drawn(nll)} == {0, 1, *STEPS}, (
+        "pretraining is drawn from its first step"
+    )
+    assert all(d["value"] == 0.25 for d in drawn(forgetting) if "step" in d), (
+        "of everything, not of the text alone"
+    )
 
 
 def test_the_second_half_begins_where_each_length_has_it():
-    rows = [r for r in decay() if not (r.get("run") == 2 and r["step"] == 8)]  # a run of half the length
-    halves = [{d["step"] for d in drawn(chart) if d.keys() == {"step"}} for chart in entropy_decay.curves(rows).chart]
+    rows = [
+        r for r in decay() if not (r.get("run") == 2 and r["step"] == 8)
+    ]  # a run of half the length
+    halves = [
+        {d["step"] for d in drawn(chart) if d.keys() == {"step"}}
+        for chart in entropy_decay.curves(rows).chart
+    ]
     assert halves == [{2.0, 4.0}, {4.0}]
 
 
@@ -305,15 +409,22 @@ def test_effects_are_ordered_by_size_with_their_intervals():
     assert [d[k] for d in data for k in ("value", "low", "high")] == pytest.approx(
         [0.02, 0.015, 0.025, -0.01, -0.015, -0.005]
     )
-    shown = [{d["run"] for d in drawn(chart) if "run" in d} for chart in entropy_decay.curves(decay()).chart]
+    shown = [
+        {d["run"] for d in drawn(chart) if "run" in d}
+        for chart in entropy_decay.curves(decay()).chart
+    ]
     assert shown == [{0, 2}, {1, 3}], "panels are the second factor, plain and gated"
 
 
 @pytest.mark.parametrize(
-    ("kinds", "expected"), [("nnn", "nnw"), ("nn", "nn"), ("n", "w"), ("wnw", "www"), ("wnnnw", "wnnww"), ("w", "w")]
+    ("kinds", "expected"),
+    [("nnn", "nnw"), ("nn", "nn"), ("n", "w"), ("wnw", "www"), ("wnnnw", "wnnww"), ("w", "w")],
 )
 def test_no_figure_stands_beside_nothing(kinds, expected):
-    groups = [Group("", [("", Figure(str(i), "", "", () if kind == "w" else None, []))]) for i, kind in enumerate(kinds)]
+    groups = [
+        Group("", [("", Figure(str(i), "", "", () if kind == "w" else None, []))])
+        for i, kind in enumerate(kinds)
+    ]
     assert "".join("nw"[wide] for wide in blocks.wide(groups)) == expected
 
 
@@ -321,7 +432,10 @@ BAD = {
     "not json": ("[{", "cannot be read"),
     "no list": ("{}", "is no list of claims"),
     "no claim": ('[{"id": "a"}]', "claim 1 lacks study, source"),
-    "no verdict": (json.dumps([claim("a", "perhaps")]), "verdict 'perhaps'; it is one of: held, not held, undecided"),
+    "no verdict": (
+        json.dumps([claim("a", "perhaps")]),
+        "verdict 'perhaps'; it is one of: held, not held, undecided",
+    ),
 }
 
 
@@ -341,4 +455,6 @@ def test_a_study_that_has_not_ended(tmp_path):
 def test_numbers_keep_their_sign_and_three_digits():
     for value in np.random.default_rng(0).normal(size=50) * 10.0 ** np.linspace(-2, 3, 50):
         text = claims.number(value)
-        assert float(text.replace("\u2212", "-").replace(",", "")) == pytest.approx(value, rel=0.01, abs=5e-5)
+        assert float(text.replace("\u2212", "-").replace(",", "")) == pytest.approx(
+            value, rel=0.01, abs=5e-5
+        )

@@ -1,4 +1,6 @@
-"""The page's headings say what was run, on which models and when; names of folders only tell apart what would else have the same name."""
+"""The page's headings say what was run, on which models and when; names of folders only tell apart
+what would else have the same name.
+"""
 
 import html
 import re
@@ -12,7 +14,10 @@ SEEDS = {"seeds": 3, "seed": 0, "pretrain": {"model": {"width": 64, "depth": 4}}
 
 
 def headings(path, level):
-    return [html.unescape(re.sub(r"<[^>]*>", "", found)) for found in re.findall(rf"<h{level}>(.*?)</h{level}>", path.read_text(encoding="utf-8"))]
+    return [
+        html.unescape(re.sub(r"<[^>]*>", "", found))
+        for found in re.findall(rf"<h{level}>(.*?)</h{level}>", path.read_text(encoding="utf-8"))
+    ]
 
 
 def test_a_page_is_named_after_what_was_run(tmp_path):
@@ -25,16 +30,28 @@ def test_a_page_is_named_after_what_was_run(tmp_path):
     assert f"<title>{title}, 2 January 2026</title>" in path.read_text(encoding="utf-8")
     text = shown(path)
     assert "Run on 2 January 2026." in text
-    assert "Models trained for it, of width 64 and depth 4; seeds 0 to 2; 2 January 2026, 12 seconds on 1 x cpu." in text
-    assert not {"x1", "x2", "x3"} & {word for level in (1, 2) for heading in headings(path, level) for word in heading.split()}
+    assert (
+        "Models trained for it, of width 64 and depth 4; seeds 0 to 2; 2 January 2026, 12 seconds"
+        " on 1 x cpu." in text
+    )
+    assert not {"x1", "x2", "x3"} & {
+        word for level in (1, 2) for heading in headings(path, level) for word in heading.split()
+    }
     last = headings(path, 3)[-4:]
-    assert last == ["Fact learning x1/rows.jsonl", "Entropy decay x2/rows.jsonl", "Tiny-5M, measured x3/measure.jsonl", "Tiny-5M, measured x3/online.jsonl"]
+    assert last == [
+        "Fact learning x1/rows.jsonl",
+        "Entropy decay x2/rows.jsonl",
+        "Tiny-5M, measured x3/measure.jsonl",
+        "Tiny-5M, measured x3/online.jsonl",
+    ]
 
 
 def test_of_one_study_with_other_seeds_the_seeds_are_told(tmp_path):
     folders = []
     for name, seed in (("here", 0), ("there", 3)):
-        folder = study(tmp_path / name, decay(), "entropy decay", {**SEEDS, "seed": seed, "out": name})
+        folder = study(
+            tmp_path / name, decay(), "entropy decay", {**SEEDS, "seed": seed, "out": name}
+        )
         meta = {**report.read_meta(folder / "rows.jsonl"), "seed": seed}
         report.write_rows(folder / "rows.jsonl", decay(), meta)
         folders.append(folder)

@@ -21,7 +21,11 @@ def chart():
 
 def test_charts_of_the_session_are_themed_and_shown_as_pictures(themed):
     config = chart().to_dict()["config"]
-    assert (config["view"]["continuousWidth"], config["view"]["continuousHeight"], config["background"]) == (333, 77, "#ffffff")
+    assert (
+        config["view"]["continuousWidth"],
+        config["view"]["continuousHeight"],
+        config["background"],
+    ) == (333, 77, "#ffffff")
     data = chart()._repr_mimebundle_(None, None)
     assert (data[0] if isinstance(data, tuple) else data)["image/png"].startswith(b"\x89PNG")
 

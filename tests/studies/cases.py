@@ -1,18 +1,43 @@
 """A study of knowledge entropy that takes seconds: what it finds means nothing."""
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.studies import Further, GradientLocalization, KnowledgeEntropy, Method, Streamed, Tell, Variant
-from lmdyn.training import Adapters, Change, Data, Keep, Objective, Optimizer, Review, Source, Train, Watch
+from lmdyn.studies import (
+    Further,
+    GradientLocalization,
+    KnowledgeEntropy,
+    Method,
+    Streamed,
+    Tell,
+    Variant,
+)
+from lmdyn.training import (
+    Adapters,
+    Change,
+    Data,
+    Keep,
+    Objective,
+    Optimizer,
+    Review,
+    Source,
+    Train,
+    Watch,
+)
 
 WORLD = "tfds:synthetic_world/people=10,places=5,new=0.4,updated=0.0,seed={seed}"
 
 
 def small(out, **options):
     """The study, of 2 seeds, each with checkpoints 2, 4, 8 and 12."""
-    model = ModelConfig(vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=640)
+    model = ModelConfig(
+        vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=640
+    )
     run = Train(
         model=model,
-        data=Data(sources=(Source("builtin:docs:test", 3.0), Source(f"{WORLD}:time0#text")), length=96, batch=4),
+        data=Data(
+            sources=(Source("builtin:docs:test", 3.0), Source(f"{WORLD}:time0#text")),
+            length=96,
+            batch=4,
+        ),
         steps=12,
         optimizer=Optimizer(rate=2e-2, schedule="constant"),
         watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=4, tokens=384),
@@ -27,16 +52,34 @@ def small(out, **options):
         pretrain=run,
         at=(2, 4, 8, 12),
         variants=(
-            Variant("entropy bonus", objective=Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 1.0})),
-            Variant("periodic reactivation", changes=(
-                Change("lmdyn.transforms.reactivation", "builtin:docs:test", every=4, arguments={"ratio": 0.5}, tokens=384),
-            )),
+            Variant(
+                "entropy bonus",
+                objective=Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 1.0}),
+            ),
+            Variant(
+                "periodic reactivation",
+                changes=(
+                    Change(
+                        "lmdyn.transforms.reactivation",
+                        "builtin:docs:test",
+                        every=4,
+                        arguments={"ratio": 0.5},
+                        tokens=384,
+                    ),
+                ),
+            ),
         ),
         known=f"{WORLD}:probes_time0",
         probes=10,
         tell=Tell(facts=WORLD, count=3, times=2, every=3, ask=1),
-        further=Further(text="builtin:code:test", held_out="builtin:code:test", length=640, batch=2, rest=1,
-                        optimizer=Optimizer(rate=1e-2, schedule="constant")),
+        further=Further(
+            text="builtin:code:test",
+            held_out="builtin:code:test",
+            length=640,
+            batch=2,
+            rest=1,
+            optimizer=Optimizer(rate=1e-2, schedule="constant"),
+        ),
         tokens=640,
         seeds=2,
         gains=(1.0,),
@@ -50,11 +93,19 @@ LOCAL_WORLD = "tfds:synthetic_world/people=24,places=8,new=0.4,updated=0.4,seed=
 
 
 def localization(out, **options):
-    """The study of gradient localization, of 2 seeds, with every method; it takes seconds, and what it finds means nothing."""
-    model = ModelConfig(vocab=257, width=12, depth=3, heads=2, head_width=6, mlp_width=20, positions=640)
+    """The study of gradient localization, of 2 seeds, with every method; it takes seconds, and what
+    it finds means nothing.
+    """
+    model = ModelConfig(
+        vocab=257, width=12, depth=3, heads=2, head_width=6, mlp_width=20, positions=640
+    )
     run = Train(
         model=model,
-        data=Data(sources=(Source("builtin:docs:test", 1.0), Source(f"{LOCAL_WORLD}:time0#text")), length=96, batch=4),
+        data=Data(
+            sources=(Source("builtin:docs:test", 1.0), Source(f"{LOCAL_WORLD}:time0#text")),
+            length=96,
+            batch=4,
+        ),
         steps=8,
         optimizer=Optimizer(rate=2e-2, schedule="constant"),
         keep=Keep(powers_of_two=False, save=8, last=1),
@@ -71,7 +122,12 @@ def localization(out, **options):
         pretrain=run,
         methods=(
             Method("plain"),
-            Method("adapters", adapters=Adapters(rank=2), review=Review("builtin:docs:test", ratio=1.0, decay=0.5), rate=2.0),
+            Method(
+                "adapters",
+                adapters=Adapters(rank=2),
+                review=Review("builtin:docs:test", ratio=1.0, decay=0.5),
+                rate=2.0,
+            ),
         ),
         steps=4,
         optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0, clip=None),

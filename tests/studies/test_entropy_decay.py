@@ -11,7 +11,17 @@ from lmdyn.checkpoints import exporting
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig, init
-from lmdyn.studies import EntropyDecay, FactLearning, Factor, Further, Run, Tell, entropy_decay, fact_learning, fraction
+from lmdyn.studies import (
+    EntropyDecay,
+    FactLearning,
+    Factor,
+    Further,
+    Run,
+    Tell,
+    entropy_decay,
+    fact_learning,
+    fraction,
+)
 from lmdyn.training import Keep, Optimizer
 from tests.studies.cases import WORLD, small
 
@@ -25,10 +35,21 @@ def study(out, steps=4):
         model = dataclasses.replace(base.model, gated=gated > 0)
         watch = dataclasses.replace(base.watch, every=1)
         rule = Optimizer(rate=0.1 if rate > 0 else 0.01, schedule="constant")
-        runs.append(Run((rate, gated), dataclasses.replace(
-            base, model=model, data=dataclasses.replace(base.data, sources=base.data.sources[:1]), steps=steps, optimizer=rule,
-            watch=watch, keep=Keep(powers_of_two=False, save=9, last=1), out="x",
-        )))
+        runs.append(
+            Run(
+                (rate, gated),
+                dataclasses.replace(
+                    base,
+                    model=model,
+                    data=dataclasses.replace(base.data, sources=base.data.sources[:1]),
+                    steps=steps,
+                    optimizer=rule,
+                    watch=watch,
+                    keep=Keep(powers_of_two=False, save=9, last=1),
+                    out="x",
+                ),
+            )
+        )
     return EntropyDecay(str(out), FACTORS, tuple(runs), workers=1)
 
 
@@ -37,8 +58,14 @@ def test_a_factorial_ends_in_effects(tmp_path):
     page = entropy_decay.run(study(tmp_path / "out"), say=lambda text: None)
     rows = report.read_rows(tmp_path / "out" / "rows.jsonl")
     change = {r["run"]: r["value"] for r in rows if r["metric"] == "entropy_change"}
-    watched = lambda run, step: next(r["normalized"] for r in rows if r.get("run") == run and r["step"] == step
-                                     and r["metric"] == "knowledge_entropy" and r["layer"] is None)
+    watched = lambda run, step: next(
+        r["normalized"]
+        for r in rows
+        if r.get("run") == run
+        and r["step"] == step
+        and r["metric"] == "knowledge_entropy"
+        and r["layer"] is None
+    )
     for run in range(4):
         assert change[run] == pytest.approx(watched(run, 4) - watched(run, 2))
     effect = {r["factor"]: r for r in rows if r["metric"] == "effect" and r["of"] == "change"}
@@ -49,7 +76,9 @@ def test_a_factorial_ends_in_effects(tmp_path):
     assert claims["entropy-decays"]["measured"] == pytest.approx(-np.mean(list(change.values())))
     assert claims["decay-MLP"]["measured"] == pytest.approx(gated)
     assert claims["decay-MLP"]["low"] <= gated <= claims["decay-MLP"]["high"]
-    assert claims["decay-MLP"]["verdict"] == ("held" if effect["MLP"]["low"] * effect["MLP"]["high"] > 0 else "undecided")
+    assert claims["decay-MLP"]["verdict"] == (
+        "held" if effect["MLP"]["low"] * effect["MLP"]["high"] > 0 else "undecided"
+    )
     assert page.exists()
 
 
@@ -57,9 +86,22 @@ def test_a_factorial_ends_in_effects(tmp_path):
     "change, message",
     [
         (lambda s: dataclasses.replace(s, runs=s.runs[:3]), "cannot tell 2 effects"),
-        (lambda s: dataclasses.replace(s, runs=(dataclasses.replace(s.runs[0], levels=(1,)), *s.runs[1:])), "give -1 or 1 for each of the 2"),
-        (lambda s: dataclasses.replace(s, runs=tuple(dataclasses.replace(r, train=dataclasses.replace(r.train, watch=None)) for r in s.runs)),
-         "must measure nll,knowledge_entropy"),
+        (
+            lambda s: dataclasses.replace(
+                s, runs=(dataclasses.replace(s.runs[0], levels=(1,)), *s.runs[1:])
+            ),
+            "give -1 or 1 for each of the 2",
+        ),
+        (
+            lambda s: dataclasses.replace(
+                s,
+                runs=tuple(
+                    dataclasses.replace(r, train=dataclasses.replace(r.train, watch=None))
+                    for r in s.runs
+                ),
+            ),
+            "must measure nll,knowledge_entropy",
+        ),
     ],
 )
 def test_designs_without_an_answer_are_refused(tmp_path, change, message):
@@ -68,12 +110,26 @@ def test_designs_without_an_answer_are_refused(tmp_path, change, message):
 
 
 def test_a_model_learns_facts(tmp_path):
-    model = LanguageModel(ModelConfig(vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=640))
+    model = LanguageModel(
+        ModelConfig(
+            vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=640
+        )
+    )
     exporting.export(model, init(model), tokenizers.byte_tokenizer(), tmp_path / "model")
     config = FactLearning(
-        str(tmp_path / "out"), f"dir:{tmp_path / 'model'}", Tell(WORLD, count=3, times=2, every=3),
-        Further("builtin:code:test", "builtin:code:test", length=640, batch=2, rest=1, optimizer=Optimizer(rate=1e-2, schedule="constant")),
-        text="builtin:docs:test", tokens=640,
+        str(tmp_path / "out"),
+        f"dir:{tmp_path / 'model'}",
+        Tell(WORLD, count=3, times=2, every=3),
+        Further(
+            "builtin:code:test",
+            "builtin:code:test",
+            length=640,
+            batch=2,
+            rest=1,
+            optimizer=Optimizer(rate=1e-2, schedule="constant"),
+        ),
+        text="builtin:docs:test",
+        tokens=640,
     )
     said = []
     fact_learning.run(config, say=said.append)
@@ -83,7 +139,10 @@ def test_a_model_learns_facts(tmp_path):
     assert {"memorisation", "paraphrase", "composition"} <= depths
     assert all(depth in table for depth in depths if depth)
     claims = {c["id"]: c for c in json.loads((tmp_path / "out" / "claims.json").read_text())}
-    gained = {depth: [r["value"] for r in rows if r["metric"] == "fact_gain" and r["depth"] == depth] for depth in depths}
+    gained = {
+        depth: [r["value"] for r in rows if r["metric"] == "fact_gain" and r["depth"] == depth]
+        for depth in depths
+    }
     assert len(gained["composition"]) == 3
     difference = np.mean(gained["memorisation"]) - np.mean(gained["composition"])
     assert claims["words-before-meaning"]["measured"] == pytest.approx(difference)

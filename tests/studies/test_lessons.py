@@ -8,12 +8,27 @@ import pytest
 
 from lmdyn import data, metrics, models
 from lmdyn.errors import InputError
-from lmdyn.studies.lessons import Exam, Further, Tell, answers, forgetting, make_lesson, steps, teacher
+from lmdyn.studies.lessons import (
+    Exam,
+    Further,
+    Tell,
+    answers,
+    forgetting,
+    make_lesson,
+    steps,
+    teacher,
+)
 from lmdyn.training import Optimizer
 from tests.studies.cases import WORLD
 
 TOKENIZER = data.tokenizers.byte_tokenizer()
-FURTHER = Further("builtin:code:test", length=640, batch=4, rest=2, optimizer=Optimizer(rate=1e-2, schedule="constant"))
+FURTHER = Further(
+    "builtin:code:test",
+    length=640,
+    batch=4,
+    rest=2,
+    optimizer=Optimizer(rate=1e-2, schedule="constant"),
+)
 TELL = Tell(WORLD, count=3, times=3, every=2, ask=2, share=0.5)
 
 
@@ -63,11 +78,16 @@ def test_probes_are_asked_in_their_rounds():
 
 @pytest.fixture(scope="module")
 def taught():
-    config = models.ModelConfig(vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=640)
+    config = models.ModelConfig(
+        vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=640
+    )
     model = models.LanguageModel(config)
     params = models.init(model)
     lesson = make_lesson(TELL, FURTHER, TOKENIZER, seed=0)
-    old, new = (list(data.batches(ref, TOKENIZER, 640, 2, 1280)) for ref in ("builtin:docs:test", "builtin:code:test"))
+    old, new = (
+        list(data.batches(ref, TOKENIZER, 640, 2, 1280))
+        for ref in ("builtin:docs:test", "builtin:code:test")
+    )
     teach = teacher(model, FURTHER, TELL)
     return model, params, lesson, teach(params, lesson, Exam(lesson.asked, old, new)), old, teach
 
@@ -76,7 +96,9 @@ def test_before_is_the_model_as_it_was(taught):
     model, params, lesson, asked, old, _ = taught
     wanted = metrics.span_log_probability(model, params, *lesson.asked[:3])
     np.testing.assert_allclose(asked[0].new.log_probability, wanted, atol=1e-5)
-    assert abs(asked[0].old_nll - metrics.measure(metrics.likelihood(), model, params, old).nll) < 1e-6
+    assert (
+        abs(asked[0].old_nll - metrics.measure(metrics.likelihood(), model, params, old).nll) < 1e-6
+    )
     assert asked[1].old is None and asked[1].old_nll is None
 
 
@@ -91,11 +113,15 @@ def test_it_learns_the_domain_and_leaves_the_parameters_alone(taught):
 def test_rows_say_what_was_asked(taught):
     *_, lesson, asked, _, _ = taught
     rows = answers("m", 3, asked, lesson, {"seed": 0})
-    of = lambda metric, **more: [r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in more.items())]
+    of = lambda metric, **more: [
+        r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in more.items())
+    ]
     gained = asked[-1].new.log_probability - asked[0].new.log_probability
     (whole,) = of("acquisition", depth=None)
     assert abs(whole["value"] - gained.mean()) < 1e-6
-    assert whole["low"] < np.mean([gained[lesson.owner == i].mean() for i in range(3)]) < whole["high"]
+    assert (
+        whole["low"] < np.mean([gained[lesson.owner == i].mean() for i in range(3)]) < whole["high"]
+    )
     assert abs(whole["relative"] - (gained / np.abs(asked[0].new.log_probability)).mean()) < 1e-6
     for depth in set(lesson.depth):
         (row,) = of("acquisition", depth=depth)
@@ -111,8 +137,19 @@ def test_rows_say_what_was_asked(taught):
 @pytest.mark.parametrize(
     "tell, further, message",
     [
-        (dict(count=None), dict(length=200), "tokens, and a window holds 200; give a length of at least"),
-        (dict(every=1), {}, "3 facts, 2 rows of a batch at most, take 2 updates a round; use tell.every of at least 2"),
+        (
+            dict(count=None),
+            dict(length=200),
+            "tokens, and a window holds 200; give a length of at least",
+        ),
+        (
+            dict(every=1),
+            {},
+            (
+                "3 facts, 2 rows of a batch at most, take 2 updates a round; use tell.every of at"
+                " least 2"
+            ),
+        ),
         (dict(facts="no/such/file.json"), {}, "no/such/file.json"),
         (dict(times=0), {}, "tell.times=0; it must be at least 1"),
         (dict(share=0.0), {}, "tell.share=0.0; it is a share"),
@@ -121,5 +158,10 @@ def test_rows_say_what_was_asked(taught):
 )
 def test_bad_input_is_one_line(tell, further, message):
     with pytest.raises(InputError, match=message) as caught:
-        make_lesson(dataclasses.replace(TELL, **tell), dataclasses.replace(FURTHER, **further), TOKENIZER, seed=0)
+        make_lesson(
+            dataclasses.replace(TELL, **tell),
+            dataclasses.replace(FURTHER, **further),
+            TOKENIZER,
+            seed=0,
+        )
     assert "\n" not in str(caught.value)

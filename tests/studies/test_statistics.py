@@ -20,7 +20,10 @@ def test_an_interval_is_that_of_a_t_test():
 
 
 def test_intervals_cover_what_they_say():
-    covered = sum(found.low < 0 < found.high for found in (interval(RANDOM.normal(size=3)) for _ in range(2000)))
+    covered = sum(
+        found.low < 0 < found.high
+        for found in (interval(RANDOM.normal(size=3)) for _ in range(2000))
+    )
     assert 0.93 < covered / 2000 < 0.97
 
 
@@ -45,8 +48,13 @@ def test_a_bootstrap_of_many_is_the_normal_interval():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: interval([]), lambda: interval([1.0, np.nan]), lambda: bootstrap([]), lambda: correlation([[1, 2]], [[1, 2]]),
-     lambda: correlation([[1, 1, 1]], [[1, 2, 3]])],
+    [
+        lambda: interval([]),
+        lambda: interval([1.0, np.nan]),
+        lambda: bootstrap([]),
+        lambda: correlation([[1, 2]], [[1, 2]]),
+        lambda: correlation([[1, 1, 1]], [[1, 2, 3]]),
+    ],
 )
 def test_what_has_no_interval_is_refused(make):
     with pytest.raises(InputError):
@@ -56,7 +64,12 @@ def test_what_has_no_interval_is_refused(make):
 def test_verdicts():
     assert judge(Interval(1.0, 0.1, 2.0, 3)) == "held"
     assert judge(Interval(-1.0, -2.0, -0.1, 3)) == "not held"
-    assert judge(Interval(1.0, -0.1, 2.0, 3)) == judge(Interval(1.0, None, None, 1)) == judge(None) == "undecided"
+    assert (
+        judge(Interval(1.0, -0.1, 2.0, 3))
+        == judge(Interval(1.0, None, None, 1))
+        == judge(None)
+        == "undecided"
+    )
     assert claim("s", "x", "i", "It is so.", None, "nats", "f", "how").measured is None
 
 
@@ -65,11 +78,17 @@ def test_effects_are_those_of_least_squares():
     assert design.shape == (8, 4) and (design.sum(0) == 0).all()
     response = 3 + design @ np.array([0.5, 0.0, -1.0, 2.0]) + 0.1 * RANDOM.normal(size=8)
     found = factorial.effects(design, response)
-    for column, one in enumerate(found.effects):  # a two-sided t-test of a regression's slope, with all columns in it
+    for column, one in enumerate(
+        found.effects
+    ):  # a two-sided t-test of a regression's slope, with all columns in it
         full = np.column_stack([np.ones(8), design])
         weights, rest, *_ = np.linalg.lstsq(full, response, rcond=None)
-        half = stats.t.ppf(0.975, 3) * np.sqrt(rest[0] / 3 * np.linalg.inv(full.T @ full)[column + 1, column + 1])
-        assert (one.mean, one.low, one.high) == pytest.approx((2 * weights[column + 1], *(2 * (weights[column + 1] + s * half) for s in (-1, 1))))
+        half = stats.t.ppf(0.975, 3) * np.sqrt(
+            rest[0] / 3 * np.linalg.inv(full.T @ full)[column + 1, column + 1]
+        )
+        assert (one.mean, one.low, one.high) == pytest.approx(
+            (2 * weights[column + 1], *(2 * (weights[column + 1] + s * half) for s in (-1, 1)))
+        )
 
 
 def test_a_quarter_of_six_factors_mixes_no_two():
@@ -102,7 +121,13 @@ def test_choosing_elsewhere_is_not_fooled_by_noise():
 
 
 def test_equal_loss_lies_between_checkpoints():
-    table = Series([1, 2, 3], *(np.array([x]) for x in ([1.0, 2.0, 3.0], [5.0, 4.0, 2.0], [0.0, 1.0, 5.0], [0.1, 0.2, 0.3])))
+    table = Series(
+        [1, 2, 3],
+        *(
+            np.array([x])
+            for x in ([1.0, 2.0, 3.0], [5.0, 4.0, 2.0], [0.0, 1.0, 5.0], [0.1, 0.2, 0.3])
+        ),
+    )
     assert at_equal_loss(table, "acquisition", [3.0]).tolist() == [3.0]
     assert at_equal_loss(table, "acquisition", [9.0]).tolist() == [0.0]
     assert np.allclose(combined(table), [[1 / 3, (1 / 3 + 0.2 + 0.5) / 3, 2 / 3]])

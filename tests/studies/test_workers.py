@@ -1,4 +1,6 @@
-"""Parts made side by side: the same rows, one process a core, and what happens when one fails, is killed or is interrupted."""
+"""Parts made side by side: the same rows, one process a core, and what happens when one fails, is
+killed or is interrupted.
+"""
 
 import os
 import signal
@@ -15,7 +17,16 @@ from lmdyn.studies.workers import Task, count, remembered, run
 
 
 def square(x):
-    return [report.row("m", "square", float(x * x), "", process=os.getpid(), cores=sorted(os.sched_getaffinity(0)))]
+    return [
+        report.row(
+            "m",
+            "square",
+            float(x * x),
+            "",
+            process=os.getpid(),
+            cores=sorted(os.sched_getaffinity(0)),
+        )
+    ]
 
 
 def refuse(x):
@@ -33,7 +44,13 @@ def test_tasks_run_in_processes_of_their_own_and_keep_their_order(tmp_path):
     said = []
     folder = Folder(tmp_path / "out", "a", {}, say=said.append)
     rows = folder.parts([Task(f"x{x}", square, (x,)) for x in range(5)], workers=2)
-    assert [r["value"] for r in rows] == [0, 1, 4, 9, 16] and [r["part"] for r in rows] == ["x0", "x1", "x2", "x3", "x4"]
+    assert [r["value"] for r in rows] == [0, 1, 4, 9, 16] and [r["part"] for r in rows] == [
+        "x0",
+        "x1",
+        "x2",
+        "x3",
+        "x4",
+    ]
     assert os.getpid() not in {r["process"] for r in rows}
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
@@ -45,7 +62,9 @@ def test_tasks_run_in_processes_of_their_own_and_keep_their_order(tmp_path):
 def test_finished_parts_are_read_and_not_made_again(tmp_path):
     folder = Folder(tmp_path / "out", "a", {}, say=lambda text: None)
     first = folder.parts([Task("x0", square, (0,)), Task("x2", square, (2,))], workers=1)
-    again = folder.parts([Task("x0", die, (0,)), Task("x1", square, (1,)), Task("x2", die, (2,))], workers=1)
+    again = folder.parts(
+        [Task("x0", die, (0,)), Task("x1", square, (1,)), Task("x2", die, (2,))], workers=1
+    )
     assert [again[0], again[2]] == first and again[1]["value"] == 1
 
 
@@ -56,7 +75,10 @@ def test_more_processes_than_cores():
 
 
 def test_what_cannot_be_sent_to_a_process_is_made_here(tmp_path):
-    found = [rows[0]["process"] for _, rows, _ in run([Task(str(x), lambda: square(2)) for x in range(2)], workers=2)]
+    found = [
+        rows[0]["process"]
+        for _, rows, _ in run([Task(str(x), lambda: square(2)) for x in range(2)], workers=2)
+    ]
     assert found == [os.getpid()] * 2
 
 
@@ -68,7 +90,9 @@ def test_a_refusal_ends_the_others_at_once():
 
 
 def test_a_killed_process_is_one_line():
-    with pytest.raises(InputError, match="a process of 2 was killed, as happens when memory is short; use fewer"):
+    with pytest.raises(
+        InputError, match="a process of 2 was killed, as happens when memory is short; use fewer"
+    ):
         list(run([Task(str(x), die, (x,)) for x in range(2)], workers=2))
 
 
@@ -80,7 +104,12 @@ def test_how_many():
 def test_equal_arguments_are_remembered_and_others_forgotten():
     calls = []
     kept = remembered(lambda *x: calls.append(x) or len(calls))
-    assert [kept({"a": [1]}, 2), kept({"a": [1]}, 2), kept({"a": [3]}, 2), kept({"a": [1]}, 2)] == [1, 1, 2, 3]
+    assert [kept({"a": [1]}, 2), kept({"a": [1]}, 2), kept({"a": [3]}, 2), kept({"a": [1]}, 2)] == [
+        1,
+        1,
+        2,
+        3,
+    ]
 
 
 SCRIPT = """
@@ -102,16 +131,28 @@ if __name__ == "__main__":
 def test_no_process_outlives_its_parent(tmp_path, how):
     (tmp_path / "script.py").write_text(SCRIPT)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)])}
-    parent = subprocess.Popen([sys.executable, tmp_path / "script.py"], env=env, stdout=subprocess.PIPE, stderr=(tmp_path / "stderr").open("w"), text=True)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "stderr").open("w"),
+        text=True,
+    )
     children = []
     until = time.time() + 90
-    while time.time() < until and len(children) < 2:  # those that have begun (they ignore Ctrl-C from then on); not the resource tracker
+    while (
+        time.time() < until and len(children) < 2
+    ):  # those that have begun (they ignore Ctrl-C from then on); not the resource tracker
         time.sleep(0.2)
-        children = [p for p in _children(parent.pid) if "spawn_main" in _words(p) and _ignores_interrupts(p)]
+        children = [
+            p for p in _children(parent.pid) if "spawn_main" in _words(p) and _ignores_interrupts(p)
+        ]
     assert len(children) == 2
     time.sleep(1)
     said = None
-    for _ in range(5):  # a Ctrl-C that falls into a callback of the garbage collector is lost: one presses it again
+    for _ in range(
+        5
+    ):  # a Ctrl-C that falls into a callback of the garbage collector is lost: one presses it again
         parent.send_signal(how)
         try:
             said, _ = parent.communicate(timeout=8)
@@ -122,7 +163,9 @@ def test_no_process_outlives_its_parent(tmp_path, how):
         parent.send_signal(signal.SIGUSR1)
         time.sleep(2)
         parent.kill()
-        pytest.fail(f"the parent went on after five times Ctrl-C: {(tmp_path / 'stderr').read_text()}")
+        pytest.fail(
+            f"the parent went on after five times Ctrl-C: {(tmp_path / 'stderr').read_text()}"
+        )
     assert ("interrupted" in said) == (how == signal.SIGINT)
     until = time.time() + 20
     while time.time() < until and any("spawn_main" in _words(p) for p in children):

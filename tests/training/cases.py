@@ -27,14 +27,23 @@ def write_texts(folder):
 
 def config(folder, **changes) -> Train:
     """A run of 12 steps on texts in `folder`; fields of its parts are changed as `data__batch=4`."""
-    model = ModelConfig(vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32)
+    model = ModelConfig(
+        vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32
+    )
     made = Train(
-        data=Data(sources=(Source(f"text:{folder}/train.txt"),), length=16, batch=4, cache=str(folder / "cache")),
+        data=Data(
+            sources=(Source(f"text:{folder}/train.txt"),),
+            length=16,
+            batch=4,
+            cache=str(folder / "cache"),
+        ),
         steps=12,
         out=str(folder / "run"),
         model=model,
         optimizer=Optimizer(rate=1e-2, warmup=2),
-        watch=Watch(f"text:{folder}/held_out.txt", metrics="nll,knowledge_entropy", every=5, tokens=64),
+        watch=Watch(
+            f"text:{folder}/held_out.txt", metrics="nll,knowledge_entropy", every=5, tokens=64
+        ),
         keep=Keep(save=3, last=2),
         mesh=(1, 1, 1),
         log_every=1,
@@ -43,7 +52,9 @@ def config(folder, **changes) -> Train:
     for name, value in changes.items():
         part, _, field = name.partition("__")
         if field:
-            parts[part] = dataclasses.replace(parts.get(part, getattr(made, part)), **{field: value})
+            parts[part] = dataclasses.replace(
+                parts.get(part, getattr(made, part)), **{field: value}
+            )
     return dataclasses.replace(made, **parts)
 
 
@@ -67,7 +78,9 @@ def lines(folder, name="log.jsonl") -> list[dict]:
 
 
 def same_runs(one, other) -> None:
-    """Asserts that two runs are the same, bit for bit, where both have checkpoints, and in the last one."""
+    """Asserts that two runs are the same, bit for bit, where both have checkpoints, and in the last
+    one.
+    """
     first, second = digests(one), digests(other)
     both = sorted(set(first) & set(second))
     assert max(first) == max(second) == both[-1]
@@ -94,12 +107,21 @@ def write_config(folder, **changes):
 def environment(devices: int = 1) -> dict:
     """For processes of the command line, with so many devices each."""
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
 def start(path, *options, devices: int = 1, **process) -> subprocess.Popen:
     """`lmdyn train --config path` as a process of its own."""
     command = [sys.executable, "-m", "lmdyn", "train", "--config", str(path), *map(str, options)]
     return subprocess.Popen(
-        command, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **process
+        command,
+        env=environment(devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **process,
     )

@@ -6,8 +6,13 @@ from lmdyn.cli import main, parse
 from tests.training import cases
 
 HEAD = "from lmdyn.training import *\nfrom lmdyn.models import ModelConfig\n"
-MODEL = "ModelConfig(vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32)"
-BODY = HEAD + "def config():\n    return Train(model={model}, data=Data((Source('builtin:docs'),), length=16, batch=4), steps={steps}, out={out!r}{more})\n"
+MODEL = (
+    "ModelConfig(vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32)"
+)
+BODY = (
+    HEAD + "def config():\n    return Train(model={model}, data=Data((Source('builtin:docs'),),"
+    " length=16, batch=4), steps={steps}, out={out!r}{more})\n"
+)
 
 
 def write(folder, steps="3", more="", model=MODEL):
@@ -28,7 +33,14 @@ def test_options_override_the_config_at_any_depth(tmp_path):
     words = ["train", "--config", write(tmp_path), "--steps", "7", "--optimizer.rate", "0.5", "--data.batch", "16", "--mesh", "4,2,1",
              "--model.depth", "3", "--out", "elsewhere"]  # fmt: skip
     run = parse(words).run
-    assert (run.steps, run.optimizer.rate, run.data.batch, run.mesh, run.model.depth, run.out) == (7, 0.5, 16, (4, 2, 1), 3, "elsewhere")
+    assert (run.steps, run.optimizer.rate, run.data.batch, run.mesh, run.model.depth, run.out) == (
+        7,
+        0.5,
+        16,
+        (4, 2, 1),
+        3,
+        "elsewhere",
+    )
     assert run.model.width == 24
 
 
@@ -87,8 +99,36 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     assert main(["report", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "report.html").exists()
     out = str(tmp_path / "rows.jsonl")
-    assert main(["measure", f"run:{tmp_path / 'run'}@*", "--data", f"text:{tmp_path}/held_out.txt", "--metrics", "nll", "--length", "16", "--out", out]) == 0
-    assert main(["measure", f"run:{tmp_path / 'run'}@7", "--data", f"text:{tmp_path}/held_out.txt", "--out", out]) == 2
+    assert (
+        main(
+            [
+                "measure",
+                f"run:{tmp_path / 'run'}@*",
+                "--data",
+                f"text:{tmp_path}/held_out.txt",
+                "--metrics",
+                "nll",
+                "--length",
+                "16",
+                "--out",
+                out,
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                "measure",
+                f"run:{tmp_path / 'run'}@7",
+                "--data",
+                f"text:{tmp_path}/held_out.txt",
+                "--out",
+                out,
+            ]
+        )
+        == 2
+    )
     assert "no checkpoint of step 7" in capsys.readouterr().err
 
 
@@ -99,7 +139,20 @@ def test_measuring_and_adapting_on_a_mesh(tmp_path, capsys):
     path = cases.write_config(tmp_path, steps=2)
     assert main(["train", "--config", str(path)]) == 0
     model, text = f"run:{tmp_path / 'run'}", f"text:{tmp_path}/held_out.txt"
-    measure = ["measure", model, "--data", text, "--length", "16", "--batch", "8", "--tokens", "200", "--metrics", "nll,knowledge_entropy,anisotropy"]
+    measure = [
+        "measure",
+        model,
+        "--data",
+        text,
+        "--length",
+        "16",
+        "--batch",
+        "8",
+        "--tokens",
+        "200",
+        "--metrics",
+        "nll,knowledge_entropy,anisotropy",
+    ]
     online = ["online", model, "--data", text, "--chunk", "16", "--tokens", "80", "--lr", "0.1"]
     for name, words, mesh in (("measure", measure, "2,2,2"), ("online", online, "1,4,2")):
         found = []
@@ -110,5 +163,9 @@ def test_measuring_and_adapting_on_a_mesh(tmp_path, capsys):
         for one, many in zip(*found, strict=True):
             assert abs(one - many) <= 1e-5 * abs(one)
     capsys.readouterr()
-    assert "8 rows does not divide by data=3" in said([*measure, "--mesh", "3,1,1", "--out", str(tmp_path / "o.jsonl")], capsys)
-    assert "has no rows to divide; use 1,2,1" in said([*online, "--mesh", "2,1,1", "--out", str(tmp_path / "o.jsonl")], capsys)
+    assert "8 rows does not divide by data=3" in said(
+        [*measure, "--mesh", "3,1,1", "--out", str(tmp_path / "o.jsonl")], capsys
+    )
+    assert "has no rows to divide; use 1,2,1" in said(
+        [*online, "--mesh", "2,1,1", "--out", str(tmp_path / "o.jsonl")], capsys
+    )

@@ -6,7 +6,9 @@ from lmdyn.errors import InputError
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
 
-MODEL = ModelConfig(vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32)
+MODEL = ModelConfig(
+    vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32
+)
 DATA = Data(sources=(Source("builtin:docs"),))
 
 
@@ -28,7 +30,10 @@ def test_a_field_that_does_not_exist_is_an_error():
         (dict(optimizer=Optimizer(rate="high")), "Optimizer.rate='high' is a str, not float"),
         (dict(optimizer=Optimizer(name="adam")), "Optimizer.name='adam' is a str, not Literal"),
         (dict(optimizer=Optimizer(schedule="cosin")), "Optimizer.schedule='cosin'"),
-        (dict(data=Data(sources=("builtin:docs",))), "Data.sources=.* is a tuple, not tuple\\[Source"),
+        (
+            dict(data=Data(sources=("builtin:docs",))),
+            "Data.sources=.* is a tuple, not tuple\\[Source",
+        ),
         (dict(data=Data(sources=(Source(5),))), "Source.ref=5 is a int, not str"),
         (dict(mesh=(1, 2)), "Train.mesh=\\(1, 2\\)"),
         (dict(watch="builtin:docs"), "Train.watch='builtin:docs' is a str, not Watch | None"),
@@ -39,10 +44,16 @@ def test_a_field_that_does_not_exist_is_an_error():
         (dict(accumulate=3), "data.batch=32 does not divide into accumulate=3 parts"),
         (dict(keep=Keep(every=0)), "keep.every=0"),
         (dict(watch=Watch("builtin:docs", every=0)), "watch.every=0"),
-        (dict(optimizer=Optimizer(rate=-1.0)), "optimizer.rate=-1.0; it must be 0 or a positive number"),
+        (
+            dict(optimizer=Optimizer(rate=-1.0)),
+            "optimizer.rate=-1.0; it must be 0 or a positive number",
+        ),
         (dict(optimizer=Optimizer(rate=float("nan"))), "optimizer.rate=nan"),
         (dict(optimizer=Optimizer(clip=0.0)), "optimizer.clip=0.0"),
-        (dict(optimizer=Optimizer(warmup=11)), "optimizer.warmup=11 is not within the run's 10 steps; use 0 to 10"),
+        (
+            dict(optimizer=Optimizer(warmup=11)),
+            "optimizer.warmup=11 is not within the run's 10 steps; use 0 to 10",
+        ),
         (dict(model=None), "give either model= .* or start="),
         (dict(start="hf:a/b"), "give either model= .* or start="),
     ],

@@ -12,7 +12,17 @@ from lmdyn.checkpoints import exporting
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import Compute, LanguageModel, ModelConfig, init
-from lmdyn.training import Adapters, Data, Keep, Optimizer, Recall, Review, Source, Train, make_optimizer
+from lmdyn.training import (
+    Adapters,
+    Data,
+    Keep,
+    Optimizer,
+    Recall,
+    Review,
+    Source,
+    Train,
+    make_optimizer,
+)
 
 MODEL = ModelConfig(vocab=257, width=12, depth=3, heads=2, head_width=6, mlp_width=20, positions=64)
 
@@ -27,9 +37,14 @@ def start(tmp_path_factory):
 
 def run(out, start, steps=4, **options):
     given = dict(
-        data=Data(sources=(Source("builtin:docs:test"),), length=24, batch=2), steps=steps, out=str(out), start=start,
-        optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0), keep=Keep(save=2, last=2, powers_of_two=False),
-        compute=Compute(dtype="float32"), mesh=(1, 1, 1),
+        data=Data(sources=(Source("builtin:docs:test"),), length=24, batch=2),
+        steps=steps,
+        out=str(out),
+        start=start,
+        optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0),
+        keep=Keep(save=2, last=2, powers_of_two=False),
+        compute=Compute(dtype="float32"),
+        mesh=(1, 1, 1),
     )
     return Train(**{**given, **options})
 
@@ -40,7 +55,10 @@ def params(out, step=None):
 
 
 def test_adapters_change_their_matrices_by_low_rank_and_nothing_else(start, tmp_path):
-    training.train(run(tmp_path / "a", start, adapters=Adapters("blocks[1:].mlp", rank=2)), say=lambda text: None)
+    training.train(
+        run(tmp_path / "a", start, adapters=Adapters("blocks[1:].mlp", rank=2)),
+        say=lambda text: None,
+    )
     before, after = transforms.flatten(checkpoints.load(start).params), params(tmp_path / "a")
     for path, leaf in after.items():
         change = leaf - np.asarray(before[path])
@@ -53,10 +71,17 @@ def test_adapters_change_their_matrices_by_low_rank_and_nothing_else(start, tmp_
             assert not change.any(), path
 
 
-@pytest.mark.parametrize("options", [
-    dict(adapters=Adapters("blocks", rank=2)),
-    dict(optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.1, recall=Recall(5.0, 0.5, 2.0))),
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(adapters=Adapters("blocks", rank=2)),
+        dict(
+            optimizer=Optimizer(
+                rate=1e-2, schedule="constant", weight_decay=0.1, recall=Recall(5.0, 0.5, 2.0)
+            )
+        ),
+    ],
+)
 def test_a_stopped_run_goes_on_with_the_same_bits(start, tmp_path, options):
     training.train(run(tmp_path / "whole", start, **options), say=lambda text: None)
     training.train(run(tmp_path / "parts", start, **options), say=lambda text: None)
@@ -72,7 +97,15 @@ def test_a_stopped_run_goes_on_with_the_same_bits(start, tmp_path, options):
 
 
 def test_recall_in_a_config_is_rec_adam():
-    rule = Optimizer(rate=1e-2, schedule="constant", b1=0.9, b2=0.999, weight_decay=0.0, clip=None, recall=Recall(5.0, 0.5, 2.0))
+    rule = Optimizer(
+        rate=1e-2,
+        schedule="constant",
+        b1=0.9,
+        b2=0.999,
+        weight_decay=0.0,
+        clip=None,
+        recall=Recall(5.0, 0.5, 2.0),
+    )
     one, other = make_optimizer(rule, 10), transforms.rec_adam(1e-2, 5.0, 0.5, 2.0)
     tree = {"head": {"kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}}
     found, states = [tree, tree], [one.init(tree), other.init(tree)]
@@ -97,22 +130,51 @@ def test_a_review_is_read_and_recorded(start, tmp_path):
         training.train(dataclasses.replace(base), say=lambda text: None)
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(adapters=Adapters(), train="head"), "adapters stand beside"),
-    (dict(adapters=Adapters(), start=None, model=MODEL), "adapters stand beside"),
-    (dict(optimizer=Optimizer(name="sgd", recall=Recall(1.0, 1.0, 1.0))), "optimizer.recall needs optimizer.name=adamw"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(adapters=Adapters(), train="head"), "adapters stand beside"),
+        (dict(adapters=Adapters(), start=None, model=MODEL), "adapters stand beside"),
+        (
+            dict(optimizer=Optimizer(name="sgd", recall=Recall(1.0, 1.0, 1.0))),
+            "optimizer.recall needs optimizer.name=adamw",
+        ),
+    ],
+)
 def test_what_does_not_go_together_is_refused(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         run(tmp_path, **{"start": "dir:x", **options})
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(adapters=Adapters(rank=40)), "rank=40 exceeds the smaller side"),
-    (dict(adapters=Adapters("head")), "holds no matrix that an adapter can stand beside"),
-    (dict(data=Data(sources=(Source("builtin:docs:test"),), length=24, batch=2, review=Review("builtin:dogs"))), "dogs"),
-    (dict(data=Data(sources=(Source("builtin:docs:test"),), length=24, batch=2, review=Review("builtin:docs", ratio=0.0))), "ratio=0.0"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(adapters=Adapters(rank=40)), "rank=40 exceeds the smaller side"),
+        (dict(adapters=Adapters("head")), "holds no matrix that an adapter can stand beside"),
+        (
+            dict(
+                data=Data(
+                    sources=(Source("builtin:docs:test"),),
+                    length=24,
+                    batch=2,
+                    review=Review("builtin:dogs"),
+                )
+            ),
+            "dogs",
+        ),
+        (
+            dict(
+                data=Data(
+                    sources=(Source("builtin:docs:test"),),
+                    length=24,
+                    batch=2,
+                    review=Review("builtin:docs", ratio=0.0),
+                )
+            ),
+            "ratio=0.0",
+        ),
+    ],
+)
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(start, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         training.train(run(tmp_path / "new", start, **options), say=lambda text: None)
@@ -120,7 +182,9 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(start, tmp_path, opt
 
 
 def test_a_plan_counts_adapters(start):
-    """The adapters alone have gradients and optimizer state: R (in + out) numbers for each matrix and layer."""
+    """The adapters alone have gradients and optimizer state: R (in + out) numbers for each matrix
+    and layer.
+    """
     from lmdyn.training import plan
 
     found = plan.plan(run("x", start, adapters=Adapters("blocks.mlp", rank=2)))
@@ -131,7 +195,10 @@ def test_a_plan_counts_adapters(start):
 
 def test_adapters_are_divided_over_devices_with_the_same_numbers(start, tmp_path):
     for name, mesh in (("one", (1, 1, 1)), ("four", (1, 2, 2))):
-        training.train(run(tmp_path / name, start, steps=2, adapters=Adapters("blocks", rank=2), mesh=mesh), say=lambda text: None)
+        training.train(
+            run(tmp_path / name, start, steps=2, adapters=Adapters("blocks", rank=2), mesh=mesh),
+            say=lambda text: None,
+        )
     one, four = params(tmp_path / "one"), params(tmp_path / "four")
     for path, leaf in one.items():
         np.testing.assert_allclose(four[path], leaf, rtol=1e-4, atol=1e-5)

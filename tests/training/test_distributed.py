@@ -42,7 +42,11 @@ def start(what: str, processes: int = 2) -> list[subprocess.Popen]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{s.getsockname()[1]}"
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    env = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+    }
     found = [
         subprocess.Popen(
             [sys.executable, "-c", WORK, address, str(processes), str(process), what],
@@ -77,13 +81,18 @@ def test_a_killed_host_ends_the_other_with_one_clear_line(killed):
     assert time.monotonic() - began < 3 * distributed.HEARTBEAT  # 13 s alone on two cores
     assert survivor.returncode == distributed.LOST
     last = said.strip().splitlines()[-1]
-    wanted = rf"lmdyn: error: host {killed} of 2 was lost at step \d+; start all hosts again with the same command: .*"
+    wanted = (
+        rf"lmdyn: error: host {killed} of 2 was lost at step \d+; start all hosts again with the"
+        r" same command: .*"
+    )
     assert re.fullmatch(wanted, last), last
 
 
 def test_an_error_of_one_host_ends_both():
     first, second = start("error")
-    said = [process.communicate(timeout=60)[1].strip().splitlines()[-1] for process in (first, second)]
+    said = [
+        process.communicate(timeout=60)[1].strip().splitlines()[-1] for process in (first, second)
+    ]
     assert said[0] == "ZeroDivisionError: an error of its own"
     assert (first.returncode, second.returncode) == (1, distributed.LOST)
     assert "host 0 of 2 was lost at step" in said[1]

@@ -57,7 +57,10 @@ def test_a_run_killed_at_random_moments_ends_the_same(folder):
         target = reached + int(moments.uniform(0, 1.5) * share)
         if kind < 0.2:  # anywhere, also before the first step
             pause = moments.uniform(0, 6)
-            until(lambda started=time.monotonic(), pause=pause: time.monotonic() - started > pause, process)
+            until(
+                lambda started=time.monotonic(), pause=pause: time.monotonic() - started > pause,
+                process,
+            )
         else:
             until(lambda target=target: last_step(out) >= min(target, STEPS - 9), process)
             if kind < 0.7:  # in the middle of a save
@@ -91,7 +94,9 @@ def test_a_signal_saves_and_ends_within_seconds(folder, number, code):
     asked = time.monotonic()
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    assert time.monotonic() - asked < 30  # two seconds alone on two cores; tests may share them with others
+    assert (
+        time.monotonic() - asked < 30
+    )  # two seconds alone on two cores; tests may share them with others
     step = last_step(out)
     assert 30 <= step < STEPS
     assert f"stopped by {number.name} at step {step} of {STEPS}" in said

@@ -52,14 +52,22 @@ def test_what_was_measured_inside_is_what_measuring_afterwards_gives(finished):
     loaded = checkpoints.load(f"run:{finished.out}@8")
     assert loaded.step == 8
     watch = finished.watch
-    config = dataclasses.replace(finished, out=finished.out + "-8", watch=dataclasses.replace(watch, every=4))
+    config = dataclasses.replace(
+        finished, out=finished.out + "-8", watch=dataclasses.replace(watch, every=4)
+    )
     train(config, say=print)
-    inside = {(r["metric"], r["layer"]): r["value"] for r in cases.lines(config.out, "rows.jsonl") if r["step"] == 8}
+    inside = {
+        (r["metric"], r["layer"]): r["value"]
+        for r in cases.lines(config.out, "rows.jsonl")
+        if r["step"] == 8
+    }
     batches = data.batches(watch.data, loaded.tokenizer, 16, 4, watch.tokens)
     found = metrics.measure(metrics.build(watch.metrics), loaded.model, loaded.params, batches)
     for result in found.values():
         for row in result.rows():
-            assert abs(inside[row["metric"], row["layer"]] - row["value"]) < 1e-5 * abs(row["value"])
+            assert abs(inside[row["metric"], row["layer"]] - row["value"]) < 1e-5 * abs(
+                row["value"]
+            )
 
 
 def test_event_files_hold_the_log(finished):
@@ -70,7 +78,9 @@ def test_event_files_hold_the_log(finished):
     for path in pathlib.Path(finished.out, "tensorboard").iterdir():
         raw, at = path.read_bytes(), 0
         while at < len(raw):
-            length = int.from_bytes(raw[at : at + 8], "little")  # then a checksum, the event, and another checksum
+            length = int.from_bytes(
+                raw[at : at + 8], "little"
+            )  # then a checksum, the event, and another checksum
             event = event_pb2.Event.FromString(raw[at + 12 : at + 12 + length])
             found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
             at += 16 + length
@@ -117,7 +127,8 @@ def test_a_corrupt_checkpoint_is_reported_and_the_one_before_is_used(folder, fin
     out = folder / "corrupt"
     shutil.copytree(finished.out, out)
     biggest = max(
-        (p for p in (out / "checkpoints" / "12" / "params").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+        (p for p in (out / "checkpoints" / "12" / "params").rglob("*") if p.is_file()),
+        key=lambda p: p.stat().st_size,
     )
     raw = bytearray(biggest.read_bytes())
     raw[len(raw) // 2] ^= 0xFF
@@ -130,7 +141,9 @@ def test_a_corrupt_checkpoint_is_reported_and_the_one_before_is_used(folder, fin
 
 
 def test_a_run_trains_a_given_model_further(folder, finished):
-    config = cases.config(folder, out=str(folder / "further"), model=None, start=f"run:{finished.out}@12", steps=3)
+    config = cases.config(
+        folder, out=str(folder / "further"), model=None, start=f"run:{finished.out}@12", steps=3
+    )
     train(config)
     first, last = (checkpoints.load(f"run:{config.out}@{step}").params for step in (0, 3))
     given = checkpoints.load(f"run:{finished.out}").params
@@ -164,11 +177,18 @@ def _leaves(tree):
 
 def test_a_loss_that_is_no_number_stops_the_run(folder):
     config = cases.config(
-        folder, out=str(folder / "diverged"), optimizer__rate=1e20, optimizer__clip=None, optimizer__warmup=0
+        folder,
+        out=str(folder / "diverged"),
+        optimizer__rate=1e20,
+        optimizer__clip=None,
+        optimizer__warmup=0,
     )
     with pytest.raises(
         InputError,
-        match=r"(loss|gradient norm) is (nan|inf) at step \d+; the last good checkpoint is run:.*@\d+; lower",
+        match=(
+            r"(loss|gradient norm) is (nan|inf) at step \d+; the last good checkpoint is"
+            r" run:.*@\d+; lower"
+        ),
     ):
         train(config)
     last = checkpoints.load(f"run:{config.out}")
@@ -179,7 +199,10 @@ def test_a_loss_that_is_no_number_stops_the_run(folder):
     "changes, message",
     [
         (dict(data__batch=3), "another config: data.batch: 4 -> 3"),
-        (dict(optimizer__rate=0.5, seed=4), "another config: optimizer.rate: 0.01 -> 0.5 \\(and 1 more\\)"),
+        (
+            dict(optimizer__rate=0.5, seed=4),
+            "another config: optimizer.rate: 0.01 -> 0.5 \\(and 1 more\\)",
+        ),
     ],
 )
 def test_a_folder_with_another_config_is_refused(folder, finished, changes, message):
@@ -191,7 +214,10 @@ def test_what_does_not_change_the_numbers_may_change(folder, finished):
     out = folder / "changed"
     shutil.copytree(finished.out, out)
     said = []
-    train(cases.config(folder, out=str(out), keep__last=5, log_every=4, watch__every=3), say=said.append)
+    train(
+        cases.config(folder, out=str(out), keep__last=5, log_every=4, watch__every=3),
+        say=said.append,
+    )
     assert "going on from step 12 of 12" in said[0]
 
 
@@ -199,7 +225,9 @@ def test_a_position_of_other_data_is_refused(folder, tmp_path):
     cases.write_texts(tmp_path)
     config = cases.config(tmp_path)
     train(dataclasses.replace(config, steps=12))
-    (tmp_path / "train.txt").write_text("something else entirely, and long enough for several windows of text\n" * 9)
+    (tmp_path / "train.txt").write_text(
+        "something else entirely, and long enough for several windows of text\n" * 9
+    )
     with pytest.raises(InputError, match="its position in the data is of other data"):
         train(config)
 

@@ -16,7 +16,8 @@ from lmdyn.transforms import flatten, partition
 from tests import helpers
 
 SHAPES = ((8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8))
-# Widths that the meshes above divide, so that something is divided; the kinds of the helpers have odd ones.
+# Widths that the meshes above divide, so that something is divided; the kinds of the helpers have
+# odd ones.
 EVEN = {
     "gated": models.ModelConfig(vocab=64, width=16, depth=3, heads=8, kv_heads=2, head_width=4, mlp_width=24, positions=99),
     "tied": models.ModelConfig(
@@ -33,7 +34,9 @@ def even(kind):
 
 def gradients(model, params, batch):
     def loss(params, batch):
-        total, (nll, _) = models.loss(model, params, batch.inputs, batch.targets, batch.mask / batch.mask.sum())
+        total, (nll, _) = models.loss(
+            model, params, batch.inputs, batch.targets, batch.mask / batch.mask.sum()
+        )
         return total, nll
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, batch)
@@ -44,7 +47,9 @@ def cases():
     yield from ((f"even.{kind}", even, kind, shape) for kind in EVEN for shape in SHAPES)
 
 
-@pytest.mark.parametrize("make,kind,shape", [pytest.param(*case[1:], id=f"{case[0]}-{case[3]}") for case in cases()])
+@pytest.mark.parametrize(
+    "make,kind,shape", [pytest.param(*case[1:], id=f"{case[0]}-{case[3]}") for case in cases()]
+)
 def test_loss_and_gradients_are_those_of_one_device(make, kind, shape, monkeypatch):
     monkeypatch.setattr(models.heads, "BLOCK_BYTES", 4 * 64 * 7)  # several ragged blocks of rows
     model, params = make(kind)
@@ -56,8 +61,13 @@ def test_loss_and_gradients_are_those_of_one_device(make, kind, shape, monkeypat
     (found, found_nll), found_gradient = gradients(spread, placed, meshes.put_batch(batch, mesh))
     helpers.assert_close(found, wanted, 1e-5)
     helpers.assert_close(found_nll, nll, 1e-5)
-    for (path, a), b in zip(flatten(found_gradient).items(), flatten(gradient).values(), strict=True):
-        if path[-2:] != ("key", "bias"):  # exactly zero but for rounding: a key's bias moves all scores alike
+    for (path, a), b in zip(
+        flatten(found_gradient).items(), flatten(gradient).values(), strict=True
+    ):
+        if path[-2:] != (
+            "key",
+            "bias",
+        ):  # exactly zero but for rounding: a key's bias moves all scores alike
             helpers.assert_close(a, b, 1e-5)
 
 
@@ -79,7 +89,9 @@ def test_metrics_are_those_of_one_device(shape):
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 2), (1, 2, 4)])
-@pytest.mark.parametrize("adapt,context", [("all", online.none()), ("blocks[1:].mlp", online.cache(6))])
+@pytest.mark.parametrize(
+    "adapt,context", [("all", online.none()), ("blocks[1:].mlp", online.cache(6))]
+)
 def test_online_adaptation_is_that_of_one_device(shape, adapt, context):
     model, params = even("gated")
     options = {"optimizer": optax.adam(1e-3), "chunk": 7, "adapt": adapt, "context": context}
@@ -115,10 +127,15 @@ def test_optimizer_state_lies_where_its_parameters_lie():
     state = jax.eval_shape(optimizer.init, params)
     places = meshes.state_shardings(state, params, mesh, model.config)
     made = jax.jit(optimizer.init, out_shardings=places)(placed)
-    specs = {jax.tree_util.keystr(path): place.spec for path, place in jax.tree_util.tree_leaves_with_path(places)}
+    specs = {
+        jax.tree_util.keystr(path): place.spec
+        for path, place in jax.tree_util.tree_leaves_with_path(places)
+    }
     up = [spec for path, spec in specs.items() if path.endswith("['up']['kernel']")]
     assert up == [P(None, "fsdp", "tensor")]  # momentum; adam has it masked
-    assert len([s for path, s in specs.items() if path.endswith("['query']['kernel']")]) == 2  # both moments
+    assert (
+        len([s for path, s in specs.items() if path.endswith("['query']['kernel']")]) == 2
+    )  # both moments
     assert all(spec == P() for path, spec in specs.items() if path.endswith("count"))
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(made))
     assert max(meshes.bytes_per_device(made).values()) < 0.16 * whole
@@ -128,7 +145,9 @@ def test_parts_of_the_parameters_are_placed_alike():
     model, params = even("gated")
     mesh = meshes.make_mesh((1, 4, 2))
     chosen, rest = partition(params, "blocks[1].mlp+head").split(params)
-    assert meshes.param_specs(chosen, mesh)["blocks"]["mlp"]["down"]["kernel"] == P(None, "tensor", "fsdp")
+    assert meshes.param_specs(chosen, mesh)["blocks"]["mlp"]["down"]["kernel"] == P(
+        None, "tensor", "fsdp"
+    )
     specs = meshes.param_specs(rest, mesh, model.config)
     assert len(specs["blocks"]) == 3
     assert specs["blocks"][2]["attention"]["query"]["kernel"] == P(None, "fsdp", "tensor")
@@ -136,13 +155,19 @@ def test_parts_of_the_parameters_are_placed_alike():
 
 
 def test_attention_is_divided_between_whole_heads():
-    config = dataclasses.replace(EVEN["gated"], heads=6, kv_heads=2, head_width=4)  # 24 numbers, 6 heads
+    config = dataclasses.replace(
+        EVEN["gated"], heads=6, kv_heads=2, head_width=4
+    )  # 24 numbers, 6 heads
     shapes, mesh = models.shapes(config), meshes.make_mesh((1, 2, 4))
     attention = meshes.param_specs(shapes, mesh, config)["blocks"]["attention"]
     assert attention["query"]["kernel"] == P(None, "fsdp")
     assert attention["output"]["kernel"] == P(None, None, "fsdp")
-    assert meshes.param_specs(shapes, mesh)["blocks"]["attention"]["query"]["kernel"] == P(None, "fsdp", "tensor")
-    assert "blocks.attention.query.kernel: 6 heads are no multiple of tensor=4" in meshes.uneven(shapes, mesh, config)
+    assert meshes.param_specs(shapes, mesh)["blocks"]["attention"]["query"]["kernel"] == P(
+        None, "fsdp", "tensor"
+    )
+    assert "blocks.attention.query.kernel: 6 heads are no multiple of tensor=4" in meshes.uneven(
+        shapes, mesh, config
+    )
 
 
 def test_every_parameter_has_a_rule_of_its_own():
@@ -150,7 +175,9 @@ def test_every_parameter_has_a_rule_of_its_own():
         for path in flatten(models.shapes(config)):
             norm = any("norm" in name for name in path)
             first = next(
-                rule for rule, _ in meshes.RULES if f"{'.'.join(path)}.".startswith(f"{rule}." if rule else "")
+                rule
+                for rule, _ in meshes.RULES
+                if f"{'.'.join(path)}.".startswith(f"{rule}." if rule else "")
             )
             assert bool(first) != norm, path
 
@@ -161,9 +188,13 @@ def compiled(shape):
     mesh = meshes.make_mesh(shape)
     shapes = models.shapes(model.config)
     places = meshes.param_shardings(shapes, mesh, model.config)
-    params = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
+    params = jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places
+    )
     rows = jax.ShapeDtypeStruct((40, 11), np.int32, sharding=meshes.batch_sharding(mesh))
-    loss = lambda params, batch: models.loss(meshes.spread(model, mesh), params, batch, batch, batch * 0.01)[0]
+    loss = lambda params, batch: models.loss(
+        meshes.spread(model, mesh), params, batch, batch, batch * 0.01
+    )[0]
     return jax.jit(jax.grad(loss), out_shardings=places).lower(params, rows).compile().as_text()
 
 
@@ -173,7 +204,9 @@ def test_activations_stay_where_their_rows_are(shape, capfd, monkeypatch):
     text = compiled(shape)
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
     gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", text)
-    assert gathered  # parameters, gathered along fsdp; a gathered activation would have 40 rows or 440 tokens
+    assert (
+        gathered
+    )  # parameters, gathered along fsdp; a gathered activation would have 40 rows or 440 tokens
     assert not [dims for dims in gathered if set(dims.split(",")) & {"40", "440", "11"}], gathered
     assert not re.findall(r" all-to-all\(| collective-permute\(", text)
 

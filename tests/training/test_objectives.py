@@ -29,7 +29,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small():
-    config = models.ModelConfig(vocab=13, width=6, depth=3, heads=3, head_width=2, mlp_width=10, positions=16, init_std=0.5)
+    config = models.ModelConfig(
+        vocab=13, width=6, depth=3, heads=3, head_width=2, mlp_width=10, positions=16, init_std=0.5
+    )
     model = models.LanguageModel(config)
     ids = np.random.default_rng(0).integers(0, 13, (4, 8)).astype(np.int32)
     mask = np.ones([4, 7], bool)
@@ -55,32 +57,51 @@ def test_the_bonus_is_the_entropy_that_is_measured(small):
 def test_its_gradient_is_the_slope_of_what_is_measured(small):
     model, params, batch = small
     weights = batch.mask / batch.mask.sum()
-    gradient = jax.grad(lambda p: objectives.entropy_bonus(5.0)(model, p, batch, weights)[0])(params)
+    gradient = jax.grad(lambda p: objectives.entropy_bonus(5.0)(model, p, batch, weights)[0])(
+        params
+    )
     slope = float(optax.global_norm(gradient))
     direction = jax.tree.map(lambda g: g / slope, gradient)
     step = 2e-3
-    ends = [by_measuring(model, jax.tree.map(lambda p, d, s=s: p + s * step * d, params, direction), batch, 5.0) for s in (1, -1)]
-    assert abs((ends[0] - ends[1]) / (2 * step) - slope) < 2e-3 * abs(slope)  # of central differences in float32
+    ends = [
+        by_measuring(
+            model, jax.tree.map(lambda p, d, s=s: p + s * step * d, params, direction), batch, 5.0
+        )
+        for s in (1, -1)
+    ]
+    assert abs((ends[0] - ends[1]) / (2 * step) - slope) < 2e-3 * abs(
+        slope
+    )  # of central differences in float32
 
 
 def test_parts_of_a_batch_add_up(small):
     model, params, batch = small
     found = []
     for parts in (1, 2):
-        step = jax.jit(make_step(model, optax.sgd(0.1), accumulate=parts, objective=objectives.entropy_bonus(0.0)))
+        step = jax.jit(
+            make_step(
+                model, optax.sgd(0.1), accumulate=parts, objective=objectives.entropy_bonus(0.0)
+            )
+        )
         found.append(step(start(params, optax.sgd(0.1)), batch)[1])
     assert abs(float(found[0]["loss"]) - float(found[1]["loss"])) < 1e-6
     assert 0.5 < float(found[1]["knowledge_entropy_share"]) <= 1
 
 
 def last_entropy(config):
-    return [r["value"] for r in cases.lines(config.out, "rows.jsonl") if r["metric"] == "knowledge_entropy" and r["layer"] is None][-1]
+    return [
+        r["value"]
+        for r in cases.lines(config.out, "rows.jsonl")
+        if r["metric"] == "knowledge_entropy" and r["layer"] is None
+    ][-1]
 
 
 @pytest.mark.slow
 def test_a_run_with_a_bonus_ends_with_more_entropy(folder):
     plain = cases.config(folder, out=str(folder / "plain"))
-    bonus = cases.config(folder, out=str(folder / "bonus"), objective=Objective(BONUS, {"weight": 3.0}))
+    bonus = cases.config(
+        folder, out=str(folder / "bonus"), objective=Objective(BONUS, {"weight": 3.0})
+    )
     for config in (plain, bonus):
         train(config)
     assert last_entropy(bonus) > last_entropy(plain)
@@ -91,17 +112,25 @@ def test_a_run_with_a_bonus_ends_with_more_entropy(folder):
 def test_changes_are_made_after_their_steps_and_once(folder):
     text = f"text:{folder}/train.txt"
     plain = cases.config(folder, out=str(folder / "unchanged"), keep__every=4)
-    woken = dataclasses.replace(plain, out=str(folder / "woken"), changes=(Change(WAKE, text, 4, {"ratio": 0.5}, until=4, tokens=64),))
+    woken = dataclasses.replace(
+        plain,
+        out=str(folder / "woken"),
+        changes=(Change(WAKE, text, 4, {"ratio": 0.5}, until=4, tokens=64),),
+    )
     for config in (plain, woken):
         train(config)
     before, after = (checkpoints.load(f"run:{config.out}@4") for config in (plain, woken))
     batches = data.batches(text, before.tokenizer, 16, 4, 64)
-    coefficients = metrics.measure(metrics.knowledge_entropy(), before.model, before.params, batches).coefficients
+    coefficients = metrics.measure(
+        metrics.knowledge_entropy(), before.model, before.params, batches
+    ).coefficients
     wanted = transforms.reactivate(before.params, coefficients, 0.5)
     jax.tree.map(np.testing.assert_array_equal, after.params, wanted)
     assert cases.digests(plain.out)[2] == cases.digests(woken.out)[2]
 
-    again = dataclasses.replace(woken, out=str(folder / "again"))  # going on after the change does not make it again
+    again = dataclasses.replace(
+        woken, out=str(folder / "again")
+    )  # going on after the change does not make it again
     shutil.copytree(woken.out, again.out)
     for step in runs.steps(again.out):
         if step > 4:
@@ -113,10 +142,23 @@ def test_changes_are_made_after_their_steps_and_once(folder):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"objective": Objective("lmdyn.training.objectives.entropy_bonos")}, "objective: there is no function"),
-        ({"objective": Objective(BONUS, {"weight": float("nan")})}, "weight=nan of an entropy bonus; it must be a finite number"),
+        (
+            {"objective": Objective("lmdyn.training.objectives.entropy_bonos")},
+            "objective: there is no function",
+        ),
+        (
+            {"objective": Objective(BONUS, {"weight": float("nan")})},
+            "weight=nan of an entropy bonus; it must be a finite number",
+        ),
         ({"changes": (Change("math.sqrt", "builtin:docs:test", 3, {}),)}, "changes: math.sqrt"),
-        ({"changes": (Change("lmdyn.transforms.flatten", "builtin:docs:test", 3, {"tree": {}}),)}, "returned a dict, not a"),
+        (
+            {
+                "changes": (
+                    Change("lmdyn.transforms.flatten", "builtin:docs:test", 3, {"tree": {}}),
+                )
+            },
+            "returned a dict, not a",
+        ),
         ({"changes": (Change(WAKE, "builtin:docs:test", 3, {"ratio": 2.0}),)}, "ratio"),
     ],
 )

@@ -31,7 +31,15 @@ def tree(seed, scale=1.0):
 def test_adamw_with_clipping_and_warmup_is_that_of_pytorch():
     torch = pytest.importorskip("torch")
     rule = Optimizer(
-        rate=0.03, schedule="cosine", warmup=4, final=0.1, weight_decay=0.2, clip=1.5, b1=0.8, b2=0.9, eps=1e-6
+        rate=0.03,
+        schedule="cosine",
+        warmup=4,
+        final=0.1,
+        weight_decay=0.2,
+        clip=1.5,
+        b1=0.8,
+        b2=0.9,
+        eps=1e-6,
     )
     optimizer, rate = make_optimizer(rule, 20), schedule(rule, 20)
     params = tree(0)
@@ -39,7 +47,10 @@ def test_adamw_with_clipping_and_warmup_is_that_of_pytorch():
     leaves = [torch.nn.Parameter(torch.tensor(leaf)) for leaf in jax.tree.leaves(params)]
     decays = jax.tree.leaves(decayed(params, "matrices"))
     theirs = torch.optim.AdamW(
-        [{"params": [leaf], "weight_decay": 0.2 * d} for leaf, d in zip(leaves, decays, strict=True)],
+        [
+            {"params": [leaf], "weight_decay": 0.2 * d}
+            for leaf, d in zip(leaves, decays, strict=True)
+        ],
         lr=1.0,
         betas=(0.8, 0.9),
         eps=1e-6,
@@ -84,7 +95,9 @@ def test_wsd_is_flat_until_it_falls():
 def test_what_decays():
     params = tree(0)
     names = lambda what: {
-        "/".join(k.key for k in path) for path, on in jax.tree_util.tree_leaves_with_path(decayed(params, what)) if on
+        "/".join(k.key for k in path)
+        for path, on in jax.tree_util.tree_leaves_with_path(decayed(params, what))
+        if on
     }
     assert names("matrices") == {"embed/embedding", "blocks/mlp/up/kernel"}
     assert names("kernels") == {"blocks/mlp/up/kernel"}
@@ -114,11 +127,21 @@ def test_every_rule_goes_down_a_bowl(name):
 
 
 def test_any_transformation_goes_into_the_chain():
-    plain = make_optimizer(Optimizer(name="sgd", rate=1.0, schedule="constant", weight_decay=0.0, clip=None), 10)
+    plain = make_optimizer(
+        Optimizer(name="sgd", rate=1.0, schedule="constant", weight_decay=0.0, clip=None), 10
+    )
     signs = Apply("optax.scale_by_sign")
     halves = Apply("optax.scale", {"step_size": 0.5}, "updates")
     changed = make_optimizer(
-        Optimizer(name="sgd", rate=1.0, schedule="constant", weight_decay=0.0, clip=None, apply=(signs, halves)), 10
+        Optimizer(
+            name="sgd",
+            rate=1.0,
+            schedule="constant",
+            weight_decay=0.0,
+            clip=None,
+            apply=(signs, halves),
+        ),
+        10,
     )
     gradients = tree(4)
     updates = [o.update(gradients, o.init(gradients), gradients)[0] for o in (plain, changed)]

@@ -17,14 +17,18 @@ from lmdyn.training import Data, Optimizer, Source, Train, plan, program
 from lmdyn.training import mesh as meshes
 from lmdyn.training.optimizer import make_optimizer
 
-MODEL = models.ModelConfig(vocab=64, width=16, depth=3, heads=8, kv_heads=2, head_width=4, mlp_width=24, positions=99)
+MODEL = models.ModelConfig(
+    vocab=64, width=16, depth=3, heads=8, kv_heads=2, head_width=4, mlp_width=24, positions=99
+)
 GATHERED = {"tied_head": True, "gated": False, "parallel": True}
 
 
 def config(mesh=(1, 1, 1), model=MODEL, **fields):
     data = Data(sources=(Source("text:no/such/file"),), length=9, batch=16)
     fields = {"compute": models.Compute(dtype="float32", remat="full"), **fields}
-    return Train(data=data, steps=10, out="unused", model=model, mesh=mesh, optimizer=Optimizer(), **fields)
+    return Train(
+        data=data, steps=10, out="unused", model=model, mesh=mesh, optimizer=Optimizer(), **fields
+    )
 
 
 def blocks_forward(model, rows, length):
@@ -36,14 +40,19 @@ compile_step = functools.cache(plan.compile_step)
 
 
 @pytest.mark.parametrize(
-    "model,accumulate", [(MODEL, 1), (dataclasses.replace(MODEL, **GATHERED), 2)], ids=["gated", "tied"]
+    "model,accumulate",
+    [(MODEL, 1), (dataclasses.replace(MODEL, **GATHERED), 2)],
+    ids=["gated", "tied"],
 )
 def test_products_are_those_of_the_formula(model, accumulate):
-    found = compile_step(config(model=model, accumulate=accumulate, compute=models.Compute(dtype="float32")))
+    found = compile_step(
+        config(model=model, accumulate=accumulate, compute=models.Compute(dtype="float32"))
+    )
     assert found.products == found.flops
     again = compile_step(config(model=model, accumulate=accumulate))
     assert again.flops == found.flops
-    # not all is computed again: of the last products of attention and MLP only the gradients are needed
+    # not all is computed again: of the last products of attention and MLP only the gradients are
+    # needed
     assert 0.4 < (again.products - found.flops) / blocks_forward(model, 16, 9) < 1
 
 
@@ -97,7 +106,8 @@ def test_a_plan_for_devices_that_are_not_there():
     found = plan.plan(config((2, 4, 4)))
     assert (found.devices, found.mesh) == (32, (2, 4, 4))
     assert found.whole == tuple(
-        f"blocks.attention.{name}.kernel: 2 kv_heads are no multiple of tensor=4" for name in ("key", "value")
+        f"blocks.attention.{name}.kernel: 2 kv_heads are no multiple of tensor=4"
+        for name in ("key", "value")
     )
     text = plan.describe(found)
     assert "data 2 x fsdp 4 x tensor 4 = 32 devices" in text
@@ -111,7 +121,15 @@ def test_what_fits():
     big = dataclasses.replace(found, parameters=20 * plan.GIB, temporary=30 * plan.GIB)
     rows = re.findall(r"(\d+) GiB +(yes|no|perhaps) ", plan.describe(big))
     fits = {int(memory): word for memory, word in rows}
-    assert fits == {16: "no", 24: "perhaps", 32: "perhaps", 40: "perhaps", 80: "yes", 95: "yes", 141: "yes"}
+    assert fits == {
+        16: "no",
+        24: "perhaps",
+        32: "perhaps",
+        40: "perhaps",
+        80: "yes",
+        95: "yes",
+        141: "yes",
+    }
 
 
 @pytest.mark.parametrize("mesh,said", [
@@ -136,7 +154,12 @@ def test_groups_of_devices_are_read_in_every_notation():
         "source_target_pairs={{0,4},{4,0}}": "data",
     }  # fmt: skip
     for text, axes in rest.items():
-        assert program._along(program._group(f"{text}, use_global_device_ids=true", 8), (2, 2, 2), meshes.AXES) == axes
+        assert (
+            program._along(
+                program._group(f"{text}, use_global_device_ids=true", 8), (2, 2, 2), meshes.AXES
+            )
+            == axes
+        )
 
 
 def test_loops_in_loops_are_multiplied_out():
@@ -166,6 +189,8 @@ def test_pythia_of_seven_billion_parameters():
     file = Path(__file__).parents[2] / "configs" / "pythia_6_9b.py"
     found = plan.plan(runpy.run_path(str(file))["config"]())
     assert found.total == 6_857_302_016  # the published number
-    assert abs(found.parameters - found.total * 4 / 16) < 0.005 * found.parameters  # biases and norms are whole
+    assert (
+        abs(found.parameters - found.total * 4 / 16) < 0.005 * found.parameters
+    )  # biases and norms are whole
     assert 1.05 < found.products / found.flops < 4 / 3
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 8 * 2**20  # KiB

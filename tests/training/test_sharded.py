@@ -15,7 +15,9 @@ from lmdyn.training import distributed, make_mesh, shard, train
 from lmdyn.training import mesh as meshes
 from tests.training import cases
 
-MODEL = ModelConfig(vocab=264, width=24, depth=2, heads=4, kv_heads=2, head_width=6, mlp_width=32, positions=32)
+MODEL = ModelConfig(
+    vocab=264, width=24, depth=2, heads=4, kv_heads=2, head_width=6, mlp_width=32, positions=32
+)
 RUN = dict(model=MODEL, steps=20, data__batch=8, accumulate=1, watch=None, keep__save=5)
 
 
@@ -75,10 +77,15 @@ def test_a_checkpoint_goes_on_another_mesh(folder, mesh):
 def test_measuring_and_adapting_run_divided(folder):
     loaded = checkpoints.load(f"run:{folder / 'one'}@20")
     mesh = make_mesh((2, 2, 2))
-    model, params = meshes.spread(loaded.model, mesh), shard(loaded.params, mesh, loaded.model.config)
+    model, params = (
+        meshes.spread(loaded.model, mesh),
+        shard(loaded.params, mesh, loaded.model.config),
+    )
     held_out = f"text:{folder}/held_out.txt"
     batches = data.batches(held_out, loaded.tokenizer, 16, 8, 128)
-    watch = metrics.build("nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy")
+    watch = metrics.build(
+        "nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy"
+    )
     one = metrics.measure(watch, loaded.model, loaded.params, batches)
     many = metrics.measure(watch, model, params, batches, sharding=meshes.batch_sharding(mesh))
     for name in one:
@@ -88,8 +95,20 @@ def test_measuring_and_adapting_run_divided(folder):
 
     mesh = make_mesh((1, 4, 2))
     docs = data.tokenize(held_out, loaded.tokenizer)
-    run = lambda params: online.evaluate(loaded.model, params, docs, optimizer=optax.sgd(0.1), chunk=16, tokens=64, end_of_text=256).nll
-    np.testing.assert_allclose(run(shard(loaded.params, mesh, loaded.model.config)), run(loaded.params), rtol=1e-5)
+    run = lambda params: (
+        online.evaluate(
+            loaded.model,
+            params,
+            docs,
+            optimizer=optax.sgd(0.1),
+            chunk=16,
+            tokens=64,
+            end_of_text=256,
+        ).nll
+    )
+    np.testing.assert_allclose(
+        run(shard(loaded.params, mesh, loaded.model.config)), run(loaded.params), rtol=1e-5
+    )
 
 
 def port() -> int:
@@ -110,7 +129,10 @@ def end(processes, seconds=240):
 
 @pytest.mark.slow
 def test_two_hosts_give_the_same_and_end_and_go_on_together(folder):
-    path, out = cases.write_config(folder, **RUN | {"out": str(folder / "hosts"), "model": None}), folder / "hosts"
+    path, out = (
+        cases.write_config(folder, **RUN | {"out": str(folder / "hosts"), "model": None}),
+        folder / "hosts",
+    )
     path.write_text(path.read_text().replace("'model': None", f"'model': cases.{MODEL!r}"))
     hosts = start_hosts(path)
     said = end(hosts)

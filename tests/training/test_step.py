@@ -58,31 +58,43 @@ def test_what_is_frozen_stays_bit_for_bit_and_has_no_state():
     model, params = helpers.small()
     part = partition(params, "blocks[1:].mlp+final_norm")
     optimizer = optax.adam(1e-2)
-    state, _ = run(model, params, [helpers.batch(2, 9, seed) for seed in range(3)], optimizer, part=part)
+    state, _ = run(
+        model, params, [helpers.batch(2, 9, seed) for seed in range(3)], optimizer, part=part
+    )
     after = whole(state, part)
     chosen, _ = part.split(jax.tree.map(lambda a, b: np.asarray(a) == np.asarray(b), after, params))
     _, kept = part.split(jax.tree.map(lambda a, b: np.asarray(a) == np.asarray(b), after, params))
     assert all(np.all(same) for same in jax.tree.leaves(kept))
     assert not any(np.all(same) for same in jax.tree.leaves(chosen))
     trained = sum(leaf.size for leaf in jax.tree.leaves(part.split(params)[0]))
-    assert sum(np.size(leaf) for leaf in jax.tree.leaves(state.optimizer)) == 2 * trained + 1  # two moments and a count
+    assert (
+        sum(np.size(leaf) for leaf in jax.tree.leaves(state.optimizer)) == 2 * trained + 1
+    )  # two moments and a count
 
 
 def test_documents_do_not_see_one_another():
     model, params = helpers.small()
     ids = helpers.tokens(13)
     batch = Batch(
-        ids[None, :-1], ids[None, 1:], np.ones([1, 12], bool), np.repeat([0, 1], [5, 7])[None].astype(np.int32)
+        ids[None, :-1],
+        ids[None, 1:],
+        np.ones([1, 12], bool),
+        np.repeat([0, 1], [5, 7])[None].astype(np.int32),
     )
     other = ids.copy()
     other[:5] = (other[:5] + 1) % 61  # another first document
     changed = batch._replace(inputs=other[None, :-1])
     nll = jax.jit(
-        lambda p, b: models.token_nll(model, p, b.inputs, b.targets, documents=b.documents), static_argnums=()
+        lambda p, b: models.token_nll(model, p, b.inputs, b.targets, documents=b.documents),
+        static_argnums=(),
     )
-    assert np.array_equal(np.asarray(nll(params, batch))[0, 5:], np.asarray(nll(params, changed))[0, 5:])
+    assert np.array_equal(
+        np.asarray(nll(params, batch))[0, 5:], np.asarray(nll(params, changed))[0, 5:]
+    )
     loose = jax.jit(lambda p, b: models.token_nll(model, p, b.inputs, b.targets))
-    assert not np.allclose(np.asarray(loose(params, batch))[0, 5:], np.asarray(loose(params, changed))[0, 5:])
+    assert not np.allclose(
+        np.asarray(loose(params, batch))[0, 5:], np.asarray(loose(params, changed))[0, 5:]
+    )
     # and the step trains on exactly that
     mean = float(np.mean(np.asarray(nll(params, batch))))
     assert abs(run(model, params, [batch], optax.sgd(0.0))[1][0] - mean) < 1e-5
@@ -118,7 +130,9 @@ def test_bfloat16_has_float32_masters():
     np.testing.assert_allclose(losses, wanted, rtol=0.02)  # bfloat16 has 8 bits
     # updates of 1e-4 on weights of about 1 are lost in bfloat16 and kept in float32
     moved = jax.tree.leaves(
-        jax.tree.map(lambda a, b: float(np.mean(np.asarray(a) != np.asarray(b))), state.params, params)
+        jax.tree.map(
+            lambda a, b: float(np.mean(np.asarray(a) != np.asarray(b))), state.params, params
+        )
     )
     assert np.mean(moved) > 0.9
 

@@ -15,7 +15,9 @@ CONFIG = Path(__file__).parents[2] / "configs" / "tiny.py"
 
 
 def counting(train: bytes, test: bytes, order: int) -> float:
-    """Nats a byte of an interpolated n-gram model: Witten and Bell's estimate (1991), each order falling back on the one below."""
+    """Nats a byte of an interpolated n-gram model: Witten and Bell's estimate (1991), each order
+    falling back on the one below.
+    """
     counts = [collections.defaultdict(collections.Counter) for _ in range(order)]
     for n in range(order):
         for i in range(n, len(train)):
@@ -37,12 +39,19 @@ def counting(train: bytes, test: bytes, order: int) -> float:
 @pytest.mark.optimized
 @pytest.mark.slow
 def test_tiny_beats_counting(tmp_path):
-    config = replace(runpy.run_path(str(CONFIG))["config"](), out=str(tmp_path / "tiny"), watch=None, mesh=(1, 1, 1))
+    config = replace(
+        runpy.run_path(str(CONFIG))["config"](),
+        out=str(tmp_path / "tiny"),
+        watch=None,
+        mesh=(1, 1, 1),
+    )
     assert train(config).step == config.steps
     loaded = checkpoints.load(f"run:{config.out}")
     batches = data.batches("builtin:docs:test", loaded.tokenizer, 256, 16)
     found = metrics.measure(metrics.build("nll"), loaded.model, loaded.params, batches)["nll"].nll
-    texts = ["".join(data.documents(f"builtin:docs:{split}")).encode() for split in ("train", "test")]
+    texts = [
+        "".join(data.documents(f"builtin:docs:{split}")).encode() for split in ("train", "test")
+    ]
     baselines = {order: counting(*texts, order) for order in (1, 2, 3, 4, 5)}
     print(f"model {found:.4f} nats a byte; n-grams {baselines}")
     assert found < min(baselines.values())

@@ -1,4 +1,6 @@
-"""Updates by layer: what is frozen keeps its bits and costs nothing, equal rates change nothing, other depths are refused."""
+"""Updates by layer: what is frozen keeps its bits and costs nothing, equal rates change nothing,
+other depths are refused.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,12 @@ def trees(seed: int):
     """Random numbers in the shape of a small model's parameters, some of them -0.0."""
     _, params = small("parallel")
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(np.where(rng.random(leaf.shape) < 0.1, -0.0, rng.normal(size=leaf.shape)), jnp.float32), params)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(
+            np.where(rng.random(leaf.shape) < 0.1, -0.0, rng.normal(size=leaf.shape)), jnp.float32
+        ),
+        params,
+    )
 
 
 def updated(optimizer, steps: int, params):
@@ -42,21 +49,36 @@ def chosen(selector: str):
     """`{path: [L] or one boolean}`: which layers a selector names."""
     _, params = small("parallel")
     named = transforms.select(params, selector) if selector else {}
-    return {path: np.isin(np.arange(len(leaf)), named.get(path, ())) if path[0] == "blocks" else np.array(path in named)
-            for path, leaf in transforms.flatten(params).items()}
+    return {
+        path: (
+            np.isin(np.arange(len(leaf)), named.get(path, ()))
+            if path[0] == "blocks"
+            else np.array(path in named)
+        )
+        for path, leaf in transforms.flatten(params).items()
+    }
 
 
 def bits(leaf):
     return np.asarray(leaf).view(np.uint32)
 
 
-@pytest.mark.parametrize("last, moved", [
-    (transforms.layer_mask(MASK), TRAINED + "+embed+head+final_norm+blocks.attention_norm+blocks.mlp_norm"),
-    (transforms.layer_mask([True, False, True]), "blocks[0,2]+embed+head+final_norm"),
-    (transforms.layer_mask({"embed": False, "blocks.mlp.up": [True] * 3}), "blocks+head+final_norm"),
-    (transforms.localize(PROFILE), TRAINED),
-    (transforms.localize({**PROFILE, "embed": 9.0}, groups=["embed", "mlp"]), "embed"),
-])
+@pytest.mark.parametrize(
+    "last, moved",
+    [
+        (
+            transforms.layer_mask(MASK),
+            TRAINED + "+embed+head+final_norm+blocks.attention_norm+blocks.mlp_norm",
+        ),
+        (transforms.layer_mask([True, False, True]), "blocks[0,2]+embed+head+final_norm"),
+        (
+            transforms.layer_mask({"embed": False, "blocks.mlp.up": [True] * 3}),
+            "blocks+head+final_norm",
+        ),
+        (transforms.localize(PROFILE), TRAINED),
+        (transforms.localize({**PROFILE, "embed": 9.0}, groups=["embed", "mlp"]), "embed"),
+    ],
+)
 def test_what_is_frozen_keeps_every_bit_for_a_hundred_steps(last, moved):
     before = trees(0)
     after = updated(optax.chain(optax.adamw(1e-2, weight_decay=0.1), last), 100, before)
@@ -72,13 +94,27 @@ def test_a_mask_before_weight_decay_does_not_freeze():
     mask = transforms.layer_mask([False] * 3)
     after = updated(optax.chain(mask, optax.adamw(1e-2, weight_decay=0.1)), 100, before)
     path = ("blocks", "mlp", "up", "kernel")
-    np.testing.assert_allclose(after[path], transforms.flatten(before)[path] * (1 - 1e-3) ** 100, rtol=1e-5)
+    np.testing.assert_allclose(
+        after[path], transforms.flatten(before)[path] * (1 - 1e-3) ** 100, rtol=1e-5
+    )
 
 
 def test_rates_multiply_updates():
-    found = updated(optax.chain(optax.sgd(1.0), transforms.layer_rates({"mlp": [0.5, 0.0, 2.0], "blocks": [1.0, 3.0, 0.5], "head": 0.25})), 1, trees(0))
+    found = updated(
+        optax.chain(
+            optax.sgd(1.0),
+            transforms.layer_rates(
+                {"mlp": [0.5, 0.0, 2.0], "blocks": [1.0, 3.0, 0.5], "head": 0.25}
+            ),
+        ),
+        1,
+        trees(0),
+    )
     before, gradient = transforms.flatten(trees(0)), transforms.flatten(trees(1))
-    for path, by_layer in {("blocks", "mlp", "up", "bias"): [0.5, 0.0, 1.0], ("blocks", "attention", "key", "kernel"): [1.0, 3.0, 0.5]}.items():
+    for path, by_layer in {
+        ("blocks", "mlp", "up", "bias"): [0.5, 0.0, 1.0],
+        ("blocks", "attention", "key", "kernel"): [1.0, 3.0, 0.5],
+    }.items():
         rate = np.reshape(by_layer, (3,) + (1,) * (before[path].ndim - 1))
         np.testing.assert_allclose(found[path], before[path] - rate * gradient[path], atol=1e-6)
     for path, rate in {("head", "kernel"): 0.25, ("embed", "embedding"): 1.0}.items():
@@ -88,10 +124,18 @@ def test_rates_multiply_updates():
 def test_scale_has_a_mean_rate_of_one_and_equal_rates_are_plain_training():
     before, optimizer = trees(0), optax.adamw(1e-2)
     plain = updated(optimizer, 5, before)
-    equal = updated(optax.chain(optimizer, transforms.localize({"attention": [0.3] * 3, "mlp": [0.3] * 3}, mode="scale")), 5, before)
+    equal = updated(
+        optax.chain(
+            optimizer, transforms.localize({"attention": [0.3] * 3, "mlp": [0.3] * 3}, mode="scale")
+        ),
+        5,
+        before,
+    )
     for path, leaf in plain.items():
         np.testing.assert_allclose(equal[path], leaf, rtol=1e-6, atol=1e-7)
-    scaled = updated(optax.chain(optax.sgd(1.0), transforms.localize(PROFILE, mode="scale")), 1, before)
+    scaled = updated(
+        optax.chain(optax.sgd(1.0), transforms.localize(PROFILE, mode="scale")), 1, before
+    )
     gradient, start = transforms.flatten(trees(1)), transforms.flatten(before)
     for group, r in PROFILE.items():
         path = ("blocks", group, {"mlp": "up", "attention": "key"}[group], "kernel")
@@ -112,21 +156,38 @@ def test_rates_find_their_layers_in_a_partition():
 
 
 def test_what_is_not_trained_costs_nothing():
-    """The free form of freezing: no optimizer state, no gradient, and the same numbers as the mask's."""
+    """The free form of freezing: no optimizer state, no gradient, and the same numbers as the
+    mask's.
+    """
     model, params = small("parallel")
     assert transforms.trained(PROFILE) == TRAINED
-    part, optimizer = transforms.partition(params, transforms.trained(PROFILE)), optax.adamw(1e-2, weight_decay=0.1)
+    part, optimizer = (
+        transforms.partition(params, transforms.trained(PROFILE)),
+        optax.adamw(1e-2, weight_decay=0.1),
+    )
     rows = batch(2, 9)
-    steps = {"free": make_step(model, optimizer, part=part),
-             "mask": make_step(model, optax.chain(optimizer, transforms.localize(PROFILE)))}
-    states = {"free": start(params, optimizer, part), "mask": start(params, optax.chain(optimizer, transforms.localize(PROFILE)))}
-    programs = {name: jax.jit(step).lower(states[name], rows).compile() for name, step in steps.items()}
+    steps = {
+        "free": make_step(model, optimizer, part=part),
+        "mask": make_step(model, optax.chain(optimizer, transforms.localize(PROFILE))),
+    }
+    states = {
+        "free": start(params, optimizer, part),
+        "mask": start(params, optax.chain(optimizer, transforms.localize(PROFILE))),
+    }
+    programs = {
+        name: jax.jit(step).lower(states[name], rows).compile() for name, step in steps.items()
+    }
     for _ in range(100):
         states = {name: programs[name](state, rows)[0] for name, state in states.items()}
-    free, mask = transforms.flatten(whole(states["free"], part)), transforms.flatten(states["mask"].params)
+    free, mask = (
+        transforms.flatten(whole(states["free"], part)),
+        transforms.flatten(states["mask"].params),
+    )
     for path, on in chosen(TRAINED).items():
         at = slice(None) if not on.ndim else ~on
-        np.testing.assert_array_equal(bits(free[path])[at], bits(transforms.flatten(params)[path])[at])
+        np.testing.assert_array_equal(
+            bits(free[path])[at], bits(transforms.flatten(params)[path])[at]
+        )
     # Adam divides by small numbers: 100 steps of 1e-2 differ by a few of them at most
     assert max(np.abs(free[path] - mask[path]).max() for path in free) < 0.05
 
@@ -138,15 +199,23 @@ def test_what_is_not_trained_costs_nothing():
 
 
 def test_operations_fall_with_what_is_frozen():
-    """Of forward pass, gradients of activations and gradients of weights, the last two are left for the top block's MLP alone."""
-    model = models.LanguageModel(models.ModelConfig(vocab=61, width=48, depth=3, heads=4, head_width=12, mlp_width=144, positions=16),
-                                 models.Compute(unroll=3))
+    """Of forward pass, gradients of activations and gradients of weights, the last two are left for
+    the top block's MLP alone.
+    """
+    model = models.LanguageModel(
+        models.ModelConfig(
+            vocab=61, width=48, depth=3, heads=4, head_width=12, mlp_width=144, positions=16
+        ),
+        models.Compute(unroll=3),
+    )
     optimizer, rows = optax.sgd(0.1), batch(2, 9)
 
     def flops(profile):
         def run(params):
             part = transforms.partition(params, transforms.trained(profile)) if profile else None
-            return make_step(model, optimizer, part=part)(start(params, optimizer, part), rows)[1]["gradient_norm"]
+            return make_step(model, optimizer, part=part)(start(params, optimizer, part), rows)[1][
+                "gradient_norm"
+            ]
 
         return jax.jit(run).lower(models.shapes(model.config)).compile().cost_analysis()["flops"]
 
@@ -158,22 +227,37 @@ def test_operations_fall_with_what_is_frozen():
     assert top < 0.5 * everything
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: transforms.localize({"attention": [1.0] * 4, "mlp": [2.0] * 4}), "attention has values for 4 layers, and the parameters have 3 blocks"),
-    (lambda: transforms.localize({"attention": [1.0, 0.0, 2.0], "mlp": [1.0] * 3}), "the profile of attention is 0.0 at layer 1"),
-    (lambda: transforms.localize({"attention": [1.0] * 3, "mlp": [1.0, 2.0, np.nan]}), "the profile of mlp is nan at layer 2"),
-    (lambda: transforms.localize({"attention": [1.0] * 3, "mlp": [1.0] * 3}), "1 everywhere"),
-    (lambda: transforms.trained({"attention": [1.0] * 3, "mlp": [1.0] * 3}), "1 everywhere"),
-    (lambda: transforms.localize({"mlp": [1.0, 2.0, 3.0]}), "unknown group of the profile 'attention'"),
-    (lambda: transforms.localize(PROFILE, groups=()), "groups=()"),
-    (lambda: transforms.localize(PROFILE, mode="freez"), "did you mean 'freeze'"),
-    (lambda: transforms.layer_rates({"mpl": [1.0] * 3}), "the model holds blocks"),
-    (lambda: transforms.layer_rates({"mlp": [1.0, -1.0, 1.0]}), "at least 0"),
-    (lambda: transforms.layer_rates({"head": [1.0] * 3}), "has no layers"),
-    (lambda: transforms.layer_rates({"blocks[1].mlp": [1.0] * 3}), "names single layers"),
-    (lambda: transforms.layer_mask([0.0, 1.0, 1.0]), "True or False"),
-    (lambda: transforms.layer_rates(np.ones([3, 2])), "the shape [3, 2]"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: transforms.localize({"attention": [1.0] * 4, "mlp": [2.0] * 4}),
+            "attention has values for 4 layers, and the parameters have 3 blocks",
+        ),
+        (
+            lambda: transforms.localize({"attention": [1.0, 0.0, 2.0], "mlp": [1.0] * 3}),
+            "the profile of attention is 0.0 at layer 1",
+        ),
+        (
+            lambda: transforms.localize({"attention": [1.0] * 3, "mlp": [1.0, 2.0, np.nan]}),
+            "the profile of mlp is nan at layer 2",
+        ),
+        (lambda: transforms.localize({"attention": [1.0] * 3, "mlp": [1.0] * 3}), "1 everywhere"),
+        (lambda: transforms.trained({"attention": [1.0] * 3, "mlp": [1.0] * 3}), "1 everywhere"),
+        (
+            lambda: transforms.localize({"mlp": [1.0, 2.0, 3.0]}),
+            "unknown group of the profile 'attention'",
+        ),
+        (lambda: transforms.localize(PROFILE, groups=()), "groups=()"),
+        (lambda: transforms.localize(PROFILE, mode="freez"), "did you mean 'freeze'"),
+        (lambda: transforms.layer_rates({"mpl": [1.0] * 3}), "the model holds blocks"),
+        (lambda: transforms.layer_rates({"mlp": [1.0, -1.0, 1.0]}), "at least 0"),
+        (lambda: transforms.layer_rates({"head": [1.0] * 3}), "has no layers"),
+        (lambda: transforms.layer_rates({"blocks[1].mlp": [1.0] * 3}), "names single layers"),
+        (lambda: transforms.layer_mask([0.0, 1.0, 1.0]), "True or False"),
+        (lambda: transforms.layer_rates(np.ones([3, 2])), "the shape [3, 2]"),
+    ],
+)
 def test_what_cannot_be_localized_is_an_error(make, message):
     with pytest.raises(InputError) as error:
         make().init(trees(0))

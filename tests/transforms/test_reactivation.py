@@ -1,4 +1,6 @@
-"""Reactivation: measured again, chosen coefficients are where they were to be; nothing else has changed."""
+"""Reactivation: measured again, chosen coefficients are where they were to be; nothing else has
+changed.
+"""
 
 import dataclasses
 import functools
@@ -17,17 +19,23 @@ METRIC = metrics.knowledge_entropy()
 BATCHES = [batch(3, 11, 1, masked=True)]
 CONFIGS = {
     "gated silu": KINDS["gated"],
-    "gated gelu, biases": dataclasses.replace(KINDS["gated"], activation="gelu", mlp_bias=True, mlp_width=37),
+    "gated gelu, biases": dataclasses.replace(
+        KINDS["gated"], activation="gelu", mlp_bias=True, mlp_width=37
+    ),
     "plain gelu": KINDS["parallel"],
     "plain gelu_tanh": KINDS["learned"],
     "plain relu": dataclasses.replace(KINDS["learned"], activation="relu"),
 }
-COEFFICIENTS = np.array([[4.0, 1.0, 3.0, 2.0, 7.0], [5.0, 6.0, 7.0, 8.0, 9.0], [0.0, 0.5, 0.0, 2.0, 2.0]])
+COEFFICIENTS = np.array(
+    [[4.0, 1.0, 3.0, 2.0, 7.0], [5.0, 6.0, 7.0, 8.0, 9.0], [0.0, 0.5, 0.0, 2.0, 2.0]]
+)
 
 
 @functools.cache
 def made(kind: str, scale: float = 6.0):
-    """Model, parameters and coefficients: matrices `scale` times those at initialisation, biases at random."""
+    """Model, parameters and coefficients: matrices `scale` times those at initialisation, biases at
+    random.
+    """
     model, rng = models.LanguageModel(CONFIGS[kind]), np.random.default_rng(5)
 
     def drawn(path, leaf):
@@ -48,7 +56,9 @@ def bits(leaf):
 
 
 def reached(kind, layer, gain=1.0, scale=6.0):
-    """Chosen coefficients of one layer after it alone was changed, as shares of `gain` times the mean before."""
+    """Chosen coefficients of one layer after it alone was changed, as shares of `gain` times the
+    mean before.
+    """
     model, params, before = made(kind, scale)
     ratio = np.where(np.arange(3) == layer, 0.5, 0.0)
     after = coefficients_of(model, transforms.reactivate(params, before, ratio, gain))
@@ -59,7 +69,9 @@ def reached(kind, layer, gain=1.0, scale=6.0):
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("kind, chosen", [("gated silu", 18), ("gated gelu, biases", 19)])
 def test_measured_again_each_chosen_coefficient_is_at_the_mean_before(kind, chosen, layer, gain):
-    """One layer at a time: those above it see other inputs. Of an odd number, the half holds the median."""
+    """One layer at a time: those above it see other inputs. Of an odd number, the half holds the
+    median.
+    """
     found = reached(kind, layer, gain)
     assert found.shape == (chosen,)
     np.testing.assert_allclose(found, 1.0, rtol=1e-4)
@@ -77,12 +89,16 @@ def test_chosen_ones_of_a_relu_are_at_the_mean_or_dead():
     for layer in range(3):
         dead = before[layer][transforms.dormant(before, 0.5)[layer]] == 0
         assert dead.any() and not dead.all()
-        np.testing.assert_allclose(reached("plain relu", layer), np.where(dead, 0.0, 1.0), rtol=1e-4)
+        np.testing.assert_allclose(
+            reached("plain relu", layer), np.where(dead, 0.0, 1.0), rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("kind", ["plain gelu", "plain gelu_tanh"])
 def test_how_far_off_a_plain_mlp_is(kind):
-    """The docstring's numbers: near at the scale of initialisation, far where inputs are far from 0."""
+    """The docstring's numbers: near at the scale of initialisation, far where inputs are far from
+    0.
+    """
     for gain, limit in ((1.0, 0.16), (2.0, 0.33)):
         worst = max(np.abs(reached(kind, layer, gain, scale=1.0) - 1).max() for layer in range(3))
         assert 0.05 < worst < limit
@@ -99,7 +115,10 @@ def test_weights_are_the_formula():
             assert found[path] is leaf
             continue
         wanted = np.array(leaf, np.float64)
-        for layer, limit in ((0, np.sort(before[0])[7]), (2, np.inf)):  # 0.2 * 36 = 7.2: up to the eighth
+        for layer, limit in (
+            (0, np.sort(before[0])[7]),
+            (2, np.inf),
+        ):  # 0.2 * 36 = 7.2: up to the eighth
             for unit in np.flatnonzero(before[layer] <= limit):
                 wanted[layer, ..., unit] *= 1.7 * before[layer].mean() / before[layer, unit]
         assert_close(found[path], wanted, 1e-6)
@@ -107,9 +126,19 @@ def test_weights_are_the_formula():
 
 def test_ratio_zero_changes_no_bit():
     _, params, before = made("gated silu")
-    kernel = params["blocks"]["mlp"]["up"]["kernel"].at[0, 0, 0].set(1e-40).at[2, 1, 1].set(-0.0)  # lost by a product
-    params = {**params, "blocks": {**params["blocks"], "mlp": {**params["blocks"]["mlp"], "up": {"kernel": kernel}}}}
-    assert jax.tree.map(bits, transforms.reactivate(params, before, 0.0, gain=3.0)) == jax.tree.map(bits, params)
+    kernel = (
+        params["blocks"]["mlp"]["up"]["kernel"].at[0, 0, 0].set(1e-40).at[2, 1, 1].set(-0.0)
+    )  # lost by a product
+    params = {
+        **params,
+        "blocks": {
+            **params["blocks"],
+            "mlp": {**params["blocks"]["mlp"], "up": {"kernel": kernel}},
+        },
+    }
+    assert jax.tree.map(bits, transforms.reactivate(params, before, 0.0, gain=3.0)) == jax.tree.map(
+        bits, params
+    )
     some = transforms.reactivate(params, before, [0.0, 0.5, 0.0])["blocks"]["mlp"]["up"]["kernel"]
     assert [bits(some[layer]) == bits(kernel[layer]) for layer in range(3)] == [True, False, True]
 
@@ -118,7 +147,9 @@ def test_jit_dtypes_and_shardings():
     _, params, before = made("gated silu")
     wake = lambda params: transforms.reactivate(params, before, 0.5, gain=2.0)
     wanted = wake(params)["blocks"]["mlp"]["up"]["kernel"]
-    np.testing.assert_allclose(jax.jit(wake)(params)["blocks"]["mlp"]["up"]["kernel"], wanted, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(wake)(params)["blocks"]["mlp"]["up"]["kernel"], wanted, rtol=1e-6
+    )
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("fsdp",))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "fsdp"))
@@ -127,15 +158,21 @@ def test_jit_dtypes_and_shardings():
     assert divided.sharding.is_equivalent_to(place, 3) and mesh.size == 8
     np.testing.assert_array_equal(divided, wanted)
 
-    half = wake({"blocks": {"mlp": {"up": {"kernel": kernel.astype(jnp.bfloat16)}}}})["blocks"]["mlp"]["up"]["kernel"]
+    half = wake({"blocks": {"mlp": {"up": {"kernel": kernel.astype(jnp.bfloat16)}}}})["blocks"][
+        "mlp"
+    ]["up"]["kernel"]
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(np.float32), wanted, rtol=2**-7)
 
 
 def test_dead_coefficients_are_left_as_they_are():
     up = {"kernel": jnp.ones([3, 2, 5])}
-    tiny = np.where(COEFFICIENTS == 0.5, 1e-35, COEFFICIENTS)  # its factor is beyond float32 weights
-    found = transforms.reactivate({"blocks": {"mlp": {"up": up}}}, tiny, 1.0)["blocks"]["mlp"]["up"]["kernel"]
+    tiny = np.where(
+        COEFFICIENTS == 0.5, 1e-35, COEFFICIENTS
+    )  # its factor is beyond float32 weights
+    found = transforms.reactivate({"blocks": {"mlp": {"up": up}}}, tiny, 1.0)["blocks"]["mlp"][
+        "up"
+    ]["kernel"]
     np.testing.assert_allclose(found[2, 0], [1, 1, 1, 0.4, 0.4], rtol=1e-6)  # mean 4 / 5
 
 
@@ -170,7 +207,8 @@ def used(count: int, width: int = 64) -> np.ndarray:
     ([64, 64, 64], 0.4, [0.4, 0.4, 0.4]),         # no deficit
     ([8, 8, 8], 0.4, [0.4, 0.4, 0.4]),            # equal ones
     ([1, 8, 8], 0.4, [0.6, 0.3, 0.3]),            # deficits 1, 1/2, 1/2
-    ([1, 8, 8], 0.8, [1.0, 0.7, 0.7]),            # 1.2 is too much for the first; the others share the rest
+    # 1.2 is too much for the first; the others share the rest
+    ([1, 8, 8], 0.8, [1.0, 0.7, 0.7]),
     ([1, 16, 32], 0.7, [1.0, 22 / 30, 11 / 30]),  # deficits 1, 1/3, 1/6
     ([8, 64, 64], 0.5, [1.0, 0.0, 0.0]),          # more than those with a deficit can take
     ([0, 8, 8], 0.4, [0.0, 0.6, 0.6]),            # a layer without signal
@@ -189,7 +227,11 @@ def test_a_measured_transform_is_its_parts(control, strength):
     wake = transforms.reactivation(0.4, 1.5, control, strength, seed=3)
     found = wake.change(params, metrics.measure(wake.metric, model, params, BATCHES))
     ratios = transforms.by_entropy(before, 0.4) if strength == "entropy" else [0.4] * 3
-    chosen = transforms.at_random(before, ratios, 3) if control == "random" else transforms.dormant(before, ratios)
+    chosen = (
+        transforms.at_random(before, ratios, 3)
+        if control == "random"
+        else transforms.dormant(before, ratios)
+    )
     wanted = transforms.reactivate(params, before, gain=1.5, chosen=chosen)
     assert jax.tree.map(bits, found) == jax.tree.map(bits, wanted)
 
@@ -199,7 +241,9 @@ def tree(**up):
 
 
 FITS = tree(kernel=jnp.ones([3, 2, 5]))
-PACKED = tree(kernel=Packed(np.zeros([3, 5, 1, 32], np.int8), np.zeros([3, 5, 1], np.float16), None, "Q8_0"))
+PACKED = tree(
+    kernel=Packed(np.zeros([3, 5, 1, 32], np.int8), np.zeros([3, 5, 1], np.float16), None, "Q8_0")
+)
 
 
 @pytest.mark.parametrize("call, message", [

@@ -1,4 +1,6 @@
-"""RecAdam is its algorithm, written out in float64; far after the middle it is Adam, far before it nothing moves away."""
+"""RecAdam is its algorithm, written out in float64; far after the middle it is Adam, far before it
+nothing moves away.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,19 +41,25 @@ def by_the_paper(start, old):
 def test_it_is_the_algorithm_of_the_paper(given):
     start = np.linspace(-1, 1, 5, dtype=np.float32)
     old = start[::-1].copy() if given else start
-    optimizer = transforms.rec_adam(RATE, STRENGTH, STEEPNESS, MIDDLE, old=jnp.asarray(old) if given else None)
+    optimizer = transforms.rec_adam(
+        RATE, STRENGTH, STEEPNESS, MIDDLE, old=jnp.asarray(old) if given else None
+    )
     np.testing.assert_allclose(trained(optimizer, start), by_the_paper(start, old), rtol=1e-5)
 
 
 def test_long_after_the_middle_it_is_adam_and_long_before_it_nothing_leaves():
     start = np.linspace(-1, 1, 5, dtype=np.float32)
     late = transforms.rec_adam(RATE, STRENGTH, STEEPNESS, middle=-1000.0, weight_decay=0.1)
-    np.testing.assert_allclose(trained(late, start), trained(optax.adamw(RATE, weight_decay=0.1), start), rtol=1e-6)
+    np.testing.assert_allclose(
+        trained(late, start), trained(optax.adamw(RATE, weight_decay=0.1), start), rtol=1e-6
+    )
     early = transforms.rec_adam(RATE, STRENGTH, STEEPNESS, middle=1000.0)
     np.testing.assert_array_equal(trained(early, start), start)
 
 
-@pytest.mark.parametrize("options, message", [((-1.0, 1.0), "strength=-1.0"), ((1.0, float("nan")), "steepness=nan")])
+@pytest.mark.parametrize(
+    "options, message", [((-1.0, 1.0), "strength=-1.0"), ((1.0, float("nan")), "steepness=nan")]
+)
 def test_bad_settings_are_errors(options, message):
     with pytest.raises(InputError, match=message):
         transforms.recall(*options, middle=0.0)

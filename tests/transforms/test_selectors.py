@@ -10,10 +10,18 @@ from lmdyn.errors import InputError
 from tests.helpers import small
 
 
-@pytest.mark.parametrize("selector, layers", [
-    ("blocks[1].mlp.up", (1,)), ("blocks[-1].mlp.up", (2,)), ("blocks[1:].mlp.up", (1, 2)), ("blocks[::2].mlp.up", (0, 2)),
-    ("blocks[0,2].mlp.up", (0, 2)), ("blocks.mlp.up", (0, 1, 2)), ("blocks[0].mlp.up+blocks[2].mlp", (0, 2)),
-])
+@pytest.mark.parametrize(
+    "selector, layers",
+    [
+        ("blocks[1].mlp.up", (1,)),
+        ("blocks[-1].mlp.up", (2,)),
+        ("blocks[1:].mlp.up", (1, 2)),
+        ("blocks[::2].mlp.up", (0, 2)),
+        ("blocks[0,2].mlp.up", (0, 2)),
+        ("blocks.mlp.up", (0, 1, 2)),
+        ("blocks[0].mlp.up+blocks[2].mlp", (0, 2)),
+    ],
+)
 def test_layers(selector, layers):
     _, params = small()
     assert transforms.select(params, selector)["blocks", "mlp", "up", "kernel"] == layers
@@ -26,12 +34,22 @@ def test_a_group_is_exactly_what_lies_below_its_path():
     assert set(transforms.select(params, "all")) == set(transforms.flatten(params))
 
 
-@pytest.mark.parametrize("selector, message", [
-    ("", "cannot be read"), ("blocks[", "cannot be read"), ("bloks", "the model holds blocks, embed, final_norm, head"),
-    ("blocks.mlp.gates", "'blocks.mlp' holds down, gate, up"), ("head[1]", "only blocks have layers"),
-    ("blocks[7]", "outside the model's 3 blocks"), ("blocks[2:2]", "matches no layer"), ("blocks[a]", "is no layer"),
-    ("blocks[::0]", "step 0"), ("blocks.mlp.up.kernel.x", "nothing below it"), ("head+nothing", "'nothing'"),
-])
+@pytest.mark.parametrize(
+    "selector, message",
+    [
+        ("", "cannot be read"),
+        ("blocks[", "cannot be read"),
+        ("bloks", "the model holds blocks, embed, final_norm, head"),
+        ("blocks.mlp.gates", "'blocks.mlp' holds down, gate, up"),
+        ("head[1]", "only blocks have layers"),
+        ("blocks[7]", "outside the model's 3 blocks"),
+        ("blocks[2:2]", "matches no layer"),
+        ("blocks[a]", "is no layer"),
+        ("blocks[::0]", "step 0"),
+        ("blocks.mlp.up.kernel.x", "nothing below it"),
+        ("head+nothing", "'nothing'"),
+    ],
+)
 def test_what_matches_nothing_is_an_error(selector, message):
     _, params = small()
     with pytest.raises(InputError) as error:
@@ -39,7 +57,9 @@ def test_what_matches_nothing_is_an_error(selector, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("selector", ["all", "head", "blocks[0,2].mlp", "blocks[1].attention+blocks[1:].mlp", "embed"])
+@pytest.mark.parametrize(
+    "selector", ["all", "head", "blocks[0,2].mlp", "blocks[1].attention+blocks[1:].mlp", "embed"]
+)
 def test_split_and_join_are_inverse(selector):
     _, params = small()
     part = transforms.partition(params, selector)

@@ -1,16 +1,18 @@
 """Training runs: a folder with everything that made a model, and its checkpoints.
 
     DIR/run.json             what is fixed at the start: model, tokenizer, config, data
-    DIR/tokenizer.json
-    DIR/provenance.jsonl     a line for every start of the process
-    DIR/checkpoints/STEP/    one checkpoint: an Orbax folder per item (`params`, `optimizer`), and `checkpoint.json`:
+    DIR/tokenizer.json DIR/provenance.jsonl     a line for every start of the process
+    DIR/checkpoints/STEP/    one checkpoint: an Orbax folder per item (`params`, `optimizer`), and
+    `checkpoint.json`:
                              position, shapes, and the size and checksum of every file
 
-Anything else in DIR belongs to whoever trains. Names in `checkpoints` that are no number are unfinished or being deleted.
+Anything else in DIR belongs to whoever trains. Names in `checkpoints` that are no number are
+unfinished or being deleted.
 
-A checkpoint gets its name last, when all its bytes are on the disk and its checksums are written: what has a name is whole,
-whenever the process is killed. What was damaged afterwards is found by its checksums. Several processes (`jax.distributed`)
-share the folder: all of them call every function here that writes or restores, in the same order.
+A checkpoint gets its name last, when all its bytes are on the disk and its checksums are written:
+what has a name is whole, whenever the process is killed. What was damaged afterwards is found by
+its checksums. Several processes (`jax.distributed`) share the folder: all of them call every
+function here that writes or restores, in the same order.
 """
 
 from lmdyn.checkpoints.runs.folder import RunInfo, create, describe, latest, record, steps

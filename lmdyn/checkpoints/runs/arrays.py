@@ -1,4 +1,6 @@
-"""Trees of arrays as nested dicts with string keys, which Orbax stores under names that say what they are."""
+"""Trees of arrays as nested dicts with string keys, which Orbax stores under names that say what
+they are.
+"""
 
 from typing import Any
 
@@ -11,7 +13,8 @@ Path = tuple[str, ...]
 
 
 def named(tree: Tree) -> dict[Path, Any]:
-    """The leaves of any pytree by their path: keys of dicts, fields of NamedTuples, positions in lists.
+    """The leaves of any pytree by their path: keys of dicts, fields of NamedTuples, positions in
+    lists.
 
     >>> import optax
     >>> state = optax.chain(optax.clip(1.0), optax.trace(0.9)).init({"w": np.ones(2)})
@@ -50,7 +53,9 @@ def describe(leaves: dict[Path, Any]) -> dict[str, list]:
     >>> describe({("a", "b"): np.ones([2, 3], np.float32)})
     {'a/b': [[2, 3], 'float32']}
     """
-    return {"/".join(path): [list(np.shape(leaf)), str(leaf.dtype)] for path, leaf in leaves.items()}
+    return {
+        "/".join(path): [list(np.shape(leaf)), str(leaf.dtype)] for path, leaf in leaves.items()
+    }
 
 
 def stored(leaves: dict[Path, Any]) -> dict[Path, Any]:
@@ -59,7 +64,9 @@ def stored(leaves: dict[Path, Any]) -> dict[Path, Any]:
 
 
 def local(leaf: Any) -> Any:
-    """A leaf that Orbax can write: NumPy arrays are copied, so that the caller may go on to change them."""
+    """A leaf that Orbax can write: NumPy arrays are copied, so that the caller may go on to change
+    them.
+    """
     if isinstance(leaf, jax.Array) and (jax.process_count() == 1 or not leaf.is_fully_addressable):
         return leaf
     return np.array(leaf)

@@ -34,7 +34,9 @@ class RunInfo(NamedTuple):
     """JSON: what identifies the data."""
 
 
-def create(folder: PathLike, *, model: ModelConfig, tokenizer: tokenizers.Tokenizer, config: Any, data: Any) -> None:
+def create(
+    folder: PathLike, *, model: ModelConfig, tokenizer: tokenizers.Tokenizer, config: Any, data: Any
+) -> None:
     """Starts a run: `run.json` and `tokenizer.json` in `folder`, both or none.
 
     Args:
@@ -46,8 +48,16 @@ def create(folder: PathLike, *, model: ModelConfig, tokenizer: tokenizers.Tokeni
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
-    >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={"steps": 100}, data={"ref": "builtin:docs"})
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> create(
+    ...     folder,
+    ...     model=tiny,
+    ...     tokenizer=tokenizers.byte_tokenizer(),
+    ...     config={"steps": 100},
+    ...     data={"ref": "builtin:docs"},
+    ... )
     >>> describe(folder).model == tiny, describe(folder).config, steps(folder)
     (True, {'steps': 100}, [])
     """
@@ -71,9 +81,13 @@ def create(folder: PathLike, *, model: ModelConfig, tokenizer: tokenizers.Tokeni
         if folder.is_dir() and _numbers(folder):
             raise InputError(f"{folder} holds checkpoints but no run.json; choose another folder")
         try:
-            atomic_write_all({folder / "tokenizer.json": text, folder / "run.json": manifest.signed(content)})
+            atomic_write_all(
+                {folder / "tokenizer.json": text, folder / "run.json": manifest.signed(content)}
+            )
         except OSError as err:
-            raise InputError(f"{folder} cannot be written: {err.strerror}; choose another folder") from err
+            raise InputError(
+                f"{folder} cannot be written: {err.strerror}; choose another folder"
+            ) from err
 
     shared(write)
 
@@ -86,8 +100,16 @@ def describe(folder: PathLike) -> RunInfo:
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
-    >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={"steps": 100}, data={})
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> create(
+    ...     folder,
+    ...     model=tiny,
+    ...     tokenizer=tokenizers.byte_tokenizer(),
+    ...     config={"steps": 100},
+    ...     data={},
+    ... )
     >>> describe(folder).tokenizer.name, describe(folder).model.width
     ('bytes', 6)
     """
@@ -102,7 +124,9 @@ def describe(folder: PathLike) -> RunInfo:
         tokenizer = _tokenizer(folder, about)
         return RunInfo(model, tokenizer, content["config"], content["data"])
     except (KeyError, TypeError) as err:
-        raise InputError(f"{folder / 'run.json'} was written by another version of lmdyn: {err}; use that one") from err
+        raise InputError(
+            f"{folder / 'run.json'} was written by another version of lmdyn: {err}; use that one"
+        ) from err
 
 
 def _content(folder: Path) -> dict:
@@ -110,13 +134,17 @@ def _content(folder: Path) -> dict:
     path = folder / "run.json"
     if not path.is_file():
         missing = "no such folder" if not folder.exists() else "it has no run.json"
-        raise InputError(f"{folder} is no run: {missing}; name the folder that a training run wrote")
+        raise InputError(
+            f"{folder} is no run: {missing}; name the folder that a training run wrote"
+        )
     try:
         content = manifest.read_signed(path)
     except manifest.DamagedError as err:
         raise InputError(f"{folder}: {err}; put a copy back") from err
     if content.get("format") != FORMAT:
-        raise InputError(f"{path} has format {content.get('format')}; this version reads {FORMAT}: update lmdyn")
+        raise InputError(
+            f"{path} has format {content.get('format')}; this version reads {FORMAT}: update lmdyn"
+        )
     return content
 
 
@@ -137,7 +165,9 @@ def record(folder: PathLike, provenance: Mapping) -> None:
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
     >>> record(folder, {"command": ["lmdyn", "train"]})
     """
@@ -159,7 +189,8 @@ def record(folder: PathLike, provenance: Mapping) -> None:
                     raise
         except OSError as err:
             raise InputError(
-                f"{path} cannot be written: {err.strerror}; free some space or choose another folder"
+                f"{path} cannot be written: {err.strerror}; free some space or choose another"
+                " folder"
             ) from err
 
     shared(append)
@@ -173,7 +204,9 @@ def steps(folder: PathLike) -> list[int]:
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
     >>> for name in ("8", "20", ".saving"):
     ...     (folder / "checkpoints" / name).mkdir(parents=True)
@@ -189,11 +222,16 @@ def _numbers(folder: Path) -> list[int]:
     parent = folder / "checkpoints"
     if not parent.is_dir():
         return []
-    return sorted(int(entry.name) for entry in os.scandir(parent) if _STEP.fullmatch(entry.name) and entry.is_dir())
+    return sorted(
+        int(entry.name)
+        for entry in os.scandir(parent)
+        if _STEP.fullmatch(entry.name) and entry.is_dir()
+    )
 
 
 def latest(folder: PathLike) -> int:
-    """The step of the last checkpoint whose parameters are whole. Of damaged ones after it, `warnings` tell.
+    """The step of the last checkpoint whose parameters are whole. Of damaged ones after it,
+    `warnings` tell.
 
     Raises:
       InputError: the folder is no run, or has no whole checkpoint.
@@ -202,7 +240,9 @@ def latest(folder: PathLike) -> int:
     >>> import numpy as np
     >>> from lmdyn.checkpoints import runs
     >>> folder = Path(tempfile.mkdtemp())
-    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
     >>> with runs.Checkpoints(folder, runs.Retention(every=1)) as writer:
     ...     for step in (8, 20):
@@ -217,10 +257,15 @@ def latest(folder: PathLike) -> int:
         try:
             manifest.check(checkpoint(folder, step), ("params",))
         except manifest.DamagedError as err:
-            warnings.warn(f"{folder}: checkpoint {step} is damaged: {err}; using the one before it", stacklevel=2)
+            warnings.warn(
+                f"{folder}: checkpoint {step} is damaged: {err}; using the one before it",
+                stacklevel=2,
+            )
             continue
         return step
-    raise InputError(f"{folder}: all {len(found)} checkpoints are damaged; put a copy back, or train it again")
+    raise InputError(
+        f"{folder}: all {len(found)} checkpoints are damaged; put a copy back, or train it again"
+    )
 
 
 def checkpoint(folder: PathLike, step: int) -> Path:
@@ -243,5 +288,8 @@ def require(folder: PathLike, step: int) -> Path:
         there = f"there {'is' if len(found) == 1 else 'are'} {', '.join(map(str, found))}"
     else:
         place = bisect.bisect(found, step)
-        there = f"the nearest of {len(found)}: {', '.join(map(str, found[max(place - 1, 0) : place + 1]))}"
+        there = (
+            f"the nearest of {len(found)}:"
+            f" {', '.join(map(str, found[max(place - 1, 0) : place + 1]))}"
+        )
     raise InputError(f"{folder} has no checkpoint of step {step}; {there}")

@@ -1,4 +1,6 @@
-"""What a checkpoint must look like on disk, so that damage is found: a size and a checksum for every file."""
+"""What a checkpoint must look like on disk, so that damage is found: a size and a checksum for
+every file.
+"""
 
 import functools
 import json
@@ -17,9 +19,12 @@ CHUNK = 2**22
 
 
 class DamagedError(InputError):
-    """A file is not what was written: cut short, deleted, or with other bytes. One line that names it.
+    """A file is not what was written: cut short, deleted, or with other bytes. One line that names
+    it.
 
-    >>> isinstance(DamagedError("checkpoint 8: params is cut short"), InputError)   # the command line says it in one line
+    >>> isinstance(
+    ...     DamagedError("checkpoint 8: params is cut short"), InputError
+    ... )  # the command line says it in one line
     True
     """
 
@@ -68,7 +73,8 @@ def _dump(content) -> str:
 
 
 def seal(folder: Path, content: Mapping) -> None:
-    """Writes `checkpoint.json`: `content`, and the size and checksum of every file in `folder`; all flushed to the disk.
+    """Writes `checkpoint.json`: `content`, and the size and checksum of every file in `folder`; all
+    flushed to the disk.
 
     Raises:
       OSError: what the operating system says.
@@ -79,7 +85,10 @@ def seal(folder: Path, content: Mapping) -> None:
             path = Path(root, name)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-                files[path.relative_to(folder).as_posix()] = [os.fstat(file.fileno()).st_size, _checksum(file)]
+                files[path.relative_to(folder).as_posix()] = [
+                    os.fstat(file.fileno()).st_size,
+                    _checksum(file),
+                ]
         sync(root)
     write_signed(folder / NAME, {"format": FORMAT, **content, "files": files})
 
@@ -97,7 +106,8 @@ def check(folder: Path, items: tuple[str, ...] | None = None) -> dict:
     content = read_signed(folder / NAME)
     if content.get("format") != FORMAT:
         raise InputError(
-            f"{folder / NAME} has format {content.get('format')}; this version reads {FORMAT}: update lmdyn"
+            f"{folder / NAME} has format {content.get('format')}; this version reads {FORMAT}:"
+            " update lmdyn"
         )
     for name, (size, checksum) in content["files"].items():
         if items is not None and name.split("/", 1)[0] not in items:
@@ -106,7 +116,10 @@ def check(folder: Path, items: tuple[str, ...] | None = None) -> dict:
             found = (folder / name).stat()
             if found.st_size != size:
                 raise DamagedError(f"{name} has {found.st_size} bytes instead of {size}")
-            if _known_checksum(str(folder / name), size, found.st_mtime_ns, found.st_ino) != checksum:
+            if (
+                _known_checksum(str(folder / name), size, found.st_mtime_ns, found.st_ino)
+                != checksum
+            ):
                 raise DamagedError(f"{name} has other bytes than were written")
         except FileNotFoundError as err:
             raise DamagedError(f"{name} is missing") from err
@@ -117,13 +130,17 @@ def check(folder: Path, items: tuple[str, ...] | None = None) -> dict:
 
 @functools.lru_cache(maxsize=4096)
 def _known_checksum(path: str, *state: int) -> str:
-    """The checksum of a file; read once for each state (size, time of change, inode) that it is found in."""
+    """The checksum of a file; read once for each state (size, time of change, inode) that it is
+    found in.
+    """
     with open(path, "rb") as file:
         return _checksum(file)
 
 
 def _checksum(file) -> str:
-    """CRC-32: this guards against accidents, costs a third of SHA-256, and lets other threads run meanwhile."""
+    """CRC-32: this guards against accidents, costs a third of SHA-256, and lets other threads run
+    meanwhile.
+    """
     checksum = 0
     while chunk := file.read(CHUNK):
         checksum = zlib.crc32(chunk, checksum)

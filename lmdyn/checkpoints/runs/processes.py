@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 
 def shared(make: Callable[[], T]) -> T:
-    """What `make()` gives on the first process, on every process; what is raised there is an `InputError` on the others.
+    """What `make()` gives on the first process, on every process; what is raised there is an
+    `InputError` on the others.
 
     With one process that is `make()`. With several, all of them must call this, in the same order.
 
@@ -41,7 +42,9 @@ def shared(make: Callable[[], T]) -> T:
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     buffer = np.zeros(size, np.uint8)
     buffer[: len(text)] = np.frombuffer(text, np.uint8)
-    answer = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).astype(np.uint8).tobytes())
+    answer = json.loads(
+        np.asarray(multihost_utils.broadcast_one_to_all(buffer)).astype(np.uint8).tobytes()
+    )
     if problem is not None:
         raise problem
     if "error" in answer:
@@ -60,22 +63,29 @@ def failed(problem: bool) -> int | None:
 
 
 class _Quiet(logging.Filter):
-    """Drops what Orbax logs: each of its failures comes back as an exception, which the caller reports in one line."""
+    """Drops what Orbax logs: each of its failures comes back as an exception, which the caller
+    reports in one line.
+    """
 
     def filter(self, record):
         return f"{os.sep}orbax{os.sep}checkpoint{os.sep}" not in record.pathname
 
 
 class _Unasked(logging.Filter):
-    """Drops what asyncio says of Orbax's writes that failed after the first one had: nobody asks them for their exception.
+    """Drops what asyncio says of Orbax's writes that failed after the first one had: nobody asks
+    them for their exception.
 
-    They speak when they are collected, which may be as late as the end of the process, so this stays for good.
+    They speak when they are collected, which may be as late as the end of the process, so this
+    stays for good.
     """
 
     def filter(self, record):
         if "exception was never retrieved" not in record.getMessage():
             return True
-        return not any(mark in str(record.exc_info and record.exc_info[1]) for mark in ("OCDBT", "Event loop is closed"))
+        return not any(
+            mark in str(record.exc_info and record.exc_info[1])
+            for mark in ("OCDBT", "Event loop is closed")
+        )
 
 
 _UNASKED = _Unasked()
@@ -85,19 +95,24 @@ _UNASKED = _Unasked()
 def quiet() -> Iterator[None]:
     """While the block runs, Orbax says nothing of its own.
 
-    When one of its writes fails (on a full disk), the others fail after it has stopped listening, and each of them prints a
-    traceback about a closed event loop; those are dropped too. So is the warning about the writes that were made and never begun, which
-    Python gives when it collects them: as late as the end of the process, so that filter stays for good.
+    When one of its writes fails (on a full disk), the others fail after it has stopped listening,
+    and each of them prints a traceback about a closed event loop; those are dropped too. So is the
+    warning about the writes that were made and never begun, which Python gives when it collects
+    them: as late as the end of the process, so that filter stays for good.
     """
     log, silence, before = logging.getLogger("absl"), _Quiet(), sys.unraisablehook
 
     def hook(problem):
-        if not (problem.exc_type is RuntimeError and str(problem.exc_value) == "Event loop is closed"):
+        if not (
+            problem.exc_type is RuntimeError and str(problem.exc_value) == "Event loop is closed"
+        ):
             before(problem)
 
     log.addFilter(silence)
     logging.getLogger("asyncio").addFilter(_UNASKED)  # once, however often it is added
-    warnings.filterwarnings("ignore", "coroutine 'async_serialize.*' was never awaited", RuntimeWarning)
+    warnings.filterwarnings(
+        "ignore", "coroutine 'async_serialize.*' was never awaited", RuntimeWarning
+    )
     sys.unraisablehook = hook
     try:
         yield

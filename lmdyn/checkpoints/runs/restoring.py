@@ -22,9 +22,9 @@ def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, A
     Args:
       path: the folder of a run.
       step: of a checkpoint that is there.
-      like: items, such as `{"params": tree, "optimizer": state}`, with leaves that have `shape`, `dtype` and, if they are
-        to lie anywhere but on the default device, `sharding`: arrays or `jax.ShapeDtypeStruct`. NumPy arrays come back
-        as NumPy arrays.
+      like: items, such as `{"params": tree, "optimizer": state}`, with leaves that have `shape`,
+        `dtype` and, if they are to lie anywhere but on the default device, `sharding`: arrays or
+        `jax.ShapeDtypeStruct`. NumPy arrays come back as NumPy arrays.
 
     Returns:
       `(items, position)`.
@@ -38,10 +38,16 @@ def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, A
     >>> from lmdyn.checkpoints import runs
     >>> from lmdyn.data import tokenizers
     >>> folder = tempfile.mkdtemp()
-    >>> tiny = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
-    >>> runs.create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    >>> tiny = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> runs.create(
+    ...     folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={}
+    ... )
     >>> with runs.Checkpoints(folder, runs.Retention(every=1)) as writer:
-    ...     _ = writer.save(2, {"params": {"w": jnp.arange(3.0)}}, {"step": 2, "data": {"offset": 7}})
+    ...     _ = writer.save(
+    ...         2, {"params": {"w": jnp.arange(3.0)}}, {"step": 2, "data": {"offset": 7}}
+    ...     )
     >>> items, position = restore(folder, 2, {"params": {"w": jnp.zeros(3)}})
     >>> items["params"]["w"].tolist(), position["data"]
     ([0.0, 1.0, 2.0], {'offset': 7})
@@ -61,15 +67,22 @@ def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, A
     items = {}
     for item, tree in like.items():
         wanted = arrays.named(tree)
-        _compare(f"{path}: checkpoint {step}", item, content["arrays"].get(item), arrays.describe(wanted))
+        _compare(
+            f"{path}: checkpoint {step}", item, content["arrays"].get(item), arrays.describe(wanted)
+        )
         leaves = _read(path, step, target / item, arrays.stored(wanted))
-        full = [leaves[p] if p in leaves else jnp.zeros(v.shape, v.dtype) for p, v in wanted.items()]
+        full = [
+            leaves[p] if p in leaves else jnp.zeros(v.shape, v.dtype) for p, v in wanted.items()
+        ]
         items[item] = jax.tree.unflatten(jax.tree.structure(tree), full)
     return items, content["position"]
 
 
-def restore_latest(path: PathLike, like: Mapping[str, Any], warn: Callable[[str], None]) -> tuple[int, dict, Any] | None:
-    """The last checkpoint that is whole, as `(step, items, position)`; None where a run has none yet.
+def restore_latest(
+    path: PathLike, like: Mapping[str, Any], warn: Callable[[str], None]
+) -> tuple[int, dict, Any] | None:
+    """The last checkpoint that is whole, as `(step, items, position)`; None where a run has none
+    yet.
 
     Args:
       path, like: as for `restore`.
@@ -83,9 +96,15 @@ def restore_latest(path: PathLike, like: Mapping[str, Any], warn: Callable[[str]
     >>> from lmdyn.checkpoints import runs
     >>> from lmdyn.data import tokenizers
     >>> folder = tempfile.mkdtemp()
-    >>> tiny = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
-    >>> runs.create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
-    >>> restore_latest(folder, {"params": {"w": jnp.zeros(3)}}, warn=print) is None     # nothing was saved yet
+    >>> tiny = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> runs.create(
+    ...     folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={}
+    ... )
+    >>> restore_latest(
+    ...     folder, {"params": {"w": jnp.zeros(3)}}, warn=print
+    ... ) is None  # nothing was saved yet
     True
     """
     there = shared(lambda: folder.steps(path))
@@ -95,7 +114,9 @@ def restore_latest(path: PathLike, like: Mapping[str, Any], warn: Callable[[str]
         except manifest.DamagedError as err:
             warn(f"{err}; going back to the one before it")
     if there:
-        raise InputError(f"{path}: all {len(there)} checkpoints are damaged; put a copy back, or start a new run")
+        raise InputError(
+            f"{path}: all {len(there)} checkpoints are damaged; put a copy back, or start a new run"
+        )
     return None
 
 
@@ -115,12 +136,16 @@ def read_params(path: PathLike, step: int | None = None) -> Params:
     >>> from lmdyn.checkpoints import runs
     >>> from lmdyn.data import tokenizers
     >>> folder = tempfile.mkdtemp()
-    >>> tiny = models.ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
-    >>> runs.create(folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={})
+    >>> tiny = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> runs.create(
+    ...     folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={}
+    ... )
     >>> params = models.init(models.LanguageModel(tiny))
     >>> with runs.Checkpoints(folder, runs.Retention(every=1)) as writer:
     ...     _ = writer.save(2, {"params": params}, {"step": 2, "data": None})
-    >>> read_params(folder)["embed"]["embedding"].shape             # the last checkpoint
+    >>> read_params(folder)["embed"]["embedding"].shape  # the last checkpoint
     (257, 6)
     """
     step = folder.latest(path) if step is None else step
@@ -137,9 +162,14 @@ def read_params(path: PathLike, step: int | None = None) -> Params:
         {name: [shape, "float32"] for name, (shape, _) in found.items()},
         {name: [shape, "float32"] for name, (shape, _) in arrays.describe(wanted).items()},
     )
-    hosted = {p: np.broadcast_to(np.zeros([], jnp.dtype(found["/".join(p)][1])), v.shape) for p, v in wanted.items()}
+    hosted = {
+        p: np.broadcast_to(np.zeros([], jnp.dtype(found["/".join(p)][1])), v.shape)
+        for p, v in wanted.items()
+    }
     leaves = _read(path, step, target / "params", hosted)
-    return arrays.nested({p: jax.device_put(v.astype(np.float32, copy=False)) for p, v in leaves.items()})
+    return arrays.nested(
+        {p: jax.device_put(v.astype(np.float32, copy=False)) for p, v in leaves.items()}
+    )
 
 
 def _compare(where: str, item: str, found: dict | None, wanted: dict):
@@ -147,10 +177,13 @@ def _compare(where: str, item: str, found: dict | None, wanted: dict):
     if found is None:
         raise InputError(f"{where} has no {item}; it was written by another configuration")
     for name in sorted(found.keys() | wanted.keys()):
-        there, here = ((f"{e[1]}{e[0]}" if e else "nothing") for e in (found.get(name), wanted.get(name)))
+        there, here = (
+            (f"{e[1]}{e[0]}" if e else "nothing") for e in (found.get(name), wanted.get(name))
+        )
         if there != here:
             raise InputError(
-                f"{where} holds {there} as {item}/{name}, where {here} is wanted; it is of another configuration"
+                f"{where} holds {there} as {item}/{name}, where {here} is wanted; it is of another"
+                " configuration"
             )
 
 
@@ -163,7 +196,9 @@ def _read(path, step: int, target: Path, like: dict) -> dict:
     def one(leaf):
         if isinstance(leaf, (np.ndarray, np.generic)):
             return ocp.RestoreArgs(restore_type=np.ndarray)
-        sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(_default_device())
+        sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(
+            _default_device()
+        )
         return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype)
 
     placed = {p: one(leaf) for p, leaf in like.items()}
@@ -171,12 +206,15 @@ def _read(path, step: int, target: Path, like: dict) -> dict:
         with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             tree = reader.restore(
                 target.absolute(),
-                args=ocp.args.PyTreeRestore(item=arrays.nested(like), restore_args=arrays.nested(placed)),
+                args=ocp.args.PyTreeRestore(
+                    item=arrays.nested(like), restore_args=arrays.nested(placed)
+                ),
             )
     except Exception as err:
         if jax.process_count() > 1:  # the others may not see it, and would go on
             raise InputError(
-                f"{path}: checkpoint {step} cannot be read on process {jax.process_index()}: {_line(err)}"
+                f"{path}: checkpoint {step} cannot be read on process {jax.process_index()}:"
+                f" {_line(err)}"
             ) from err
         raise _damaged(path, step, _line(err)) from err
     return arrays.named(tree)

@@ -27,7 +27,8 @@ SAVING, DELETED, DAMAGED = ".saving", ".deleted", ".damaged"
 class Checkpoints:
     """Writes the checkpoints of a run, in the background, and deletes those that need not be kept.
 
-    A context manager; one at a time for a run. What a killed process left unfinished is removed at the start.
+    A context manager; one at a time for a run. What a killed process left unfinished is removed at
+    the start.
 
     Args:
       path: the folder of a run (see `create`).
@@ -43,7 +44,9 @@ class Checkpoints:
     >>> from lmdyn.data.tokenizers import byte_tokenizer
     >>> from lmdyn.models import ModelConfig
     >>> path = tempfile.mkdtemp()
-    >>> tiny = ModelConfig(vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16)
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
     >>> runs.create(path, model=tiny, tokenizer=byte_tokenizer(), config={}, data={})
     >>> with Checkpoints(path, Retention()) as checkpoints:
     ...     checkpoints.save(3, {"params": {"w": jnp.arange(3.0)}}, {"tokens": 96})
@@ -73,27 +76,37 @@ class Checkpoints:
             self._parent.mkdir(exist_ok=True)
         except OSError as err:
             self._stack.close()
-            raise InputError(f"{self._parent} cannot be written: {err.strerror}; choose another folder") from err
+            raise InputError(
+                f"{self._parent} cannot be written: {err.strerror}; choose another folder"
+            ) from err
         for name in (SAVING, DELETED):
             shutil.rmtree(self._parent / name, ignore_errors=True)
 
     def save(self, step: int, items: Mapping[str, Any], position: Any) -> None:
-        """Writes a checkpoint. Waits for the one before, then returns as soon as the arrays may be changed or donated.
+        """Writes a checkpoint. Waits for the one before, then returns as soon as the arrays may be
+        changed or donated.
 
         A whole checkpoint of that step is left as it is; a damaged one is replaced.
 
         Args:
           step: 0 or more.
-          items: `params`, the whole tree; `optimizer`; and any other pytrees of arrays. Their bits come back as they are.
+          items: `params`, the whole tree; `optimizer`; and any other pytrees of arrays. Their bits
+            come back as they are.
           position: JSON: everything else that is needed to go on, such as the position in the data.
 
         Raises:
-          InputError: this checkpoint, or the one before it, could not be written. All others are whole.
+          InputError: this checkpoint, or the one before it, could not be written. All others are
+            whole.
         """
         self.wait()
-        text = json.loads(json.dumps(position))  # a copy; and what is no JSON fails here, not in the background
+        text = json.loads(
+            json.dumps(position)
+        )  # a copy; and what is no JSON fails here, not in the background
         if step < 0 or "params" not in items:
-            raise ValueError(f"a checkpoint needs step>=0 and an item 'params', not step={step} and {sorted(items)}")
+            raise ValueError(
+                f"a checkpoint needs step>=0 and an item 'params', not step={step} and"
+                f" {sorted(items)}"
+            )
         if step in self._written or (step in self._before and not self._replace(step)):
             return
         named = {item: arrays.named(tree) for item, tree in items.items()}
@@ -104,11 +117,15 @@ class Checkpoints:
         }
         self._step = step
         try:
-            writer = _write(self._parent / SAVING / str(step), {k: arrays.stored(v) for k, v in named.items()})
+            writer = _write(
+                self._parent / SAVING / str(step), {k: arrays.stored(v) for k, v in named.items()}
+            )
         except Exception as err:
             self._sweep()
             raise self._failure(err) from err
-        self._thread = threading.Thread(target=self._finish, args=(writer, content), name=f"checkpoint {step}")
+        self._thread = threading.Thread(
+            target=self._finish, args=(writer, content), name=f"checkpoint {step}"
+        )
         self._thread.start()
         if not self.asynchronous:
             self.wait()
@@ -117,23 +134,29 @@ class Checkpoints:
         """Blocks until the last save is whole on the disk.
 
         Raises:
-          InputError: it could not be written, for example because the disk is full. The checkpoints before it are whole.
+          InputError: it could not be written, for example because the disk is full. The checkpoints
+            before it are whole.
         """
         if self._thread is None:
             return
         self._thread.join()
         self._thread = None
         problem, self._problem = self._problem, None
-        # Where Orbax failed on one process, it keeps the others waiting for it: they cannot be told, and end with it.
+        # Where Orbax failed on one process, it keeps the others waiting for it: they cannot be
+        # told, and end with it.
         process = failed(problem is not None) if self._together else None
         if problem is not None:
             raise self._failure(problem) from problem
         if process is not None:
-            raise InputError(f"{self.path}: checkpoint {self._step} was not written: process {process} failed")
+            raise InputError(
+                f"{self.path}: checkpoint {self._step} was not written: process {process} failed"
+            )
         self._written.add(self._step)
 
     def resume(self, like: Mapping[str, Any], warn: Say) -> tuple[int, dict, Any] | None:
-        """As `restore_latest`; and moves damaged checkpoints after the one restored out of the way, to `.damaged`."""
+        """As `restore_latest`; and moves damaged checkpoints after the one restored out of the way,
+        to `.damaged`.
+        """
         found = restoring.restore_latest(self.path, like, warn)
         if found is not None:
             shared(functools.partial(self._set_aside, found[0]))
@@ -154,17 +177,25 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if problem is None:
             self.close()
             return
-        # The other processes may be elsewhere, so that nothing can be agreed on; and the block's error is the one to tell.
+        # The other processes may be elsewhere, so that nothing can be agreed on; and the block's
+        # error is the one to tell.
         if self._thread is not None:
             self._thread.join()
         self._stack.close()
 
     def _finish(self, writer, content: dict):
-        """In the background: waits for Orbax, writes the checksums, gives the checkpoint its name, deletes old ones."""
+        """In the background: waits for Orbax, writes the checksums, gives the checkpoint its name,
+        deletes old ones.
+        """
         self._together = False
         try:
             with contextlib.closing(writer):
@@ -182,7 +213,8 @@ class Checkpoints:
             self._sweep()
 
     def _prune(self, newest: int):
-        # Steps after the newest are from before a restart, and damaged: they do not count among the last.
+        # Steps after the newest are from before a restart, and damaged: they do not count among the
+        # last.
         there = [step for step in folder.steps(self.path) if step <= newest]
         for step in set(there) - set(self.retention.kept(there)):
             self._delete(step)
@@ -237,12 +269,24 @@ def _write(target: Path, items: dict[str, dict]):
     import orbax.checkpoint as ocp
 
     handler: Any = ocp.PyTreeCheckpointHandler
-    # Random weights do not compress (by 7%), but trying takes half the time. Older versions always try.
-    options = {"use_compression": False} if "use_compression" in inspect.signature(handler).parameters else {}
-    trees = {item: arrays.nested({p: arrays.local(v) for p, v in leaves.items()}) for item, leaves in items.items()}
+    # Random weights do not compress (by 7%), but trying takes half the time. Older versions always
+    # try.
+    options = (
+        {"use_compression": False}
+        if "use_compression" in inspect.signature(handler).parameters
+        else {}
+    )
+    trees = {
+        item: arrays.nested({p: arrays.local(v) for p, v in leaves.items()})
+        for item, leaves in items.items()
+    }
     trees = {item: tree for item, tree in trees.items() if tree}
-    writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**{item: handler(**options) for item in trees}))
-    writer.save(target, args=ocp.args.Composite(**{k: ocp.args.PyTreeSave(v) for k, v in trees.items()}))
+    writer = ocp.AsyncCheckpointer(
+        ocp.CompositeCheckpointHandler(**{item: handler(**options) for item in trees})
+    )
+    writer.save(
+        target, args=ocp.args.Composite(**{k: ocp.args.PyTreeSave(v) for k, v in trees.items()})
+    )
     return writer
 
 
@@ -257,9 +301,11 @@ def _reason(err: BaseException) -> str:
 
 @contextlib.contextmanager
 def _lock(path: Path):
-    """Keeps a second process from writing to the same run; ends with the process, however that ends.
+    """Keeps a second process from writing to the same run; ends with the process, however that
+    ends.
 
-    A POSIX record lock: children do not inherit it, so that a data worker which outlives a killed process holds nothing.
+    A POSIX record lock: children do not inherit it, so that a data worker which outlives a killed
+    process holds nothing.
     """
     try:
         import fcntl
