@@ -9,7 +9,7 @@ scripts/quickstart.sh` has fetched the model. Run: lmdyn measure --config config
 
 import os
 
-from lmdyn.cli import Measure
+from lmdyn.cli.command_line import Measure
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "lmdyn")
 

@@ -9,7 +9,7 @@ fetched the model. Run: lmdyn online --config configs/smollm2_online.py
 
 import os
 
-from lmdyn.cli import Online
+from lmdyn.cli.command_line import Online
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "lmdyn")
 

@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from lmdyn import checkpoints, metrics
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
-from lmdyn.models import forward, heads, new_cache
+from lmdyn.models import forward, new_cache
+from lmdyn.models import loss as heads
 from lmdyn.models.config import Compute
 from lmdyn.models.modules import LanguageModel
 from lmdyn.types import Params

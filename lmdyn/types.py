@@ -30,7 +30,7 @@ Tree: TypeAlias = Any
 """Any pytree: parameters, a part of them, an optimizer's or a metric's state."""
 
 Row: TypeAlias = Mapping[str, Any]
-"""One measurement (`lmdyn.report.row`)."""
+"""One measurement (`lmdyn.records.row`)."""
 
 PathLike: TypeAlias = str | os.PathLike[str]
 """Where a file or a folder lies."""

@@ -42,9 +42,9 @@ def timed(run, repeats):
 def lmdyn_streams(order):
     import optax
 
-    from lmdyn import checkpoints, models, online, transforms
-    from lmdyn.memory import keep_memory
-    from lmdyn.transforms import flatten
+    from lmdyn import checkpoints, models, online
+    from lmdyn.allocator import keep_memory
+    from lmdyn.params import flatten, low_rank
 
     keep_memory()
     path = f"{order['out']}.{order['shape']}"
@@ -52,7 +52,7 @@ def lmdyn_streams(order):
         make(order["shape"])(path),
         models.Compute(dtype=order["dtype"], unroll=4 if order["shape"] == "tiny" else 1),
     )[:2]
-    low, optimizer = transforms.low_rank("blocks.mlp", rank=RANK), optax.adam(RATE)
+    low, optimizer = low_rank("blocks.mlp", rank=RANK), optax.adam(RATE)
     fresh = flatten(low.partition(params).init(params))
     np.savez(
         f"{path}.adapters.npz", **{"/".join(key): np.asarray(leaf) for key, leaf in fresh.items()}

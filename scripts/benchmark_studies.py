@@ -35,8 +35,8 @@ def lmdyn_lesson(setting):
     import jax
 
     from lmdyn import checkpoints, models
+    from lmdyn.allocator import keep_memory
     from lmdyn.data import Batch, ProbeBatch
-    from lmdyn.memory import keep_memory
     from lmdyn.studies import Further, Tell
     from lmdyn.studies.lessons import Exam, Lesson, teacher
     from lmdyn.training import Optimizer

@@ -43,7 +43,7 @@ def make(name):
         """Random weights as a Hugging Face folder, and as arrays for PyTorch."""
         from lmdyn import checkpoints, models
         from lmdyn.data.tokenizers import byte_tokenizer
-        from lmdyn.transforms import flatten
+        from lmdyn.params import flatten
 
         model = models.LanguageModel(models.ModelConfig(**SHAPES[name]))
         params = models.init(model, seed=1)
@@ -72,8 +72,8 @@ def lmdyn_train(name):
         import jax
 
         from lmdyn import checkpoints, models, training
+        from lmdyn.allocator import keep_memory
         from lmdyn.data import Batch
-        from lmdyn.memory import keep_memory
 
         keep_memory()  # as a run does
         compute = models.Compute(dtype=setting.dtype, unroll=4 if name == "tiny" else 1)
@@ -232,10 +232,10 @@ def watch(order):
     import jax
 
     from lmdyn import models, training
-    from lmdyn.memory import keep_memory
-    from lmdyn.training import step
+    from lmdyn.allocator import keep_memory
+    from lmdyn.training import train_step as step
+    from lmdyn.training.evaluation import Watcher
     from lmdyn.training.prepare import prepare
-    from lmdyn.training.watch import Watcher
 
     keep_memory()
     shape = SHAPES["tiny"]

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmdyn.options import VERBS
+from lmdyn.cli.options import VERBS
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[1]

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn import checkpoints, metrics
-from lmdyn.memory import keep_memory
+from lmdyn.allocator import keep_memory
 from lmdyn.models import forward
-from lmdyn.transforms.selectors import flatten
+from lmdyn.params.selectors import flatten
 
 
 def best(run, *arguments, repeats: int):

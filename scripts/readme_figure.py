@@ -13,7 +13,7 @@ from pathlib import Path
 import altair as alt
 import vl_convert
 
-from lmdyn import report
+from lmdyn import records
 from lmdyn.report import theme
 
 WIDTH, HEIGHT = 320, 150
@@ -58,7 +58,7 @@ def lines(points, x, y, color, order, title, domain=None, lower=None):
 
 def panels(folders, mode):
     """The four charts, from the rows of the four studies."""
-    ke, gl, sat, oa = (report.read_rows(Path(folder) / "rows.jsonl") for folder in folders)
+    ke, gl, sat, oa = (records.read_rows(Path(folder) / "rows.jsonl") for folder in folders)
     hues, ink = theme.CATEGORY[mode], theme.INK[mode]
     of = lambda rows, metric, **more: [
         r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in more.items())

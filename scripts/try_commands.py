@@ -32,7 +32,8 @@ try:
 except ImportError:  # run as a script, which has its own folder on the path
     import documented
 
-from lmdyn import checkpoints, cli, report
+from lmdyn import checkpoints, records
+from lmdyn.cli import command_line as cli
 from lmdyn.report import claims as verdicts
 from lmdyn.report.markup import e
 from lmdyn.studies.claims import Verdict
@@ -195,7 +196,7 @@ def checked(ended: Ended, line: str) -> None:
 
 def rows_of(path: str | Path) -> list[dict]:
     """Rows that are there, each a finite number, with what made them beside them."""
-    rows = report.read_rows(path)
+    rows = records.read_rows(path)
     need(rows, f"{path} is empty")
     need(
         json.loads(Path(f"{path}.meta.json").read_text())["command"],
@@ -287,7 +288,7 @@ def studied(options: Any, ended: Ended) -> str:
     """
     out = Path(options.out)
     rows, claims = (
-        report.read_rows(out / "rows.jsonl"),
+        records.read_rows(out / "rows.jsonl"),
         json.loads((out / "claims.json").read_text(encoding="utf-8")),
     )
     need(rows and claims, f"{out} has {len(rows)} rows and {len(claims)} claims")

@@ -33,7 +33,8 @@ from pathlib import Path
 
 import pytest
 
-from lmdyn import cli, metrics, report
+from lmdyn import metrics, records
+from lmdyn.cli import command_line as cli
 from lmdyn.errors import InputError
 from scripts import documented, try_commands
 from scripts.documented import ALL, CONFIGS, ROOT, blocks, in_config, section, words_of
@@ -207,7 +208,7 @@ def test_a_study_that_ends_in_nothing_is_noticed(change, said, tmp_path):
         "said": "undecided It falls.",
         **change,
     }
-    report.write_rows(tmp_path / "rows.jsonl", [report.row("m", "nll", 3.0, "nats")], {})
+    records.write_rows(tmp_path / "rows.jsonl", [records.row("m", "nll", 3.0, "nats")], {})
     (tmp_path / "claims.json").write_text(json.dumps(made["claims"]))
     (tmp_path / "report.html").write_text(made["page"])
     (tmp_path / "figures").mkdir()
@@ -225,9 +226,9 @@ def test_a_study_that_ends_in_nothing_is_noticed(change, said, tmp_path):
 )
 def test_rows_that_are_missing_are_noticed(rows, said, tmp_path):
     path = tmp_path / "a.jsonl"
-    report.write_rows(
+    records.write_rows(
         path,
-        [report.row("m", metric, value, "nats") for metric, value in rows],
+        [records.row("m", metric, value, "nats") for metric, value in rows],
         {"command": "lmdyn"},
     )
     with pytest.raises(try_commands.Failed, match=said) if said else contextlib.nullcontext():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lmdyn.cli import Measure, Online, main, parse
+from lmdyn.cli.command_line import Measure, Online, main, parse
 from lmdyn.errors import InputError
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.py"))
@@ -40,9 +40,12 @@ def test_options_override_the_config():
     "text, message",
     [
         ("", "has no function config()"),
-        ("from lmdyn.cli import Online\ndef config(): return Online(modle='x')", "modle"),
         (
-            "from lmdyn.cli import Report\ndef config(): return Report('x')",
+            "from lmdyn.cli.command_line import Online\ndef config(): return Online(modle='x')",
+            "modle",
+        ),
+        (
+            "from lmdyn.cli.command_line import Report\ndef config(): return Report('x')",
             "is for 'report', not for 'online'",
         ),
         ("def config(): return 3", "is for 'int'"),

@@ -11,9 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from lmdyn import checkpoints, cli, metrics, models, report
-from lmdyn.checkpoints import huggingface
+from lmdyn import checkpoints, metrics, models, records
 from lmdyn.checkpoints.families import FAMILIES
+from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.cli import command_line as cli
 from lmdyn.data import tokenizers
 from scripts.documented import README, ROOT, blocks, section
 from tests.helpers import assert_close, batch, jit_logits
@@ -86,7 +87,7 @@ def test_a_metric_is_added(here, participation, tmp_path):
     )
     found = [
         r["value"]
-        for r in report.read_rows("results/participation.jsonl")
+        for r in records.read_rows("results/participation.jsonl")
         if r["metric"] == "participation"
     ]
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
@@ -125,7 +126,7 @@ def config():
         watch=Watch("text:book.txt", metrics="nll,participation", every=1, tokens=64), keep=Keep(save=2, last=1, every=1), mesh=(1, 1, 1), out="run")
 """)
     assert cli.main(["train", "--config", "run.py"]) == 0
-    found = report.read_rows("run/rows.jsonl")
+    found = records.read_rows("run/rows.jsonl")
     assert {(r["step"], r["layer"]) for r in found if r["metric"] == "participation"} == {
         (s, n) for s in range(3) for n in range(2)
     }

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Mapping
 
 from lmdyn.checkpoints.assemble import Stored, disassemble
-from lmdyn.checkpoints.configs import write_config
 from lmdyn.checkpoints.families import HEADS, family
+from lmdyn.checkpoints.hf_config import write_config
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.files import check_new_folder

@@ -3,7 +3,9 @@
 import pathlib
 from typing import Any, NamedTuple
 
-from lmdyn.checkpoints import gguf, huggingface, runs
+from lmdyn.checkpoints import runs
+from lmdyn.checkpoints.formats import gguf
+from lmdyn.checkpoints.formats import safetensors as huggingface
 from lmdyn.checkpoints.references import Reference, parse
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError

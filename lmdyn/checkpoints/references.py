@@ -10,7 +10,8 @@ import dataclasses
 import pathlib
 import re
 
-from lmdyn.checkpoints import huggingface, runs
+from lmdyn.checkpoints import runs
+from lmdyn.checkpoints.formats import safetensors as huggingface
 from lmdyn.errors import InputError, choose
 
 KINDS = ("hf", "dir", "gguf", "run")

@@ -1,12 +1,12 @@
 """Text in, token batches out: sources, tokenizers, windows."""
 
 from lmdyn.data import tokenizers, worlds
-from lmdyn.data.facts import Fact, check_fit, read_facts, world_facts
-from lmdyn.data.probes import Probe, ProbeBatch, encode_probes, read_probes
-from lmdyn.data.sources import Documents, documents
-from lmdyn.data.spans import random_spans
-from lmdyn.data.store import Tokens, store
-from lmdyn.data.stream import Review, Stream, mix
+from lmdyn.data.fact_injection import Fact, check_fit, read_facts, world_facts
+from lmdyn.data.probes.probe import Probe, ProbeBatch, encode_probes, read_probes
+from lmdyn.data.random_spans import random_spans
+from lmdyn.data.sources.references import Documents, documents
+from lmdyn.data.token_store import Tokens, store
+from lmdyn.data.training_stream import Review, Stream, mix
 from lmdyn.data.windows import (
     Batch,
     Windows,

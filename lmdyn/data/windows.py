@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lmdyn.data.sources import documents
+from lmdyn.data.sources.references import documents
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 

@@ -6,13 +6,13 @@ from lmdyn.metrics.geometry import anisotropy
 from lmdyn.metrics.gradients import LayerGradients, gradient_norms, layer_gradients
 from lmdyn.metrics.likelihood import likelihood, span_log_probability
 from lmdyn.metrics.measure import REGISTRY, accumulate, build, measure
+from lmdyn.metrics.probe_scores import SpanScores, score_probes
 from lmdyn.metrics.relative import (
     ProfileDifference,
     RelativeGradients,
     compare_profiles,
     relative_gradients,
 )
-from lmdyn.metrics.spans import SpanScores, score_probes
 from lmdyn.metrics.spectra import (
     Spectra,
     Spectrum,

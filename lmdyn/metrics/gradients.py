@@ -4,7 +4,7 @@ METHODS section 3).
 One forward and one backward pass a batch give the norm of each sequence's own gradient, not of the
 batch's mean. Between layers only the gradient of the residual stream passes; no gradient of a
 matrix is ever made for more than one matrix. Small parameters (norms, biases) get a copy for each
-sequence; matrices are `lmdyn.models.watched`; the embedding and the head, which are one matrix
+sequence; matrices are `lmdyn.models.matrices.grad_norm`; the embedding and the head, which are one matrix
 where they are tied, are put together here.
 
 Shape letters: B batch, T tokens, S tokens of a span, L layers, D width, V vocabulary, P probes.
@@ -20,15 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.data import check_tokens
-from lmdyn.data.probes import ProbeBatch
+from lmdyn.data.probes.probe import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
-from lmdyn.models import forward, heads, ops
+from lmdyn.models import forward, ops
+from lmdyn.models import loss as heads
+from lmdyn.models.matrices.grad_norm import Watched, gram
+from lmdyn.models.matrices.quantized import Packed, unpack
 from lmdyn.models.modules import LanguageModel
-from lmdyn.models.packed import Packed, unpack
-from lmdyn.models.watched import Watched, gram
-from lmdyn.transforms import groups as grouping
-from lmdyn.transforms.selectors import flatten, unflatten
+from lmdyn.params import groups as grouping
+from lmdyn.params.selectors import flatten, unflatten
 from lmdyn.types import Array, Params
 
 EMBED, HEAD = ("embed", "embedding"), ("head", "kernel")
@@ -52,7 +53,7 @@ def gradient_norms(
       inputs, targets: `[B, T]` integers.
       span: `[B, T]` booleans over targets: the tokens whose mean nll is the sequence's loss.
         Padding after it changes nothing.
-      groups: names of `lmdyn.transforms.GROUPS` or selectors, one or several; default: all parts of
+      groups: names of `lmdyn.params.GROUPS` or selectors, one or several; default: all parts of
         the model.
       most: no span has more tokens than this (the head is computed for as many); default T.
 

@@ -11,9 +11,9 @@ import numpy as np
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.metrics.entropies import entropy
-from lmdyn.models import heads
-from lmdyn.models.packed import Packed, unpack
-from lmdyn.transforms.selectors import flatten, select
+from lmdyn.models import loss as heads
+from lmdyn.models.matrices.quantized import Packed, unpack
+from lmdyn.params.selectors import flatten, select
 from lmdyn.types import Array, Params
 
 EXACT = 2**18
@@ -128,7 +128,7 @@ def spectrum_of(params: Params, selector: str) -> Spectra:
 
     Args:
       params: a model's parameters; quantised ones too.
-      selector: see `lmdyn.transforms.selectors`. `head` is what predicts, so in a model that ties
+      selector: see `lmdyn.params.selectors`. `head` is what predicts, so in a model that ties
         it, the embedding. Vectors (norms, biases) are passed over.
 
     Raises:

@@ -1,6 +1,5 @@
 """What a language model is, and how to run one."""
 
-from lmdyn.models.adapters import Adapted
 from lmdyn.models.config import Compute, ModelConfig, RotaryScaling
 from lmdyn.models.forward import (
     SITES,
@@ -14,9 +13,10 @@ from lmdyn.models.forward import (
     shapes,
     token_nll,
 )
+from lmdyn.models.matrices.grad_norm import Watched
+from lmdyn.models.matrices.lora import Adapted
+from lmdyn.models.matrices.quantized import Packed
 from lmdyn.models.modules import LanguageModel
-from lmdyn.models.packed import Packed
-from lmdyn.models.watched import Watched
 
 __all__ = [
     "SITES",

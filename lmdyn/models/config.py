@@ -113,7 +113,7 @@ class ModelConfig:
     mlp_bias: bool = False
     tied_head: bool = False
     head: str = "full"
-    """What predicts from the final states: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax` or `projected:P` (`lmdyn.models.head_kinds`)."""
+    """What predicts from the final states: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax` or `projected:P` (`lmdyn.models.heads.kinds`)."""
     init: Literal["normal", "depth", "small"] = "normal"
     """`normal`: all matrices normal(0, init_std). `depth`: as `normal`, with the two matrices that write to the
     residual divided by sqrt(2 L) (GPT-2). `small`: std sqrt(2 / (5 D)), and 2 / (L sqrt(D)) for those two (GPT-NeoX)."""

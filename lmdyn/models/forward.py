@@ -18,9 +18,11 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from lmdyn.errors import InputError, choose
-from lmdyn.models import head_kinds, heads, rotary
-from lmdyn.models.attention import Reach
+from lmdyn.models import loss as heads
+from lmdyn.models import rotary
+from lmdyn.models.attention.blocked import Reach
 from lmdyn.models.config import ModelConfig
+from lmdyn.models.heads import kinds as head_kinds
 from lmdyn.models.modules import LanguageModel, Shared, resolve
 from lmdyn.types import Array, Params, Tree
 

@@ -17,11 +17,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from lmdyn.models import attention, head_kinds, ops, rotary
-from lmdyn.models.adapters import Adapted
+from lmdyn.models import ops, rotary
+from lmdyn.models.attention import blocked as attention
 from lmdyn.models.config import Compute, ModelConfig
-from lmdyn.models.packed import Packed, unpack
-from lmdyn.models.watched import Watched
+from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models.matrices.grad_norm import Watched
+from lmdyn.models.matrices.lora import Adapted
+from lmdyn.models.matrices.quantized import Packed, unpack
 from lmdyn.types import Array, Tree
 
 
@@ -230,14 +232,14 @@ class Block(nn.Module):
 
 class LanguageModel(nn.Module):
     """A decoder language model: tokens to final states (the head reads them, see
-    `lmdyn.models.heads`).
+    `lmdyn.models.loss`).
 
     Attributes:
       config: the architecture.
       compute: how it is run.
       taps: reducers by site, see `lmdyn.models.forward.forward`.
       rows: where the rows of a batch lie on a mesh of devices; activations are held there
-        (`lmdyn.training.mesh.spread`).
+        (`lmdyn.training.sharding.spread`).
 
     >>> from lmdyn.models.config import ModelConfig
     >>> config = ModelConfig(
@@ -315,7 +317,7 @@ class LanguageModel(nn.Module):
 
 
 class Head(nn.Module):
-    """Holds the head's parameters; `lmdyn.models.heads` and `head_kinds` compute with them."""
+    """Holds the head's parameters; `lmdyn.models.loss` and `head_kinds` compute with them."""
 
     config: ModelConfig
     std: float

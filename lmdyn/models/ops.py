@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lmdyn.models.adapters import Adapted, beside
-from lmdyn.models.packed import Packed, decoded
-from lmdyn.models.watched import Watched, product
+from lmdyn.models.matrices.grad_norm import Watched, product
+from lmdyn.models.matrices.lora import Adapted, beside
+from lmdyn.models.matrices.quantized import Packed, decoded
 from lmdyn.types import Array
 
 ACTIVATIONS = {

@@ -2,10 +2,8 @@
 
 from lmdyn.online.contexts import Context, cache, none, overlap
 from lmdyn.online.core import adapt, start
-from lmdyn.online.cost import flops
 from lmdyn.online.evaluate import Outcome, evaluate
-from lmdyn.online.footprint import Memory, memory
-from lmdyn.online.rates import Chosen, choose_rate
+from lmdyn.online.rate_search import Chosen, choose_rate
 from lmdyn.online.resets import Change, change
 from lmdyn.online.rules import at_any_rate
 from lmdyn.online.streams import Stream, stream
@@ -14,7 +12,6 @@ __all__ = [
     "Change",
     "Chosen",
     "Context",
-    "Memory",
     "Outcome",
     "Stream",
     "adapt",
@@ -23,8 +20,6 @@ __all__ = [
     "change",
     "choose_rate",
     "evaluate",
-    "flops",
-    "memory",
     "none",
     "overlap",
     "start",

@@ -14,7 +14,7 @@ from lmdyn.models import LanguageModel, loss, new_cache
 from lmdyn.online import contexts, resets
 from lmdyn.online.contexts import Context
 from lmdyn.online.streams import Stream
-from lmdyn.transforms import Adapters, Partition
+from lmdyn.params import Adapters, Partition
 from lmdyn.types import Array, Tree, present
 
 
@@ -136,7 +136,7 @@ def adapt(
     >>> model = models.LanguageModel(config)
     >>> params = models.init(model)
     >>> chunks = online.stream(np.arange(9), chunk=4, context=online.none())
-    >>> part, optimizer = transforms.partition(params, "blocks.mlp"), optax.sgd(0.1)
+    >>> part, optimizer = partition(params, "blocks.mlp"), optax.sgd(0.1)
     >>> chosen, rest = part.split(params)
     >>> carry = start(model, chosen, optimizer, online.none())
     >>> carry, (nll, _) = adapt(

@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lmdyn.costs import flop_counts as cost
 from lmdyn.data import check_tokens
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel
-from lmdyn.online import contexts, core, cost, lanes, resets, rules
+from lmdyn.online import contexts, core, lanes, resets, rules
 from lmdyn.online.core import Watch, start
 from lmdyn.online.streams import Stream, stream
-from lmdyn.transforms import Localized, LowRank, partition
+from lmdyn.params import LowRank, partition
+from lmdyn.transforms import Localized
 from lmdyn.types import Params, present
 
 
@@ -29,7 +31,7 @@ class Outcome(NamedTuple):
 
     Attributes:
       nll: `[N]` float32 nats, each token scored before the update that learns from it.
-      flops: floating-point operations, by formula (`lmdyn.online.cost`).
+      flops: floating-point operations, by formula (`lmdyn.costs.flops`).
       params: the parameters after the last chunk, low-rank adapters added in; those passed in, if
         nothing adapts or documents are read side by side.
       adapted: what was adapted, after the last chunk: the chosen parameters, or the adapters; else
@@ -105,7 +107,7 @@ def evaluate(
       chunk: C, predictions between two updates.
       context: `none()`, `cache(window)` or `overlap(window)`.
       adapt: what adapts: a selector of parameters, e.g. `"blocks[10:20].mlp"`,
-        `lmdyn.transforms.low_rank(...)`, or `lmdyn.transforms.localized(profile, mode)`. The
+        `lmdyn.params.low_rank(...)`, or `lmdyn.transforms.localized(profile, mode)`. The
         backward pass stops at the lowest block of them.
       steps: optimizer steps on every chunk.
       every: k; the model changes after every k chunks only, by the mean of their gradients (of each

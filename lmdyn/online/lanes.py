@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lmdyn.models import forward, heads, loss
+from lmdyn.models import forward, loss
+from lmdyn.models import loss as heads
 from lmdyn.models.modules import LanguageModel
 from lmdyn.online.contexts import Context, kept, seen
 from lmdyn.online.core import Carry, learned
 from lmdyn.online.rules import never
 from lmdyn.online.streams import Stream
-from lmdyn.transforms.adapters import Adapters
-from lmdyn.transforms.partition import Partition
+from lmdyn.params.adapters import Adapters
+from lmdyn.params.partitions import Partition
 from lmdyn.types import Tree, present
 
 

@@ -7,18 +7,8 @@ from pathlib import Path
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
 from lmdyn.report.gather import runs
-from lmdyn.report.rows import read_meta, read_rows, read_traces, row, write_rows
 
-__all__ = [
-    "build",
-    "enable_theme",
-    "read_meta",
-    "read_rows",
-    "read_traces",
-    "row",
-    "runs",
-    "write_rows",
-]
+__all__ = ["build", "enable_theme", "runs"]
 
 
 def enable_theme(width: int = 520, height: int = 240) -> None:

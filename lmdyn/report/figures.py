@@ -54,7 +54,7 @@ def by_layer(
     """A per-layer metric: one line a model, with its ceiling as a rule where the rows say it.
 
     Args:
-      rows: see `lmdyn.report.rows`. A row's `normalized` is its value as a share of the largest
+      rows: see `lmdyn.records.rows`. A row's `normalized` is its value as a share of the largest
         there can be.
       metric, site: which rows. unit: written on the axis. axis: the axis' name.
     """

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmdyn.errors import InputError
+from lmdyn.records.rows import read_meta, read_rows, read_traces
 from lmdyn.report import claims, small
-from lmdyn.report.rows import read_meta, read_rows, read_traces
 
 DEPTH = 3
 """So many levels of folders below the one that is given are looked into; a folder of everything is not walked through."""

@@ -15,9 +15,9 @@ from lmdyn.report.blocks import Group, figures_of
 from lmdyn.report.drawing import bundle, specs, to_svg
 from lmdyn.report.figures import Figure
 from lmdyn.report.gather import Part, Run
-from lmdyn.report.kinds import KINDS, STUDIES, larger
 from lmdyn.report.markup import asset, e, section, slug
 from lmdyn.report.measured import measured, summary
+from lmdyn.studies.registry import KINDS, STUDIES, larger
 
 __all__ = ["STUDIES", "Page", "collect", "render", "to_svg"]
 

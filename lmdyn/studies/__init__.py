@@ -1,22 +1,20 @@
 """One module a paper: a config in; rows, figures and claims out."""
 
-from lmdyn.studies import (
-    entropy_decay,
-    fact_learning,
-    gradient_localization,
-    knowledge_entropy,
-    online_adaptation,
-    saturation,
-)
-from lmdyn.studies.entropy_decay import EntropyDecay, Factor, Run
-from lmdyn.studies.fact_learning import FactLearning
-from lmdyn.studies.factorial import fraction
-from lmdyn.studies.gradient_localization import GradientLocalization, Method, Streamed
-from lmdyn.studies.knowledge_entropy import KnowledgeEntropy, Variant
+from lmdyn.analysis.factorials import fraction
+from lmdyn.studies.entropy_decay import study as entropy_decay
+from lmdyn.studies.entropy_decay.study import EntropyDecay, Factor, Run
+from lmdyn.studies.fact_learning import study as fact_learning
+from lmdyn.studies.fact_learning.study import FactLearning
+from lmdyn.studies.gradient_localization import study as gradient_localization
+from lmdyn.studies.gradient_localization.study import GradientLocalization, Method, Streamed
+from lmdyn.studies.knowledge_entropy import study as knowledge_entropy
+from lmdyn.studies.knowledge_entropy.study import KnowledgeEntropy, Variant
 from lmdyn.studies.lessons import Further, Tell
-from lmdyn.studies.online_adaptation import Meta, OnlineAdaptation, Size
-from lmdyn.studies.online_settings import Grid
-from lmdyn.studies.saturation import Heads, Saturation, Target
+from lmdyn.studies.online_adaptation import study as online_adaptation
+from lmdyn.studies.online_adaptation.settings import Grid
+from lmdyn.studies.online_adaptation.study import Meta, OnlineAdaptation, Size
+from lmdyn.studies.saturation import study as saturation
+from lmdyn.studies.saturation.study import Heads, Saturation, Target
 
 __all__ = [
     "EntropyDecay",

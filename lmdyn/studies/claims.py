@@ -5,7 +5,7 @@ held here.
 import dataclasses
 from typing import Literal
 
-from lmdyn.studies.statistics import Interval
+from lmdyn.analysis.statistics import Interval
 
 Verdict = Literal["held", "not held", "undecided"]
 

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from lmdyn import report
+from lmdyn import records, report
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
-from lmdyn.report import provenance
-from lmdyn.report.rows import dumps
+from lmdyn.records import provenance
+from lmdyn.records.rows import dumps
 from lmdyn.studies import workers as processes
 from lmdyn.studies.claims import Claim
 from lmdyn.training.config import differences
@@ -81,7 +81,7 @@ class Folder:
         """The rows of a part: read if it was finished before, else made and kept.
 
         Args:
-          name: of the part; a file name. make: gives its rows (`lmdyn.report.row`).
+          name: of the part; a file name. make: gives its rows (`lmdyn.records.row`).
         """
         return self.parts([processes.Task(name, make)], workers=1)
 
@@ -100,12 +100,12 @@ class Folder:
                 f"{task.name}: {seconds:.0f} s ({(time.time() - self.started) / 60:.1f} minutes so"
                 " far)"
             )
-        return [row for task in tasks for row in report.read_rows(file(task))]
+        return [row for task in tasks for row in records.read_rows(file(task))]
 
     def finish(self, rows: Iterable[dict], claims: Iterable[Claim], seed: int) -> Path:
         """Writes rows, claims, figures and the report; returns the report's path."""
         meta = provenance.collect(self.command, self.config, self.started, self.tokens, seed)
-        report.write_rows(self.path / "rows.jsonl", rows, {**meta, "study": self.study})
+        records.write_rows(self.path / "rows.jsonl", rows, {**meta, "study": self.study})
         atomic_write(
             self.path / "claims.json",
             json.dumps([dataclasses.asdict(c) for c in claims], indent=1) + "\n",

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from lmdyn import data, metrics, report
+from lmdyn import data, metrics, records
+from lmdyn.analysis import statistics
 from lmdyn.data import Batch, ProbeBatch
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError, check_least
 from lmdyn.models.modules import LanguageModel
-from lmdyn.studies import statistics
 from lmdyn.training import Optimizer, make_optimizer, make_step, start, whole
 from lmdyn.types import present
 
@@ -286,7 +286,7 @@ def answers(
     """
     rows = []
     make = lambda metric, value, unit, **extra: rows.append(
-        report.row(reference, metric, float(value), unit, step=step, **tags, **extra)
+        records.row(reference, metric, float(value), unit, step=step, **tags, **extra)
     )
     depths = [None, *dict.fromkeys(lesson.depth)]
     for moment, told, answer in zip(lesson.moments, lesson.told, asked, strict=True):

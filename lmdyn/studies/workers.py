@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from lmdyn.allocator import keep_memory
 from lmdyn.errors import InputError
-from lmdyn.memory import keep_memory
 
 LEAST_MEMORY = 2 << 30
 """Bytes of the machine's memory that a process needs to be started beside others."""

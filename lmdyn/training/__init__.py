@@ -15,9 +15,9 @@ from lmdyn.training.config import (
     Watch,
 )
 from lmdyn.training.loop import Finished, train
-from lmdyn.training.mesh import make_mesh, shard
 from lmdyn.training.optimizer import make_optimizer, schedule
-from lmdyn.training.step import State, likelihood, make_step, start, whole
+from lmdyn.training.sharding import make_mesh, shard
+from lmdyn.training.train_step import State, likelihood, make_step, start, whole
 
 __all__ = [
     "Adapters",

@@ -154,7 +154,7 @@ class Recall:
 @dataclasses.dataclass(frozen=True)
 class Adapters:
     """Low-rank adapters, which are trained instead of the matrices beside which they stand; see
-    `lmdyn.transforms.low_rank`. Part of `Train`.
+    `lmdyn.params.low_rank`. Part of `Train`.
 
     Attributes:
       where: selector of those matrices. rank, scale: R, and s of `W + s A B`.

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lmdyn.data import Windows, check_tokens
-from lmdyn.data.store import default_cache
+from lmdyn.data.token_store import default_cache
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
 from lmdyn.models import LanguageModel, forward

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from lmdyn.errors import InputError
 from lmdyn.metrics.base import add, zeros
-from lmdyn.models import head_kinds
-from lmdyn.models.head_kinds import Head
+from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models.heads.kinds import Head
 from lmdyn.types import Array
 
 
@@ -51,7 +51,7 @@ def fit_heads(
     """Trains heads on fixed states; what one does never depends on the others.
 
     Args:
-      kinds: `{name: head}`, from `lmdyn.models.head_kinds`.
+      kinds: `{name: head}`, from `lmdyn.models.heads.kinds`.
       states: `[N, D]`; a memory map is read batch by batch. targets: `[N]`.
       steps: updates. Tokens are shuffled anew each time all have been seen.
       batch: tokens of an update.

@@ -11,22 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn.allocator import keep_memory
 from lmdyn.checkpoints import runs
 from lmdyn.checkpoints.runs.processes import shared
+from lmdyn.costs import devices as hardware
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
-from lmdyn.memory import keep_memory
-from lmdyn.report import provenance
-from lmdyn.training import distributed, hardware, objectives
-from lmdyn.training import mesh as meshes
-from lmdyn.training import step as steps
-from lmdyn.training.changes import Changer
+from lmdyn.params import Adapters
+from lmdyn.records import provenance
+from lmdyn.training import distributed, objectives
+from lmdyn.training import sharding as meshes
+from lmdyn.training import train_step as steps
 from lmdyn.training.config import Train, differences, to_json
+from lmdyn.training.evaluation import Watcher
+from lmdyn.training.interventions import Changer
 from lmdyn.training.log import ROWS, Log
 from lmdyn.training.optimizer import schedule
 from lmdyn.training.prepare import Prepared, prepare
-from lmdyn.training.watch import Watcher
-from lmdyn.transforms import Adapters
 from lmdyn.types import Say
 
 

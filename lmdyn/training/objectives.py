@@ -93,7 +93,7 @@ def make(choice: Objective | None) -> Callable:
     ... )
     ('likelihood', 'objective')
     """
-    from lmdyn.training.step import likelihood
+    from lmdyn.training.train_step import likelihood
 
     return likelihood if choice is None else named("objective", choice.name, choice.arguments)
 

@@ -6,9 +6,10 @@ import jax
 import optax
 
 from lmdyn.errors import InputError
+from lmdyn.params import select
 from lmdyn.training.config import Apply, Optimizer
 from lmdyn.training.objectives import named
-from lmdyn.transforms import recall, select
+from lmdyn.transforms import recall
 from lmdyn.types import Params, Tree
 
 

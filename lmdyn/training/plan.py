@@ -61,7 +61,7 @@ class Plan:
       flops: of one step on all devices, by formula; rematerialisation is not counted.
       products: the same in the compiled program, rematerialisation counted.
       exchanged: bytes that one device receives in a step, by (kind, axes of the mesh).
-      whole: what a rule would divide, and stays whole (`lmdyn.training.mesh.uneven`).
+      whole: what a rule would divide, and stays whole (`lmdyn.training.sharding.uneven`).
     """
 
     mesh: tuple[int, int, int]
@@ -177,12 +177,13 @@ def compile_step(config: Train) -> Plan:
     import jax
 
     from lmdyn import checkpoints
+    from lmdyn.costs import devices as hardware
+    from lmdyn.costs.programs import count
     from lmdyn.models import LanguageModel, shapes
-    from lmdyn.training import hardware, step
-    from lmdyn.training import mesh as meshes
+    from lmdyn.training import sharding as meshes
+    from lmdyn.training import train_step as step
     from lmdyn.training.optimizer import make_optimizer
     from lmdyn.training.prepare import trained_part
-    from lmdyn.training.program import count
 
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.data.batch, mesh, config.accumulate)
@@ -314,7 +315,7 @@ def describe(found: Plan) -> str:
 
 
 def _device(found: Plan, gibs: int, name: str) -> str:
-    from lmdyn.training.hardware import PEAKS
+    from lmdyn.costs.devices import PEAKS
 
     room = USABLE * gibs * GIB
     fits = "yes" if found.most <= room else "no" if found.least > room else "perhaps"

@@ -11,16 +11,17 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmdyn import checkpoints, data, metrics
-from lmdyn.checkpoints import huggingface
+from lmdyn.checkpoints.formats import safetensors as huggingface
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
 from lmdyn.models import LanguageModel, init, shapes
-from lmdyn.training import changes, objectives
-from lmdyn.training import mesh as meshes
-from lmdyn.training import step as steps
+from lmdyn.params import Adapters, Partition, low_rank, partition
+from lmdyn.training import interventions as changes
+from lmdyn.training import objectives
+from lmdyn.training import sharding as meshes
+from lmdyn.training import train_step as steps
 from lmdyn.training.config import Train
 from lmdyn.training.optimizer import make_optimizer
-from lmdyn.transforms import Adapters, Partition, low_rank, partition
 from lmdyn.types import Params, present
 
 

@@ -1,7 +1,5 @@
 """Pure changes: which parameters, how much, and to what."""
 
-from lmdyn.transforms.adapters import Adapters, LowRank, low_rank
-from lmdyn.transforms.groups import GROUPS
 from lmdyn.transforms.localization import (
     Localized,
     layer_mask,
@@ -11,7 +9,6 @@ from lmdyn.transforms.localization import (
     trained,
 )
 from lmdyn.transforms.measured import Measured
-from lmdyn.transforms.partition import Partition, partition
 from lmdyn.transforms.prior import (
     GradientRMS,
     decay_to_prior,
@@ -28,25 +25,19 @@ from lmdyn.transforms.reactivation import (
     reactivate,
     reactivation,
 )
-from lmdyn.transforms.recall import rec_adam, recall
-from lmdyn.transforms.running import adjustable_rates, group_norms, relocalize, with_rates
-from lmdyn.transforms.selectors import flatten, select, unflatten
+from lmdyn.transforms.rec_adam import rec_adam, recall
+from lmdyn.transforms.running_profile import adjustable_rates, group_norms, relocalize, with_rates
 
 __all__ = [
-    "GROUPS",
-    "Adapters",
     "GradientRMS",
     "Localized",
-    "LowRank",
     "Measured",
-    "Partition",
     "adjustable_rates",
     "at_random",
     "by_entropy",
     "choose_coefficients",
     "decay_to_prior",
     "dormant",
-    "flatten",
     "gradient_rms",
     "group_norms",
     "layer_mask",
@@ -54,8 +45,6 @@ __all__ = [
     "load_rms",
     "localize",
     "localized",
-    "low_rank",
-    "partition",
     "reactivate",
     "reactivation",
     "rec_adam",
@@ -63,8 +52,6 @@ __all__ = [
     "relocalize",
     "save_rms",
     "scale_by_prior_rms",
-    "select",
     "trained",
-    "unflatten",
     "with_rates",
 ]

@@ -11,7 +11,7 @@ A mask computes everything and throws it away. What is frozen from first to last
 partition instead, which costs neither gradient nor optimizer state: `partition(params,
 trained(profile))`.
 
-Layers are addressed by groups (`lmdyn.transforms.groups`): `"attention"`, `"mlp"`, or any selector.
+Layers are addressed by groups (`lmdyn.params.groups`): `"attention"`, `"mlp"`, or any selector.
 Shape letter: L layers.
 """
 
@@ -24,9 +24,9 @@ import numpy as np
 import optax
 
 from lmdyn.errors import InputError, choose
-from lmdyn.transforms import groups as grouping
-from lmdyn.transforms.partition import Partition, partition
-from lmdyn.transforms.selectors import flatten, unflatten
+from lmdyn.params import groups as grouping
+from lmdyn.params.partitions import Partition, partition
+from lmdyn.params.selectors import flatten, unflatten
 from lmdyn.types import ArrayLike, Params, Tree
 
 KINDS = ("attention", "mlp")

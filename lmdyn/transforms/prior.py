@@ -26,8 +26,8 @@ import safetensors.numpy
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write
 from lmdyn.models import LanguageModel, loss
-from lmdyn.transforms.partition import Partition, partition
-from lmdyn.transforms.selectors import flatten, unflatten
+from lmdyn.params.partitions import Partition, partition
+from lmdyn.params.selectors import flatten, unflatten
 from lmdyn.types import Params, PathLike, present
 
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.errors import InputError, choose
-from lmdyn.models.packed import Packed
+from lmdyn.models.matrices.quantized import Packed
+from lmdyn.params.selectors import select
 from lmdyn.transforms.measured import Measured
-from lmdyn.transforms.selectors import select
 from lmdyn.types import ArrayLike, Params, Tree
 
 CONTROLS = ("none", "random")
@@ -324,8 +324,7 @@ def _up(params):
     """`{"kernel": [L, D, F], maybe "bias": [L, F]}` of the MLPs."""
     if isinstance(params.get("blocks"), tuple | list):
         raise InputError(
-            "the blocks are cut into several stacks; join them first"
-            " (lmdyn.transforms.Partition.join)"
+            "the blocks are cut into several stacks; join them first (lmdyn.params.Partition.join)"
         )
     select(params, "blocks.mlp.up.kernel")  # says what the model has, if not that
     up = params["blocks"]["mlp"]["up"]

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from lmdyn.checkpoints.configs import read_config, write_config
 from lmdyn.checkpoints.families import FAMILIES, family
+from lmdyn.checkpoints.hf_config import read_config, write_config
 from lmdyn.errors import InputError
 from lmdyn.models import ModelConfig
 from tests.checkpoints.cases import CASES, version_4

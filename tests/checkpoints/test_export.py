@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lmdyn import checkpoints, models
-from lmdyn.checkpoints import exporting, huggingface
+from lmdyn.checkpoints import exporting
+from lmdyn.checkpoints.formats import safetensors as huggingface
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from tests.checkpoints.cases import CASES, write_tiny

@@ -6,8 +6,8 @@ import pytest
 from flax import traverse_util
 
 from lmdyn import models
-from lmdyn.checkpoints import huggingface
-from lmdyn.models import heads
+from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.models import loss as heads
 from tests.checkpoints.cases import CASES
 
 pytest.importorskip("transformers")

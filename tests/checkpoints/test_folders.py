@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmdyn import checkpoints
-from lmdyn.checkpoints import huggingface
+from lmdyn.checkpoints.formats import safetensors as huggingface
 from lmdyn.errors import InputError
 from tests.checkpoints.cases import CASES, TINY, random_model, write_tiny, write_tokenizer
 

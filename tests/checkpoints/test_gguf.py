@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from lmdyn import checkpoints, transforms
-from lmdyn.checkpoints import huggingface
-from lmdyn.checkpoints.gguf import read_file
+from lmdyn import checkpoints
+from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints.formats.gguf import read_file
 from lmdyn.errors import InputError
 from lmdyn.models import RotaryScaling
-from lmdyn.models.packed import unpack
+from lmdyn.models.matrices.quantized import unpack
+from lmdyn.params import partition
 from tests.checkpoints.cases import CASES, VOCAB, Case, random_model
 from tests.helpers import assert_close, jit_logits
 
@@ -260,7 +261,7 @@ def test_packed_matrices_hold_the_same_numbers_in_less_memory(kind, wide, tmp_pa
     tokens = np.arange(14).reshape(2, 7) % VOCAB
     assert_close(jit_logits(model, packed, tokens), jit_logits(model, params, tokens), 1e-5)
     with pytest.raises(InputError, match="quantised"):
-        transforms.partition(packed, "blocks.mlp")
+        partition(packed, "blocks.mlp")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from lmdyn import checkpoints
-from lmdyn.checkpoints import Reference, huggingface, parse, series
+from lmdyn.checkpoints import Reference, parse, series
+from lmdyn.checkpoints.formats import safetensors as huggingface
 from lmdyn.errors import InputError
 from tests.checkpoints.cases import write_tiny
 

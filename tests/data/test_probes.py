@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmdyn.data import tokenizers
-from lmdyn.data.probes import Probe, encode_probes, probe, read_probes
+from lmdyn.data.probes.probe import Probe, encode_probes, probe, read_probes
 from lmdyn.errors import InputError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lmdyn import data
-from lmdyn.data.store import Tokens
-from lmdyn.data.stream import review_rows
+from lmdyn.data.token_store import Tokens
+from lmdyn.data.training_stream import review_rows
 from lmdyn.errors import InputError
 
 NEW = Tokens("new", "n", np.arange(100, 161).astype(np.uint16), np.array([20, 61]))

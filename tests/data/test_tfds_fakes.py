@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lmdyn.data import documents, worlds
-from lmdyn.data.probes import read_probes
+from lmdyn.data.probes.probe import read_probes
 from lmdyn.errors import InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")

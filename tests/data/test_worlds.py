@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from lmdyn.data import documents, world_templates, worlds
-from lmdyn.data.probes import read_probes
-from lmdyn.data.world_facts import Entity, count, hashed, kind, name, permute, value
-from lmdyn.data.worlds import World
+from lmdyn.data import documents, worlds
+from lmdyn.data.probes.probe import read_probes
+from lmdyn.data.worlds import templates as world_templates
+from lmdyn.data.worlds.facts import Entity, count, hashed, kind, name, permute, value
+from lmdyn.data.worlds.world import World
 from lmdyn.errors import InputError
 
 SMALL = World(people=23, places=11, seed=5, updated=0.3, new=0.25, renderings=4)
@@ -403,7 +404,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_importing_the_data_package_imports_no_tfds():
     code = (
-        "import sys, lmdyn.data, lmdyn.data.worlds, lmdyn.data.probes; print('tensorflow_datasets'"
+        "import sys, lmdyn.data, lmdyn.data.worlds.world, lmdyn.data.probes.probe; print('tensorflow_datasets'"
         " in sys.modules)"
     )
     assert (
@@ -411,7 +412,7 @@ def test_importing_the_data_package_imports_no_tfds():
         == "False\n"
     )
     code = (
-        "import sys; from lmdyn.data.world_builder import SyntheticWorld; print('tensorflow' in"
+        "import sys; from lmdyn.data.worlds.builder import SyntheticWorld; print('tensorflow' in"
         " sys.modules)"
     )
     assert (

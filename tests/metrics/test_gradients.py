@@ -9,18 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmdyn import metrics, models, transforms
-from lmdyn.checkpoints import huggingface
+from lmdyn import metrics, models
+from lmdyn.checkpoints.formats import safetensors as huggingface
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
-from lmdyn.models import packed
+from lmdyn.models.matrices import quantized as packed
+from lmdyn.params import GROUPS, flatten, select, unflatten
 from tests.checkpoints.cases import CASES, random_model
 from tests.helpers import assert_close, small
 
 LENGTHS, LENGTH = (11, 7, 9, 11), 11
 SPANS = ((10,), (2, 3, 4), (1, 7), range(11))  # one token, several, apart from each other, all
 GROUPS = (
-    *transforms.GROUPS,
+    *GROUPS,
     "blocks.attention.key",
     "blocks[1:].mlp.down+blocks[0].attention.query",
     "blocks[2]",
@@ -68,7 +69,7 @@ def norms_by_torch(theirs, batch: ProbeBatch, folder):
         theirs.save_pretrained(folder)  # the gradient, as if it were a checkpoint
         for name, parameter in theirs.named_parameters():
             parameter.data = kept[name]
-        gradient = transforms.flatten(huggingface.read_folder(folder).params)
+        gradient = flatten(huggingface.read_folder(folder).params)
         axes = lambda path, leaf: tuple(range(path[0] == "blocks", leaf.ndim))
         yield {
             path: np.sum(np.square(np.asarray(leaf, np.float64)), axes(path, leaf))
@@ -82,13 +83,13 @@ def test_norms_are_those_of_torch_one_sequence_at_a_time(name, tmp_path):
     theirs.save_pretrained(tmp_path / "model")
     config, params = huggingface.read_folder(tmp_path / "model")
     batch = probes()
-    groups = [group for group in GROUPS if transforms.GROUPS.get(group) != group or group in params]
+    groups = [group for group in GROUPS if GROUPS.get(group) != group or group in params]
     model = models.LanguageModel(config, models.Compute(dtype="float32"))
     found = compiled(model, tuple(groups))(params, batch.inputs, batch.targets, batch.span)
     wanted = {group: [] for group in groups}
     for squares in norms_by_torch(theirs, batch, tmp_path / "gradient"):
         for group in groups:
-            chosen = transforms.select(params, transforms.GROUPS.get(group, group))
+            chosen = select(params, GROUPS.get(group, group))
             if all(layers for layers in chosen.values()):
                 layers = sorted(set().union(*chosen.values()))
                 wanted[group].append(
@@ -137,7 +138,7 @@ def test_the_head_in_blocks_of_sequences_is_the_whole(monkeypatch):
     args = (params, batch.inputs, batch.targets, batch.span)
     wanted = compiled(model)(*args)
     monkeypatch.setattr(
-        models.heads, "BLOCK_BYTES", 3 * 4 * 11 * 61
+        models.loss, "BLOCK_BYTES", 3 * 4 * 11 * 61
     )  # three sequences, and then one
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-6), compiled(model, most=11)(*args), wanted)
 
@@ -156,7 +157,7 @@ def test_a_watched_matrix_gives_the_norm_of_its_gradient(tokens, by_pairs):
     run = jax.jit(
         jax.grad(
             lambda square, x: jnp.sum(
-                models.watched.product(x, models.Watched(matrix, square)) * d_y
+                models.matrices.grad_norm.product(x, models.Watched(matrix, square)) * d_y
             ),
             (0, 1),
         )
@@ -167,7 +168,9 @@ def test_a_watched_matrix_gives_the_norm_of_its_gradient(tokens, by_pairs):
     text = (
         jax.jit(
             jax.grad(
-                lambda s, x: jnp.sum(models.watched.product(x, models.Watched(matrix, s)) * d_y)
+                lambda s, x: jnp.sum(
+                    models.matrices.grad_norm.product(x, models.Watched(matrix, s)) * d_y
+                )
             )
         )
         .lower(0.0, x)
@@ -199,7 +202,7 @@ def test_quantised_weights_are_measured_as_they_are():
         vocab=61, width=32, depth=2, heads=2, head_width=16, mlp_width=64, positions=16
     )
     model = models.LanguageModel(config)
-    params = transforms.flatten(models.init(model))
+    params = flatten(models.init(model))
     rng = np.random.default_rng(1)
     quantised, plain = dict(params), dict(params)
     for path, leaf in params.items():
@@ -212,9 +215,7 @@ def test_quantised_weights_are_measured_as_they_are():
             plain[path] = dense.swapaxes(-1, -2) if path[-1] == "kernel" else dense
     batch = probes()
     args = (batch.inputs, batch.targets, batch.span)
-    found, wanted = (
-        compiled(model)(transforms.unflatten(tree), *args) for tree in (quantised, plain)
-    )
+    found, wanted = (compiled(model)(unflatten(tree), *args) for tree in (quantised, plain))
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-6), found, wanted)
 
 

@@ -9,7 +9,7 @@ import pytest
 from lmdyn import metrics
 from lmdyn.errors import InputError
 from lmdyn.metrics import spectra as module
-from lmdyn.models.packed import from_bytes, unpack
+from lmdyn.models.matrices.quantized import from_bytes, unpack
 from tests.helpers import assert_close, small
 
 

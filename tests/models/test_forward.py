@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmdyn import models, transforms
+from lmdyn import models
 from lmdyn.errors import InputError
-from lmdyn.models import attention, heads
+from lmdyn.models import loss as heads
+from lmdyn.models.attention import blocked as attention
+from lmdyn.params import flatten, partition
 from tests.helpers import KINDS, assert_close, jit_logits, small, tokens
 
 
@@ -105,18 +107,18 @@ def test_cut_stacks_give_the_same_loss_and_gradient(selector):
     model, params = small()
     inputs, targets = tokens(13)[None, :-1], tokens(13)[None, 1:]
     weights = np.full(targets.shape, 1 / targets.size, np.float32)
-    part = transforms.partition(params, selector)
+    part = partition(params, selector)
     chosen, rest = part.split(params)
     loss = lambda p: models.loss(model, p, inputs, targets, weights)[0]
     whole, wanted = jax.jit(jax.value_and_grad(loss))(params)
     cut, found = jax.jit(jax.value_and_grad(lambda c, r: loss(part.merge(c, r))))(chosen, rest)
     assert_close(cut, whole, 1e-6)
-    for path, gradient in transforms.flatten(found).items():
+    for path, gradient in flatten(found).items():
         layers = part.chosen[path]
-        full = transforms.flatten(wanted)[path]
+        full = flatten(wanted)[path]
         assert_close(gradient, full if layers is None else full[np.array(layers)], 1e-4)
-    for path, leaf in transforms.flatten(part.join(chosen, rest)).items():
-        np.testing.assert_array_equal(leaf, transforms.flatten(params)[path])
+    for path, leaf in flatten(part.join(chosen, rest)).items():
+        np.testing.assert_array_equal(leaf, flatten(params)[path])
 
 
 @pytest.mark.parametrize("block", [3, 10**9])

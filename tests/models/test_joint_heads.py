@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from lmdyn import data, metrics, models, online, training
-from lmdyn.checkpoints import configs
+from lmdyn.checkpoints import hf_config as configs
 from lmdyn.errors import InputError
-from lmdyn.metrics import spans
-from lmdyn.models import head_kinds, heads
+from lmdyn.metrics import probe_scores as spans
+from lmdyn.models import loss as heads
+from lmdyn.models.heads import kinds as head_kinds
 from tests.helpers import SMALL, assert_close, batch
 
 KINDS = ("low_rank:5", "mixture:2", "sigsoftmax", "projected:31")
@@ -29,7 +30,7 @@ def made(request):
 
 def written_out(model, params, inputs):
     """`log p` from the model's states by the papers' formulas, in float64."""
-    from tests.models.test_head_kinds import gelu, softmax
+    from tests.models.test_heads import gelu, softmax
 
     x = np.asarray(models.forward(model, params, inputs).states, np.float64)
     p = {name: np.asarray(part["kernel"], np.float64) for name, part in params["head"].items()}

@@ -7,7 +7,8 @@ import optax
 import pytest
 import torch
 
-from lmdyn import online, training, transforms
+from lmdyn import online, training
+from lmdyn.params import low_rank
 from tests import helpers
 from tests.helpers import assert_close, small, tokens
 from tests.online import reference
@@ -17,7 +18,7 @@ TEXT = tokens(20 * 7 + 1)
 
 def test_adamw_on_adapters_is_that_of_pytorch_chunk_by_chunk():
     model, params = small()
-    where = transforms.low_rank("blocks[1:].mlp", rank=3, scale=2.0, seed=5)
+    where = low_rank("blocks[1:].mlp", rank=3, scale=2.0, seed=5)
     found = online.evaluate(
         model, params, TEXT, optimizer=optax.adamw(0.01, weight_decay=0.1), chunk=7, adapt=where
     )
@@ -56,7 +57,7 @@ def test_rate_zero_equals_static_bit_for_bit(context):
     options = dict(chunk=5, context=context, reset="document")
     documents = [TEXT[:33], TEXT[40:60]]
     static = online.evaluate(model, params, documents, **options)
-    where = transforms.low_rank("blocks.attention+blocks.mlp", rank=2)
+    where = low_rank("blocks.attention+blocks.mlp", rank=2)
     still = online.evaluate(
         model, params, documents, optimizer=optax.sgd(0.0), adapt=where, **options
     )
@@ -66,7 +67,7 @@ def test_rate_zero_equals_static_bit_for_bit(context):
 
 def test_a_training_step_trains_adapters_alone():
     model, params = small()
-    part = transforms.low_rank("blocks[0,2].attention", rank=2).partition(params)
+    part = low_rank("blocks[0,2].attention", rank=2).partition(params)
     optimizer = optax.adam(0.01)
     batches = [helpers.batch(2, 9, seed) for seed in range(3)]
     step = jax.jit(training.make_step(model, optimizer, part=part, accumulate=2))
@@ -85,7 +86,7 @@ def test_a_training_step_trains_adapters_alone():
             for name, leaf in leaves["blocks"]["attention"].items()
         }
         whole = {**params, "blocks": {**params["blocks"], "attention": merged}}
-        return training.step.likelihood(model, whole, batch, batch.mask / batch.mask.sum())[0]
+        return training.train_step.likelihood(model, whole, batch, batch.mask / batch.mask.sum())[0]
 
     slope, wanted = jax.jit(jax.grad(objective)), state.params
     moments = optimizer.init(wanted)

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from lmdyn import models, online, transforms
+from lmdyn import costs, models, online
 from lmdyn.errors import InputError
-from lmdyn.models import heads
+from lmdyn.models import loss as heads
 from lmdyn.online import lanes
+from lmdyn.params import LowRank, flatten, low_rank, partition, select
 from tests.helpers import KINDS, assert_close, small, tokens
 
 CONTEXTS = [online.none(), online.cache(11), online.cache(3), online.overlap(12), online.overlap(5)]
@@ -208,8 +209,8 @@ def test_only_what_is_selected_changes(selector):
     outcome = online.evaluate(
         model, params, TEXT, optimizer=optax.sgd(0.1), chunk=7, adapt=selector
     )
-    chosen = transforms.select(params, selector)
-    before, after = transforms.flatten(params), transforms.flatten(outcome.params)
+    chosen = select(params, selector)
+    before, after = flatten(params), flatten(outcome.params)
     for path, leaf in before.items():
         layers = chosen.get(path, ())
         if layers is None:
@@ -223,10 +224,10 @@ def test_only_what_is_selected_changes(selector):
                 else np.array_equal(after[path], leaf)
             )
             assert same == (layer not in layers), (path, layer)
-    everything = transforms.partition(params, "all")
-    part = transforms.partition(params, selector)
+    everything = partition(params, "all")
+    part = partition(params, selector)
     chunks = online.stream(TEXT, chunk=7, context=online.none())
-    assert online.flops(model.config, chunks, online.none(), part) < online.flops(
+    assert costs.flops(model.config, chunks, online.none(), part) < costs.flops(
         model.config, chunks, online.none(), everything
     )
 
@@ -265,7 +266,7 @@ def test_pieces_with_a_progress_bar_give_the_same_numbers(monkeypatch):
 )
 @pytest.mark.parametrize(
     "selector",
-    [None, "all", "blocks[1:].mlp", "head", transforms.low_rank("blocks[1:].mlp", rank=32)],
+    [None, "all", "blocks[1:].mlp", "head", low_rank("blocks[1:].mlp", rank=32)],
     ids=str,
 )
 def test_cost_is_what_the_compiler_counts(context, selector):
@@ -277,7 +278,7 @@ def test_cost_is_what_the_compiler_counts(context, selector):
 
 
 @pytest.mark.parametrize(
-    "selector", [None, "blocks[2].attention", transforms.low_rank("blocks.mlp", rank=32)], ids=str
+    "selector", [None, "blocks[2].attention", low_rank("blocks.mlp", rank=32)], ids=str
 )
 def test_cost_of_lanes_is_what_the_compiler_counts(selector):
     formula, counted = counts(online.cache(128), selector, parallel=3)
@@ -291,12 +292,8 @@ def counts(context, selector, parallel):
     )
     model = models.LanguageModel(config, models.Compute(unroll=3))
     shapes = models.shapes(config)
-    adapters = isinstance(selector, transforms.LowRank)
-    part = (
-        selector.partition(shapes)
-        if adapters
-        else selector and transforms.partition(shapes, selector)
-    )
+    adapters = isinstance(selector, LowRank)
+    part = selector.partition(shapes) if adapters else selector and partition(shapes, selector)
     chosen, rest = jax.eval_shape(part.split, shapes) if part else (None, shapes)
     optimizer = optax.sgd(0.1) if part else None
     carry = jax.eval_shape(lambda c: online.start(model, c, optimizer, context), chosen)
@@ -310,7 +307,7 @@ def counts(context, selector, parallel):
         )
     run = lambda rest, carry: core(model, part, optimizer, context, None, rest, carry, placed)
     counted = jax.jit(run).lower(rest, carry).compile().cost_analysis()["flops"]
-    return online.flops(config, chunks, context, part), counted
+    return costs.flops(config, chunks, context, part), counted
 
 
 @pytest.mark.parametrize(

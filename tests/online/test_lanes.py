@@ -7,13 +7,14 @@ import numpy as np
 import optax
 import pytest
 
-from lmdyn import models, online, transforms
+from lmdyn import models, online
 from lmdyn.errors import InputError
 from lmdyn.online import lanes
+from lmdyn.params import low_rank
 from tests.helpers import assert_close, small, tokens
 
 DOCUMENTS = [tokens(length, seed) for seed, length in enumerate([23, 9, 58, 2, 17, 31, 6])]
-LOW = transforms.low_rank("blocks[1:].mlp", rank=3)
+LOW = low_rank("blocks[1:].mlp", rank=3)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_the_body_is_there_once():
         vocab=61, width=128, depth=2, heads=4, head_width=32, mlp_width=512, positions=64
     )
     model = models.LanguageModel(config)
-    part = transforms.low_rank("blocks.mlp", rank=1).partition(models.shapes(config))
+    part = low_rank("blocks.mlp", rank=1).partition(models.shapes(config))
     chosen, rest = jax.eval_shape(part.split, models.shapes(config))
     context, optimizer = online.none(), optax.sgd(0.1)
     fresh = jax.eval_shape(lambda c: online.start(model, c, optimizer, context), chosen)

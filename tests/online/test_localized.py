@@ -7,7 +7,8 @@ import pytest
 
 from lmdyn import online, transforms
 from lmdyn.errors import InputError
-from lmdyn.studies import localized_training as parts
+from lmdyn.params import flatten
+from lmdyn.studies.gradient_localization import training_parts as parts
 from tests.helpers import small, tokens
 
 PROFILE = {"attention": [0.5, 1.4, 0.9], "mlp": [0.7, 0.8, 2.0]}  # mean 1.05
@@ -26,10 +27,9 @@ def test_freeze_is_the_selector_of_what_lies_above_the_mean():
     np.testing.assert_array_equal(found.nll, wanted.nll)
     assert found.flops == wanted.flops < run("all").flops
     _, params = small(scale=1.0)
-    for path, leaf in transforms.flatten(found.params).items():
+    for path, leaf in flatten(found.params).items():
         same = np.array(
-            np.asarray(leaf).view(np.uint32)
-            == np.asarray(transforms.flatten(params)[path]).view(np.uint32)
+            np.asarray(leaf).view(np.uint32) == np.asarray(flatten(params)[path]).view(np.uint32)
         )
         still = (
             {"attention": [0, 2], "mlp": [0, 1]}.get(path[1], slice(None))
@@ -50,7 +50,7 @@ def test_scale_multiplies_the_updates_of_layers():
     for group, r in PROFILE.items():
         path = ("blocks", group, {"attention": "query", "mlp": "down"}[group], "kernel")
         before, all_alike, scaled = (
-            np.asarray(transforms.flatten(tree)[path]) for tree in (params, plain, found)
+            np.asarray(flatten(tree)[path]) for tree in (params, plain, found)
         )
         wanted = before + np.reshape(r, (3, 1, 1)) / 1.05 * (all_alike - before)
         np.testing.assert_allclose(scaled, wanted, atol=2e-6)

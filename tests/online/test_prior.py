@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from lmdyn import online, transforms
 from lmdyn.data import Batch
 from lmdyn.errors import InputError
+from lmdyn.params import partition
 from tests.helpers import assert_close, small, tokens
 from tests.online import reference
 
@@ -68,7 +69,7 @@ def test_statistics_are_those_of_pytorch():
 @pytest.mark.parametrize("selector", ["all", "blocks[1:].mlp"])
 def test_the_rule_is_that_of_pytorch_chunk_by_chunk(selector):
     model, params = small()
-    rms = statistics()[0].of(transforms.partition(params, selector))
+    rms = statistics()[0].of(partition(params, selector))
     optimizer = optax.chain(
         transforms.scale_by_prior_rms(rms, EPS),
         optax.scale_by_learning_rate(RATE),

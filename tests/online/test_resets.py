@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from lmdyn import models, online, transforms
+from lmdyn import models, online
 from lmdyn.errors import InputError
 from lmdyn.online import resets
+from lmdyn.params import flatten
 from tests.helpers import assert_close, small, tokens
 
 
@@ -125,8 +126,8 @@ def test_a_decayed_copy_lies_between():
         model, params, TEXT[: first - CHUNK + 1], optimizer=options["optimizer"], **PLAIN
     )
     assert after.resets == (first,)
-    for path, leaf in transforms.flatten(after.adapted).items():
-        old, prior = transforms.flatten(before.adapted)[path], transforms.flatten(params)[path]
+    for path, leaf in flatten(after.adapted).items():
+        old, prior = flatten(before.adapted)[path], flatten(params)[path]
         assert_close(leaf - prior, 0.75 * (old - prior), 1e-4)
 
 

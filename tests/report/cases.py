@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lmdyn.report import row, write_rows
+from lmdyn.records import row, write_rows
 
 MODEL = "gguf:/models/Tiny-5M.gguf"
 META = {

@@ -7,7 +7,8 @@ import urllib.parse
 
 import pytest
 
-from lmdyn import cli, report
+from lmdyn import records, report
+from lmdyn.cli import command_line as cli
 from lmdyn.errors import InputError
 from tests.report import cases
 from tests.report.test_page import Links
@@ -23,11 +24,11 @@ def folders(tmp_path):
         ("second", cases.measured(shift=0.1)),
         ("third", cases.measured("dir:/m/Other")),
     ):
-        report.write_rows(tmp_path / name / "measure.jsonl", rows, cases.META)
+        records.write_rows(tmp_path / name / "measure.jsonl", rows, cases.META)
         found.append(tmp_path / name)
     for name in ("here", "there"):
         out = tmp_path / name / "study one"
-        report.write_rows(out / "rows.jsonl", decay(), {**cases.META, "study": "entropy decay"})
+        records.write_rows(out / "rows.jsonl", decay(), {**cases.META, "study": "entropy decay"})
         (out / "study.json").write_text("{}")
         (out / "claims.json").write_text(json.dumps([{**claim("a", "held"), "figure": "effects"}]))
         found.append(out)
@@ -93,7 +94,7 @@ def test_the_command_line_takes_several(folders, tmp_path, capsys):
 
 def test_folders_below_one_folder_are_gathered(folders, tmp_path):
     (tmp_path / "there" / "study one" / "runs" / "seed0").mkdir(parents=True)
-    report.write_rows(
+    records.write_rows(
         tmp_path / "there" / "study one" / "runs" / "seed0" / "rows.jsonl",
         cases.measured("dir:/m/Deeper-9"),
         cases.META,

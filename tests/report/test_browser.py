@@ -11,16 +11,14 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from lmdyn import report
-from lmdyn.report import kinds
-from tests.report import (
-    browser,
-    cases,
-    test_gradient_localization,
-    test_online_adaptation,
-    test_studies,
+from lmdyn import records, report
+from lmdyn.studies import registry as kinds
+from tests.report import browser, cases, test_studies
+from tests.studies import (
+    saturation_cases,
+    test_gradient_localization_figures,
+    test_online_adaptation_figures,
 )
-from tests.studies import saturation_cases
 
 pytestmark = pytest.mark.skipif(not browser.FOUND, reason="no Chromium here")
 WIDTHS = (400, 1400)
@@ -29,12 +27,12 @@ PAGES = ("every study", "beside")
 
 def law():
     about = {"a": 0.3, "b": 0.3, "A": 400.0, "B": 400.0, "runs": 4, "intervals": {"a": [0.2, 0.4]}}
-    rows = [report.row("t", "scaling_law", 1.7, "nats", **about)]
+    rows = [records.row("t", "scaling_law", 1.7, "nats", **about)]
     for size in (1e7, 1e8, 1e9):
         for tokens in (1e9, 1e10):
             loss = 1.7 + 400 * size**-0.3 + 400 * tokens**-0.3
             rows.append(
-                report.row(
+                records.row(
                     "m",
                     "scaling_point",
                     loss,
@@ -47,7 +45,7 @@ def law():
                 )
             )
         rows.append(
-            report.row(
+            records.row(
                 "m",
                 "scaling_residual",
                 0.01,
@@ -67,8 +65,8 @@ ROWS = {
     "knowledge entropy": test_studies.whole,
     "entropy decay": test_studies.decay,
     "fact learning": test_studies.told,
-    "gradient localization": test_gradient_localization.rows,
-    "online adaptation": test_online_adaptation.whole,
+    "gradient localization": test_gradient_localization_figures.rows,
+    "online adaptation": test_online_adaptation_figures.whole,
     "saturation": lambda: saturation_cases.study(seeds=2),
     "scaling law": law,
 }
@@ -80,7 +78,7 @@ def study(folder, name):
     figure = kinds.STUDIES[name](rows)[0].name
     folder.mkdir(parents=True)
     (folder / "study.json").write_text("{}")
-    report.write_rows(
+    records.write_rows(
         folder / "rows.jsonl",
         rows,
         {**cases.META, "study": name, "seed": 0, "command": "lmdyn study --config c.py --out o"},
@@ -103,7 +101,7 @@ def pages(tmp_path_factory):
     cases.folder(root / "all" / "a model")
     for folder in ("first", "second"):
         study(root / "two" / folder, "entropy decay")
-        report.write_rows(
+        records.write_rows(
             root / "two" / folder / "more" / "measure.jsonl", cases.measured(), cases.META
         )
     both = [root / "two" / folder for folder in ("first", "second", "first/more", "second/more")]

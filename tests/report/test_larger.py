@@ -6,9 +6,10 @@ import shlex
 
 import pytest
 
-from lmdyn import cli
-from lmdyn.report import drawing, kinds, markup
+from lmdyn.cli import command_line as cli
+from lmdyn.report import drawing, markup
 from lmdyn.report.figures import Figure
+from lmdyn.studies import registry as kinds
 
 STUDIES = [name for name, kind in kinds.KINDS.items() if kind.config]
 

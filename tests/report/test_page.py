@@ -11,7 +11,7 @@ import urllib.parse
 
 import pytest
 
-from lmdyn import report
+from lmdyn import records, report
 from lmdyn.errors import InputError
 from tests.report import cases
 
@@ -96,7 +96,7 @@ def test_it_says_the_numbers_and_where_they_come_from(text):
 
 def test_data_cannot_end_their_script(tmp_path):
     rows = cases.measured("dir:/x/</script><b>")
-    report.write_rows(tmp_path / "m.jsonl", rows, cases.META)
+    records.write_rows(tmp_path / "m.jsonl", rows, cases.META)
     text = report.build(tmp_path).read_text(encoding="utf-8")
     data = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
     assert "knowledge-entropy" in json.loads(data)["figures"]
@@ -108,7 +108,7 @@ def test_it_is_built_from_rows_alone_and_replaced(path, text):
 
 
 def test_rows_without_neighbours_make_a_page(tmp_path):
-    report.write_rows(tmp_path / "m.jsonl", cases.measured(), {})
+    records.write_rows(tmp_path / "m.jsonl", cases.measured(), {})
     os.remove(tmp_path / "m.jsonl.meta.json")
     assert "No m.jsonl.meta.json stands" in report.build(tmp_path).read_text(encoding="utf-8")
 

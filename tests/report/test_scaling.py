@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from lmdyn import cli, report
+from lmdyn import records, report
+from lmdyn.cli import command_line as cli
 
 E, A, B, a, b = 1.69, 406.4, 410.7, 0.34, 0.28
 """The published fit of Hoffmann et al. 2022."""
@@ -36,7 +37,7 @@ def test_a_typed_table_gives_the_law_and_who_ends_above_it(table, tmp_path, caps
         )
         == 0
     )
-    rows = report.read_rows(tmp_path / "out" / "law.jsonl")
+    rows = records.read_rows(tmp_path / "out" / "law.jsonl")
     law = next(r for r in rows if r["metric"] == "scaling_law")
     low, high = law["intervals"][
         "a"

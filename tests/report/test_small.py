@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from lmdyn import cli, report
-from lmdyn.report import kinds, small
+from lmdyn import records, report
+from lmdyn.cli import command_line as cli
+from lmdyn.report import small
+from lmdyn.studies import registry as kinds
 from tests.report import cases
 from tests.report.test_studies import claim, decay, told
 
@@ -27,7 +29,7 @@ NOTICE = "decide nothing"
 
 def study(folder, rows, name, config):
     """A study's folder with a claim of each verdict."""
-    report.write_rows(
+    records.write_rows(
         folder / "rows.jsonl",
         rows,
         {

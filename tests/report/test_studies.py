@@ -7,11 +7,14 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from lmdyn import report
+from lmdyn import records, report
 from lmdyn.errors import InputError
-from lmdyn.report import blocks, claims, entropy_decay, fact_learning, knowledge_entropy, page
+from lmdyn.report import blocks, claims, page
 from lmdyn.report.blocks import Group
 from lmdyn.report.figures import Figure
+from lmdyn.studies.entropy_decay import figures as entropy_decay
+from lmdyn.studies.fact_learning import figures as fact_learning
+from lmdyn.studies.knowledge_entropy import figures as knowledge_entropy
 from tests.report.test_figures import drawn
 from tests.report.test_page import Links
 
@@ -24,7 +27,7 @@ def told():
     """Rows of the fact-learning study: two facts, of which the second gains a nat more, at two
     depths.
     """
-    row = lambda metric, value, unit, **more: report.row(
+    row = lambda metric, value, unit, **more: records.row(
         "gguf:m", metric, value, unit, seed=0, start="m", kind="series", **more
     )
     found = []
@@ -56,7 +59,7 @@ def told():
 
 def start(seed, name, kind, step, nll, acquisition, forgetting=0.25, share=0.5, **extra):
     """Rows of one starting point."""
-    row = lambda metric, value, unit="nats", **more: report.row(
+    row = lambda metric, value, unit="nats", **more: records.row(
         f"run:r@{step}",
         metric,
         value,
@@ -122,7 +125,7 @@ def whole(seeds=2):
             )
         rows += start(s, "bonus", "variant", 32, 2.5, 29.0 + s)
         rows += [
-            report.row(
+            records.row(
                 "run:r",
                 "nll",
                 6.0 - step,
@@ -135,12 +138,14 @@ def whole(seeds=2):
             for step in (0, 1, 2)
         ]
         rows += [
-            report.row("series", "combined_score", 0.25, "score", step=step, seed=s, kind="summary")
+            records.row(
+                "series", "combined_score", 0.25, "score", step=step, seed=s, kind="summary"
+            )
             for step in STEPS
         ]
     return [
         *rows,
-        report.row(
+        records.row(
             "series",
             "recommended",
             8.0,
@@ -167,7 +172,7 @@ def decay():
         }
         change = 0.01 * signs[0] - 0.005 * signs[1]
         rows += [
-            report.row(
+            records.row(
                 "run:r",
                 "knowledge_entropy",
                 3.0,
@@ -180,7 +185,7 @@ def decay():
             for step in (0, 4, 8)
         ]
         rows.append(
-            report.row(
+            records.row(
                 f"run {run}",
                 "entropy_change",
                 change,
@@ -195,7 +200,7 @@ def decay():
         ("change", "dip", "end"), (("MLP", "plain", "gated", -0.01), ("rate", "0.1", "1", 0.02))
     ):
         rows.append(
-            report.row(
+            records.row(
                 "all runs",
                 "effect",
                 value,
@@ -237,7 +242,7 @@ def folder(path, study, rows, said=()):
         "variants": [{"name": "bonus", "weight": 2.5}],
     }
     (path / "study.json").write_text(json.dumps({"study": study, "config": config}))
-    report.write_rows(
+    records.write_rows(
         path / "rows.jsonl", rows, {"study": study, "command": "lmdyn study", "config": config}
     )
     (path / "claims.json").write_text(json.dumps(list(said)))

@@ -5,7 +5,7 @@ what would else have the same name.
 import html
 import re
 
-from lmdyn import report
+from lmdyn import records, report
 from tests.report import cases
 from tests.report.test_small import shown, study
 from tests.report.test_studies import decay, told
@@ -52,8 +52,8 @@ def test_of_one_study_with_other_seeds_the_seeds_are_told(tmp_path):
         folder = study(
             tmp_path / name, decay(), "entropy decay", {**SEEDS, "seed": seed, "out": name}
         )
-        meta = {**report.read_meta(folder / "rows.jsonl"), "seed": seed}
-        report.write_rows(folder / "rows.jsonl", decay(), meta)
+        meta = {**records.read_meta(folder / "rows.jsonl"), "seed": seed}
+        records.write_rows(folder / "rows.jsonl", decay(), meta)
         folders.append(folder)
     path = report.build(folders, tmp_path / "x.html")
     assert headings(path, 1) == ["Entropy decay"]
@@ -62,7 +62,7 @@ def test_of_one_study_with_other_seeds_the_seeds_are_told(tmp_path):
 
 
 def test_what_is_not_known_is_not_said(tmp_path):
-    report.write_rows(tmp_path / "m.jsonl", cases.measured(), {"started": "not a date"})
+    records.write_rows(tmp_path / "m.jsonl", cases.measured(), {"started": "not a date"})
     path = report.build(tmp_path)
     assert headings(path, 1) == ["Measurements of Tiny-5M"]
     assert "Run on" not in shown(path)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from lmdyn import report
+from lmdyn import records
 
 WIDTHS, NARROW, V, STEPS, EVERY, PER_STEP = (8, 16, 24, 32, 64), 16, 1024, 640, 16, 2048
 E, A, B, a, b = 1.5, 60.0, 300.0, 0.3, 0.35
@@ -72,7 +72,7 @@ def model(seed, width, head="full", noise=0.002):
     }
     rows = []
     for step in range(0, STEPS + 1, EVERY):
-        row = lambda metric, value, unit, *, step=step, **more: report.row(
+        row = lambda metric, value, unit, *, step=step, **more: records.row(
             "run:r", metric, value, unit, step=step, trained=step * PER_STEP, **more, **tags
         )
         rows.append(
@@ -126,7 +126,7 @@ def heads(seed):
                 3.0 + 0.1 * max(0, math.log2(32 / rank)) + extra * (rank < 64) + rng.normal(0, 1e-4)
             )
             rows.append(
-                report.row(
+                records.row(
                     "run:r",
                     "head_rank",
                     loss,
@@ -143,7 +143,7 @@ def heads(seed):
     for head, gain in {"full": 0.0, **GAIN}.items():
         numbers = V * 16 + 512 * head.startswith("mix")
         rows.append(
-            report.row(
+            records.row(
                 "run:r",
                 "head_kind",
                 4.0 - gain + rng.normal(0, 1e-4),
@@ -172,13 +172,13 @@ def target(seed):
             "seed": seed,
         }
         rows += [
-            report.row(
+            records.row(
                 "builtin:code", "target_error", error, "share", site="target", rank=rank, **tags
             )
             for rank, error in ((1, 0.9), (16, 0.6), (256, 0.1))
         ]
         rows.append(
-            report.row(
+            records.row(
                 "builtin:code",
                 "target_rank",
                 needed,
@@ -189,7 +189,7 @@ def target(seed):
             )
         )
         rows.append(
-            report.row(
+            records.row(
                 "builtin:code",
                 "target_effective_rank",
                 3.0 * needed,

@@ -6,22 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from lmdyn import report
+from lmdyn import records
+from lmdyn.analysis.factorials import fraction
 from lmdyn.checkpoints import exporting
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig, init
-from lmdyn.studies import (
-    EntropyDecay,
-    FactLearning,
-    Factor,
-    Further,
-    Run,
-    Tell,
-    entropy_decay,
-    fact_learning,
-    fraction,
-)
+from lmdyn.studies import EntropyDecay, FactLearning, Factor, Further, Run, Tell
+from lmdyn.studies.entropy_decay import study as entropy_decay
+from lmdyn.studies.fact_learning import study as fact_learning
 from lmdyn.training import Keep, Optimizer
 from tests.studies.cases import WORLD, small
 
@@ -56,7 +49,7 @@ def study(out, steps=4):
 @pytest.mark.slow
 def test_a_factorial_ends_in_effects(tmp_path):
     page = entropy_decay.run(study(tmp_path / "out"), say=lambda text: None)
-    rows = report.read_rows(tmp_path / "out" / "rows.jsonl")
+    rows = records.read_rows(tmp_path / "out" / "rows.jsonl")
     change = {r["run"]: r["value"] for r in rows if r["metric"] == "entropy_change"}
     watched = lambda run, step: next(
         r["normalized"]
@@ -133,7 +126,7 @@ def test_a_model_learns_facts(tmp_path):
     )
     said = []
     fact_learning.run(config, say=said.append)
-    rows = report.read_rows(tmp_path / "out" / "rows.jsonl")
+    rows = records.read_rows(tmp_path / "out" / "rows.jsonl")
     table = next(line for line in said if line.startswith("depth"))
     depths = {r["depth"] for r in rows if r["metric"] == "acquisition"}
     assert {"memorisation", "paraphrase", "composition"} <= depths

@@ -10,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from lmdyn import checkpoints, data, metrics, report, transforms
+from lmdyn import checkpoints, data, metrics, records
+from lmdyn.analysis.statistics import interval
 from lmdyn.errors import InputError
-from lmdyn.studies import GradientLocalization, Method, Streamed, gradient_localization
-from lmdyn.studies import gradient_localization_claims as conclusions
-from lmdyn.studies import localized_training as parts
-from lmdyn.studies.statistics import interval
+from lmdyn.params import flatten, partition
+from lmdyn.studies import GradientLocalization, Method, Streamed
+from lmdyn.studies.gradient_localization import claims as conclusions
+from lmdyn.studies.gradient_localization import study as gradient_localization
+from lmdyn.studies.gradient_localization import training_parts as parts
 from lmdyn.training import Adapters, Data, Optimizer, Recall, Review, Source
 from tests.studies.cases import LOCAL_WORLD, localization
 
@@ -24,7 +26,7 @@ from tests.studies.cases import LOCAL_WORLD, localization
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "out"
     page = gradient_localization.run(localization(out), ["lmdyn", "study"], lambda text: None)
-    return out, page, report.read_rows(out / "rows.jsonl")
+    return out, page, records.read_rows(out / "rows.jsonl")
 
 
 def of(rows, metric, **more):
@@ -115,16 +117,13 @@ def test_what_is_frozen_may_be_left_out(finished, number):
             state, _ = made.step(state, batch)
         found.append(
             (
-                transforms.flatten(made.whole(state)),
+                flatten(made.whole(state)),
                 sum(leaf.size for leaf in jax.tree.leaves(state.optimizer)),
             )
         )
     (masked, whole), (free, fewer) = found
     assert fewer < 0.8 * whole
-    before, kept = (
-        transforms.flatten(here.params),
-        transforms.partition(here.params, parts.selector(rates)).chosen,
-    )
+    before, kept = (flatten(here.params), partition(here.params, parts.selector(rates)).chosen)
     bits = lambda leaf: np.asarray(leaf).view(np.uint32)
     for path, leaf in masked.items():
         layers = kept.get(path, ())
@@ -201,7 +200,7 @@ def runs(points):
     """Rows of runs of one seed: `{mode: [(forgotten, learned), ...]}` at rising rates."""
     tags = lambda mode, factor: {"seed": 0, "method": "m", "mode": mode, "factor": factor}
     return [
-        report.row("r", metric, pair[i], "x", **tags(mode, float(factor)))
+        records.row("r", metric, pair[i], "x", **tags(mode, float(factor)))
         for mode, pairs in points.items()
         for factor, pair in enumerate(pairs, 1)
         for i, metric in enumerate(("forgotten", "learned"))
@@ -236,7 +235,7 @@ def test_it_goes_on_where_it_stopped(finished, tmp_path):
     gradient_localization.run(localization(again), say=said.append)
     assert [line.split(":")[0] for line in said] == ["seed1-adapters"]
     plain = lambda found: [{k: v for k, v in r.items() if k != "model"} for r in found]
-    assert plain(report.read_rows(again / "rows.jsonl")) == plain(rows)
+    assert plain(records.read_rows(again / "rows.jsonl")) == plain(rows)
 
 
 def test_a_given_model_and_published_probes(finished, tmp_path):
@@ -279,7 +278,7 @@ def test_a_given_model_and_published_probes(finished, tmp_path):
         factors=(1.0,),
     )
     gradient_localization.run(config, say=lambda text: None)
-    rows = report.read_rows(tmp_path / "out" / "rows.jsonl")
+    rows = records.read_rows(tmp_path / "out" / "rows.jsonl")
     (test,) = of(rows, "profile_difference", site=None)
     assert test["matched"] is False and test["entities"] == [8, 4]
     found = (

@@ -9,12 +9,14 @@ import shutil
 import numpy as np
 import pytest
 
-from lmdyn import checkpoints, cli, data, metrics, report, studies, transforms
+from lmdyn import checkpoints, data, metrics, records, studies, transforms
+from lmdyn.analysis.statistics import interval
+from lmdyn.cli import command_line as cli
 from lmdyn.errors import InputError
-from lmdyn.studies import Further, Tell, knowledge_entropy
-from lmdyn.studies import knowledge_entropy_claims as conclusions
+from lmdyn.studies import Further, Tell
 from lmdyn.studies.folder import Folder
-from lmdyn.studies.statistics import interval
+from lmdyn.studies.knowledge_entropy import claims as conclusions
+from lmdyn.studies.knowledge_entropy import study as knowledge_entropy
 from tests.studies.cases import WORLD, small
 
 
@@ -23,7 +25,7 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "out"
     said = []
     page = knowledge_entropy.run(small(out), ["lmdyn", "study"], said.append)
-    return out, page, report.read_rows(out / "rows.jsonl"), said
+    return out, page, records.read_rows(out / "rows.jsonl"), said
 
 
 def of(rows, metric, **more):
@@ -159,7 +161,7 @@ def test_it_goes_on_where_it_stopped_and_gives_the_same(finished, tmp_path):
     )  # in processes: the same numbers
     assert sorted(line.split(":")[0] for line in said) == ["seed0-entropy-bonus", "seed1-step-8"]
     plain = lambda found: [{k: v for k, v in r.items() if k != "model"} for r in found]
-    assert plain(report.read_rows(again / "rows.jsonl")) == plain(rows)
+    assert plain(records.read_rows(again / "rows.jsonl")) == plain(rows)
 
 
 def test_a_series_by_reference(finished, tmp_path):
@@ -168,7 +170,7 @@ def test_a_series_by_reference(finished, tmp_path):
         tmp_path / "out", series=f"run:{out}/runs/seed0@2,4,8", known=None, seeds=1, ratios=()
     )
     knowledge_entropy.run(config, say=lambda text: None)
-    found = report.read_rows(tmp_path / "out" / "rows.jsonl")
+    found = records.read_rows(tmp_path / "out" / "rows.jsonl")
     for step in (2, 4, 8):
         (one,), (other,) = (
             of(r, "acquisition", seed=0, start=f"step {step}", depth=None) for r in (found, rows)
@@ -216,7 +218,7 @@ def test_a_series_of_the_hub_and_facts_of_ones_own(finished, tmp_path, monkeypat
     ):
         config = small(tmp_path / name, series=series, known=None, seeds=1, ratios=(), tell=tell)
         knowledge_entropy.run(config, say=lambda text: None)
-        rows = report.read_rows(tmp_path / name / "rows.jsonl")
+        rows = records.read_rows(tmp_path / name / "rows.jsonl")
         gained[name] = {
             r["step"]: r["value"] for r in of(rows, "acquisition", depth="memorisation")
         }
@@ -280,7 +282,9 @@ def test_another_config_in_the_same_folder_is_refused(finished):
 
 def test_a_study_that_failed_before_its_first_part_does_not_hold_the_folder(tmp_path):
     Folder(tmp_path / "out", "a", {"x": 1})
-    Folder(tmp_path / "out", "a", {"x": 2}).part("p", lambda: [report.row("m", "nll", 1.0, "nats")])
+    Folder(tmp_path / "out", "a", {"x": 2}).part(
+        "p", lambda: [records.row("m", "nll", 1.0, "nats")]
+    )
     with pytest.raises(InputError, match="x: 2 -> 3"):
         Folder(tmp_path / "out", "a", {"x": 3})
 

@@ -9,14 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from lmdyn import checkpoints, data, online, report, transforms
+from lmdyn import checkpoints, costs, data, online, records, transforms
 from lmdyn.checkpoints import exporting
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig, init
 from lmdyn.models.forward import shapes
-from lmdyn.studies import online_adaptation, online_parts
-from lmdyn.studies import online_adaptation_claims as conclusions
+from lmdyn.params import low_rank, partition
+from lmdyn.studies.online_adaptation import claims as conclusions
+from lmdyn.studies.online_adaptation import parts as online_parts
+from lmdyn.studies.online_adaptation import study as online_adaptation
 from tests.studies.online_cases import GRID, small
 
 
@@ -26,7 +28,7 @@ def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "out"
     config = small(out, analyses=("rules", "resets", "checkpoints"), sizes=())
     online_adaptation.run(config, say=lambda text: None)
-    return config, out, report.read_rows(out / "rows.jsonl")
+    return config, out, records.read_rows(out / "rows.jsonl")
 
 
 def one(rows, **wanted):
@@ -90,10 +92,10 @@ def test_a_setting_is_what_the_library_gives_by_hand(done):
         stream="builtin:code:test",
         setting="low-rank",
     )
-    part = transforms.low_rank("blocks.mlp", rank=2).partition(params)
+    part = low_rank("blocks.mlp", rank=2).partition(params)
     chunks = online.stream(text, chunk=16, context=online.none())
     assert low["flops"] == pytest.approx(
-        (online.flops(model.config, chunks, online.none(), part) + 0) / 320
+        (costs.flops(model.config, chunks, online.none(), part) + 0) / 320
     )
 
 
@@ -189,7 +191,7 @@ def test_a_given_model_goes_through_every_rule(tmp_path):
     )
     config = small(tmp_path / "out", model=f"dir:{tmp_path / 'model'}", given=grid)
     online_adaptation.run(config, say=lambda text: None)
-    rows = report.read_rows(tmp_path / "out" / "rows.jsonl")
+    rows = records.read_rows(tmp_path / "out" / "rows.jsonl")
     found = {r["setting"]: r for r in rows if r["metric"] == "online_nll"}
     assert list(found) == ["AdamW", "SGD", "low-rank", "MLPs", "localized"]
     assert all(
@@ -247,9 +249,7 @@ def test_random_places_cost_what_localized_ones_do():
         online.stream(np.arange(33), chunk=8, context=online.none()),
         np.random.default_rng(0),
     )
-    cost = lambda selector: online.flops(
-        config, chunks, online.none(), transforms.partition(params, selector)
-    )
+    cost = lambda selector: costs.flops(config, chunks, online.none(), partition(params, selector))
     for _ in range(4):
         profile = {kind: rng.lognormal(0, 1, 6) for kind in ("attention", "mlp")}
         wanted = transforms.trained(profile)

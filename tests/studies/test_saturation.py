@@ -8,13 +8,14 @@ import json
 import numpy as np
 import pytest
 
-from lmdyn import checkpoints, data, metrics, report
+from lmdyn import checkpoints, data, metrics, records
 from lmdyn.checkpoints import exporting
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import Compute, LanguageModel, ModelConfig, init
-from lmdyn.studies import Heads, Saturation, Target, saturation
-from lmdyn.studies import saturation_claims as conclusions
+from lmdyn.studies import Heads, Saturation, Target
+from lmdyn.studies.saturation import claims as conclusions
+from lmdyn.studies.saturation import study as saturation
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
 from tests.studies import saturation_cases as planted
 
@@ -196,7 +197,7 @@ def tiny(out, **changes):
 
 def test_a_whole_study_and_a_given_model(tmp_path):
     page = saturation.run(tiny(tmp_path / "out"), say=lambda text: None)
-    rows = report.read_rows(tmp_path / "out" / "rows.jsonl")
+    rows = records.read_rows(tmp_path / "out" / "rows.jsonl")
     assert page.exists()
     claims = {c["id"]: c for c in json.loads((tmp_path / "out" / "claims.json").read_text())}
     assert {
@@ -254,7 +255,7 @@ def test_a_whole_study_and_a_given_model(tmp_path):
         heads=dataclasses.replace(tiny("x").heads, kinds=(), joint=False),
     )
     saturation.run(given, say=lambda text: None)
-    found = report.read_rows(tmp_path / "given" / "rows.jsonl")
+    found = records.read_rows(tmp_path / "given" / "rows.jsonl")
     again = [
         r["value"]
         for r in found

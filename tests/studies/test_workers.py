@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lmdyn import report
+from lmdyn import records
 from lmdyn.errors import InputError
 from lmdyn.studies.folder import Folder
 from lmdyn.studies.workers import Task, count, remembered, run
@@ -18,7 +18,7 @@ from lmdyn.studies.workers import Task, count, remembered, run
 
 def square(x):
     return [
-        report.row(
+        records.row(
             "m",
             "square",
             float(x * x),

@@ -12,6 +12,7 @@ from lmdyn.checkpoints import exporting
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import Compute, LanguageModel, ModelConfig, init
+from lmdyn.params import flatten
 from lmdyn.training import (
     Adapters,
     Data,
@@ -51,7 +52,7 @@ def run(out, start, steps=4, **options):
 
 def params(out, step=None):
     found = checkpoints.load(f"run:{out}" + ("" if step is None else f"@{step}")).params
-    return {path: np.asarray(leaf) for path, leaf in transforms.flatten(found).items()}
+    return {path: np.asarray(leaf) for path, leaf in flatten(found).items()}
 
 
 def test_adapters_change_their_matrices_by_low_rank_and_nothing_else(start, tmp_path):
@@ -59,7 +60,7 @@ def test_adapters_change_their_matrices_by_low_rank_and_nothing_else(start, tmp_
         run(tmp_path / "a", start, adapters=Adapters("blocks[1:].mlp", rank=2)),
         say=lambda text: None,
     )
-    before, after = transforms.flatten(checkpoints.load(start).params), params(tmp_path / "a")
+    before, after = flatten(checkpoints.load(start).params), params(tmp_path / "a")
     for path, leaf in after.items():
         change = leaf - np.asarray(before[path])
         if path[:2] == ("blocks", "mlp") and path[-1] == "kernel":

@@ -7,7 +7,7 @@ import pytest
 
 from lmdyn import data, models
 from lmdyn.errors import InputError
-from lmdyn.models import head_kinds
+from lmdyn.models.heads import kinds as head_kinds
 from lmdyn.training import final_states as module
 from lmdyn.training.final_states import final_states
 from lmdyn.training.head_fits import fit_heads, score_heads

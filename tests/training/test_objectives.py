@@ -152,11 +152,7 @@ def test_changes_are_made_after_their_steps_and_once(folder):
         ),
         ({"changes": (Change("math.sqrt", "builtin:docs:test", 3, {}),)}, "changes: math.sqrt"),
         (
-            {
-                "changes": (
-                    Change("lmdyn.transforms.flatten", "builtin:docs:test", 3, {"tree": {}}),
-                )
-            },
+            {"changes": (Change("lmdyn.params.flatten", "builtin:docs:test", 3, {"tree": {}}),)},
             "returned a dict, not a",
         ),
         ({"changes": (Change(WAKE, "builtin:docs:test", 3, {"ratio": 2.0}),)}, "ratio"),

@@ -11,10 +11,11 @@ import jax
 import pytest
 
 from lmdyn import models
+from lmdyn.costs import flop_counts as cost
+from lmdyn.costs import programs as program
 from lmdyn.errors import InputError
-from lmdyn.online import cost
-from lmdyn.training import Data, Optimizer, Source, Train, plan, program
-from lmdyn.training import mesh as meshes
+from lmdyn.training import Data, Optimizer, Source, Train, plan
+from lmdyn.training import sharding as meshes
 from lmdyn.training.optimizer import make_optimizer
 
 MODEL = models.ModelConfig(

@@ -12,7 +12,7 @@ from lmdyn import checkpoints, data, metrics, online
 from lmdyn.checkpoints import runs
 from lmdyn.models import ModelConfig
 from lmdyn.training import distributed, make_mesh, shard, train
-from lmdyn.training import mesh as meshes
+from lmdyn.training import sharding as meshes
 from tests.training import cases
 
 MODEL = ModelConfig(

@@ -10,6 +10,7 @@ import pytest
 
 from lmdyn import models, transforms
 from lmdyn.errors import InputError
+from lmdyn.params import flatten, partition, select
 from lmdyn.training import make_step, start, whole
 from tests.helpers import batch, small
 
@@ -42,20 +43,20 @@ def updated(optimizer, steps: int, params):
 
         return jax.lax.fori_loop(0, steps, step, (params, state))[0]
 
-    return transforms.flatten(run(params, optimizer.init(params)))
+    return flatten(run(params, optimizer.init(params)))
 
 
 def chosen(selector: str):
     """`{path: [L] or one boolean}`: which layers a selector names."""
     _, params = small("parallel")
-    named = transforms.select(params, selector) if selector else {}
+    named = select(params, selector) if selector else {}
     return {
         path: (
             np.isin(np.arange(len(leaf)), named.get(path, ()))
             if path[0] == "blocks"
             else np.array(path in named)
         )
-        for path, leaf in transforms.flatten(params).items()
+        for path, leaf in flatten(params).items()
     }
 
 
@@ -83,7 +84,7 @@ def test_what_is_frozen_keeps_every_bit_for_a_hundred_steps(last, moved):
     before = trees(0)
     after = updated(optax.chain(optax.adamw(1e-2, weight_decay=0.1), last), 100, before)
     for path, on in chosen(moved).items():
-        same = np.array(bits(after[path]) == bits(transforms.flatten(before)[path]))
+        same = np.array(bits(after[path]) == bits(flatten(before)[path]))
         same = same.reshape(len(on), -1) if on.ndim else same.reshape(1, -1)
         assert same[~np.atleast_1d(on)].all(), path
         assert not same[np.atleast_1d(on)].all(1).any(), path
@@ -94,9 +95,7 @@ def test_a_mask_before_weight_decay_does_not_freeze():
     mask = transforms.layer_mask([False] * 3)
     after = updated(optax.chain(mask, optax.adamw(1e-2, weight_decay=0.1)), 100, before)
     path = ("blocks", "mlp", "up", "kernel")
-    np.testing.assert_allclose(
-        after[path], transforms.flatten(before)[path] * (1 - 1e-3) ** 100, rtol=1e-5
-    )
+    np.testing.assert_allclose(after[path], flatten(before)[path] * (1 - 1e-3) ** 100, rtol=1e-5)
 
 
 def test_rates_multiply_updates():
@@ -110,7 +109,7 @@ def test_rates_multiply_updates():
         1,
         trees(0),
     )
-    before, gradient = transforms.flatten(trees(0)), transforms.flatten(trees(1))
+    before, gradient = flatten(trees(0)), flatten(trees(1))
     for path, by_layer in {
         ("blocks", "mlp", "up", "bias"): [0.5, 0.0, 1.0],
         ("blocks", "attention", "key", "kernel"): [1.0, 3.0, 0.5],
@@ -136,7 +135,7 @@ def test_scale_has_a_mean_rate_of_one_and_equal_rates_are_plain_training():
     scaled = updated(
         optax.chain(optax.sgd(1.0), transforms.localize(PROFILE, mode="scale")), 1, before
     )
-    gradient, start = transforms.flatten(trees(1)), transforms.flatten(before)
+    gradient, start = flatten(trees(1)), flatten(before)
     for group, r in PROFILE.items():
         path = ("blocks", group, {"mlp": "up", "attention": "key"}[group], "kernel")
         wanted = start[path] - np.reshape(r, (3, 1, 1)) / 1.05 * gradient[path]
@@ -145,13 +144,13 @@ def test_scale_has_a_mean_rate_of_one_and_equal_rates_are_plain_training():
 
 def test_rates_find_their_layers_in_a_partition():
     params = trees(0)
-    part = transforms.partition(params, "blocks[0,2].mlp+head")
+    part = partition(params, "blocks[0,2].mlp+head")
     rest = part.split(trees(1))[0]
     scale = transforms.localize(PROFILE, mode="scale", part=part)
     updates, _ = scale.update(rest, scale.init(part.split(params)[0]))
     path = ("blocks", "mlp", "down", "kernel")
-    wanted = np.array([0.7, 2.0])[:, None, None] / 1.05 * transforms.flatten(rest)[path]
-    np.testing.assert_allclose(transforms.flatten(updates)[path], wanted, rtol=1e-6)
+    wanted = np.array([0.7, 2.0])[:, None, None] / 1.05 * flatten(rest)[path]
+    np.testing.assert_allclose(flatten(updates)[path], wanted, rtol=1e-6)
     np.testing.assert_array_equal(updates["head"]["kernel"], rest["head"]["kernel"])
 
 
@@ -162,7 +161,7 @@ def test_what_is_not_trained_costs_nothing():
     model, params = small("parallel")
     assert transforms.trained(PROFILE) == TRAINED
     part, optimizer = (
-        transforms.partition(params, transforms.trained(PROFILE)),
+        partition(params, transforms.trained(PROFILE)),
         optax.adamw(1e-2, weight_decay=0.1),
     )
     rows = batch(2, 9)
@@ -179,15 +178,10 @@ def test_what_is_not_trained_costs_nothing():
     }
     for _ in range(100):
         states = {name: programs[name](state, rows)[0] for name, state in states.items()}
-    free, mask = (
-        transforms.flatten(whole(states["free"], part)),
-        transforms.flatten(states["mask"].params),
-    )
+    free, mask = (flatten(whole(states["free"], part)), flatten(states["mask"].params))
     for path, on in chosen(TRAINED).items():
         at = slice(None) if not on.ndim else ~on
-        np.testing.assert_array_equal(
-            bits(free[path])[at], bits(transforms.flatten(params)[path])[at]
-        )
+        np.testing.assert_array_equal(bits(free[path])[at], bits(flatten(params)[path])[at])
     # Adam divides by small numbers: 100 steps of 1e-2 differ by a few of them at most
     assert max(np.abs(free[path] - mask[path]).max() for path in free) < 0.05
 
@@ -212,7 +206,7 @@ def test_operations_fall_with_what_is_frozen():
 
     def flops(profile):
         def run(params):
-            part = transforms.partition(params, transforms.trained(profile)) if profile else None
+            part = partition(params, transforms.trained(profile)) if profile else None
             return make_step(model, optimizer, part=part)(start(params, optimizer, part), rows)[1][
                 "gradient_norm"
             ]

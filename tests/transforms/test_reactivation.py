@@ -12,7 +12,8 @@ import pytest
 
 from lmdyn import metrics, models, transforms
 from lmdyn.errors import InputError
-from lmdyn.models.packed import Packed
+from lmdyn.models.matrices.quantized import Packed
+from lmdyn.params import flatten
 from tests.helpers import KINDS, assert_close, batch
 
 METRIC = metrics.knowledge_entropy()
@@ -109,8 +110,8 @@ def test_how_far_off_a_plain_mlp_is(kind):
 
 def test_weights_are_the_formula():
     _, params, before = made("gated gelu, biases")
-    found = transforms.flatten(transforms.reactivate(params, before, [0.2, 0.0, 1.0], gain=1.7))
-    for path, leaf in transforms.flatten(params).items():
+    found = flatten(transforms.reactivate(params, before, [0.2, 0.0, 1.0], gain=1.7))
+    for path, leaf in flatten(params).items():
         if path[:3] != ("blocks", "mlp", "up"):
             assert found[path] is leaf
             continue

@@ -1,0 +1,1 @@
+"""Numbers in, numbers out: curves, scaling laws, statistics, factorial designs. No model."""

@@ -1,0 +1,1 @@
+"""Files that hold parameters, a module per format."""

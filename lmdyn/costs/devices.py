@@ -1,0 +1,76 @@
+"""What devices can do at most, for model FLOPs utilisation (MFU; Chowdhery et al. 2022, arXiv
+2204.02311, appendix B).
+"""
+
+import jax
+
+from lmdyn.costs import flop_counts as cost
+from lmdyn.models import ModelConfig, shapes
+from lmdyn.models.attention import blocked as attention
+from lmdyn.params import Adapters, Partition, partition
+from lmdyn.types import Device
+
+PEAKS = {
+    "TPU v2": 23e12,
+    "TPU v3": 61e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "V100": 125e12,
+    "T4": 65e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+}
+"""Dense bfloat16 (V100, T4: float16) products with float32 sums, operations a second, by the makers' data sheets. TPU v2 and v3: of one
+core, which is what JAX calls a device there."""
+
+
+def peak(device: Device | None = None, dtype: str = "bfloat16") -> float | None:
+    """Operations a second of a device at most; None where it is not known, as for a CPU, or for
+    float32.
+
+    >>> peak(jax.devices("cpu")[0]) is None
+    True
+    """
+    chosen: Device = jax.devices()[0] if device is None else device
+    if dtype != "bfloat16":
+        return None
+    kind = chosen.device_kind.lower()
+    found = [name for name in PEAKS if name.lower() in kind]
+    return PEAKS[max(found, key=len)] if found else None
+
+
+def step_flops(
+    config: ModelConfig, rows: int, length: int, part: Partition | Adapters | None = None
+) -> float:
+    """Operations of one training step, by formula: products only, rematerialisation not counted.
+
+    Args:
+      config: the architecture. rows, length: B and T. part: what is trained; None for everything.
+
+    >>> config = ModelConfig(
+    ...     vocab=257, width=64, depth=2, heads=2, head_width=32, mlp_width=128, positions=64
+    ... )
+    >>> weights, pairs = cost.block_weights(config) * 2 + 64 * 257, 64 * 64
+    >>> step_flops(config, rows=1, length=64) == 6 * 64 * weights + 2 * (
+    ...     4 + 10
+    ... ) * 64 * pairs  # products, and the attention
+    True
+    """
+    part = partition(shapes(config), "all") if part is None else part
+    pairs = sum((stop - start) * end for start, stop, end in attention.blocks(length, length))
+    one = cost.forward(config, length, length, pairs, part) + cost.backward(
+        config, part, length, length, pairs
+    )
+    return float(rows * one)

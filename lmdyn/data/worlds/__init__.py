@@ -1,0 +1,30 @@
+"""Synthetic worlds: facts with a clock, in many words, and probes that ask for them."""
+
+from lmdyn.data.worlds.facts import Entity, World, count, name
+from lmdyn.data.worlds.world import (
+    NAMED,
+    PROBE_SPLITS,
+    TEXT_SPLITS,
+    about,
+    documents,
+    entity_probes,
+    named,
+    prepare,
+    probes,
+)
+
+__all__ = [
+    "NAMED",
+    "PROBE_SPLITS",
+    "TEXT_SPLITS",
+    "Entity",
+    "World",
+    "about",
+    "count",
+    "documents",
+    "entity_probes",
+    "name",
+    "named",
+    "prepare",
+    "probes",
+]

@@ -1,0 +1,122 @@
+"""How well a model knows the spans of probes: their log-probability, and whether it would write
+them itself.
+
+`likelihood.span_log_probability` is the same number for one batch inside a program of one's own.
+Here the head is computed for the tokens of the spans only, which are a few of a probe's many: a
+large vocabulary costs little.
+
+Shape letters: P probes, T tokens, R rows of a group, S tokens of the longest span, D width.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmdyn.data import ProbeBatch, check_tokens
+from lmdyn.errors import InputError
+from lmdyn.models import loss as heads
+from lmdyn.models import ops
+from lmdyn.models.forward import forward
+from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models.modules import LanguageModel
+from lmdyn.types import Params
+
+
+class SpanScores(NamedTuple):
+    """What a model makes of P spans, given the text before them. Made by `score_probes`."""
+
+    log_probability: np.ndarray
+    """[P] float64 nats: mean log p over the tokens of the span (Chang et al. 2024, `l(q)`)"""
+    exact: np.ndarray
+    """[P] bool: each token of the span is the most likely one, so that greedy decoding would write the span"""
+
+
+@functools.lru_cache(maxsize=16)
+def _step(model):
+    """The jitted `(params, inputs [R, T], places [R, S], targets [R, S]) -> (nll, best) [R, S]`."""
+
+    @jax.jit
+    def step(params, inputs, places, targets):
+        states = forward(model, params, inputs).states
+        asked = jnp.take_along_axis(states, places[:, :, None], 1)
+        flat, kind = asked.reshape(-1, asked.shape[-1]), head_kinds.of(model.config)
+        if kind is None:
+            head, tied = heads.matrix(params)
+            found = heads.token_scores(flat, head, targets.reshape(-1), tied, model.rows)
+        else:
+            found = head_kinds.token_scores(
+                kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)
+            )
+        return jax.tree.map(lambda out: out.reshape(targets.shape), found)
+
+    return step
+
+
+def score_probes(
+    model: LanguageModel, params: Params, batch: ProbeBatch, *, rows: int = 64
+) -> SpanScores:
+    """Scores every probe's span, given all before it; one compilation for a model and a shape of
+    batch.
+
+    Probes are padded at their end, which causal attention never looks at from a span, so the mask
+    is not needed.
+
+    Args:
+      model, params: as `lmdyn.load` returns them; parameters are used where they lie.
+      batch: from `lmdyn.data.encode_probes`.
+      rows: how many probes go through the model at once, at most; groups are of one size, the last
+        one padded.
+
+    Raises:
+      InputError: rows below 1, no probes, one without a span, or a token outside the model's
+        vocabulary.
+
+    >>> from lmdyn import data, models
+    >>> model = models.LanguageModel(
+    ...     models.ModelConfig(
+    ...         vocab=256, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=32
+    ...     )
+    ... )
+    >>> batch = data.encode_probes(
+    ...     [data.Probe("2 + 2 = 4", 8, 9)] * 3, data.tokenizers.byte_tokenizer()
+    ... )
+    >>> found = score_probes(model, models.init(model), batch, rows=2)
+    >>> found.log_probability.shape, found.exact.tolist()
+    ((3,), [False, False, False])
+    """
+    if rows < 1:
+        raise InputError(f"rows={rows}; it must be at least 1")
+    counts = batch.span.sum(1)
+    if not len(counts):
+        raise InputError("there are no probes to score; give at least one")
+    if not counts.all():
+        raise InputError(
+            f"probe {int(counts.argmin())} of {len(counts)} has no span; encode_probes marks at"
+            " least one token"
+        )
+    for ids in (batch.inputs, batch.targets):
+        check_tokens(ids, model.config.vocab)
+
+    size = counts.max()
+    inside = np.arange(size) < counts[:, None]
+    places = np.where(inside, np.argsort(~batch.span, 1, kind="stable")[:, :size], 0).astype(
+        np.int32
+    )
+    targets = np.take_along_axis(batch.targets, places, 1)
+
+    groups = -(-len(counts) // rows)
+    runs = ops.runs(model.rows)  # devices share a group's rows evenly
+    rows = runs * -(-len(counts) // (groups * runs))
+    step, found = _step(model), []
+    for first in range(0, len(counts), rows):
+        group = [array[first : first + rows] for array in (batch.inputs, places, targets)]
+        group = [np.pad(array, [(0, rows - len(array)), (0, 0)]) for array in group]
+        found.append(step(params, *group))
+    nll, best = (
+        np.concatenate(parts)[: len(counts)] for parts in zip(*jax.device_get(found), strict=True)
+    )
+    mean = np.where(inside, nll, 0).sum(1, dtype=np.float64) / counts
+    return SpanScores(-mean, (best | ~inside).all(1))

@@ -1,0 +1,1 @@
+"""Attention, one module per kernel."""

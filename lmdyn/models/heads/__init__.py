@@ -1,0 +1,1 @@
+"""Output heads: one class per head, behind one protocol."""

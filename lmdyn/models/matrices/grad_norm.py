@@ -1,0 +1,111 @@
+"""Matrices whose gradient's norm is taken in the backward pass, while the gradient itself is never
+made.
+
+For `y = x W` over the T tokens of one sequence the gradient of W is `x^T g`, g being the gradient
+at y, and its squared norm is
+
+    sum over tokens t, u of (x_t . x_u) (g_t . g_u)
+
+which takes `T^2 (D + F)` products where the gradient takes `T D F` (Goodfellow 2015, arXiv
+1510.01799; Li et al. 2021, arXiv 2110.05679, section 4). It also needs the T x T products of the
+inputs only, so the forward pass keeps those instead of the inputs. Long sequences go the other way:
+there the gradient is the smaller one.
+
+A `Watched` matrix stands in the parameters where an array would. Under `jax.vmap` over sequences
+with a `square` for each, every sequence gets the norm of its own gradient, although all of them
+share the matrix.
+
+Shape letters: T tokens, D inputs, F outputs.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmdyn.models.matrices.quantized import Packed, unpack
+from lmdyn.types import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """A matrix, or a stack of them, with a place for its gradient's squared norm.
+
+    Attributes:
+      matrix: `[..., D, F]` float32, or `Packed` as `[..., F, D]`. No gradient flows to it.
+      square: `[...]` float32, of any value: what stands in its gradient is the squared norm of the
+        matrix's.
+
+    >>> loss = lambda square: product(
+    ...     jnp.array([[1.0, 2.0]]), Watched(jnp.ones([2, 4]), square)
+    ... ).sum()
+    >>> jax.grad(loss)(
+    ...     jnp.zeros([])
+    ... ).item()  # the matrix's gradient has four times 1 and four times 2
+    20.0
+    """
+
+    matrix: Any
+    square: jax.Array
+
+
+def gram(x: Array) -> jax.Array:
+    """Products of all pairs of tokens, `[T, T]` float32, of `[T, D]`.
+
+    >>> gram(jnp.array([[3.0, 0.0], [1.0, 2.0]])).tolist()
+    [[9.0, 3.0], [3.0, 5.0]]
+    """
+    return jnp.dot(x, x.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+
+
+def product(x: Array, kernel: Watched) -> jax.Array:
+    """`x W` of one sequence.
+
+    Args:
+      x: `[T, D]`, the tokens of one sequence.
+
+    Returns:
+      `[T, F]` in the dtype of `x`.
+
+    >>> x, matrix = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), jnp.ones([2, 4])
+    >>> loss = lambda square: product(
+    ...     x, Watched(matrix, square)
+    ... ).sum()  # the gradient of W has rows of 9 and of 12
+    >>> float(jax.grad(loss)(0.0)), 4 * 9**2 + 4 * 12**2
+    (900.0, 900)
+    """
+    return _product(x, kernel.matrix, kernel.square)
+
+
+def _dense(matrix, dtype):
+    return (unpack(matrix).T if isinstance(matrix, Packed) else matrix).astype(dtype)
+
+
+@jax.custom_vjp
+def _product(x, matrix, square):
+    return x @ _dense(matrix, x.dtype)
+
+
+def _by_pairs(tokens: int, matrix) -> bool:
+    """Whether the pairs of tokens are the cheaper way."""
+    first, second = matrix.shape
+    return tokens * (first + second) < first * second
+
+
+def _forward(x, matrix, square):
+    return _product(x, matrix, square), (gram(x) if _by_pairs(len(x), matrix) else x, matrix)
+
+
+def _backward(saved, d_y):
+    kept, matrix = saved
+    d_x = d_y @ _dense(matrix, d_y.dtype).T
+    if _by_pairs(len(d_y), matrix):
+        square = jnp.sum(kept * gram(d_y))
+    else:
+        square = jnp.sum(jnp.square(jnp.dot(kept.T, d_y, preferred_element_type=jnp.float32)))
+    return d_x, None, square
+
+
+_product.defvjp(_forward, _backward)

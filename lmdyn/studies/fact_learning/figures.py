@@ -1,0 +1,111 @@
+"""The figures of the fact-learning study, from its rows: log-probability of what is asked while
+facts are told, by depth, and what each fact gained (Chang et al. 2024, figure 2, with an interval
+over facts).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from lmdyn.report.figures import Figure
+from lmdyn.report.panels import hover, level, own, panel, tidy
+from lmdyn.studies.lesson_figures import over_updates
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def figures(rows: Rows) -> list[Figure]:
+    """Every figure that the rows have something for, in the order of the page."""
+    return [figure for make in (learning, gains) if (figure := make(rows)) is not None]
+
+
+def learning(rows: Rows) -> Figure | None:
+    """Log-probability and exact match of the probes over the updates of the lesson, a line a depth."""
+    points = {
+        metric: [
+            {k: r[k] for k in ("depth", "moment", "told", "seed")} | {"value": float(r["value"])}
+            for r in rows
+            if r["metric"] == metric and r.get("depth") is not None
+        ]
+        for metric in ("span_log_probability", "exact_match")
+    }
+    asked = points["span_log_probability"]
+    if not asked:
+        return None
+    depths = list(dict.fromkeys(p["depth"] for p in asked))
+    color = alt.Color(
+        "depth:N", scale=alt.Scale(domain=depths), legend=alt.Legend(title=None, columns=2)
+    )
+    by = {"depth": "depth"}
+    titles = {
+        "span_log_probability": ("Log-probability a token, nats", ".3f"),
+        "exact_match": ("Exact match", ".0%"),
+    }
+    charts = tuple(
+        over_updates(points[metric], title, color, by=by, format=format)
+        for metric, (title, format) in titles.items()
+        if points[metric]
+    )
+    caption = (
+        "The answers' mean log-probability a token, and the share of answers that are the likeliest"
+        " at every token, asked before, during and after the lesson, by how far the question lies"
+        " from what was told. Dotted: a round begins, in which every fact is told once."
+    )
+    data = [{"metric": metric, **p} for metric, found in points.items() for p in tidy(found)]
+    return Figure("learning", "How facts are learnt", caption, charts, data)
+
+
+def gains(rows: Rows) -> Figure | None:
+    """What was gained by depth: a small dot for each fact, the mean with its interval."""
+    means = [r for r in rows if r["metric"] == "acquisition" and r.get("depth") is not None]
+    singles = [
+        {"depth": r["depth"], "fact": r["fact"], "value": float(r["value"])}
+        for r in rows
+        if r["metric"] == "fact_gain" and r.get("depth") is not None
+    ]
+    if not means:
+        return None
+    values = tidy(
+        [
+            {k: r[k] for k in ("depth", "low", "high", "relative")} | {"value": float(r["value"])}
+            for r in means
+        ]
+    )
+    x = lambda field: level(None, field, "+.1f", zero=True)
+    y = alt.Y(
+        "depth:N", title=None, sort=[v["depth"] for v in values], axis=alt.Axis(labelPadding=8)
+    )
+    base = alt.Chart().encode(x=x("value"), y=y)
+    tip = [
+        alt.Tooltip("depth:N"),
+        alt.Tooltip("value:Q", title="gained, nats", format=".3f"),
+        alt.Tooltip("low:Q", format=".3f"),
+        alt.Tooltip("high:Q", format=".3f"),
+        alt.Tooltip("relative:Q", title="of where it began", format=".1%"),
+    ]
+    chart = panel(
+        values,
+        own([{"value": 0}]).mark_rule(style="zero").encode(x=x("value")),
+        own(tidy(singles)).mark_point(style="one").encode(x=x("value"), y=y),
+        alt.Chart().mark_rule(style="interval").encode(x=x("low"), x2="high:Q", y=y),
+        base.mark_point(style="dot", size=80),
+        hover(base, tip),
+        height=70 * len(values),
+        name="Rise of the answers' log-probability, nats a token",
+    )
+    caption = (
+        "From before the lesson to its end. Small: each fact, the mean of its probes; large: the"
+        " mean of all, with its 95% interval over facts."
+    )
+    table = [
+        {
+            "asked for": r["depth"],
+            "gained, nats": f"{r['value']:.2f}",
+            "95% interval": f"{r['low']:.2f} to {r['high']:.2f}",
+            "of where it began": f"{r['relative']:.0%}",
+            "probes": str(r["tokens"]),
+        }
+        for r in means
+    ]
+    return Figure("gains", "What was gained, by depth", caption, chart, tidy(singles), table)

@@ -1,0 +1,303 @@
+"""From the rows of the saturation study to its claims. Every number here is made of rows, so it can
+be made again from them.
+
+Shape letters: S seeds, n measurements of a run.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmdyn.analysis import curves
+from lmdyn.analysis.statistics import interval
+from lmdyn.studies.claims import Claim, claim, judge
+from lmdyn.studies.saturation.numbers import (
+    Run,
+    aligned,
+    alternatives,
+    by_seed,
+    change,
+    flattening,
+    plain,
+    since_elsewhere,
+    spread,
+    summary,
+)
+from lmdyn.types import Row
+
+__all__ = ["alternatives", "claims", "since_elsewhere", "summary"]
+
+STUDY, SOURCE, OURS = "saturation", "Godey et al. 2024", "lmdyn"
+
+
+def claims(rows: Sequence[Row]) -> list[Claim]:
+    """What the study ends in."""
+    return [
+        *_saturation(rows),
+        *_spectra(rows),
+        *_ranks(rows),
+        *_targets(rows),
+        *_alternatives(rows),
+    ]
+
+
+def _make(*args, source=SOURCE) -> Claim:
+    return claim(STUDY, source, *args)
+
+
+def _names(runs) -> str:
+    return ", ".join(dict.fromkeys(run.name for run in sorted(runs, key=lambda run: run.width)))
+
+
+def _sides(rows) -> tuple[list[Run], list[Run]]:
+    runs = plain(rows)
+    return [run for run in runs if run.narrow], [run for run in runs if not run.narrow]
+
+
+def _saturation(rows) -> list[Claim]:
+    narrow, wide = _sides(rows)
+    if not narrow:
+        return []
+    found, over = [], f"Mean over the narrow models ({_names(narrow)})"
+    residuals = [r for r in rows if r["metric"] == "scaling_residual" and r["narrow"]]
+    if residuals:
+        seeds = sorted({r["seed"] for r in residuals})
+        value = interval(
+            [np.mean([r["value"] for r in residuals if r["seed"] == seed]) for seed in seeds]
+        )
+        found.append(
+            _make(
+                "above-law",
+                "Narrow models end above what the scaling law of the wide ones predicts.",
+                value,
+                "share",
+                "losses",
+                f"{over} of their final loss over the law's prediction, less 1.",
+            )
+        )
+    points = [r for r in rows if r["metric"] == "saturated"]
+    told = {side: [r["value"] for r in points if r["narrow"] == side] for side in (True, False)}
+    seen = (
+        f" The detector finds a point in {sum(told[True]):.0f} of {len(told[True])} narrow runs and"
+        f" {sum(told[False]):.0f} of {len(told[False])} wide ones."
+    )
+    if len(narrow[0].steps) >= curves.LEAST_POINTS:
+        up = aligned(narrow, lambda run: run.nll[run.steps > 0], since_elsewhere)
+        found.append(
+            _make(
+                "turns-up",
+                "The loss of narrow models turns up late in training.",
+                spread(up),
+                "nats",
+                "losses",
+                f"{over}: smoothed held-out loss at the end, less where it is lowest in the other"
+                f" seeds, before the last tenth.{seen}",
+            )
+        )
+    last = lambda run: run.anisotropy[:, -1]
+    for name, where, read in (
+        ("last-layer", "of the last layer", last),
+        ("final", "after the last norm, which the head reads", lambda run: run.final),
+    ):
+        if len(narrow[0].steps) < 2:
+            continue
+        rise = by_seed(narrow, lambda run, read=read: change(read(run)))
+        found.append(
+            _make(
+                f"anisotropy-{name}",
+                f"In narrow models the anisotropy {where} rises late in training.",
+                spread(rise),
+                "cosine",
+                "anisotropy",
+                f"{over} of the change over the second half of training.",
+            )
+        )
+        if wide:
+            more = rise - by_seed(wide, lambda run, read=read: change(read(run)))
+            found.append(
+                _make(
+                    f"anisotropy-{name}-more",
+                    f"The anisotropy {where} rises more in narrow models than in wide ones.",
+                    spread(more),
+                    "cosine",
+                    "anisotropy",
+                    f"That change, narrow models less wide ones ({_names(wide)}).",
+                )
+            )
+    return found
+
+
+def _spectra(rows) -> list[Claim]:
+    narrow, wide = _sides(rows)
+    if not narrow or len(narrow[0].steps) < curves.LEAST_POINTS:
+        return []
+    read, over = (
+        (lambda run: run.entropy[run.steps > 0]),
+        "Singular entropy of the head as a share of log D, mean over narrow models",
+    )
+    collapse = aligned(narrow, read, since_elsewhere)
+    found = [
+        _make(
+            "spectrum-flattens",
+            "At first the head's spectrum flattens in narrow models.",
+            spread(aligned(narrow, read, flattening)),
+            "share",
+            "singular-entropy",
+            f"{over}: from its peak in the first quarter down to its lowest, both placed by the"
+            " other seeds.",
+        ),
+        _make(
+            "spectrum-collapses",
+            "Later it collapses onto few directions.",
+            spread(collapse),
+            "share",
+            "singular-entropy",
+            f"{over}: at the end, less where it is lowest in the other seeds.",
+        ),
+    ]
+    if (
+        wide
+        and collapse is not None
+        and (elsewhere := aligned(wide, read, since_elsewhere)) is not None
+    ):
+        found.append(
+            _make(
+                "spectrum-collapses-more",
+                "It collapses in narrow models more than in wide ones.",
+                spread(collapse - elsewhere),
+                "share",
+                "singular-entropy",
+                "That collapse, narrow models less wide ones.",
+            )
+        )
+    return found
+
+
+def _ranks(rows) -> list[Claim]:
+    found = []
+    for start, source in (("trained from there", SOURCE), ("trained from random", OURS)):
+        own = [r for r in rows if r["metric"] == "critical_rank" and r["start"] == start]
+        if not own:
+            continue
+        width, climb, value = own[0]["width"], own[0]["climb"], interval([r["value"] for r in own])
+        slack = interval([r["width"] - r["value"] for r in own])
+        from_ = "the truncated head" if start == "trained from there" else "random parameters"
+        id = "rank" if start == "trained from there" else "rank-scratch"
+        found.append(
+            dataclasses.replace(
+                _make(
+                    id,
+                    "Loss climbs when the rank of the head falls below some r*, less than the"
+                    f" width of {width} (heads trained from {from_}).",
+                    value,
+                    "directions",
+                    "ranks",
+                    f"r*: the rank below which loss is more than {climb:.0%} above that of rank"
+                    f" {width}, on the frozen body of the widest model; between two ranks of the"
+                    " ladder on their logarithms. Held where it is below the width.",
+                    source=source,
+                ),
+                verdict=judge(slack),
+            )
+        )
+        narrow, _ = _sides(rows)
+        if narrow and start == "trained from there":
+            most = max(run.width for run in narrow)
+            found.append(
+                _make(
+                    "narrower-than-rank",
+                    "Narrow models have fewer directions than r*.",
+                    interval([r["value"] - most for r in own]),
+                    "directions",
+                    "ranks",
+                    f"r*, less the width of {most} of the widest narrow model.",
+                )
+            )
+    return found
+
+
+def _targets(rows) -> list[Claim]:
+    found = []
+    for context in sorted({r["context"] for r in rows if r["metric"] == "target_rank"}):
+        own = [r for r in rows if r["metric"] == "target_rank" and r["context"] == context]
+        of = f"next-token distributions after {context} token{'s' * (context > 1)}"
+        whole = max(r["share"] for r in own)
+        needed = {r["seed"]: r["value"] for r in own if r["share"] == whole}
+        error, narrow = own[0]["error"], _sides(rows)[0]
+        if narrow and needed:
+            most = max(run.width for run in narrow)
+            found.append(
+                _make(
+                    f"target-{context}",
+                    f"The {of} need more directions than narrow models have.",
+                    interval([value - most for value in needed.values()]),
+                    "directions",
+                    "target",
+                    f"Directions of the best approximation with a relative error of {error:g}, each"
+                    f" position of the text counted once, less {most}; all of the text, so the same"
+                    " for every seed.",
+                )
+            )
+        half = {
+            r["seed"]: r["value"] for r in own if math.isclose(r["share"], whole / 2, rel_tol=0.01)
+        }
+        both = sorted(needed.keys() & half.keys())
+        if both:
+            effective = {
+                r["share"]: r["value"]
+                for r in rows
+                if r["metric"] == "target_effective_rank" and r["context"] == context
+            }
+            more = (
+                f" The effective rank of the whole text is {effective[whole]:.0f}."
+                if whole in effective
+                else ""
+            )
+            found.append(
+                _make(
+                    f"target-grows-{context}",
+                    f"The directions that the {of} need still grow with the text.",
+                    interval([needed[seed] - half[seed] for seed in both]),
+                    "directions",
+                    "target-growth",
+                    f"Directions for a relative error of {error:g}: the whole text less half of it,"
+                    f" documents drawn by seed.{more}",
+                    source=OURS,
+                )
+            )
+    return found
+
+
+def _alternatives(rows) -> list[Claim]:
+    found, gained = [], alternatives(rows)
+    for way, said in (
+        ("joint", "trained with a narrow model from its first step"),
+        ("frozen", "trained on the frozen body of a narrow model"),
+    ):
+        for head in dict.fromkeys(g["head"] for g in gained if g["way"] == way):
+            own = [g for g in gained if g["way"] == way and g["head"] == head]
+            size = (
+                f", with {own[0]['size']:.2f} times the numbers of a full head"
+                if own[0]["size"]
+                else ""
+            )
+            shares = [g["share"] for g in own if g["share"] is not None]
+            more = (
+                f" That is {np.mean(shares):.0%} of the gap to the next wider model."
+                if shares
+                else ""
+            )
+            found.append(
+                _make(
+                    f"{head.replace(':', '')}-{way}",
+                    f"A head of kind {head}, {said}{size}, recovers some of the loss.",
+                    interval([g["gain"] for g in own]),
+                    "nats",
+                    "alternatives",
+                    f"Held-out loss with a full head less that with {head}.{more}",
+                    source=OURS,
+                )
+            )
+    return found

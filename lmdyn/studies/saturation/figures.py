@@ -1,0 +1,393 @@
+"""The figures of the saturation study, from its rows: Godey et al. 2024, figures 1 to 6, with their
+seeds.
+
+Models are coloured from narrow to wide, steps from early to late. Where models of several widths
+share a panel of spectra, singular values are counted as a share of the width, and singular entropy
+as a share of log D. Those over training are here, those on heads in `saturation_heads`.
+"""
+
+import math
+from typing import Any
+
+import altair as alt
+
+from lmdyn.report.figures import Figure, whole_numbers
+from lmdyn.report.panels import hover, means, own, panel, step_axis, tidy, upright
+from lmdyn.studies.saturation.head_figures import (
+    alternatives,
+    ranks,
+    spectra,
+    target,
+    target_growth,
+)
+from lmdyn.studies.saturation.points import (
+    Rows,
+    averaged,
+    by_name,
+    by_step,
+    mean_of,
+    names,
+    plain,
+    points_of,
+    some_steps,
+    three,
+    ticks,
+)
+
+
+def figures(rows: Rows) -> list[Figure]:
+    """Every figure that the rows have something for, in the order of the page."""
+    made = (
+        losses,
+        anisotropy,
+        anisotropy_by_depth,
+        spectra,
+        singular_entropy,
+        ranks,
+        target,
+        target_growth,
+        alternatives,
+    )
+    return [figure for make in made if (figure := make(rows)) is not None]
+
+
+def losses(rows: Rows) -> Figure | None:
+    """Losses with the law's predictions and the detected points; how far each model ends above the
+    law.
+    """
+    points = [p for p in points_of(rows, "nll") if p["step"] > 0]
+    order = names(rows)
+    if not points or len({p["step"] for p in points}) < 2:
+        return None
+    color = by_name(order)
+    curves = averaged(points, 5)
+    steps = sorted({p["step"] for p in points})
+    predicted = [
+        {"name": r["name"], "step": r["step"], "value": float(r["predicted"])}
+        for r in _law(rows)
+        if r["step"] is not None
+    ]
+    found = [r for r in rows if r["metric"] == "saturated" and r["value"]]
+    at = {(p["name"], p["step"]): p["value"] for p in curves}
+    marks = []
+    for r in found:
+        near = min(
+            (step for name, step in at if name == r["name"]), key=lambda step: abs(step - r["at"])
+        )
+        marks.append(
+            {
+                "name": r["name"],
+                "step": r["at"],
+                "value": at[r["name"], near],
+                "seed": r["seed"],
+                "low": r["low"],
+                "high": r["high"],
+                "rise": r["rise"],
+                "p": r["p_value"],
+            }
+        )
+    charts = [
+        _curves(
+            curves,
+            predicted,
+            marks,
+            color,
+            "Held-out loss, nats a token",
+            step_axis(steps, ticks(steps)),
+            len(order),
+        )
+    ]
+    narrow = {r["name"] for r in plain(rows) if r["narrow"]}
+    late = [p for p in curves if p["name"] in narrow and p["step"] >= steps[len(steps) // 4]]
+    if len({p["step"] for p in late}) > 2:
+        x = alt.X(
+            "step:Q",
+            title="training step",
+            axis=alt.Axis(tickCount=4, format=",d"),
+            scale=alt.Scale(zero=False, nice=False, padding=8),
+        )
+        first = steps[len(steps) // 4]
+        shown = lambda ps: [p for p in ps if p["name"] in narrow and p["step"] >= first]
+        charts.append(
+            _curves(
+                late,
+                shown(predicted),
+                shown(marks),
+                color,
+                "The narrow ones, from a quarter of training on",
+                x,
+                len(order),
+            )
+        )
+    if residuals := [r for r in rows if r["metric"] == "scaling_residual"]:
+        charts.append(_residuals(residuals, color, len(order)))
+    seeds = len({p["seed"] for p in points})
+    caption = (
+        "Loss of each model on held-out text,"
+        f" {'mean of ' + str(seeds) + ' seeds' if seeds > 1 else 'one seed'}, smoothed over five"
+        " measurements. "
+        + (
+            "Dashed: what the scaling law that is fitted to the wide models predicts; triangles are"
+            " in the fit, circles beyond it. "
+            if predicted
+            else ""
+        )
+        + (
+            "Rings: where the detector finds that a seed's loss has stopped falling and rises"
+            f" ({len(found)} of {sum(r['metric'] == 'saturated' for r in rows)} runs)."
+            if any(r["metric"] == "saturated" for r in rows)
+            else ""
+        )
+    )
+    table = [
+        {
+            "model": name,
+            "parameters": f"{own_[0]['parameters']:,}",
+            "final loss, nats": f"{mean_of(own_, 'loss'):.3f}",
+            "predicted": f"{mean_of(own_, 'predicted'):.3f}",
+            "above the law": f"{mean_of(own_, 'value'):+.1%}",
+            "in the fit": "yes" if own_[0]["fitted"] else "no",
+            "turns up in": _turned(rows, name),
+        }
+        for name in order
+        if (own_ := [r for r in rows if r["metric"] == "scaling_residual" and r["name"] == name])
+    ]
+    return Figure(
+        "losses",
+        "Losses, and what the scaling law of wide models predicts",
+        caption,
+        tuple(charts) if len(charts) > 1 else charts[0],
+        tidy(points),
+        table,
+    )
+
+
+def _turned(rows, name) -> str:
+    own = [r for r in rows if r["metric"] == "saturated" and r["name"] == name]
+    return f"{sum(r['value'] for r in own):.0f} of {len(own)}"
+
+
+def _law(rows) -> list[dict[str, Any]]:
+    """Predictions along the steps of each model, the mean over the seeds' laws."""
+    laws = [r for r in rows if r["metric"] == "scaling_law"]
+    curve: dict[tuple, list[float]] = {}
+    seen = {
+        (r["name"], r["step"], r["trained"], r["parameters"])
+        for r in plain(rows)
+        if r["metric"] == "nll" and r["trained"]
+    }
+    first = {
+        name: max(t for n, _, t, _ in seen if n == name) / 16 for name in {n for n, *_ in seen}
+    }
+    for name, step, trained, size in sorted(seen):
+        if trained >= first[name]:
+            for law in laws:
+                curve.setdefault((name, step), []).append(
+                    law["value"] + law["A"] / size ** law["a"] + law["B"] / trained ** law["b"]
+                )
+    return [
+        {"name": name, "step": step, "predicted": sum(v) / len(v)}
+        for (name, step), v in sorted(curve.items())
+    ]
+
+
+def _curves(curves, predicted, marks, color, title, x, shades):
+    y = upright(title)
+    tip = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("step:Q", format=",d"),
+        alt.Tooltip("value:Q", title="loss", format=".3f"),
+    ]
+    base = alt.Chart().encode(x=x, y=y, color=color)
+    layers = [base.mark_line(style="line")]
+    if predicted:
+        layers.append(own(tidy(predicted)).mark_line(style="ceiling").encode(x=x, y=y, color=color))
+    if marks:
+        told = [
+            alt.Tooltip("name:N"),
+            alt.Tooltip("seed:Q"),
+            alt.Tooltip("step:Q", title="turns up at", format=",.0f"),
+            alt.Tooltip("low:Q", title="from", format=",.0f"),
+            alt.Tooltip("high:Q", title="to", format=",.0f"),
+            alt.Tooltip("rise:Q", title="rise, nats", format=".3f"),
+            alt.Tooltip("p:Q", title="p", format=".3f"),
+        ]
+        layers.append(
+            own(tidy(marks)).mark_point(style="best").encode(x=x, y=y, color=color, tooltip=told)
+        )
+    return panel(tidy(curves), *layers, hover(base, tip), shades=shades, height=260)
+
+
+def _residuals(residuals, color, shades):
+    most = 3 * max(
+        abs(float(r["value"])) for r in residuals
+    )  # a law that is barely held by its runs has bars that would squeeze the points into a line
+    data = [
+        {
+            "name": r["name"],
+            "parameters": r["parameters"],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+            "low": float(r.get("low", r["value"])),
+            "high": float(r.get("high", r["value"])),
+            "fit": "in the fit" if r["fitted"] else "beyond it",
+        }
+        for r in residuals
+    ]
+    for p in data:
+        p["from"], p["to"] = max(p["low"], -most), min(p["high"], most)
+    x = alt.X(
+        "parameters:Q",
+        title="parameters",
+        axis=alt.Axis(format="~s", tickCount=4),
+        scale=alt.Scale(type="log", nice=False, padding=14),
+    )
+    y = lambda field="value": upright(
+        "Final loss above the law's prediction", field, format="+.0%", zero=True
+    )
+    shape = alt.Shape(
+        "fit:N",
+        scale=alt.Scale(domain=["beyond it", "in the fit"], range=["circle", "triangle-up"]),
+        legend=None,
+    )
+    base = alt.Chart().encode(x=x, y=y(), color=color)
+    tip = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("seed:Q"),
+        alt.Tooltip("value:Q", title="above", format="+.1%"),
+        alt.Tooltip("low:Q", format="+.1%"),
+        alt.Tooltip("high:Q", format="+.1%"),
+        alt.Tooltip("fit:N"),
+    ]
+    zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y())
+    bars = alt.Chart().mark_rule(style="seed").encode(x=x, y=y("from"), y2="to:Q", color=color)
+    return panel(
+        tidy(data),
+        zero,
+        bars,
+        base.mark_point(style="dot", size=60).encode(shape=shape),
+        hover(base, tip),
+        shades=shades,
+        height=260,
+    )
+
+
+def _by_layer(rows) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": r["name"],
+            "seed": r["seed"],
+            "step": r["step"],
+            "layer": r["layer"],
+            "value": float(r["value"]),
+        }
+        for r in plain(rows)
+        if r["metric"] == "anisotropy" and r["site"] == "residual"
+    ]
+
+
+def anisotropy(rows: Rows) -> Figure | None:
+    """Anisotropy of the last layer, and of what the head reads, over steps."""
+    by_layer, order = _by_layer(rows), names(rows)
+    steps = sorted({p["step"] for p in by_layer if p["step"] > 0})
+    if len(steps) < 2:
+        return None
+    depth = {name: max(p["layer"] for p in by_layer if p["name"] == name) for name in order}
+    last = [
+        {**p, "trained": 0} for p in by_layer if p["layer"] == depth[p["name"]] and p["step"] > 0
+    ]
+    final = [p for p in points_of(rows, "anisotropy", site="final") if p["step"] > 0]
+    x = step_axis(steps, ticks(steps))
+    charts = tuple(
+        _curves(averaged(points, 5), [], [], by_name(order), title, x, len(order))
+        for title, points in (
+            ("Last layer, mean cosine", last),
+            ("After the last norm, mean cosine", final),
+        )
+    )
+    caption = (
+        "Mean cosine between the representations of all pairs of tokens, after the last block and"
+        " after the last norm, which the head reads; mean over seeds, smoothed over five"
+        " measurements. The paper finds that it rises abruptly in small models, when their loss"
+        " saturates."
+    )
+    return Figure("anisotropy", "Anisotropy over training", caption, charts, tidy(last))
+
+
+def anisotropy_by_depth(rows: Rows) -> Figure | None:
+    """Anisotropy after each number of blocks, by step, for the narrowest, a middle and the widest
+    model.
+    """
+    by_layer = _by_layer(rows)
+    if not by_layer:
+        return None
+    charts = [
+        _depths([p for p in by_layer if p["name"] == name], name) for name in three(names(rows))
+    ]
+    caption = (
+        "The same after each number of blocks (0 is the embedding), from early (faint) to late"
+        " (strong); mean over seeds."
+    )
+    return Figure(
+        "anisotropy-by-depth",
+        "Anisotropy by depth",
+        caption,
+        tuple(charts) if len(charts) > 1 else charts[0],
+        tidy(by_layer),
+    )
+
+
+def _depths(points, name):
+    steps = some_steps({p["step"] for p in points})
+    data = means([p for p in points if p["step"] in steps], "step", "layer")
+    x = alt.X(
+        "layer:Q",
+        title="blocks applied",
+        axis=whole_numbers(p["layer"] for p in points),
+        scale=alt.Scale(nice=False, padding=8),
+    )
+    base = alt.Chart().encode(x=x, y=upright(f"By depth: {name}", zero=True), color=by_step(steps))
+    tip = [
+        alt.Tooltip("step:Q", format=",d"),
+        alt.Tooltip("layer:Q"),
+        alt.Tooltip("value:Q", title="mean cosine", format=".3f"),
+    ]
+    return panel(
+        tidy(data),
+        base.mark_line(style="line"),
+        base.mark_point(style="dot"),
+        hover(base, tip),
+        shades=len(steps),
+        height=260,
+    )
+
+
+def singular_entropy(rows: Rows) -> Figure | None:
+    """Singular entropy of the head over steps."""
+    points = [
+        p
+        for p in points_of(
+            rows, "head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))
+        )
+        if p["step"] > 0
+    ]
+    steps, order = sorted({p["step"] for p in points}), names(rows)
+    if len(steps) < 2:
+        return None
+    title = "Singular entropy, share of log D"
+    chart = _curves(
+        averaged(points, 5),
+        [],
+        [],
+        by_name(order),
+        title,
+        step_axis(steps, ticks(steps)),
+        len(order),
+    )
+    caption = (
+        "KL(q || uniform) of the head's singular values q, which is 0 for a flat spectrum and log D"
+        " for a single direction; over log D, so that widths compare. Mean over seeds, smoothed"
+        " over five measurements. Where a curve falls the spectrum flattens; where it rises, it"
+        " collapses."
+    )
+    return Figure("singular-entropy", "Singular entropy of the head", caption, chart, tidy(points))

@@ -1,0 +1,353 @@
+"""The figures of the saturation study on heads: spectra, ranks, the rank of the text itself, other
+heads. See `saturation`.
+"""
+
+import math
+
+import altair as alt
+
+from lmdyn.report import panels
+from lmdyn.report.figures import Figure
+from lmdyn.report.panels import hover, own, panel, tidy, upright
+from lmdyn.studies.saturation.points import Rows, by_step, mean_of, names, plain, some_steps, three
+
+WAYS = {"joint": "trained with the model", "frozen": "on a frozen body"}
+STARTS = ("as it is", "trained from there", "trained from random")
+
+
+def spectra(rows: Rows) -> Figure | None:
+    """The head's singular values by step."""
+    held = [r for r in plain(rows) if r["metric"] == "head_spectrum"]
+    if not held:
+        return None
+    charts, data, first = [], [], min(r["seed"] for r in held)
+    for name in three(names(rows)):
+        mine = [r for r in held if r["name"] == name and r["seed"] == first]
+        steps = some_steps({r["step"] for r in mine})
+        points = [
+            {
+                "name": name,
+                "step": r["step"],
+                "index": i,
+                "place": i / r["directions"],
+                "value": max(float(v), 1e-6),
+            }
+            for r in mine
+            if r["step"] in steps
+            for i, v in zip(r["index"], r["values"], strict=True)
+        ]
+        data += points
+        x = alt.X(
+            "place:Q",
+            title="singular values, as a share of the width",
+            axis=alt.Axis(format="%", tickCount=4),
+            scale=alt.Scale(nice=False, domain=[0, 1]),
+        )
+        y = alt.Y(
+            "value:Q",
+            title=f"{name}: share of the largest",
+            axis=alt.Axis(tickCount=4, format="~g"),
+            scale=alt.Scale(type="log", nice=False),
+        )
+        base = alt.Chart().encode(x=x, y=y, color=by_step(steps))
+        tip = [
+            alt.Tooltip("step:Q", format=",d"),
+            alt.Tooltip("index:Q", title="singular value"),
+            alt.Tooltip("value:Q", title="share of the largest", format=".3g"),
+        ]
+        charts.append(
+            panel(
+                tidy(points),
+                base.mark_line(style="line"),
+                hover(base, tip),
+                shades=len(steps),
+                height=260,
+            )
+        )
+    caption = (
+        "Singular values of the head by step, from early (faint) to late (strong), each as a share"
+        " of the largest; one seed. Widths differ, so values are counted as shares of the width."
+        " The paper finds that the spectrum flattens first, and in small models collapses later."
+    )
+    return Figure(
+        "spectra",
+        "The head's spectrum by step",
+        caption,
+        tuple(charts) if len(charts) > 1 else charts[0],
+        tidy(data),
+        _spectrum_table(held, rows),
+    )
+
+
+def _spectrum_table(held, rows):
+    found = []
+    for name in names(rows):
+        end = max((r["step"] for r in held if r["name"] == name), default=None)
+        last = [r for r in held if r["name"] == name and r["step"] == end]
+        if last:
+            found.append(
+                {
+                    "model": name,
+                    "singular entropy at the end, nats": f"{mean_of(last, 'value'):.3f}",
+                    "effective rank": f"{mean_of(last, 'effective_rank'):.1f}",
+                    "directions": f"{last[0]['directions']}",
+                }
+            )
+    return found
+
+
+def ranks(rows: Rows) -> Figure | None:
+    """Loss against the head's rank, on a frozen body."""
+    found = [
+        {"rank": r["rank"], "start": r["start"], "seed": r["seed"], "value": float(r["value"])}
+        for r in rows
+        if r["metric"] == "head_rank"
+    ]
+    if not found:
+        return None
+    used = [s for s in STARTS if any(p["start"] == s for p in found)]
+    critical = [
+        r for r in rows if r["metric"] == "critical_rank" and r["start"] == "trained from there"
+    ]
+    mean = panels.told(found, ["rank", "start"])
+    every = sorted({p["rank"] for p in found})
+    x = alt.X(
+        "rank:Q",
+        title="rank of the head",
+        axis=alt.Axis(values=every, format="d", labelOverlap="greedy", labelSeparation=8),
+        scale=alt.Scale(type="log", nice=False, domain=[every[0], every[-1]], padding=12),
+    )
+    color = alt.Color("start:N", scale=alt.Scale(domain=used), legend=alt.Legend(columns=2))
+    tip = [
+        alt.Tooltip("start:N"),
+        alt.Tooltip("rank:Q"),
+        alt.Tooltip("value:Q", title="loss", format=".3f"),
+        alt.Tooltip("each:N", title="seeds"),
+    ]
+    best = min(m["value"] for m in mean if m["rank"] == every[-1])
+    charts = []
+    for title, most in (
+        ("Held-out loss, nats a token", math.inf),
+        ("The same, near the best", best * 1.08),
+    ):
+        near = [m for m in mean if m["value"] <= most]
+        if len({m["rank"] for m in near}) < 2:
+            continue
+        y = upright(title)
+        base = alt.Chart().encode(x=x, y=y, color=color)
+        layers = [
+            own(tidy([p for p in found if p["value"] <= most]))
+            .mark_point(style="one")
+            .encode(x=x, y=y, color=color)
+        ]
+        if critical:
+            where = sum(r["value"] for r in critical) / len(critical)
+            layers.append(own([{"rank": where}]).mark_rule(style="ceiling").encode(x=x))
+        charts.append(
+            panel(
+                tidy(near),
+                *layers,
+                base.mark_line(style="mean"),
+                base.mark_point(style="dot"),
+                hover(base, tip),
+                height=260,
+            )
+        )
+    one = next(r for r in rows if r["metric"] == "head_rank")
+    said = (
+        " Dashed: r*, where the loss of a head that is trained from the truncated one has climbed"
+        f" by {one['climb']:.0%}."
+        if critical
+        else ""
+    )
+    caption = (
+        f"Heads of lower rank on the frozen body of {one['body']} (width {one['width']}), scored on"
+        " text they were not trained on: the truncated singular value decomposition as it is,"
+        f" trained on from there, and trained from random parameters.{said}"
+    )
+    return Figure(
+        "ranks",
+        "What the rank of the head costs",
+        caption,
+        tuple(charts) if len(charts) > 1 else charts[0],
+        tidy(found),
+        _rank_table(mean, used),
+    )
+
+
+def _rank_table(mean, used):
+    known = {(m["rank"], m["start"]): m["value"] for m in mean}
+    every = sorted({m["rank"] for m in mean})
+    return [
+        {
+            "rank": f"{rank}",
+            **{
+                f"{start}, nats": f"{known[rank, start]:.3f}" if (rank, start) in known else ""
+                for start in used
+            },
+        }
+        for rank in every
+    ]
+
+
+def target(rows: Rows) -> Figure | None:
+    """Error of the best approximation of the next-token distributions against its rank, and the
+    rank that is needed against the text's size.
+    """
+    errors = [r for r in rows if r["metric"] == "target_error"]
+    if not errors:
+        return None
+    charts, data, first = [], [], min(r["seed"] for r in errors)
+    for context in sorted({r["context"] for r in errors}):
+        own_ = [r for r in errors if r["context"] == context and r["seed"] == first]
+        sizes = sorted({r["size"] for r in own_})
+        points = [
+            {"context": context, "tokens": r["size"], "rank": r["rank"], "value": float(r["value"])}
+            for r in own_
+        ]
+        data += points
+        legend = alt.Legend(
+            title="tokens",
+            titleOrient="left",
+            values=[sizes[0], sizes[-1]] if len(sizes) > 1 else sizes,
+            format=".2~s",
+            columns=3,
+        )
+        x = alt.X(
+            "rank:Q",
+            title="rank of the approximation",
+            axis=alt.Axis(tickCount=5, format="~s"),
+            scale=alt.Scale(type="log", nice=False, padding=8),
+        )
+        base = alt.Chart().encode(
+            x=x,
+            y=upright(f"Error after {context} token{'s' * (context > 1)}", format="%", zero=True),
+            color=alt.Color("tokens:O", sort=sizes, legend=legend),
+        )
+        tip = [
+            alt.Tooltip("tokens:Q", format=",d"),
+            alt.Tooltip("rank:Q"),
+            alt.Tooltip("value:Q", title="error", format=".1%"),
+        ]
+        charts.append(
+            panel(
+                tidy(points),
+                base.mark_line(style="line"),
+                base.mark_point(style="dot"),
+                hover(base, tip),
+                shades=len(sizes),
+                height=260,
+            )
+        )
+    caption = (
+        "How well a matrix of some rank can stand for the distributions of the next token after"
+        " each context of the text: relative error in the sense of least squares, every position of"
+        " the text counted once, for growing shares of the text, in documents drawn by seed (one"
+        " seed)."
+    )
+    return Figure(
+        "target",
+        "How many directions the text itself takes",
+        caption,
+        tuple(charts) if len(charts) > 1 else charts[0],
+        tidy(data),
+    )
+
+
+def target_growth(rows: Rows) -> Figure | None:
+    """The rank that is needed against the text's size."""
+    needed = [
+        {
+            "context": f"{r['context']} token{'s' * (r['context'] > 1)}",
+            "tokens": r["size"],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+        }
+        for r in rows
+        if r["metric"] == "target_rank"
+    ]
+    if len({p["tokens"] for p in needed}) < 2:
+        return None
+    mean = panels.told(needed, ["context", "tokens"], format=".0f")
+    error = next(r["error"] for r in rows if r["metric"] == "target_rank")
+    x = alt.X(
+        "tokens:Q",
+        title="tokens of text",
+        axis=alt.Axis(tickCount=4, format="~s"),
+        scale=alt.Scale(type="log", nice=False, padding=12),
+    )
+    base = alt.Chart().encode(
+        x=x,
+        y=upright(f"Directions needed for an error of {error:.0%}", format="~s", zero=True),
+        color=alt.Color("context:N", legend=alt.Legend(title="after", titleOrient="left")),
+    )
+    tip = [
+        alt.Tooltip("context:N"),
+        alt.Tooltip("tokens:Q", format=",d"),
+        alt.Tooltip("value:Q", title="directions", format=".0f"),
+        alt.Tooltip("each:N", title="seeds"),
+    ]
+    chart = panel(
+        tidy(mean),
+        base.mark_line(style="mean"),
+        base.mark_point(style="dot"),
+        hover(base, tip),
+        height=260,
+    )
+    caption = (
+        "The rank that an approximation needs, against the size of the text, mean over orders of"
+        " its documents. A rank that still grows is the text's, not the language's."
+    )
+    return Figure(
+        "target-growth", "The rank that the text needs, by its size", caption, chart, tidy(needed)
+    )
+
+
+def alternatives(rows: Rows) -> Figure | None:
+    """What other kinds of head gain on a full one, in a narrow model."""
+    found = [r for r in rows if r["metric"] == "head_gain"]
+    if not found:
+        return None
+    order = list(dict.fromkeys(r["head"] for r in found))
+    label = {
+        r["head"]: (
+            f"{_said(r['head'])}: {r['size']:.2f} times the numbers"
+            if r.get("size")
+            else _said(r["head"])
+        )
+        for r in found
+    }
+    points = [
+        {
+            "name": label[r["head"]],
+            "kind": WAYS[r["way"]],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+        }
+        for r in found
+    ]
+    kinds = [said for way, said in WAYS.items() if any(r["way"] == way for r in found)]
+    chart = panels.dots(
+        points, "Nats gained on a full head", order=[label[head] for head in order], kinds=kinds
+    )
+    caption = (
+        "Held-out loss with a full head less that with another one, in models of width"
+        f" {found[0]['width']}: right of 0 the other is better. Small dots: seeds. Beside the name:"
+        " how many numbers it has, as a multiple of the full head's."
+    )
+    return Figure("alternatives", "Other heads", caption, chart, tidy(points))
+
+
+def _said(head: str) -> str:
+    """A kind of head in words.
+
+    >>> _said("mixture:4"), _said("sigsoftmax")
+    ('mixture of 4', 'sigsoftmax')
+    """
+    kind, _, number = head.partition(":")
+    words = {
+        "mixture": f"mixture of {number}",
+        "projected": f"projected to {number}",
+        "low_rank": f"rank {number}",
+    }
+    return words.get(kind, kind)

@@ -1,0 +1,354 @@
+"""The parts of the saturation study: what trains, measures or counts. Each is a function that
+another process can run, and gives rows.
+
+Shape letters: D width, V vocabulary, R rank.
+"""
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import optax
+
+from lmdyn import checkpoints, data, metrics, records, training
+from lmdyn.errors import InputError
+from lmdyn.metrics import targets
+from lmdyn.models import Compute, ModelConfig, shapes
+from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.params import flatten
+from lmdyn.report.figures import short
+from lmdyn.studies.workers import remembered
+from lmdyn.training import Train
+from lmdyn.training.final_states import FinalStates, final_states
+from lmdyn.training.head_fits import fit_heads, score_heads
+from lmdyn.types import present
+
+if TYPE_CHECKING:
+    from lmdyn.studies.saturation.study import Heads, Target
+
+
+AT_ONCE = 2**31
+"""Heads that are trained together hold at most so many bytes (parameters, gradients, two moments)."""
+
+
+class Measurement(NamedTuple):
+    """What is measured of a given model, and how."""
+
+    text: str
+    tokens: int
+    length: int
+    batch: int
+    vocabulary: slice | None
+    compute: Compute
+
+
+class Frozen(NamedTuple):
+    """How states of frozen bodies are made: `text` and `tokens` are what heads are scored on."""
+
+    text: str
+    tokens: int
+    length: int
+    batch: int
+    compute: Compute
+    cache: str | None
+    states: str | None
+
+
+def parameters(config: ModelConfig) -> int:
+    """N: all numbers of a model, embedding and head too (as Hoffmann et al. 2022 count them)."""
+    return sum(math.prod(leaf.shape) for leaf in flatten(shapes(config)).values())
+
+
+def train(run: Train, tags: dict, command: list[str]) -> list[dict]:
+    """One run of the ladder: what it watched, and its training loss, as means over the steps
+    between two measurements.
+    """
+    if training.train(run, command, say=lambda text: None).signal is not None:
+        raise KeyboardInterrupt
+    out, per_step = Path(run.out), run.data.batch * run.data.length
+    tags = {**tags, "parameters": parameters(present(run.model)), "run": out.name}
+    found = [
+        {**r, **tags, "trained": r["step"] * per_step}
+        for r in records.read_rows(out / "rows.jsonl")
+    ]
+    log = [
+        json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    every = present(run.watch).every
+    bins: dict[int, list[float]] = {}
+    for line in log:
+        bins.setdefault(-(-line["step"] // every) * every, []).append(line["loss"])
+    for step, losses in sorted(bins.items()):
+        found.append(
+            records.row(
+                f"run:{run.out}",
+                "train_loss",
+                float(np.mean(losses)),
+                "nats",
+                step=min(step, run.steps),
+                **tags,
+                trained=min(step, run.steps) * per_step,
+            )
+        )
+    return found
+
+
+@functools.cache
+def _watch(
+    vocabulary: tuple | None,
+) -> (
+    metrics.Metric
+):  # one metric, so that every checkpoint of a series runs the same compiled program
+    spectrum = metrics.head_spectrum(None if vocabulary is None else slice(*vocabulary))
+    return metrics.combine(
+        nll=metrics.likelihood(), anisotropy=metrics.anisotropy(), head_spectrum=spectrum
+    )
+
+
+def measured(
+    reference: str, step: int | None, how: Measurement, narrow: int, tokens_per_step: int | None
+) -> list[dict]:
+    """What the ladder's runs watch, of one given checkpoint."""
+    loaded = checkpoints.load(reference, how.compute, packed=True)
+    data.check_vocabulary(loaded.tokenizer, loaded.model.config)
+    config = loaded.model.config
+    metrics.head_of(
+        loaded.params, how.vocabulary
+    )  # refuses a slice without a token before the text is read
+    batches = data.batches(how.text, loaded.tokenizer, how.length, how.batch, how.tokens)
+    vocabulary = None if how.vocabulary is None else (how.vocabulary.start, how.vocabulary.stop)
+    found = metrics.measure(_watch(vocabulary), loaded.model, loaded.params, batches)
+    series = reference.partition("@")[0]
+    tags = {
+        "kind": "given",
+        "name": short(series),
+        "seed": 0,
+        "width": config.width,
+        "narrow": config.width <= narrow,
+        "head": "full",
+        "parameters": parameters(config),
+        "run": series,
+    }
+    # A model that stands alone is its own last step.
+    step, trained = (
+        step or 0,
+        None if step is None or tokens_per_step is None else step * tokens_per_step,
+    )
+    about = {"step": step, "tokens": batches.tokens}
+    return [
+        records.row(reference, **{**about, **r}, **tags, trained=trained or 0)
+        for part in found.values()
+        for r in part.rows()
+    ]
+
+
+@remembered
+def _loaded(reference: str, compute: Compute) -> Any:
+    return checkpoints.load(reference, compute)
+
+
+def architecture(reference: str) -> ModelConfig:
+    """The architecture of a model, by loading it with its matrices as they are stored."""
+    return checkpoints.load(reference, packed=True).model.config
+
+
+def _states(loaded, text: str, tokens: int, how: Frozen) -> FinalStates:
+    batches = data.batches(text, loaded.tokenizer, how.length, how.batch, tokens)
+    return final_states(loaded.model, loaded.params, batches, cache=how.states)
+
+
+def _body(reference: str, heads, how: Frozen):
+    """The model, its states to train heads on and those to score them on, and the tags of rows."""
+    loaded = _loaded(reference, how.compute)
+    config = loaded.model.config
+    if config.head != "full":
+        raise InputError(
+            f"{reference} has a head '{config.head}'; ranks are of a full head, which is one matrix"
+        )
+    fit, test = (
+        _states(loaded, heads.text, heads.tokens, how),
+        _states(loaded, how.text, how.tokens, how),
+    )
+    return loaded, fit, test, {"kind": "frozen", "width": config.width, "body": short(reference)}
+
+
+def _fitted(
+    kinds: dict, fit: FinalStates, test: FinalStates, heads, seed: int, rate: float, starts=None
+) -> dict[str, float]:
+    """The final loss of each head on the other text; as many of them at once as memory allows."""
+    found, group = {}, {}
+
+    def flush():
+        if group:
+            own = {name: starts[name] for name in group if starts and name in starts}
+            optimizer = optax.adam(optax.cosine_decay_schedule(rate, heads.steps))
+            trained = fit_heads(
+                group,
+                fit.states,
+                fit.targets,
+                steps=heads.steps,
+                batch=heads.batch,
+                params=own,
+                optimizer=optimizer,
+                seed=seed,
+            )
+            found.update(
+                score_heads(group, trained.params, test.states, test.targets, batch=heads.batch)
+            )
+            group.clear()
+
+    for name, kind in kinds.items():
+        if group and 16 * (sum(head.size for head in group.values()) + kind.size) > AT_ONCE:
+            flush()
+        group[name] = kind
+    flush()
+    return found
+
+
+def head_ranks(reference: str, heads: "Heads", how: Frozen, seed: int) -> list[dict]:
+    """Loss against the head's rank: the truncated head as it is, trained on from there, and trained
+    from random parameters.
+    """
+    loaded, fit, test, tags = _body(reference, heads, how)
+    width, vocab = loaded.model.config.width, loaded.model.config.vocab
+    ranks = sorted({*heads.ranks, width})
+    starts = {
+        f"truncated {r}": p
+        for r, p in head_kinds.truncated(head_kinds.kernel_of(loaded.params), ranks).items()
+    }
+    ladder = {f"truncated {r}": head_kinds.low_rank(width, vocab, r) for r in ranks}
+    losses = {
+        ("as it is", int(name.split()[1])): nll
+        for name, nll in _scores(ladder, starts, test, heads).items()
+    }
+    wanted = ladder | {
+        f"scratch {r}": head_kinds.low_rank(width, vocab, r) for r in ranks if heads.scratch
+    }
+    for name, nll in _fitted(wanted, fit, test, heads, seed, heads.rate, starts).items():
+        start, rank = name.split()
+        losses[
+            {"truncated": "trained from there", "scratch": "trained from random"}[start], int(rank)
+        ] = nll
+    return [
+        records.row(
+            reference,
+            "head_rank",
+            nll,
+            "nats",
+            tokens=len(test.targets),
+            rank=rank,
+            start=start,
+            seed=seed,
+            climb=heads.climb,
+            **tags,
+        )
+        for (start, rank), nll in losses.items()
+    ]
+
+
+def _scores(kinds, params, test: FinalStates, heads) -> dict[str, float]:
+    found = {}
+    for (
+        name,
+        kind,
+    ) in kinds.items():  # one by one: a ladder of a large vocabulary is too much at once
+        found |= score_heads(
+            {name: kind}, {name: params[name]}, test.states, test.targets, batch=heads.batch
+        )
+    return found
+
+
+def head_alternatives(reference: str, heads: "Heads", how: Frozen, seed: int) -> list[dict]:
+    """Other kinds of head on a frozen body, and a full one, all from random parameters."""
+    loaded, fit, test, tags = _body(reference, heads, how)
+    width, vocab = loaded.model.config.width, loaded.model.config.vocab
+    kinds = {name: head_kinds.named(name, width, vocab) for name in ("full", *heads.kinds)}
+    own = kinds["full"].size
+    return [
+        records.row(
+            reference,
+            "head_kind",
+            nll,
+            "nats",
+            tokens=len(test.targets),
+            head=name,
+            numbers=kinds[name].size,
+            size=kinds[name].size / own,
+            seed=seed,
+            **tags,
+        )
+        for name, nll in _fitted(
+            kinds, fit, test, heads, seed, heads.kind_rate or heads.rate
+        ).items()
+    ]
+
+
+def target(
+    reference: str, about: "Target", context: int, seed: int, cache: str | None
+) -> list[dict]:
+    """The rank of next-token distributions of growing shares of the text, whose documents are put
+    into an order by seed.
+    """
+    loaded = checkpoints.load(reference, packed=True)
+    tokens = data.store(about.text, loaded.tokenizer, cache=cache)
+    vocab = loaded.model.config.vocab
+    order = np.random.default_rng(seed).permutation(len(tokens))
+    pieces = [tokens[i] for i in order]
+    ids, ends = np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])
+    found = []
+    for share in sorted(about.shares):
+        size = max(context + 1, round(share * len(ids)))
+        some = np.append(ends[ends < size], size)
+        counts = targets.ngram_counts(ids[:size], vocab, context, ends=some, least=about.least)
+        one = targets.target_rank(counts, about.values, "tokens")
+        needed, share_of = one.needed(about.error), one.values / one.values.sum()
+        whole = len(one.values) == min(present(counts.shape))
+        effective = (
+            float(np.exp(-np.sum(share_of * np.log(np.where(share_of > 0, share_of, 1)))))
+            if whole
+            else None
+        )
+        tags = {
+            "kind": "target",
+            "context": context,
+            "share": share,
+            "size": size,
+            "seed": seed,
+            "contexts": one.contexts,
+        }
+        found += [
+            records.row(
+                about.text,
+                tokens=one.tokens,
+                **r,
+                **{k: v for k, v in tags.items() if k != "contexts"},
+            )
+            for r in one.rows()
+        ]
+        if needed is not None:
+            found.append(
+                records.row(
+                    about.text,
+                    "target_rank",
+                    needed,
+                    "directions",
+                    tokens=one.tokens,
+                    error=about.error,
+                    **tags,
+                )
+            )
+        if effective is not None:
+            found.append(
+                records.row(
+                    about.text,
+                    "target_effective_rank",
+                    effective,
+                    "directions",
+                    tokens=one.tokens,
+                    **tags,
+                )
+            )
+    return found

@@ -1,0 +1,73 @@
+"""Measuring inside a run: the same metrics, on the same held-out text, as `lmdyn measure` would
+afterwards.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lmdyn import metrics, records
+from lmdyn.data.windows import Batch
+from lmdyn.models.modules import LanguageModel
+from lmdyn.training import sharding as meshes
+from lmdyn.training.prepare import Prepared
+from lmdyn.training.train_step import State
+from lmdyn.types import Tree, present
+
+
+class Watcher:
+    """Rows of a run's held-out measurements.
+
+    Args:
+      prepared: the run; its `metric` may be None, and then there is nothing to measure.
+      name: what the rows call the model.
+    """
+
+    def __init__(self, prepared: Prepared, name: str) -> None:
+        self.prepared, self.name = prepared, name
+        self.batches: list | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether a measurement belongs to this step."""
+        watch, last = self.prepared.config.watch, self.prepared.config.steps
+        return watch is not None and (step % watch.every == 0 or step == last)
+
+    def measure(self, state: State, step: int) -> list[dict]:
+        """The rows of all metrics, for the parameters of `state`."""
+        prepared = self.prepared
+        place = meshes.batch_sharding(prepared.mesh)
+        if self.batches is None:  # they stay on the devices
+            self.batches = [
+                meshes.put(batch, jax.tree.map(lambda _: place, batch))
+                for batch in prepared.held_out
+            ]
+        part = prepared.part
+        params = state.params if part is None else part.merge(state.params, state.frozen)
+        results = measure(prepared.metric, prepared.model, params, self.batches, prepared.mesh)
+        tokens = prepared.held_out.tokens
+        found = [dict(row) for result in results.values() for row in result.rows()]
+        return [records.row(self.name, **{"step": step, "tokens": tokens, **row}) for row in found]
+
+
+def measure(
+    metric: metrics.Metric,
+    model: LanguageModel,
+    params: Tree,
+    batches: Iterable[Batch],
+    mesh: Mesh | None,
+) -> Any:
+    """`metrics.measure` on a mesh that may span several processes: every process has the whole
+    result.
+
+    Args:
+      params: where they lie on the mesh. batches: on its devices.
+    """
+    sums = metrics.accumulate(metric, model, params, batches)
+    if jax.process_count() > 1:
+        everywhere = NamedSharding(present(mesh), PartitionSpec())
+        head = "head" if "head" in params else "embed"
+        sums, found = jax.jit(lambda tree: tree, out_shardings=everywhere)((sums, params[head]))
+        params = {**params, head: found}
+    return metric.finish(sums, params)

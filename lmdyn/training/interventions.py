@@ -1,0 +1,100 @@
+"""Changes of the parameters inside a run that rest on a measurement (`lmdyn.transforms.Measured`),
+such as reactivation.
+"""
+
+import functools
+from typing import Any
+
+import jax
+
+from lmdyn import data
+from lmdyn.errors import InputError
+from lmdyn.training import evaluation as watch
+from lmdyn.training import sharding as meshes
+from lmdyn.training import train_step as steps
+from lmdyn.training.config import Change
+from lmdyn.training.objectives import named
+from lmdyn.transforms import Measured
+
+
+def due(change: Change, step: int, last: int) -> bool:
+    """Whether a change belongs to this step.
+
+    >>> [
+    ...     step
+    ...     for step in range(11)
+    ...     if due(Change("f", "text:x", every=3, until=6), step, last=10)
+    ... ]
+    [3, 6]
+    """
+    return (
+        0 < step < last
+        and step % change.every == 0
+        and (change.until is None or step <= change.until)
+    )
+
+
+def make(change: Change) -> Measured:
+    """What the config names.
+
+    Raises:
+      InputError: there is no such function, it failed, or it returned something else.
+    """
+    made = named("changes", change.name, change.arguments)
+    if not isinstance(made, Measured):
+        raise InputError(
+            f"changes: {change.name} returned a {type(made).__name__}, not a"
+            " lmdyn.transforms.Measured"
+        )
+    return made
+
+
+class Changer:
+    """The changes of a run.
+
+    Args:
+      prepared: a `lmdyn.training.prepare.Prepared`.
+    """
+
+    def __init__(self, prepared: Any) -> None:
+        config = prepared.config
+        self.prepared, self.changes, self.last = prepared, config.changes, config.steps
+        self.made = [make(change) for change in config.changes]
+        self.batches: dict[int, list] = {}
+        where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
+        part = prepared.part
+        self.whole = jax.jit(functools.partial(steps.whole, part=part))
+        split = (lambda params: (params, None)) if part is None else part.split
+        self.split = jax.jit(split, out_shardings=(where.params, where.frozen))
+
+    def __call__(self, state: steps.State, step: int) -> steps.State:
+        """The state with the changes made that are due after `step`; it is the same object where
+        none is.
+        """
+        for number, (change, made) in enumerate(zip(self.changes, self.made, strict=True)):
+            if not due(change, step, self.last):
+                continue
+            params = self.whole(state)
+            found = watch.measure(
+                made.metric,
+                self.prepared.model,
+                params,
+                self._batches(number, change),
+                self.prepared.mesh,
+            )
+            chosen, rest = self.split(made.change(params, found))
+            state = state._replace(params=chosen, frozen=rest)
+        return state
+
+    def _batches(self, number: int, change: Change) -> list:
+        if number not in self.batches:  # they stay on the devices
+            prepared, length = self.prepared, self.prepared.config.data.length
+            place = meshes.batch_sharding(prepared.mesh)
+            texts = data.documents(change.data)
+            found = data.batches(
+                texts, prepared.tokenizer, length, prepared.config.data.batch, change.tokens
+            )
+            self.batches[number] = [
+                meshes.put(batch, jax.tree.map(lambda _: place, batch)) for batch in found
+            ]
+        return self.batches[number]
