@@ -24,7 +24,7 @@ __all__ = ["Array", "ArrayLike", "Device", "Params", "PathLike", "Row", "Say", "
 T = TypeVar("T")
 
 Params: TypeAlias = dict[str, Any]
-"""Parameters of a model: a nested dict whose leaves are arrays, or what stands in place of one (`lmdyn.models.Packed`, `Adapted`, `Watched`)."""
+"""Parameters of a model: a nested dict whose leaves are arrays, or what stands in place of one (`lmdyn.models.QuantizedMatrix`, `LoRAMatrix`, `GradNormProbe`)."""
 
 Tree: TypeAlias = Any
 """Any pytree: parameters, a part of them, an optimizer's or a metric's state."""

@@ -31,8 +31,9 @@ def load(ref: str | Reference, compute: Compute | None = None, packed: bool = Fa
       ref: such as "hf:EleutherAI/pythia-70m@step1000", "dir:folder", "gguf:model.gguf",
         "run:folder@1000", or a `Reference`.
       compute: how the model is run; default `Compute()`.
-      packed: keep the quantised matrices of a GGUF file as they are (`lmdyn.models.Packed`): the
-        same numbers in an eighth of the memory, for measuring only. Other files are read as always.
+      packed: keep the quantised matrices of a GGUF file as they are
+        (`lmdyn.models.QuantizedMatrix`): the same numbers in an eighth of the memory, for measuring
+        only. Other files are read as always.
 
     Raises:
       InputError: one line that says what is wrong with the reference or the files.

@@ -1,9 +1,9 @@
 """The command `lmdyn`: reads the words, runs the verb, and turns what the user can mend into one
 line.
 
-Each verb's options are the fields of a dataclass of `lmdyn.cli.options`. `--config FILE` reads a Python
-file first, whose function `config()` returns one of them; options given beside it override its
-fields.
+Each verb's options are the fields of a dataclass of `lmdyn.cli.options`. `--config FILE` reads a
+Python file first, whose function `config()` returns one of them; options given beside it override
+its fields.
 
 JAX and everything that needs it is imported only once the options have been read and the cheap
 mistakes are ruled out.

@@ -12,8 +12,8 @@ from lmdyn.files import check_writable
 
 
 def measure(options: Measure, command: list[str]) -> None:
-    """`lmdyn measure`. Args: options: `lmdyn.cli.options.Measure`. command: the words of the command
-    line, for the record.
+    """`lmdyn measure`. Args: options: `lmdyn.cli.options.Measure`. command: the words of the
+    command line, for the record.
     """
     started = time.time()
     at_least(1, options, "length", "batch", "tokens")

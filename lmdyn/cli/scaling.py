@@ -13,8 +13,8 @@ from lmdyn.files import check_writable
 
 
 def scaling(options: Scaling, command: list[str]) -> None:
-    """`lmdyn scaling`. Args: options: `lmdyn.cli.options.Scaling`. command: the words of the command
-    line, for the record.
+    """`lmdyn scaling`. Args: options: `lmdyn.cli.options.Scaling`. command: the words of the
+    command line, for the record.
     """
     started = time.time()
     at_least(0, options, "seed")

@@ -48,8 +48,8 @@ def fact(record: dict[str, Any], where: str = "the fact", number: int = 0) -> Fa
 
     Args:
       record: either our form: `name`, `texts` (a list) and `probes` (a list of dicts as
-        `lmdyn.data.probes.probe.probe` takes them, with a `depth`); or the published form of Chang et al.
-        2024, which Kim et al. 2024 use: `train_context`, optionally `paraphrases`, and lists
+        `lmdyn.data.probes.probe.probe` takes them, with a `depth`); or the published form of Chang
+        et al. 2024, which Kim et al. 2024 use: `train_context`, optionally `paraphrases`, and lists
         `mem_input`, `mem_target`, `gen_input`, `gen_target`, `hard_gen_input`, `hard_gen_target`.
         There, an input that ends with an opening quotation mark is joined to its target without a
         space. Other keys are left alone.
@@ -189,8 +189,8 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
 
     Args:
       ref: the path of a file (or `json:PATH`, `jsonl:PATH`) that holds a JSON array of dicts, or
-        one dict a line; see `fact`. Or `tfds:synthetic_world/CONFIG`, see `lmdyn.data.worlds.world.named`
-        and `world_facts`.
+        one dict a line; see `fact`. Or `tfds:synthetic_world/CONFIG`, see
+        `lmdyn.data.worlds.world.named` and `world_facts`.
 
     Raises:
       InputError: no such file, nothing in it, two facts of one name, or a record that is no fact;

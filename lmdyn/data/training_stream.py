@@ -90,7 +90,7 @@ class _Reviewed:
     """
 
     def __init__(self, new, old, rows: np.ndarray, batch: int):
-        self.new, self.old, self.rows, self.batch = new, old, rows, batch
+        self.new, self.old, self.batch_sharding, self.batch = new, old, rows, batch
         self.before = np.concatenate([[0], np.cumsum(rows)])
 
     def __len__(self):
@@ -98,8 +98,8 @@ class _Reviewed:
 
     def __getitem__(self, index):
         index = int(index)
-        old = int(self.before[min(index, len(self.rows))])
-        count = int(self.rows[index]) if index < len(self.rows) else 0
+        old = int(self.before[min(index, len(self.batch_sharding))])
+        count = int(self.batch_sharding[index]) if index < len(self.batch_sharding) else 0
         new = index * self.batch - old
         return [self.old[old + i] for i in range(count)] + [
             self.new[new + i] for i in range(self.batch - count)
@@ -110,7 +110,7 @@ ENDLESS = 2**60
 """Windows in a stream: without an end for any run, and still a length that Python can hold."""
 
 
-class Packed:
+class PackedWindows:
     """Windows of shuffled, joined documents, by index: `len(packed)`, `packed[i] -> Batch` of one
     row without axis B.
 
@@ -125,7 +125,7 @@ class Packed:
     The ragged last window is left out.
 
     >>> tokens = Tokens("abc", "", np.array([1, 2, 3, 4, 5], np.uint16), np.array([2, 5]))
-    >>> packed = Packed(tokens, length=3, end_of_text=0, seed=1, predict_across=False)
+    >>> packed = PackedWindows(tokens, length=3, end_of_text=0, seed=1, predict_across=False)
     >>> (
     ...     [packed[i].inputs.tolist() for i in range(len(packed))],
     ...     packed[0].documents.tolist(),
@@ -265,7 +265,7 @@ def mix(
     parts, epoch = [], {}
     for number, (tokens, _) in enumerate(sources):
         own = _seed(seed, number)
-        packed = Packed(tokens, length, end_of_text, own, predict_across)
+        packed = PackedWindows(tokens, length, end_of_text, own, predict_across)
         epoch[tokens.name] = len(packed) * length
         parts.append(grain.MapDataset.source(packed).seed(own).shuffle().repeat())
     joined = (
@@ -283,7 +283,9 @@ def mix(
     else:
         own = _seed(seed, len(sources))
         old = (
-            grain.MapDataset.source(Packed(review.tokens, length, end_of_text, own, predict_across))
+            grain.MapDataset.source(
+                PackedWindows(review.tokens, length, end_of_text, own, predict_across)
+            )
             .seed(own)
             .shuffle()
             .repeat()

@@ -4,8 +4,8 @@ METHODS section 3).
 One forward and one backward pass a batch give the norm of each sequence's own gradient, not of the
 batch's mean. Between layers only the gradient of the residual stream passes; no gradient of a
 matrix is ever made for more than one matrix. Small parameters (norms, biases) get a copy for each
-sequence; matrices are `lmdyn.models.matrices.grad_norm`; the embedding and the head, which are one matrix
-where they are tied, are put together here.
+sequence; matrices are `lmdyn.models.matrices.grad_norm`; the embedding and the head, which are one
+matrix where they are tied, are put together here.
 
 Shape letters: B batch, T tokens, S tokens of a span, L layers, D width, V vocabulary, P probes.
 """
@@ -25,8 +25,8 @@ from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.models import forward, ops
 from lmdyn.models import loss as heads
-from lmdyn.models.matrices.grad_norm import Watched, gram
-from lmdyn.models.matrices.quantized import Packed, unpack
+from lmdyn.models.matrices.grad_norm import GradNormProbe, gram
+from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
 from lmdyn.models.modules import LanguageModel
 from lmdyn.params import groups as grouping
 from lmdyn.params.selectors import flatten, unflatten
@@ -88,7 +88,9 @@ def gradient_norms(
 def _norms(model, params, inputs, targets, span, groups, most):
     """`gradient_norms`, and the losses `[B]`."""
     members = _members(params, groups)
-    inputs, targets, span = (ops.held(array, model.rows) for array in (inputs, targets, span))
+    inputs, targets, span = (
+        ops.constrain_rows(array, model.batch_sharding) for array in (inputs, targets, span)
+    )
     wanted = set().union(*members.values())
     squares, losses = _squares(
         model, params, inputs, targets, span, wanted, most or inputs.shape[1]
@@ -128,17 +130,19 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
     leaves = flatten(params)
     leaves.pop(HEAD, None)
     table = leaves.pop(EMBED)[inputs]
-    table = unpack(table) if isinstance(table, Packed) else table
+    table = unpack(table) if isinstance(table, QuantizedMatrix) else table
     # A sequence's own table has the T rows that it reads, in their order: the gradient of those,
     # and never of all V rows.
-    reader = model.clone(config=dataclasses.replace(model.config, vocab=length), rows=None)
+    reader = model.clone(
+        config=dataclasses.replace(model.config, vocab=length), batch_sharding=None
+    )
 
     def states(own, rows):
         """Final states `[T, D]` of one sequence; `own` are its copies of small leaves, and the
         squares of watched ones.
         """
         kept = {
-            path: Watched(leaves[path], own[path]) if path[-1] == "kernel" else own[path]
+            path: GradNormProbe(leaves[path], own[path]) if path[-1] == "kernel" else own[path]
             for path in own
         }
         tree = unflatten(leaves | kept | {EMBED: rows})
@@ -337,7 +341,7 @@ def layer_gradients(
     run = _compiled(model, tuple(members), int(spans.max()))
 
     batches = -(-count // batch)
-    runs = ops.runs(model.rows)  # devices share a batch evenly
+    runs = ops.runs(model.batch_sharding)  # devices share a batch evenly
     size = runs * -(-count // (batches * runs))
     starts, found = range(0, count, size), []
     if progress:

@@ -45,7 +45,7 @@ def _step(model):
         flat, kind = asked.reshape(-1, asked.shape[-1]), head_kinds.of(model.config)
         if kind is None:
             head, tied = heads.matrix(params)
-            found = heads.token_scores(flat, head, targets.reshape(-1), tied, model.rows)
+            found = heads.token_scores(flat, head, targets.reshape(-1), tied, model.batch_sharding)
         else:
             found = head_kinds.token_scores(
                 kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)
@@ -108,7 +108,7 @@ def score_probes(
     targets = np.take_along_axis(batch.targets, places, 1)
 
     groups = -(-len(counts) // rows)
-    runs = ops.runs(model.rows)  # devices share a group's rows evenly
+    runs = ops.runs(model.batch_sharding)  # devices share a group's rows evenly
     rows = runs * -(-len(counts) // (groups * runs))
     step, found = _step(model), []
     for first in range(0, len(counts), rows):

@@ -12,7 +12,7 @@ from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.metrics.entropies import entropy
 from lmdyn.models import loss as heads
-from lmdyn.models.matrices.quantized import Packed, unpack
+from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
 from lmdyn.params.selectors import flatten, select
 from lmdyn.types import Array, Params
 
@@ -171,7 +171,7 @@ def spectrum_of(params: Params, selector: str) -> Spectra:
 
 
 def _finite(matrix, name) -> np.ndarray:
-    matrix = np.asarray(unpack(matrix) if isinstance(matrix, Packed) else matrix)
+    matrix = np.asarray(unpack(matrix) if isinstance(matrix, QuantizedMatrix) else matrix)
     if not np.isfinite(matrix).all() or not matrix.any():
         what = "is all zero" if np.isfinite(matrix).all() else "has a number that is not finite"
         raise InputError(

@@ -13,21 +13,21 @@ from lmdyn.models.forward import (
     shapes,
     token_nll,
 )
-from lmdyn.models.matrices.grad_norm import Watched
-from lmdyn.models.matrices.lora import Adapted
-from lmdyn.models.matrices.quantized import Packed
+from lmdyn.models.matrices.grad_norm import GradNormProbe
+from lmdyn.models.matrices.lora import LoRAMatrix
+from lmdyn.models.matrices.quantized import QuantizedMatrix
 from lmdyn.models.modules import LanguageModel
 
 __all__ = [
     "SITES",
-    "Adapted",
     "Compute",
     "Forward",
+    "GradNormProbe",
     "LanguageModel",
+    "LoRAMatrix",
     "ModelConfig",
-    "Packed",
+    "QuantizedMatrix",
     "RotaryScaling",
-    "Watched",
     "forward",
     "init",
     "logits",

@@ -286,7 +286,9 @@ def loss(
     )
     if kind is None:
         head, tied = heads.matrix(params)
-        total, nll = cast(Any, heads.weighted_nll(flat, head, targets_, weights, tied, model.rows))
+        total, nll = cast(
+            Any, heads.weighted_nll(flat, head, targets_, weights, tied, model.batch_sharding)
+        )
     else:
         total, nll = cast(
             Any,
@@ -321,7 +323,9 @@ def token_nll(
             kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)
         ).reshape(targets.shape)
     head, tied = heads.matrix(params)
-    return heads.token_nll(flat, head, targets.reshape(-1), tied, model.rows).reshape(targets.shape)
+    return heads.token_nll(flat, head, targets.reshape(-1), tied, model.batch_sharding).reshape(
+        targets.shape
+    )
 
 
 def observe(
@@ -369,7 +373,7 @@ def observe(
         flat, kind = lambda a: a.reshape(-1, *a.shape[2:]), head_kinds.of(model.config)
         tokens = flat(out.states), flat(targets), flat(mask)
         if kind is None:
-            tapped |= heads.observe(params, *tokens, top, model.rows)
+            tapped |= heads.observe(params, *tokens, top, model.batch_sharding)
         else:
             own = head_kinds.flat(kind, params)
             score = lambda x: kind.log_probabilities(own, x)

@@ -16,7 +16,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from lmdyn.errors import InputError
 from lmdyn.models import ops
-from lmdyn.models.matrices.quantized import Packed, unpack
+from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
 from lmdyn.types import Array, Params
 
 BLOCK_BYTES = 2**27
@@ -47,7 +47,7 @@ def matrix(params: Params) -> tuple[Any, bool]:
         if "head" in params
         else (params["embed"]["embedding"], True)
     )
-    return (unpack(head), True) if isinstance(head, Packed) else (head, tied)
+    return (unpack(head), True) if isinstance(head, QuantizedMatrix) else (head, tied)
 
 
 def scores(states: Array, head: Array, tied: bool) -> jax.Array:
@@ -105,7 +105,9 @@ def _by_device(
     blocks.
     """
     count = ops.runs(rows)
-    return jax.vmap(function)(*[ops.held(a.reshape(count, -1, *a.shape[1:]), rows) for a in arrays])
+    return jax.vmap(function)(
+        *[ops.constrain_rows(a.reshape(count, -1, *a.shape[1:]), rows) for a in arrays]
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -140,7 +142,7 @@ def weighted_nll(
     (1.3863, (2,))
     """
     if ops.runs(rows) > 1:
-        head = ops.gathered(head, int(tied), rows)
+        head = ops.all_gather_axis(head, int(tied), rows)
         total, nll = _by_device(
             lambda x, target, weight: weighted_nll(x, head, target, weight, tied),
             rows,
@@ -170,7 +172,7 @@ def _scored_with_slopes(states, head, targets, weights, tied, rows, learns) -> A
     is not computed.
     """
     if ops.runs(rows) > 1:
-        head = ops.gathered(head, int(tied), rows)
+        head = ops.all_gather_axis(head, int(tied), rows)
         one = lambda x, target, weight: _scored_with_slopes(
             x, head, target, weight, tied, None, learns
         )
@@ -233,7 +235,7 @@ def token_nll(
     Args: as for `weighted_nll`.
     """
     if ops.runs(rows) > 1:
-        head = ops.gathered(head, int(tied), rows)
+        head = ops.all_gather_axis(head, int(tied), rows)
         return _by_device(
             lambda *a: token_nll(a[0], head, a[1], tied), rows, (states, targets)
         ).reshape(-1)
@@ -266,7 +268,7 @@ def token_scores(
     ((2,), [True, False])
     """
     if ops.runs(rows) > 1:
-        head = ops.gathered(head, int(tied), rows)
+        head = ops.all_gather_axis(head, int(tied), rows)
         found = _by_device(lambda *a: token_scores(a[0], head, a[1], tied), rows, (states, targets))
         return jax.tree.map(lambda out: out.reshape(-1), found)
 
@@ -301,7 +303,9 @@ def observe(
     head, tied = matrix(params)
     if ops.runs(rows) > 1:
         name = "embed" if tied else "head"
-        params = {name: jax.tree.map(lambda m: ops.gathered(m, int(tied), rows), params[name])}
+        params = {
+            name: jax.tree.map(lambda m: ops.all_gather_axis(m, int(tied), rows), params[name])
+        }
         sums = _by_device(
             lambda x, target, counts: observe(params, x, target, counts, taps),
             rows,

@@ -21,9 +21,9 @@ from lmdyn.models import ops, rotary
 from lmdyn.models.attention import blocked as attention
 from lmdyn.models.config import Compute, ModelConfig
 from lmdyn.models.heads import kinds as head_kinds
-from lmdyn.models.matrices.grad_norm import Watched
-from lmdyn.models.matrices.lora import Adapted
-from lmdyn.models.matrices.quantized import Packed, unpack
+from lmdyn.models.matrices.grad_norm import GradNormProbe
+from lmdyn.models.matrices.lora import LoRAMatrix
+from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
 from lmdyn.types import Array, Tree
 
 
@@ -50,12 +50,12 @@ def _std(config: ModelConfig, writes_residual: bool) -> float:
 
 
 def _matrix(module: nn.Module, name: str, std: float, shape):
-    """The module's matrix: a float32 array `shape`, or whatever stands in its place: `Packed`,
-    `Adapted` or `Watched`.
+    """The module's matrix: a float32 array `shape`, or whatever stands in its place:
+    `QuantizedMatrix`, `LoRAMatrix` or `GradNormProbe`.
     """
     there = module.has_variable("params", name)
     if there and isinstance(
-        found := module.get_variable("params", name), Packed | Adapted | Watched
+        found := module.get_variable("params", name), QuantizedMatrix | LoRAMatrix | GradNormProbe
     ):
         return found
     return module.param(name, nn.initializers.normal(std), shape)
@@ -99,15 +99,15 @@ class Embed(nn.Module):
     size: int
     width: int
     std: float
-    rows: jax.sharding.NamedSharding | None = None
+    batch_sharding: jax.sharding.NamedSharding | None = None
 
     @nn.compact
     def __call__(self, ids: Array) -> jax.Array:
         table = _matrix(self, "embedding", self.std, (self.size, self.width))
         # Gathered along the width first: else the gradient of every token would be gathered on
         # every device.
-        found = ops.gathered(table, 1, self.rows)[ids]
-        return unpack(found) if isinstance(found, Packed) else found
+        found = ops.all_gather_axis(table, 1, self.batch_sharding)[ids]
+        return unpack(found) if isinstance(found, QuantizedMatrix) else found
 
 
 class Attention(nn.Module):
@@ -193,14 +193,14 @@ class Block(nn.Module):
     config: ModelConfig
     compute: Compute
     taps: Mapping[str, Callable]
-    rows: jax.sharding.NamedSharding | None = None
+    batch_sharding: jax.sharding.NamedSharding | None = None
 
     @nn.compact
     def __call__(
         self, x: Array, cache: Tree, shared: Shared
     ) -> tuple[jax.Array, tuple[Any, dict[str, Any]]]:
         config, gathered = self.config, {}
-        x = ops.held(x, self.rows)
+        x = ops.constrain_rows(x, self.batch_sharding)
 
         def tap(site, value):
             if site in self.taps:
@@ -227,7 +227,7 @@ class Block(nn.Module):
         tap("mlp.output", z)
         x = x + y + z if config.parallel else x + z
         tap("residual", x)
-        return ops.held(x, self.rows), (cache, gathered)
+        return ops.constrain_rows(x, self.batch_sharding), (cache, gathered)
 
 
 class LanguageModel(nn.Module):
@@ -238,7 +238,7 @@ class LanguageModel(nn.Module):
       config: the architecture.
       compute: how it is run.
       taps: reducers by site, see `lmdyn.models.forward.forward`.
-      rows: where the rows of a batch lie on a mesh of devices; activations are held there
+      batch_sharding: where the rows of a batch lie on a mesh of devices; activations are held there
         (`lmdyn.training.sharding.spread`).
 
     >>> from lmdyn.models.config import ModelConfig
@@ -253,7 +253,7 @@ class LanguageModel(nn.Module):
     config: ModelConfig
     compute: Compute = Compute()
     taps: Mapping[str, Callable] = dataclasses.field(default_factory=FrozenDict)
-    rows: jax.sharding.NamedSharding | None = None
+    batch_sharding: jax.sharding.NamedSharding | None = None
 
     if (
         TYPE_CHECKING
@@ -265,9 +265,9 @@ class LanguageModel(nn.Module):
         """Makes the submodules; Flax calls it."""
         config, compute = self.config, resolve(self.compute)
         std = _std(config, False)
-        self.embed = Embed(config.vocab, config.width, std, self.rows)
+        self.embed = Embed(config.vocab, config.width, std, self.batch_sharding)
         if config.position == "learned":
-            self.positions = Embed(config.positions, config.width, std, self.rows)
+            self.positions = Embed(config.positions, config.width, std, self.batch_sharding)
         block = Block
         if compute.remat != "none":
             dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -281,7 +281,7 @@ class LanguageModel(nn.Module):
             in_axes=cast(Any, (0, nn.broadcast)),
             length=config.depth,
             unroll=min(compute.unroll, config.depth),
-        )(config, compute, self.taps, self.rows)
+        )(config, compute, self.taps, self.batch_sharding)
         self.final_norm = Norm(config)
         if not config.tied_head:
             self.head = Head(config, std)
@@ -291,7 +291,7 @@ class LanguageModel(nn.Module):
         x = self.embed(tokens)
         if self.config.position == "learned":
             x = x + self.positions(positions)
-        return ops.held(x.astype(resolve(self.compute).dtype), self.rows)
+        return ops.constrain_rows(x.astype(resolve(self.compute).dtype), self.batch_sharding)
 
     def run(self, x: Array, cache: Tree, shared: Shared) -> Any:
         """Through the blocks: `[B, T, D]` to `[B, T, D]`, the new cache `[L, ...]`, and the tapped
@@ -302,7 +302,7 @@ class LanguageModel(nn.Module):
 
     def finish(self, x: Array) -> jax.Array:
         """The final norm: what the head reads."""
-        return ops.held(self.final_norm(x), self.rows)
+        return ops.constrain_rows(self.final_norm(x), self.batch_sharding)
 
     def __call__(self, tokens: Array) -> jax.Array:
         """Final states `[B, T, D]` of `[B, T]` tokens, without taps or cache; `init` runs this."""

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lmdyn.models.matrices.grad_norm import Watched, product
-from lmdyn.models.matrices.lora import Adapted, beside
-from lmdyn.models.matrices.quantized import Packed, decoded
+from lmdyn.models.matrices.grad_norm import GradNormProbe, product
+from lmdyn.models.matrices.lora import LoRAMatrix, beside
+from lmdyn.models.matrices.quantized import QuantizedMatrix, decoded
 from lmdyn.types import Array
 
 ACTIVATIONS = {
@@ -31,8 +31,8 @@ def linear(x: Array, kernel: Any, bias: Array | None = None) -> jax.Array:
 
     Args:
       x: `[..., D]`.
-      kernel: `[D, F]`, `Packed` as `[F, D]`, `Adapted`: either of them with an adapter beside it;
-        or `Watched`.
+      kernel: `[D, F]`, `QuantizedMatrix` as `[F, D]`, `LoRAMatrix`: either of them with an adapter
+        beside it; or `GradNormProbe`.
       bias: `[F]` or None.
 
     Returns:
@@ -42,14 +42,14 @@ def linear(x: Array, kernel: Any, bias: Array | None = None) -> jax.Array:
     (2, 3, 5)
     """
     flat = x.reshape(-1, x.shape[-1])
-    if isinstance(kernel, Watched):
+    if isinstance(kernel, GradNormProbe):
         y = product(flat, kernel)
     else:
-        matrix = decoded(kernel.kernel if isinstance(kernel, Adapted) else kernel)
+        matrix = decoded(kernel.kernel if isinstance(kernel, LoRAMatrix) else kernel)
         y = flat @ matrix.astype(x.dtype)
     if bias is not None:
         y = y + bias.astype(x.dtype)
-    if isinstance(kernel, Adapted):
+    if isinstance(kernel, LoRAMatrix):
         y = y + beside(flat, kernel)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
@@ -117,19 +117,19 @@ def unit(x: Array) -> jax.Array:
     return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-def held(x: Array, rows: jax.sharding.NamedSharding | None) -> jax.Array:
+def constrain_rows(x: Array, rows: jax.sharding.NamedSharding | None) -> jax.Array:
     """`x` with its first axis divided as `rows` says: a `NamedSharding`, or None for `x` as it is."""
     return jnp.asarray(x) if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 
-def gathered(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | None) -> Any:
+def all_gather_axis(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | None) -> Any:
     """A matrix gathered along one axis, the other left as it is; the matrix itself if `rows` is
     None.
 
     Along the model width, which every row of the batch needs: without this, the compiler would move
     activations.
     """
-    if rows is None or isinstance(matrix, Packed):
+    if rows is None or isinstance(matrix, QuantizedMatrix):
         return matrix
     spec = [PartitionSpec.UNCONSTRAINED] * matrix.ndim
     spec[axis] = None

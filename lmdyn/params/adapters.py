@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lmdyn.errors import InputError
-from lmdyn.models.matrices.lora import Adapted, merged
-from lmdyn.models.matrices.quantized import Packed
+from lmdyn.models.matrices.lora import LoRAMatrix, merged
 from lmdyn.params.partitions import Partition, joined
 from lmdyn.params.selectors import Path, flatten, select, unflatten
 from lmdyn.types import Params, Tree, present
@@ -75,13 +74,13 @@ class Adapters:
 
     def merge(self, adapters: Tree, rest: Tree) -> Params:
         """Parameters for `lmdyn.models.forward`, with the adapters kept apart
-        (`lmdyn.models.Adapted`).
+        (`lmdyn.models.LoRAMatrix`).
         """
         beside, stacks = flatten(adapters), [flatten(stack) for stack in rest["blocks"]]
         for path, layers in self.chosen.items():
             sides = [self.part.pieces(beside[(*path[:-1], side)], layers) for side in "ab"]
             for (number, a), (_, b) in zip(*sides, strict=True):
-                stacks[number][path[1:]] = Adapted(stacks[number][path[1:]], a, b, self.scale)
+                stacks[number][path[1:]] = LoRAMatrix(stacks[number][path[1:]], a, b, self.scale)
         return {**rest, "blocks": tuple(unflatten(stack) for stack in stacks)}
 
     def join(self, adapters: Tree, rest: Tree) -> Params:
@@ -89,7 +88,7 @@ class Adapters:
         (decoded, if quantised).
         """
         params = self.merge(adapters, rest)
-        is_adapted = lambda node: isinstance(node, Adapted)
+        is_adapted = lambda node: isinstance(node, LoRAMatrix)
         stacks = jax.tree.map(
             lambda node: merged(node) if is_adapted(node) else node,
             params["blocks"],
@@ -182,4 +181,4 @@ def _is_matrix(path: Path) -> bool:
 def _sides(leaf) -> tuple[int, int]:
     """(in, out) of a stacked matrix."""
     rows, columns = leaf.shape[-2:]
-    return (columns, rows) if isinstance(leaf, Packed) else (rows, columns)
+    return (columns, rows) if isinstance(leaf, QuantizedMatrix) else (rows, columns)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.errors import InputError
-from lmdyn.models.matrices.quantized import Packed, decoded
+from lmdyn.models.matrices.quantized import QuantizedMatrix, decoded
 from lmdyn.params.selectors import Path, flatten, select, unflatten
 from lmdyn.types import Array, Params, Tree
 
@@ -38,7 +38,7 @@ def joined(stacks: Sequence[Mapping[Path, Any]]) -> dict:
     def join(leaves):
         if len(leaves) == 1:
             return leaves[0]
-        if len({isinstance(leaf, Packed) for leaf in leaves}) > 1:
+        if len({isinstance(leaf, QuantizedMatrix) for leaf in leaves}) > 1:
             leaves = [decoded(leaf) for leaf in leaves]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *leaves)
 
@@ -192,7 +192,7 @@ def partition(params: Params, selector: str) -> Partition:
     chosen = select(params, selector)
     leaves = flatten(params)
     for path in chosen:
-        if isinstance(leaves[path], Packed):
+        if isinstance(leaves[path], QuantizedMatrix):
             raise InputError(
                 f"{'.'.join(path)} is quantised ({leaves[path].kind}) and cannot be trained; load"
                 " the model without packed"

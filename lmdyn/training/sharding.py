@@ -270,7 +270,7 @@ def spread(model: LanguageModel, mesh: Mesh) -> LanguageModel:
     >>> spread(model, jax.sharding.AbstractMesh((2, 2, 1), AXES)).rows.spec
     P(('data', 'fsdp'),)
     """
-    return model.clone(rows=batch_sharding(mesh))
+    return model.clone(batch_sharding=batch_sharding(mesh))
 
 
 def check_batch(rows: int, mesh: Mesh, accumulate: int = 1) -> None:

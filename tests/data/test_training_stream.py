@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmdyn import data
-from lmdyn.data.training_stream import Packed
+from lmdyn.data.training_stream import PackedWindows
 from lmdyn.errors import InputError
 
 END = 999
@@ -52,7 +52,7 @@ def test_one_epoch_reads_every_window_once():
 
 
 def test_targets_follow_inputs_and_documents_are_told_apart():
-    packed = Packed(tokens([3, 2, 9]), 5, END, seed=0, predict_across=False)
+    packed = PackedWindows(tokens([3, 2, 9]), 5, END, seed=0, predict_across=False)
     for i in range(len(packed)):
         inputs, targets, mask, documents = packed[i]
         assert inputs[1:].tolist() == targets[:-1].tolist()

@@ -157,7 +157,7 @@ def test_a_watched_matrix_gives_the_norm_of_its_gradient(tokens, by_pairs):
     run = jax.jit(
         jax.grad(
             lambda square, x: jnp.sum(
-                models.matrices.grad_norm.product(x, models.Watched(matrix, square)) * d_y
+                models.matrices.grad_norm.product(x, models.GradNormProbe(matrix, square)) * d_y
             ),
             (0, 1),
         )
@@ -169,7 +169,7 @@ def test_a_watched_matrix_gives_the_norm_of_its_gradient(tokens, by_pairs):
         jax.jit(
             jax.grad(
                 lambda s, x: jnp.sum(
-                    models.matrices.grad_norm.product(x, models.Watched(matrix, s)) * d_y
+                    models.matrices.grad_norm.product(x, models.GradNormProbe(matrix, s)) * d_y
                 )
             )
         )

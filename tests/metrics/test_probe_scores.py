@@ -137,7 +137,7 @@ def test_devices_share_the_probes(case):
     shared = jax.device_put(
         case.params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     )
-    found = metrics.score_probes(case.model.clone(rows=rows), shared, case.batch, rows=5)
+    found = metrics.score_probes(case.model.clone(batch_sharding=rows), shared, case.batch, rows=5)
     assert mesh.size == 8
     assert_close(found.log_probability, case.log_probability, 1e-5)
     assert found.exact.tolist() == case.exact.tolist()

@@ -95,7 +95,7 @@ def test_beside_a_quantised_body():
         jit_logits(model, part.merge(adapters, rest), ids), jit_logits(model, whole, ids), 1e-5
     )
     joined = part.join(adapters, rest)
-    assert isinstance(joined["blocks"]["attention"]["query"]["kernel"], models.Packed)
+    assert isinstance(joined["blocks"]["attention"]["query"]["kernel"], models.QuantizedMatrix)
     np.testing.assert_allclose(
         joined["blocks"]["mlp"]["up"]["kernel"], whole["blocks"]["mlp"]["up"]["kernel"], rtol=1e-6
     )

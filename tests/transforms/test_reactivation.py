@@ -12,7 +12,6 @@ import pytest
 
 from lmdyn import metrics, models, transforms
 from lmdyn.errors import InputError
-from lmdyn.models.matrices.quantized import Packed
 from lmdyn.params import flatten
 from tests.helpers import KINDS, assert_close, batch
 
@@ -243,7 +242,9 @@ def tree(**up):
 
 FITS = tree(kernel=jnp.ones([3, 2, 5]))
 PACKED = tree(
-    kernel=Packed(np.zeros([3, 5, 1, 32], np.int8), np.zeros([3, 5, 1], np.float16), None, "Q8_0")
+    kernel=QuantizedMatrix(
+        np.zeros([3, 5, 1, 32], np.int8), np.zeros([3, 5, 1], np.float16), None, "Q8_0"
+    )
 )
 
 

@@ -15,7 +15,7 @@ from lmdyn.checkpoints.layouts import halves_from_pairs
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
 from lmdyn.models.config import ModelConfig, RotaryScaling
-from lmdyn.models.matrices.quantized import KINDS, Packed, from_bytes
+from lmdyn.models.matrices.quantized import KINDS, QuantizedMatrix, from_bytes
 from lmdyn.types import PathLike
 
 # GGUF architecture -> family, activation, layout of queries and keys. llama.cpp's converter
@@ -85,8 +85,8 @@ def read_file(
     """The model and the tokenizer of a GGUF file.
 
     Args:
-      packed: matrices of the kinds that `lmdyn.models.Packed` knows stay quantised; the others
-        become float32.
+      packed: matrices of the kinds that `lmdyn.models.QuantizedMatrix` knows stay quantised; the
+        others become float32.
 
     Raises:
       InputError: the file is missing, damaged, of an unknown architecture, or holds what
@@ -128,7 +128,7 @@ def read_file(
     return Checkpoint(config, params), tokenizer
 
 
-def _packed(header: Header, config: ModelConfig, place: Place) -> Packed | None:
+def _packed(header: Header, config: ModelConfig, place: Place) -> QuantizedMatrix | None:
     """A leaf as the file has it, or None where that cannot be: another kind, fused with its
     neighbours, no matrix.
     """

@@ -146,11 +146,11 @@ def read_probes(ref: str) -> tuple[Probe, ...]:
     Args:
       ref: the path of a JSON Lines file (or `jsonl:PATH`), one dict a line, see `probe`; or
         `tfds:NAME[/CONFIG]:SPLIT`, whose features have those names:
-        `tfds:synthetic_world/small:probes`. Or a published file (see `lmdyn.data.probes.published`):
-        `templama:PATH@OLD,NEW`: TempLAMA and dynamic TempLAMA, what is true at one date by what was
-        true at another; `ecbd:PATH@YEAR`: Entity Cloze By Date, new if the entity is younger than
-        the year; `temporalwiki:PATH[@KIND]`: TWiki-Probes, of the kind that is given or that the
-        file's name holds.
+        `tfds:synthetic_world/small:probes`. Or a published file (see
+        `lmdyn.data.probes.published`): `templama:PATH@OLD,NEW`: TempLAMA and dynamic TempLAMA, what
+        is true at one date by what was true at another; `ecbd:PATH@YEAR`: Entity Cloze By Date, new
+        if the entity is younger than the year; `temporalwiki:PATH[@KIND]`: TWiki-Probes, of the
+        kind that is given or that the file's name holds.
 
     Raises:
       InputError: no such file, nothing in it, or a line that is no probe; it names the file and the

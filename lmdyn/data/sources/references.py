@@ -61,8 +61,8 @@ def documents(ref: str) -> Documents:
         `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a dataset prepared with tfds in array_record
         files (no TensorFlow needed), by its name or folder; `tfds:synthetic_world/small:time0#text`
         (or `medium`, `large`, `people=300,seed=1`) is made when it is first asked for, see
-        `lmdyn.data.worlds.world`; `builtin:NAME[:SPLIT]`: text that every Python has (`docs`, `code`),
-        all of it or its split `train` or `test`.
+        `lmdyn.data.worlds.world`; `builtin:NAME[:SPLIT]`: text that every Python has (`docs`,
+        `code`), all of it or its split `train` or `test`.
 
     Returns:
       A lazy sequence of str.

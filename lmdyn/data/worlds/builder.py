@@ -85,8 +85,8 @@ def builder(name: str, data_dir: str | None = None) -> SyntheticWorld:
     """The builder of a named world, prepared if it was not.
 
     Args:
-      name: `synthetic_world/CONFIG`, see `lmdyn.data.worlds.world.named`; `small` where no config is
-        given.
+      name: `synthetic_world/CONFIG`, see `lmdyn.data.worlds.world.named`; `small` where no config
+        is given.
       data_dir: where TFDS keeps its data; None is its default.
 
     Raises:

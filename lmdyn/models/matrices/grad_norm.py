@@ -11,9 +11,9 @@ which takes `T^2 (D + F)` products where the gradient takes `T D F` (Goodfellow 
 inputs only, so the forward pass keeps those instead of the inputs. Long sequences go the other way:
 there the gradient is the smaller one.
 
-A `Watched` matrix stands in the parameters where an array would. Under `jax.vmap` over sequences
-with a `square` for each, every sequence gets the norm of its own gradient, although all of them
-share the matrix.
+A `GradNormProbe` matrix stands in the parameters where an array would. Under `jax.vmap` over
+sequences with a `square` for each, every sequence gets the norm of its own gradient, although all
+of them share the matrix.
 
 Shape letters: T tokens, D inputs, F outputs.
 """
@@ -24,22 +24,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmdyn.models.matrices.quantized import Packed, unpack
+from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
 from lmdyn.types import Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Watched:
+class GradNormProbe:
     """A matrix, or a stack of them, with a place for its gradient's squared norm.
 
     Attributes:
-      matrix: `[..., D, F]` float32, or `Packed` as `[..., F, D]`. No gradient flows to it.
+      matrix: `[..., D, F]` float32, or `QuantizedMatrix` as `[..., F, D]`. No gradient flows to it.
       square: `[...]` float32, of any value: what stands in its gradient is the squared norm of the
         matrix's.
 
     >>> loss = lambda square: product(
-    ...     jnp.array([[1.0, 2.0]]), Watched(jnp.ones([2, 4]), square)
+    ...     jnp.array([[1.0, 2.0]]), GradNormProbe(jnp.ones([2, 4]), square)
     ... ).sum()
     >>> jax.grad(loss)(
     ...     jnp.zeros([])
@@ -60,7 +60,7 @@ def gram(x: Array) -> jax.Array:
     return jnp.dot(x, x.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
-def product(x: Array, kernel: Watched) -> jax.Array:
+def product(x: Array, kernel: GradNormProbe) -> jax.Array:
     """`x W` of one sequence.
 
     Args:
@@ -71,7 +71,7 @@ def product(x: Array, kernel: Watched) -> jax.Array:
 
     >>> x, matrix = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), jnp.ones([2, 4])
     >>> loss = lambda square: product(
-    ...     x, Watched(matrix, square)
+    ...     x, GradNormProbe(matrix, square)
     ... ).sum()  # the gradient of W has rows of 9 and of 12
     >>> float(jax.grad(loss)(0.0)), 4 * 9**2 + 4 * 12**2
     (900.0, 900)
@@ -80,7 +80,7 @@ def product(x: Array, kernel: Watched) -> jax.Array:
 
 
 def _dense(matrix, dtype):
-    return (unpack(matrix).T if isinstance(matrix, Packed) else matrix).astype(dtype)
+    return (unpack(matrix).T if isinstance(matrix, QuantizedMatrix) else matrix).astype(dtype)
 
 
 @jax.custom_vjp

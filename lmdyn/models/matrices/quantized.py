@@ -1,8 +1,8 @@
 """Weights that stay quantised in memory, and become float32 one layer at a time, inside the scan.
 
-A `Packed` matrix stands in the parameters where a float32 array would. It takes 4.5 to 9 bits a
-number rather than 32, so that a model can be *measured* on a machine that could not hold it; the
-numbers are those of the dequantised file. It cannot be trained: load without packing for that.
+A `QuantizedMatrix` matrix stands in the parameters where a float32 array would. It takes 4.5 to 9
+bits a number rather than 32, so that a model can be *measured* on a machine that could not hold it;
+the numbers are those of the dequantised file. It cannot be trained: load without packing for that.
 
 Kinds are llama.cpp's (blocks of 32 numbers along a row, float16 scales): `Q4_0` is `d (q - 8)`,
 `Q4_1` is `d q + m`, `Q8_0` is `d q`.
@@ -23,7 +23,7 @@ BLOCK = 32
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Packed:
+class QuantizedMatrix:
     """A quantised matrix, or a stack of them. Made by `from_bytes`.
 
     Attributes:
@@ -44,12 +44,12 @@ class Packed:
         """`[..., out, in]`."""
         return (*self.codes.shape[:-2], self.codes.shape[-2] * BLOCK)
 
-    def __getitem__(self, index: Any) -> "Packed":
+    def __getitem__(self, index: Any) -> "QuantizedMatrix":
         """Some of the first axis: layers of a stack, or rows of a matrix."""
         return jax.tree.map(lambda part: part[index], self)
 
 
-def from_bytes(rows: np.ndarray, kind: str) -> Packed:
+def from_bytes(rows: np.ndarray, kind: str) -> QuantizedMatrix:
     """From the bytes of a GGUF tensor.
 
     Args:
@@ -67,7 +67,7 @@ def from_bytes(rows: np.ndarray, kind: str) -> Packed:
     half = lambda at: np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16)[..., 0]
     first = 4 if kind == "Q4_1" else 2
     codes = np.ascontiguousarray(blocks[..., first:])
-    return Packed(
+    return QuantizedMatrix(
         codes.view(np.int8) if kind == "Q8_0" else codes,
         half(0),
         half(2) if kind == "Q4_1" else None,
@@ -76,7 +76,7 @@ def from_bytes(rows: np.ndarray, kind: str) -> Packed:
 
 
 def unpack(matrix: Any) -> Any:
-    """`[..., out, in]` float32 of a `Packed` matrix."""
+    """`[..., out, in]` float32 of a `QuantizedMatrix` matrix."""
     codes = matrix.codes
     if matrix.kind == "Q8_0":
         numbers = codes.astype(jnp.float32)
@@ -91,5 +91,5 @@ def unpack(matrix: Any) -> Any:
 
 
 def decoded(matrix: Any) -> Any:
-    """`[..., in, out]` float32 of a `Packed` matrix; any other passes unchanged."""
-    return unpack(matrix).swapaxes(-1, -2) if isinstance(matrix, Packed) else matrix
+    """`[..., in, out]` float32 of a `QuantizedMatrix` matrix; any other passes unchanged."""
+    return unpack(matrix).swapaxes(-1, -2) if isinstance(matrix, QuantizedMatrix) else matrix
