@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from lmdyn.errors import InputError
 from lmdyn.models.matrices.lora import LoRAMatrix, merged
+from lmdyn.models.matrices.quantized import QuantizedMatrix
 from lmdyn.params.partitions import Partition, joined
 from lmdyn.params.selectors import Path, flatten, select, unflatten
 from lmdyn.types import Params, Tree, present

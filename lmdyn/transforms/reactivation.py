@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.errors import InputError, choose
+from lmdyn.models.matrices.quantized import QuantizedMatrix
 from lmdyn.params.selectors import select
 from lmdyn.transforms.measured import Measured
 from lmdyn.types import ArrayLike, Params, Tree

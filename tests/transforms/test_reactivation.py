@@ -12,6 +12,7 @@ import pytest
 
 from lmdyn import metrics, models, transforms
 from lmdyn.errors import InputError
+from lmdyn.models.matrices.quantized import QuantizedMatrix
 from lmdyn.params import flatten
 from tests.helpers import KINDS, assert_close, batch
 
