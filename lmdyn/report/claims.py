@@ -26,7 +26,7 @@ FIELDS = (
     "figure",
     "how",
 )
-SIGNS = {"held": "\u2713", "not held": "\u2715", "undecided": "?"}
+SIGNS = {"supported": "\u2713", "not supported": "\u2715", "undecided": "?"}
 
 
 def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
@@ -62,10 +62,15 @@ def count(claims: Sequence[Mapping[str, Any]]) -> str:
     """How many there are of each verdict; those of small versions of studies are counted apart,
     whatever their verdict.
 
-    >>> count([{"verdict": "held"}, {"verdict": "undecided"}, {"verdict": "held"}])
-    '3 claims: 2 held, 1 undecided'
-    >>> count([{"verdict": "held", "small": "configs/saturation.py"}, {"verdict": "held"}])
-    '1 claim: 1 held; 1 claim of a small version, which decides nothing'
+    >>> count([{"verdict": "supported"}, {"verdict": "undecided"}, {"verdict": "supported"}])
+    '3 claims: 2 supported, 1 undecided'
+    >>> count(
+    ...     [
+    ...         {"verdict": "supported", "small": "configs/saturation.py"},
+    ...         {"verdict": "supported"},
+    ...     ]
+    ... )
+    '1 claim: 1 supported; 1 claim of a small version, which decides nothing'
     """
     real = [c for c in claims if not c.get("small")]
     rest = [c for c in claims if c.get("small")]

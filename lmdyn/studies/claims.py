@@ -1,5 +1,5 @@
 """What a study ends in: sentences that can be checked, with what was measured, and whether each
-held here.
+is supported here.
 """
 
 import dataclasses
@@ -7,7 +7,7 @@ from typing import Literal
 
 from lmdyn.analysis.statistics import Interval
 
-Verdict = Literal["held", "not held", "undecided"]
+Verdict = Literal["supported", "not supported", "undecided"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Claim:
 
 
 def judge(found: Interval | None, above: float = 0.0) -> Verdict:
-    """`held` where the whole interval lies above a limit, `not held` where all of it lies below,
+    """`supported` where the whole interval lies above a limit, `not supported` where all of it lies below,
     else `undecided`.
 
     One replicate has no interval and decides nothing.
@@ -46,21 +46,23 @@ def judge(found: Interval | None, above: float = 0.0) -> Verdict:
     ...     [judge(Interval(1.0, low, high, 3)) for low, high in ((0.5, 1.5), (-0.5, 2.5))],
     ...     judge(Interval(-1.0, -1.5, -0.5, 3)),
     ... )
-    (['held', 'undecided'], 'not held')
+    (['supported', 'undecided'], 'not supported')
     """
     if found is None or found.low is None or found.high is None:
         return "undecided"
-    return "held" if found.low > above else "not held" if found.high < above else "undecided"
+    return (
+        "supported" if found.low > above else "not supported" if found.high < above else "undecided"
+    )
 
 
 def differs(found: Interval | None) -> Verdict:
-    """`held` where the interval leaves out 0 on either side, else `undecided`: for sentences that
+    """`supported` where the interval leaves out 0 on either side, else `undecided`: for sentences that
     say no direction.
 
     >>> differs(Interval(-1.0, -1.5, -0.5, 3)), differs(Interval(1.0, -0.5, 2.5, 3))
-    ('held', 'undecided')
+    ('supported', 'undecided')
     """
-    return "held" if judge(found) != "undecided" else "undecided"
+    return "supported" if judge(found) != "undecided" else "undecided"
 
 
 def claim(
@@ -86,7 +88,7 @@ def claim(
     ...     "series",
     ...     "Peak less end.",
     ... ).verdict
-    'held'
+    'supported'
     """
     measured, low, high = (None, None, None) if found is None else found[:3]
     return Claim(

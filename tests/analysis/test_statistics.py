@@ -62,8 +62,8 @@ def test_what_has_no_interval_is_refused(make):
 
 
 def test_verdicts():
-    assert judge(Interval(1.0, 0.1, 2.0, 3)) == "held"
-    assert judge(Interval(-1.0, -2.0, -0.1, 3)) == "not held"
+    assert judge(Interval(1.0, 0.1, 2.0, 3)) == "supported"
+    assert judge(Interval(-1.0, -2.0, -0.1, 3)) == "not supported"
     assert (
         judge(Interval(1.0, -0.1, 2.0, 3))
         == judge(Interval(1.0, None, None, 1))

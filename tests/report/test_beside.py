@@ -30,7 +30,9 @@ def folders(tmp_path):
         out = tmp_path / name / "study one"
         records.write_rows(out / "rows.jsonl", decay(), {**cases.META, "study": "entropy decay"})
         (out / "study.json").write_text("{}")
-        (out / "claims.json").write_text(json.dumps([{**claim("a", "held"), "figure": "effects"}]))
+        (out / "claims.json").write_text(
+            json.dumps([{**claim("a", "supported"), "figure": "effects"}])
+        )
         found.append(out)
     return found
 

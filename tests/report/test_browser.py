@@ -85,7 +85,7 @@ def study(folder, name):
     )
     said = [
         test_studies.claim(v.replace(" ", "-"), v, figure, study=name)
-        for v in ("held", "not held", "undecided")
+        for v in ("supported", "not supported", "undecided")
     ]
     (folder / "claims.json").write_text(json.dumps(said))
 

@@ -41,7 +41,10 @@ def study(folder, rows, name, config):
         },
     )
     (folder / "study.json").write_text("{}")
-    said = [claim(v.replace(" ", "-"), v, study=name) for v in ("held", "not held", "undecided")]
+    said = [
+        claim(v.replace(" ", "-"), v, study=name)
+        for v in ("supported", "not supported", "undecided")
+    ]
     (folder / "claims.json").write_text(json.dumps(said))
     return folder
 
@@ -65,7 +68,7 @@ def test_a_small_version_says_so_everywhere(tmp_path):
     )
     head, rest = text.split("What it says")
     assert "3 claims of a small version, which decide nothing" in head
-    assert "held" not in head, "its verdicts are not counted as if they were findings"
+    assert "supported" not in head, "its verdicts are not counted as if they were findings"
     before, after = rest.split("Fact learning", 1)
     assert "Every study here is a small version" in before and NOTICE in before
     assert before.count("small version: decides nothing") == 3, "at each verdict"
@@ -82,7 +85,7 @@ def test_a_small_version_says_so_everywhere(tmp_path):
 def test_a_study_at_its_real_size_says_none_of_it(tmp_path):
     text = shown(report.build(study(tmp_path / "s", told(), "fact learning", {"seeds": 1})))
     assert "small version" not in text and NOTICE not in text
-    assert "3 claims: 1 held, 1 not held, 1 undecided" in text
+    assert "3 claims: 1 supported, 1 not supported, 1 undecided" in text
 
 
 def test_beside_one_at_its_real_size_the_small_one_is_named(tmp_path):
@@ -93,7 +96,7 @@ def test_beside_one_at_its_real_size_the_small_one_is_named(tmp_path):
     ]
     text = shown(report.build(folders, tmp_path / "x.html"))
     assert (
-        "6 claims: 2 held, 2 not held, 2 undecided; 3 claims of a small version, which decide"
+        "6 claims: 2 supported, 2 not supported, 2 undecided; 3 claims of a small version, which decide"
         " nothing" in text
     )
     assert "Fact learning is here a small version" in text

@@ -252,8 +252,8 @@ def folder(path, study, rows, said=()):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     said = [
-        claim("rises", "held"),
-        claim("falls", "not held", "variants"),
+        claim("rises", "supported"),
+        claim("falls", "not supported", "variants"),
         claim("rests", "undecided", "nowhere"),
     ]
     return report.build(
@@ -271,8 +271,8 @@ def test_claims_come_first_and_link_to_their_figures(built):
     assert "nowhere" not in local
     assert text.index("claim-rests") < text.index('id="series"') < text.index('id="provenance"')
     for part in (
-        "3 claims: 1 held, 1 not held, 1 undecided",
-        "</span> not held</p>",
+        "3 claims: 1 supported, 1 not supported, 1 undecided",
+        "</span> not supported</p>",
         "It falls &lt;so&gt;.",
         "0.500 nats (95%: \u22120.250 to 1.25)",
     ):
@@ -439,7 +439,7 @@ BAD = {
     "no claim": ('[{"id": "a"}]', "claim 1 lacks study, source"),
     "no verdict": (
         json.dumps([claim("a", "perhaps")]),
-        "verdict 'perhaps'; it is one of: held, not held, undecided",
+        "verdict 'perhaps'; it is one of: supported, not supported, undecided",
     ),
 }
 

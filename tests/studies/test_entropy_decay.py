@@ -70,7 +70,7 @@ def test_a_factorial_ends_in_effects(tmp_path):
     assert claims["decay-MLP"]["measured"] == pytest.approx(gated)
     assert claims["decay-MLP"]["low"] <= gated <= claims["decay-MLP"]["high"]
     assert claims["decay-MLP"]["verdict"] == (
-        "held" if effect["MLP"]["low"] * effect["MLP"]["high"] > 0 else "undecided"
+        "supported" if effect["MLP"]["low"] * effect["MLP"]["high"] > 0 else "undecided"
     )
     assert page.exists()
 

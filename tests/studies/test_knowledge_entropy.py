@@ -55,7 +55,7 @@ def test_the_folder_holds_rows_claims_and_a_page(finished):
         "periodic-reactivation-acquisition",
     } <= names
     assert all(
-        c["verdict"] in ("held", "not held", "undecided") and c["sentence"] and c["how"]
+        c["verdict"] in ("supported", "not supported", "undecided") and c["sentence"] and c["how"]
         for c in claims
     )
     assert json.loads((out / "rows.jsonl.meta.json").read_text())["study"] == "knowledge entropy"

@@ -42,7 +42,7 @@ def test_the_planted_excess_over_the_law_is_measured(rows, said):
         ]
     )
     claim = said["above-law"]
-    assert claim.verdict == "held" and claim.measured == pytest.approx(wanted, abs=0.003)
+    assert claim.verdict == "supported" and claim.measured == pytest.approx(wanted, abs=0.003)
     assert 0.8 * planted.ABOVE < wanted < planted.ABOVE, "its rise is not over before the end"
     residuals = [r for r in rows if r["metric"] == "scaling_residual" and r["fitted"]]
     assert max(abs(r["value"]) for r in residuals) < 0.005, "the wide ones follow it"
@@ -68,7 +68,9 @@ def test_the_planted_rise_is_found_in_narrow_models_alone(rows, said):
             for i in range(len(steps) - 3)
         ]
         rises.append(averages[-1] - min(averages))
-    assert claim.verdict == "held" and claim.measured == pytest.approx(np.mean(rises), abs=0.004)
+    assert claim.verdict == "supported" and claim.measured == pytest.approx(
+        np.mean(rises), abs=0.004
+    )
     assert claim.measured > 0.75 * planted.RISE
     assert "6 of 6 narrow runs and 0 of 9 wide ones" in claim.how
 
@@ -78,7 +80,7 @@ def test_anisotropy_and_spectrum_are_those_planted(said):
     assert (
         said["anisotropy-last-layer"].verdict
         == said["anisotropy-last-layer-more"].verdict
-        == "held"
+        == "supported"
     )
     assert said["anisotropy-final"].measured == pytest.approx(0.0, abs=1e-9)
     assert said["spectrum-flattens"].measured == pytest.approx(
@@ -88,7 +90,7 @@ def test_anisotropy_and_spectrum_are_those_planted(said):
     # (0.01 + 0 + 0.005 + 0.01) / 4
     assert (
         said["spectrum-collapses"].measured == pytest.approx(0.1925 - 0.10625, abs=1e-6)
-        and said["spectrum-collapses"].verdict == "held"
+        and said["spectrum-collapses"].verdict == "supported"
     )
     assert said["spectrum-collapses-more"].measured > said["spectrum-collapses"].measured, (
         "wide ones still flatten"
@@ -101,7 +103,7 @@ def test_the_critical_rank_lies_where_the_loss_climbs_by_one_percent(said):
     """
     assert (
         said["rank"].measured == pytest.approx(32 / 2**0.3, rel=0.01)
-        and said["rank"].verdict == "held"
+        and said["rank"].verdict == "supported"
     )
     assert said["rank-scratch"].measured == pytest.approx(64 / 2 ** (0.03 / 0.05), rel=0.01)
     assert said["narrower-than-rank"].measured == pytest.approx(32 / 2**0.3 - 16, rel=0.02)
@@ -117,7 +119,7 @@ def test_target_and_other_heads(said):
         for way in ("joint", "frozen"):
             claim = said[f"{id}-{way}"]
             assert claim.measured == pytest.approx(planted.GAIN[head], abs=3e-3)
-            assert claim.verdict == ("held" if planted.GAIN[head] > 0 else "not held")
+            assert claim.verdict == ("supported" if planted.GAIN[head] > 0 else "not supported")
     assert "1.03 times the numbers" in said["mixture2-frozen"].sentence
     gap = planted.nll(16, planted.STEPS) - planted.nll(24, planted.STEPS)
     assert f"{planted.GAIN['mixture:2'] / gap:.0%} of the gap" in said["mixture2-joint"].how

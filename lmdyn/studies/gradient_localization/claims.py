@@ -149,7 +149,7 @@ def _profile(rows, make) -> list[Claim]:
         f" gradient. Permutation tests over entities, {asked}: p = {told}; together {p:.2g}"
         " (Fisher), which gives the verdict.",
     )
-    return [*found, dataclasses.replace(one, verdict="held" if p < ALPHA else "undecided")]
+    return [*found, dataclasses.replace(one, verdict="supported" if p < ALPHA else "undecided")]
 
 
 def _over(rows, method: str, mode: str, against: str) -> Interval:

@@ -196,7 +196,7 @@ def _ranks(rows) -> list[Claim]:
                     "ranks",
                     f"r*: the rank below which loss is more than {climb:.0%} above that of rank"
                     f" {width}, on the frozen body of the widest model; between two ranks of the"
-                    " ladder on their logarithms. Held where it is below the width.",
+                    " ladder on their logarithms. Supported where it is below the width.",
                     source=source,
                 ),
                 verdict=judge(slack),
