@@ -97,7 +97,7 @@ def _passed(config: ModelConfig, part: Partition | Adapters, block: int) -> tupl
     attention = {path for path in here if path[0].startswith("attention")}
     mlp = config.width * config.mlp_width
     queries = config.width * config.head_width * (config.heads + 2 * config.kv_heads)
-    inner = bool(attention) and not config.parallel or any(path[0] == "mlp_norm" for path in here)
+    inner = (bool(attention) and not config.parallel) or any(path[0] == "mlp_norm" for path in here)
     weights = mlp * (
         inner or any(path[0] == "mlp" and path[1] != "down" for path in here)
     ) + inner * mlp * (1 + config.gated)

@@ -132,7 +132,7 @@ def _opens(prompt: str) -> bool:
     """
     last, before = prompt[-1:], prompt[-2:-1]
     return last != "" and (
-        unicodedata.category(last) in ("Pi", "Ps") or last in "'\"" and not before.strip()
+        unicodedata.category(last) in ("Pi", "Ps") or (last in "'\"" and not before.strip())
     )
 
 

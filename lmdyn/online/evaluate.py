@@ -159,7 +159,7 @@ def evaluate(
     """
     contexts.check(context, chunk, model.config)
     change = reset if isinstance(reset, resets.Change) else None
-    if parallel < 1 or parallel > 1 and (reset != "document" or guard is not None):
+    if parallel < 1 or (parallel > 1 and (reset != "document" or guard is not None)):
         raise InputError(
             f"parallel={parallel} with reset={reset!r}, guard={guard}: it is how many documents are"
             " read side by side, at least 1, and more than 1 need reset='document' and no guard"
@@ -224,7 +224,7 @@ def evaluate(
             )
         still = np.zeros(chunks.targets.shape, np.float32)
         still[chunks.mask] = static
-    again = watched or reset == "document" and int(chunks.first.sum()) > 1
+    again = watched or (reset == "document" and int(chunks.first.sum()) > 1)
     watch = Watch(resets.unseen(), jnp.float32(0), jnp.bool_(False)) if watched else None
     fresh = start(model, chosen, optimizer, context)._replace(watch=watch) if again else None
     carry = start(

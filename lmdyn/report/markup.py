@@ -40,7 +40,7 @@ def slug(text: str) -> str:
     >>> slug("study one in a/b")
     'study-one-in-a-b'
     """
-    kept = "".join(c if c.isalnum() and c.isascii() or c in "_." else "-" for c in text)
+    kept = "".join(c if (c.isalnum() and c.isascii()) or c in "_." else "-" for c in text)
     return "-".join(filter(None, kept.split("-"))) or "part"
 
 

@@ -89,11 +89,8 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 def _nested(value) -> bool:
     """Whether a setting holds settings: a mapping, or a list that has one in it."""
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        or isinstance(value, list)
-        and any(isinstance(v, (Mapping, list)) for v in value)
+    return (isinstance(value, Mapping) and bool(value)) or (
+        isinstance(value, list) and any(isinstance(v, (Mapping, list)) for v in value)
     )
 
 

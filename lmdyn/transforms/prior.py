@@ -181,7 +181,7 @@ def decay_to_prior(rate: float, rms: GradientRMS | None = None) -> optax.Gradien
     >>> rule.update({"w": jnp.array([0.0])}, state, {"w": jnp.array([8.0])})[0]["w"].tolist()
     [-1.0]
     """
-    if not 0 <= rate < np.inf or rms is None and rate > 1:
+    if not 0 <= rate < np.inf or (rms is None and rate > 1):
         raise InputError(f"rate={rate}: the share of the way back to the prior is between 0 and 1")
 
     def init(params):

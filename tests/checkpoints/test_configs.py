@@ -118,9 +118,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "word"), REFUSED, ids=[f"{n}-{w}" for n, _, w in REFUSED]
-)
+@pytest.mark.parametrize("name, change, word", REFUSED, ids=[f"{n}-{w}" for n, _, w in REFUSED])
 def test_what_cannot_be_expressed_is_refused(name, change, word):
     with pytest.raises(InputError) as caught:
         read_config({"model_type": name, **change})
@@ -139,7 +137,7 @@ def test_unused_sliding_windows_are_fine():
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"),
+    "theirs, ours",
     [
         ("gelu", "gelu"),
         ("gelu_new", "gelu_tanh"),

@@ -82,7 +82,7 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(loaded, tmp_path):
 
 @pytest.mark.parametrize("failing", ["_write_shard", "_write_json", "_write_tokenizer", "_sync"])
 @pytest.mark.parametrize(
-    ("failure", "raised"),
+    "failure, raised",
     [
         (OSError(28, "No space left on device"), InputError),
         (KeyboardInterrupt(), KeyboardInterrupt),

@@ -12,7 +12,7 @@ from tests.checkpoints.cases import write_tiny
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    "text, expected",
     [
         ("hf:org/name", Reference("hf", "org/name")),
         ("hf:org/name@step1000", Reference("hf", "org/name", "step1000")),
@@ -27,7 +27,7 @@ def test_parse(text, expected):
 
 
 @pytest.mark.parametrize(
-    ("revision", "step"),
+    "revision, step",
     [
         ("step1000", 1000),
         ("main", None),
@@ -51,7 +51,7 @@ def test_names_leave_steps_to_the_step():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text, words",
     [
         ("hff:org/name", "unknown kind of model reference 'hff'"),
         ("just-a-name", "'just-a-name' is no model reference"),
@@ -83,7 +83,7 @@ def steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("what", "expected"),
+    "what, expected",
     [
         ("*", ["step0", "step200", "step1000"]),
         ("step1000,step0", ["step1000", "step0"]),
@@ -132,7 +132,7 @@ def test_a_series_from_the_hubs_cache(hub, what):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text, words",
     [
         ("hf:org/name@step3", "hf:org/name@step3 is not in the cache"),
         ("hf:org/other", "hf:org/other is not in the cache"),

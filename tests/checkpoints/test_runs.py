@@ -495,7 +495,7 @@ def test_nothing_is_said_on_stderr(run, capfd):
 
 
 @pytest.mark.parametrize(
-    ("retention", "left"),
+    "retention, left",
     [
         (runs.Retention(), [0, 1, 2, 4, 8, 10, 11]),
         (runs.Retention(every=5, powers_of_two=False, last=1), [0, 5, 10, 11]),
@@ -549,7 +549,7 @@ def test_a_reference_to_a_step(run):
 
 
 @pytest.mark.parametrize(
-    ("what", "expected"),
+    "what, expected",
     [
         ("", [3]),
         ("@*", [1, 2, 3]),
@@ -579,7 +579,7 @@ def test_without_a_step_it_is_the_last_one_whose_parameters_are_whole(run):
 
 
 @pytest.mark.parametrize(
-    ("what", "words"),
+    "what, words",
     [
         ("small@4", "has no checkpoint of step 4; there are 1, 2, 3"),
         ("small@4..9", "has no checkpoint with a step in 4..9"),

@@ -80,8 +80,8 @@ with runs.Checkpoints(folder, runs.Retention(powers_of_two=False, last=3)) as wr
 @pytest.mark.slow
 def test_killed_at_any_moment_only_whole_checkpoints_are_left(run):
     chance, before, kills = random.Random(5), 0, 0
-    while (
-        kills < 6 or before <= 6 and kills < 60
+    while kills < 6 or (
+        before <= 6 and kills < 60
     ):  # on a busy machine a process may not save once before it is killed
         kills += 1
         process = spawn(SAVE_ON_AND_ON, run)

@@ -133,7 +133,7 @@ def one_line(code, err):
     return last
 
 
-@pytest.mark.parametrize(("words", "said"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("words, said", CASES.values(), ids=CASES)
 def test_one_clear_line_and_nothing_written(capsys, place, out, words, said):
     code, _, err = run(capsys, *(w.format(d=place, o=out) for w in words))
     assert said in one_line(code, err)

@@ -132,7 +132,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("change, said", CASES.values(), ids=CASES)
 def test_one_clear_line_and_nothing_written(capsys, place, tmp_path, change, said):
     out = tmp_path / "out"
     out.mkdir()

@@ -169,7 +169,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("words", "said"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("words, said", CASES.values(), ids=CASES)
 def test_one_clear_line_and_nothing_written(capsys, folder, tmp_path, words, said):  # noqa: F811
     out = tmp_path / "out"
     out.mkdir()

@@ -128,7 +128,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("docs", "vocab", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("docs, vocab, said", BAD.values(), ids=BAD)
 def test_bad_input(docs, vocab, said):
     with pytest.raises(InputError, match=said):
         tokenizers.train_bpe(docs, vocab)

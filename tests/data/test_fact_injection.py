@@ -157,7 +157,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("record", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("record, said", BAD.values(), ids=BAD)
 def test_bad_records_are_named(tmp_path, record, said):
     path = write(tmp_path, [changed(OURS, name="first"), record])
     with pytest.raises(InputError, match=said) as caught:
@@ -177,7 +177,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), FILES.values(), ids=FILES)
+@pytest.mark.parametrize("text, said", FILES.values(), ids=FILES)
 def test_bad_files_are_named(tmp_path, text, said):
     path = tmp_path / "facts.json"
     path.write_text(text)

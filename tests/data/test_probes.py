@@ -27,7 +27,7 @@ JOINED = {
 }
 
 
-@pytest.mark.parametrize(("prompt", "target", "text", "span"), JOINED.values(), ids=JOINED)
+@pytest.mark.parametrize("prompt, target, text, span", JOINED.values(), ids=JOINED)
 def test_prompt_and_target_are_joined(prompt, target, text, span):
     found = probe({"prompt": prompt, "target": target})
     assert (found.text, found.target) == (text, span)
@@ -106,7 +106,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("line", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("line, said", BAD.values(), ids=BAD)
 def test_bad_lines_are_named(tmp_path, line, said):
     path = write(tmp_path, {"prompt": "a", "target": "b"}, line)
     with pytest.raises(InputError, match=said) as caught:

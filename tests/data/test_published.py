@@ -121,7 +121,7 @@ BAD_TEMPLAMA = {
 }
 
 
-@pytest.mark.parametrize(("line", "said"), BAD_TEMPLAMA.values(), ids=BAD_TEMPLAMA)
+@pytest.mark.parametrize("line, said", BAD_TEMPLAMA.values(), ids=BAD_TEMPLAMA)
 def test_bad_lines_of_templama_are_named(tmp_path, line, said):
     expect(f"templama:{write(tmp_path, [LINE, line])}@2011,2011", said)
 
@@ -175,7 +175,7 @@ BAD_ECBD = {
 }
 
 
-@pytest.mark.parametrize(("line", "said"), BAD_ECBD.values(), ids=BAD_ECBD)
+@pytest.mark.parametrize("line, said", BAD_ECBD.values(), ids=BAD_ECBD)
 def test_bad_lines_of_ecbd_are_named(tmp_path, line, said):
     expect(f"ecbd:{write(tmp_path, [ECBD, line])}@2018", said)
 
@@ -264,7 +264,7 @@ BAD_TABLES = {
 }
 
 
-@pytest.mark.parametrize(("name", "lines", "kind", "said"), BAD_TABLES.values(), ids=BAD_TABLES)
+@pytest.mark.parametrize("name, lines, kind, said", BAD_TABLES.values(), ids=BAD_TABLES)
 def test_bad_tables_are_named(tmp_path, name, lines, kind, said):
     expect(f"temporalwiki:{write(tmp_path, lines, name)}{kind}", said)
 
@@ -280,7 +280,7 @@ def expect(ref, said):
 
 
 @pytest.mark.parametrize(
-    ("ref", "said"),
+    "ref, said",
     [
         ("templama:{}", "cannot be read; write templama:PATH@OLD,NEW"),
         ("templama:{}@2010", "cannot be read; write templama:PATH@OLD,NEW"),

@@ -89,7 +89,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("ref", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("ref, said", BAD.values(), ids=BAD)
 def test_bad_reference_is_one_clear_line(tmp_path, monkeypatch, ref, said):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     (tmp_path / "empty.txt").touch()
@@ -112,7 +112,7 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize(("raw", "index", "said"), LINES.values(), ids=LINES)
+@pytest.mark.parametrize("raw, index, said", LINES.values(), ids=LINES)
 def test_bad_line_is_named(tmp_path, raw, index, said):
     (tmp_path / "a.jsonl").write_bytes(raw)
     docs = documents(f"jsonl:{tmp_path}/a.jsonl#text")

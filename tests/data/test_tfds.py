@@ -75,7 +75,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("ref", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("ref, said", BAD.values(), ids=BAD)
 def test_mistakes_are_named(data_dir, ref, said):
     with pytest.raises(InputError, match=said):
         documents(ref)[0]

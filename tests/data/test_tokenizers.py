@@ -96,7 +96,7 @@ def test_user_defined_tokens_are_found_in_text(trained):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    "changes, words",
     [
         ({"model": "bert"}, "unknown tokenizer.ggml.model 'bert'; known: gpt2, llama"),
         ({"model": None}, "holds no tokenizer"),

@@ -75,7 +75,7 @@ def test_batches_do_all_of_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "length", "tokens", "said"),
+    "size, length, tokens, said",
     [
         (
             5,
@@ -101,7 +101,7 @@ def test_fewer_predictions_than_one_window_may_be_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    "change, said",
     [({"length": 0}, "length=0"), ({"batch": -1}, "batch=-1"), ({"tokens": 0}, "tokens=0")],
 )
 def test_numbers_below_one(change, said):

@@ -55,7 +55,7 @@ def read():
     return {split: told(SMALL, text) for split, text in texts.items()}
 
 
-@pytest.mark.parametrize(("sort", "attribute"), FACTS)
+@pytest.mark.parametrize("sort, attribute", FACTS)
 def test_templates_can_be_told_apart(sort, attribute):
     templates = world_templates.TEMPLATES[sort][attribute]
     assert len(templates) == len(set(templates)) >= 8
@@ -303,7 +303,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("fields", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("fields, said", BAD.values(), ids=BAD)
 def test_bad_worlds(fields, said):
     with pytest.raises(InputError, match=said):
         World(**fields)
@@ -388,7 +388,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize(("ref", "said"), NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("ref, said", NAMES.values(), ids=NAMES)
 def test_bad_names(tmp_path, monkeypatch, ref, said):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(InputError, match=said) as caught:

@@ -80,7 +80,7 @@ def test_the_rule_is_that_of_pytorch_chunk_by_chunk(selector):
     decoder, m, mean = theirs()
     prior = {name: p.detach().clone() for name, p in decoder.named_parameters()}
     trained = lambda name: (
-        selector == "all" or "mlp" in name and "layernorm" not in name and "layers.0" not in name
+        selector == "all" or ("mlp" in name and "layernorm" not in name and "layers.0" not in name)
     )
 
     @torch.no_grad()

@@ -29,10 +29,8 @@ def test_a_rate_is_chosen_on_the_prefix_alone():
         for rate in RATES
     }
     for rate, nll in wanted.items():
-        assert (
-            found.tried[rate] == pytest.approx(nll, rel=1e-5)
-            or not np.isfinite(nll)
-            and found.tried[rate] == np.inf
+        assert found.tried[rate] == pytest.approx(nll, rel=1e-5) or (
+            not np.isfinite(nll) and found.tried[rate] == np.inf
         )
     assert (
         found.rate

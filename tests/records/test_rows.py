@@ -82,7 +82,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("line", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("line, said", BAD.values(), ids=BAD)
 def test_bad_rows_are_named(tmp_path, line, said):
     (tmp_path / "r.jsonl").write_text(line)
     with pytest.raises(InputError, match=said):

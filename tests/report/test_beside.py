@@ -69,7 +69,7 @@ def test_one_folder_is_as_it_was(folders, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    "words, message",
     [
         (["a", "b"], "a page of 2 folders belongs to none of them; give --out FILE"),
         ([], "report needs a folder of rows"),

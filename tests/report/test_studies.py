@@ -314,7 +314,7 @@ def test_a_study_is_built_again_to_the_same_page(built):
 
 
 @pytest.mark.parametrize(
-    ("rows", "names"),
+    "rows, names",
     [
         (plain(1), ["series", "entropy-by-layer", "against-entropy", "learning", "controls"]),
         (decay(), ["curves", "effects", "other-effects", "loss"]),
@@ -422,7 +422,7 @@ def test_effects_are_ordered_by_size_with_their_intervals():
 
 
 @pytest.mark.parametrize(
-    ("kinds", "expected"),
+    "kinds, expected",
     [("nnn", "nnw"), ("nn", "nn"), ("n", "w"), ("wnw", "www"), ("wnnnw", "wnnww"), ("w", "w")],
 )
 def test_no_figure_stands_beside_nothing(kinds, expected):
@@ -444,7 +444,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("text, said", BAD.values(), ids=BAD)
 def test_bad_claims_are_named(tmp_path, text, said):
     (tmp_path / "claims.json").write_text(text)
     with pytest.raises(InputError, match=said):
