@@ -77,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         from lmdyn.cli import verbs as commands
 
+        if (here := os.getcwd()) not in sys.path:  # dotted names may be of modules that lie here
+            sys.path.append(here)
         return getattr(commands, _verb_of(options))(options, ["lmdyn", *argv]) or 0
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written", 130)

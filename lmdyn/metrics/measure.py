@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmdyn import names
 from lmdyn.data import check_tokens
 from lmdyn.data.windows import Batch
-from lmdyn.errors import InputError, choose
+from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
 from lmdyn.metrics.geometry import anisotropy
@@ -32,23 +33,30 @@ REGISTRY = {
 """Metrics by the name that rows carry; each entry makes a `Metric`."""
 
 
-def build(names: Iterable[str] | str) -> base.Metric:
-    """The combined metric of names from `REGISTRY`.
+def build(chosen: Iterable[str] | str) -> base.Metric:
+    """The combined metric of names from `REGISTRY`, and of your own by their dotted names.
 
     Args:
-      names: names, or one string joined by commas.
+      chosen: names, or one string joined by commas. `my_package.participation` is a function
+        without arguments that makes a `Metric`.
 
     Raises:
-      InputError: an unknown name, with the known ones; or none at all.
+      InputError: an unknown name, with the known ones; what makes no metric; or no name at all.
 
-    >>> sorted(build("nll,anisotropy").taps)
+    >>> sorted(build("nll,lmdyn.metrics.anisotropy").taps)
     ['final', 'nll', 'residual']
     """
-    names = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
-    names = [choose("metric", name, REGISTRY) for name in names if name]
-    if not names:
+    chosen = [n.strip() for n in chosen.split(",")] if isinstance(chosen, str) else list(chosen)
+    made = {name: names.make(name, {}, REGISTRY, "metric") for name in chosen if name}
+    if not made:
         raise InputError(f"no metric named; known: {', '.join(sorted(REGISTRY))}")
-    return base.combine(**{name: REGISTRY[name]() for name in names})
+    for name, metric in made.items():
+        if not isinstance(metric, base.Metric):
+            raise InputError(
+                f"metric '{name}' made a {type(metric).__name__}, not a lmdyn.metrics.Metric; see"
+                " lmdyn.metrics.sums"
+            )
+    return base.combine(**made)
 
 
 @functools.lru_cache(maxsize=16)

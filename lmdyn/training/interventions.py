@@ -7,13 +7,12 @@ from typing import Any
 
 import jax
 
-from lmdyn import data
+from lmdyn import data, names
 from lmdyn.errors import InputError
 from lmdyn.training import evaluation as watch
 from lmdyn.training import sharding as meshes
 from lmdyn.training import train_step as steps
 from lmdyn.training.config import Change
-from lmdyn.training.objectives import named
 from lmdyn.transforms import Measured
 
 
@@ -40,7 +39,7 @@ def make(change: Change) -> Measured:
     Raises:
       InputError: there is no such function, it failed, or it returned something else.
     """
-    made = named("changes", change.name, change.arguments)
+    made = names.make(change.name, change.arguments, {}, "changes")
     if not isinstance(made, Measured):
         raise InputError(
             f"changes: {change.name} returned a {type(made).__name__}, not a"

@@ -5,14 +5,13 @@ the function that makes it, see `lmdyn.training.Objective`.
 Shape letters: B rows, T tokens, L layers, F MLP width.
 """
 
-import importlib
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lmdyn import names
 from lmdyn.data import Batch
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, loss
@@ -79,43 +78,21 @@ def entropy_bonus(weight: float) -> Callable:
     return objective
 
 
+REGISTRY = {"entropy_bonus": entropy_bonus}
+"""Objectives by a short name; each entry makes one."""
+
+
 def make(choice: Objective | None) -> Callable:
-    """The objective that a config names; the likelihood for None.
+    """The objective that a config names, of `REGISTRY` or by a dotted name; the likelihood for None.
 
     Raises:
       InputError: there is no such function, or it does not take these arguments.
 
-    >>> (
-    ...     make(None).__name__,
-    ...     make(
-    ...         Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 0.1})
-    ...     ).__name__,
-    ... )
+    >>> (make(None).__name__, make(Objective("entropy_bonus", {"weight": 0.1})).__name__)
     ('likelihood', 'objective')
     """
     from lmdyn.training.train_step import likelihood
 
-    return likelihood if choice is None else named("objective", choice.name, choice.arguments)
-
-
-def named(field: str, name: str, arguments: dict) -> Any:
-    """What `package.module.function(**arguments)` returns, for a config's `field`.
-
-    Raises:
-      InputError: there is no such function, or it failed.
-
-    >>> named("objective", "math.sqrt", {})
-    Traceback (most recent call last):
-    lmdyn.errors.InputError: objective: math.sqrt({}) failed: math.sqrt() takes exactly one argument (0 given)
-    """
-    module, _, function = name.rpartition(".")
-    try:
-        maker = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as err:
-        raise InputError(
-            f"{field}: there is no function '{name}' ({err}); write package.module.function"
-        ) from err
-    try:
-        return maker(**arguments)
-    except Exception as err:  # whatever a user's function raises
-        raise InputError(f"{field}: {name}({arguments}) failed: {err}") from err
+    if choice is None:
+        return likelihood
+    return names.make(choice.name, choice.arguments, REGISTRY, "objective")

@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import optax
 
+from lmdyn import names
 from lmdyn.errors import InputError
 from lmdyn.params import select
 from lmdyn.training.config import Apply, Optimizer
-from lmdyn.training.objectives import named
 from lmdyn.transforms import recall
 from lmdyn.types import Params, Tree
 
@@ -129,7 +129,7 @@ def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
 
 
 def _applied(apply: Apply) -> optax.GradientTransformation:
-    made: Any = named("optimizer.apply", apply.name, apply.arguments)
+    made: Any = names.make(apply.name, apply.arguments, {}, "optimizer.apply")
     if not (hasattr(made, "init") and hasattr(made, "update")):
         raise InputError(
             f"optimizer.apply: {apply.name} returned a {type(made).__name__}, not an"

@@ -248,7 +248,7 @@ def test_a_position_of_other_data_is_refused(folder, tmp_path):
         (dict(watch__metrics="nll,entropy"), "unknown metric 'entropy'"),
         (dict(watch__data="builtin:prose"), "unknown built-in text 'prose'"),
         (dict(train="blocks[7]"), "layer 7 .* outside the model's 2 blocks"),
-        (dict(optimizer__apply=(Apply("optax.nothing"),)), "there is no function"),
+        (dict(optimizer__apply=(Apply("optax.nothing"),)), "has no attribute"),
         (dict(optimizer__decay="blocks[0]"), "single layers"),
         (dict(out="/dev/null/run"), "cannot write"),
     ],

@@ -144,7 +144,7 @@ def test_changes_are_made_after_their_steps_and_once(folder):
     [
         (
             {"objective": Objective("lmdyn.training.objectives.entropy_bonos")},
-            "objective: there is no function",
+            "has no attribute 'entropy_bonos'; did you mean .*entropy_bonus",
         ),
         (
             {"objective": Objective(BONUS, {"weight": float("nan")})},
