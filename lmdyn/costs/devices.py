@@ -1,12 +1,12 @@
-"""What devices can do at most, for model FLOPs utilisation (MFU; Chowdhery et al. 2022, arXiv
-2204.02311, appendix B).
+"""Peak FLOPs of devices and FLOPs of a training step, for model FLOPs utilisation.
+
+MFU: Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
 """
 
 import jax
 
-from lmdyn.costs import flop_counts as cost
+from lmdyn.costs.flop_counts import ChunkSizes, backward_flops, forward_flops
 from lmdyn.models import ModelConfig, shapes
-from lmdyn.models.attention import blocked as attention
 from lmdyn.params import Adapters, Partition, partition
 from lmdyn.types import Device
 
@@ -32,15 +32,21 @@ PEAKS = {
     "H200": 989e12,
     "B200": 2250e12,
 }
-"""Dense bfloat16 (V100, T4: float16) products with float32 sums, operations a second, by the makers' data sheets. TPU v2 and v3: of one
-core, which is what JAX calls a device there."""
+"""FLOPs per second of dense bfloat16 (V100, T4: float16) products with float32 sums, by the makers'
+data sheets. TPU v2 and v3: of one core, which is what JAX calls a device there."""
 
 
-def peak(device: Device | None = None, dtype: str = "bfloat16") -> float | None:
-    """Operations a second of a device at most; None where it is not known, as for a CPU, or for
-    float32.
+def peak_flops(device: Device | None = None, dtype: str = "bfloat16") -> float | None:
+    """The peak FLOPs per second of a device.
 
-    >>> peak(jax.devices("cpu")[0]) is None
+    Args:
+      device: the default device if None.
+      dtype: of the products.
+
+    Returns:
+      FLOPs per second; None where it is not known, as for a CPU, or for float32.
+
+    >>> peak_flops(jax.devices("cpu")[0]) is None
     True
     """
     chosen: Device = jax.devices()[0] if device is None else device
@@ -54,23 +60,24 @@ def peak(device: Device | None = None, dtype: str = "bfloat16") -> float | None:
 def step_flops(
     config: ModelConfig, rows: int, length: int, part: Partition | Adapters | None = None
 ) -> float:
-    """Operations of one training step, by formula: products only, rematerialisation not counted.
+    """FLOPs of one training step, by formula: products only, rematerialisation not counted.
 
     Args:
-      config: the architecture. rows, length: B and T. part: what is trained; None for everything.
+      config: the architecture.
+      rows: B, sequences of a batch.
+      length: T, tokens of a sequence.
+      part: what is trained; None for everything.
 
+    >>> from lmdyn.costs.flop_counts import block_weights
     >>> config = ModelConfig(
     ...     vocab=257, width=64, depth=2, heads=2, head_width=32, mlp_width=128, positions=64
     ... )
-    >>> weights, pairs = cost.block_weights(config) * 2 + 64 * 257, 64 * 64
-    >>> step_flops(config, rows=1, length=64) == 6 * 64 * weights + 2 * (
-    ...     4 + 10
-    ... ) * 64 * pairs  # products, and the attention
+    >>> products = 6 * 64 * (2 * block_weights(config) + 64 * 257)
+    >>> attention = 2 * (4 + 10) * 64 * 64 * 64
+    >>> step_flops(config, rows=1, length=64) == products + attention
     True
     """
     part = partition(shapes(config), "all") if part is None else part
-    pairs = sum((stop - start) * end for start, stop, end in attention.blocks(length, length))
-    one = cost.forward(config, length, length, pairs, part) + cost.backward(
-        config, part, length, length, pairs
-    )
-    return float(rows * one)
+    pairs = ChunkSizes(count=1, encoded=length, scored=length).pairs
+    forward = forward_flops(config, length, length, pairs, part)
+    return float(rows * (forward + backward_flops(config, part, length, length, pairs)))

@@ -1,18 +1,50 @@
-"""What an evaluation costs, by formula (METHODS section 5): matrix products only, a multiply-add
-counted as 2.
+"""FLOPs of forward and backward passes and of an evaluation, by formula (METHODS section 5).
+
+Matrix products only; a multiply-add counts as 2.
 """
 
-from lmdyn.models.attention import blocked as attention
+from typing import NamedTuple
+
+from lmdyn.models.attention import blocked
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.forward import shapes
 from lmdyn.models.heads import kinds as head_kinds
-from lmdyn.online.contexts import Context
-from lmdyn.online.streams import Stream
 from lmdyn.params import Adapters, Partition, flatten
+
+
+class ChunkSizes(NamedTuple):
+    """The sizes of an evaluation in chunks, from which its costs follow.
+
+    Attributes:
+      count: chunks that are computed.
+      encoded: tokens of a chunk that go through the blocks.
+      scored: C, predictions of a chunk.
+      cached: tokens of earlier chunks whose keys and values a chunk looks back on.
+    """
+
+    count: int
+    encoded: int
+    scored: int
+    cached: int = 0
+
+    @property
+    def pairs(self) -> int:
+        """(query, key) pairs that are computed for a chunk.
+
+        >>> ChunkSizes(count=1, encoded=64, scored=64, cached=32).pairs  # one block of queries
+        6144
+        """
+        return sum(
+            (stop - start) * end
+            for start, stop, end in blocked.blocks(self.encoded, self.encoded + self.cached)
+        )
 
 
 def block_weights(config: ModelConfig) -> int:
     """Numbers in one block's matrices.
+
+    Args:
+      config: the architecture.
 
     >>> block_weights(
     ...     ModelConfig(
@@ -26,8 +58,12 @@ def block_weights(config: ModelConfig) -> int:
 
 
 def head_weights(config: ModelConfig) -> int:
-    """Multiply-adds of the head for one token: its numbers, with those that a mixture's components
-    share counted for each.
+    """Multiply-adds of the head for one token.
+
+    Its numbers, with those that a mixture's components share counted for each.
+
+    Args:
+      config: the architecture.
 
     >>> sizes = dict(vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8)
     >>> [
@@ -44,26 +80,33 @@ def head_weights(config: ModelConfig) -> int:
     )
 
 
-def forward(
+def forward_flops(
     config: ModelConfig,
     encoded: int,
     scored: int,
     pairs: int,
     part: Partition | Adapters | None = None,
 ) -> float:
-    """Operations of one forward pass.
+    """FLOPs of one forward pass.
 
     Args:
+      config: the architecture.
       encoded: tokens that go through the blocks.
       scored: tokens whose logits are computed.
       pairs: (query, key) pairs that are computed, in all.
       part: what is trained; adapters have products of their own.
+
+    >>> config = ModelConfig(
+    ...     vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8
+    ... )
+    >>> forward_flops(config, encoded=1, scored=1, pairs=1) == 2 * (2 * 160 + 36) + 2 * 16
+    True
     """
     attention = 4 * config.heads * config.head_width * pairs
-    beside = 2 * adapter_weights(config, part) * encoded if isinstance(part, Adapters) else 0
+    adapters = 2 * adapter_weights(config, part) * encoded if isinstance(part, Adapters) else 0
     return (
         config.depth * (2 * block_weights(config) * encoded + attention)
-        + beside
+        + adapters
         + 2 * head_weights(config) * scored
     )
 
@@ -71,7 +114,11 @@ def forward(
 def adapter_weights(config: ModelConfig, part: Adapters) -> int:
     """Numbers in all adapters: R (in + out) for every matrix and layer.
 
-    >>> from lmdyn.transforms import low_rank
+    Args:
+      config: the architecture.
+      part: the adapters.
+
+    >>> from lmdyn.params import low_rank
     >>> config = ModelConfig(
     ...     vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8
     ... )
@@ -88,9 +135,7 @@ def adapter_weights(config: ModelConfig, part: Adapters) -> int:
 
 
 def _passed(config: ModelConfig, part: Partition | Adapters, block: int) -> tuple[int, bool]:
-    """How many weights a block's gradient passes back through, and whether it passes through the
-    attention.
-    """
+    """The weights that a block's gradient passes back through, and whether it passes attention."""
     if block > part.lowest or any(path[0] in ("embed", "positions") for path in part.chosen):
         return block_weights(config), True
     here = {path[1:] for path, layers in part.chosen.items() if layers and block in layers}
@@ -107,69 +152,71 @@ def _passed(config: ModelConfig, part: Partition | Adapters, block: int) -> tupl
     return weights, attends
 
 
-def backward(
+def backward_flops(
     config: ModelConfig, part: Partition | Adapters, encoded: int, scored: int, pairs: int
 ) -> float:
-    """Operations of the backward pass: activations down to the lowest chosen block, weights of the
-    chosen ones.
+    """FLOPs of the backward pass: activations to the lowest chosen block, weights of the chosen.
 
     With adapters it is their weights that are trained, and activations pass through them too.
     Attention recomputes its scores, so its backward pass is five products where the forward has
     two.
+
+    Args:
+      config: the architecture.
+      part: what is trained.
+      encoded: tokens that went through the blocks.
+      scored: tokens whose logits were computed.
+      pairs: (query, key) pairs that were computed, in all.
+
+    >>> from lmdyn.params import partition
+    >>> config = ModelConfig(
+    ...     vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8
+    ... )
+    >>> backward_flops(config, partition(shapes(config), "head"), 1, 1, 1)  # its weights alone
+    72
     """
     chosen = dict(part.chosen)
     head = "embed" if config.tied_head else "head"
-    # the states' gradient is needed by all that lies below the head
+    # The gradient of the head's inputs is needed by everything below the head.
     below = any(path[0] != "head" for path in chosen)
     total = 2 * head_weights(config) * scored * (below + any(path[0] == head for path in chosen))
+    # Activations: from the top down to the lowest block that is trained.
     for block in range(part.lowest, config.depth):
         weights, attends = _passed(config, part, block)
         total += 2 * weights * encoded + attends * 10 * config.heads * config.head_width * pairs
     if isinstance(part, Adapters):
         return total + 4 * adapter_weights(config, part) * encoded
+    # Weights: of the matrices that are trained, in the layers that are.
     for path, leaf in flatten(shapes(config)).items():
         if path[0] == "blocks" and path[-1] == "kernel":
             total += 2 * leaf.shape[1] * leaf.shape[2] * encoded * len(chosen.get(path) or ())
     return total
 
 
-def flops(
-    config: ModelConfig,
-    chunks: Stream,
-    context: Context,
-    part: Partition | Adapters | None,
-    count: int | None = None,
-    steps: int = 1,
+def evaluation_flops(
+    config: ModelConfig, sizes: ChunkSizes, part: Partition | Adapters | None, steps: int = 1
 ) -> float:
-    """Operations of a whole evaluation.
+    """FLOPs of a whole evaluation.
 
     Args:
-      chunks: a `Stream`.
+      config: the architecture.
+      sizes: of the chunks, such as `lmdyn.online.ChunkStream.sizes` gives.
       part: what adapts; None for static evaluation.
-      count: how many chunks are computed, where that is not the number of chunks: lanes that are
-        idle compute too.
       steps: of the optimizer, on every chunk; each is a forward and a backward pass, and the first
         one's forward pass scores.
 
-    >>> import numpy as np
-    >>> from lmdyn import online, transforms
+    >>> from lmdyn.params import partition
     >>> config = ModelConfig(
     ...     vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8
     ... )
-    >>> chunks = online.stream(np.arange(9), chunk=4, context=online.none())
-    >>> static = flops(config, chunks, online.none(), None)
-    >>> static < flops(
-    ...     config, chunks, online.none(), partition(shapes(config), "blocks[1]")
-    ... ) < 3 * static
+    >>> sizes = ChunkSizes(count=2, encoded=4, scored=4)
+    >>> static = evaluation_flops(config, sizes, None)
+    >>> adapted = evaluation_flops(config, sizes, partition(shapes(config), "blocks[1]"))
+    >>> static < adapted < 3 * static
     True
     """
-    count, chunk = len(chunks.first) if count is None else count, chunks.targets.shape[1]
-    encoded = chunks.inputs.shape[1]
-    past = context.window if context.kind == "cache" else 0
-    pairs = sum(
-        (stop - start) * end for start, stop, end in attention.blocks(encoded, encoded + past)
-    )
-    one = forward(config, encoded, chunk, pairs, part)
+    one = forward_flops(config, sizes.encoded, sizes.scored, sizes.pairs, part)
     if part is not None:
-        one = steps * (one + backward(config, part, encoded, chunk, pairs))
-    return float(count * one)
+        back = backward_flops(config, part, sizes.encoded, sizes.scored, sizes.pairs)
+        one = steps * (one + back)
+    return float(sizes.count * one)

@@ -1,5 +1,4 @@
-"""How much memory an evaluation takes, by formula: what the compiled scan over chunks holds at its
-fullest.
+"""Peak memory of an evaluation, by formula: the most that the compiled scan over chunks holds.
 
 Float32 on one device, blocks scanned, the parameters that adapt given up to it (`donate`). Shape
 letters: C predictions a chunk, T tokens that are encoded for it, L layers, D width, F MLP width, H
@@ -12,19 +11,17 @@ import jax
 import numpy as np
 import optax
 
-from lmdyn.costs.flop_counts import block_weights
-from lmdyn.models import loss as heads
-from lmdyn.models.attention import blocked as attention
+from lmdyn.costs.flop_counts import ChunkSizes, block_weights
+from lmdyn.models.attention import blocked
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.forward import shapes
-from lmdyn.online.contexts import Context
-from lmdyn.online.streams import Stream
+from lmdyn.models.loss import _block_rows
 from lmdyn.params import Adapters, Partition
 from lmdyn.types import present
 
 
-class Memory(NamedTuple):
-    """Bytes. Made by `memory`.
+class MemoryUse(NamedTuple):
+    """Bytes of device memory. Made by `evaluation_memory`.
 
     Attributes:
       held: parameters, what is adapted, the optimizer's state and the cache, from first to last:
@@ -45,46 +42,47 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def memory(
+def evaluation_memory(
     config: ModelConfig,
-    chunks: Stream,
-    context: Context,
+    sizes: ChunkSizes,
     part: Partition | Adapters | None,
     optimizer: optax.GradientTransformation | None = None,
-) -> Memory:
-    """What `lmdyn.online.evaluate(..., donate=True)` takes of the device, the text itself left out.
+) -> MemoryUse:
+    """Device memory of `lmdyn.online.evaluate(..., donate=True)`, without the text itself.
 
     What is held is exact. The rest is fitted to what the compiler reserves, within 5% of the total
-    (`tests/online/test_footprint.py`): it depends on how the compiler shares buffers.
+    (`tests/costs/test_memory_use.py`): it depends on how the compiler shares buffers.
 
     Args:
-      chunks: a `Stream`. part: what adapts; None for static evaluation. optimizer: its rule; None
-        for static evaluation.
+      config: the architecture.
+      sizes: of the chunks, such as `lmdyn.online.ChunkStream.sizes` gives.
+      part: what adapts; None for static evaluation.
+      optimizer: how it adapts; None for static evaluation.
 
-    >>> import optax
-    >>> from lmdyn import online
+    Returns:
+      A `MemoryUse`.
+
     >>> config = ModelConfig(
     ...     vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8
     ... )
-    >>> chunks = online.stream(np.arange(9), chunk=4, context=online.none())
-    >>> memory(config, chunks, online.none(), None).held == 4 * (
-    ...     2 * 9 * 4 + 2 * 160 + 5 * 4
-    ... )  # embedding and head, the blocks' matrices, norms
+    >>> sizes = ChunkSizes(count=2, encoded=4, scored=4)
+    >>> matrices = 2 * 9 * 4 + 2 * 160  # embedding and head, blocks
+    >>> evaluation_memory(config, sizes, None).held == 4 * (matrices + 5 * 4)  # and norms
     True
     """
     floats = lambda tree: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
     tree = shapes(config)
-    encoded, chunk = chunks.inputs.shape[1], chunks.targets.shape[1]
+    encoded, past = sizes.encoded, sizes.cached
     held, layer = floats(tree), block_weights(config)
-    if context.kind == "cache":
-        held += 2 * config.depth * context.window * config.kv_heads * config.head_width
-    past = context.window if context.kind == "cache" else 0
+    held += 2 * config.depth * past * config.kv_heads * config.head_width
+    # Forward: the matrices of one layer, the scores of one block of queries, the MLP.
     scores = config.heads * max(
-        (stop - start) * end for start, stop, end in attention.blocks(encoded, encoded + past)
+        (stop - start) * end for start, stop, end in blocked.blocks(encoded, encoded + past)
     )
     forward = layer + scores + 2 * encoded * config.mlp_width
     if part is None:
-        return Memory(4 * held, 0, 4 * forward)
+        return MemoryUse(4 * held, 0, 4 * forward)
+    # What adapts is held once more where it stands beside the parameters, and its optimizer state.
     chosen = (
         jax.eval_shape(part.init, tree)
         if isinstance(part, Adapters)
@@ -92,19 +90,22 @@ def memory(
     )
     state, gradients = floats(jax.eval_shape(present(optimizer).init, chosen)), floats(chosen)
     held += state + (gradients if isinstance(part, Adapters) else 0)
-    kept = (config.depth - part.lowest) * _kept(config, part) * encoded
-    head = 2 * heads._block_rows(chunk, config.vocab) * config.vocab
+    # Left by the forward pass for the backward pass, which stops at the lowest trained block.
+    kept = (config.depth - part.lowest) * _floats_per_token(config, part) * encoded
+    head = 2 * _block_rows(sizes.scored, config.vocab) * config.vocab
     backward = (
         gradients + layer + 3 * scores + encoded * (4 * config.mlp_width + 10 * config.width)
         if part.lowest < config.depth
         else gradients
     )
-    return Memory(4 * held, 4 * kept, 4 * max(forward, head, backward))
+    return MemoryUse(4 * held, 4 * kept, 4 * max(forward, head, backward))
 
 
-def _kept(config: ModelConfig, part) -> int:
-    """Floats a token that one block leaves for its backward pass: those that every gradient needs,
-    the inputs of matrices that are trained, and what the scales of its norms need.
+def _floats_per_token(config: ModelConfig, part) -> int:
+    """Floats per token that one block leaves for its backward pass.
+
+    Those that every gradient needs, the inputs of matrices that are trained, and what the scales of
+    its norms need.
     """
     query, key = config.heads * config.head_width, config.kv_heads * config.head_width
     always = (

@@ -1,4 +1,4 @@
-"""Reading a compiled program: how many operations its products are, and what its devices exchange.
+"""Costs read from a compiled program: FLOPs of its matrix products, bytes its devices exchange.
 
 XLA's own cost analysis counts the body of a loop once, however often it runs. Here every loop is
 multiplied out by the trip count that XLA wrote into the program.
@@ -40,7 +40,7 @@ class Instruction:
     rest: str
 
 
-def count(
+def program_costs(
     text: str, mesh: tuple[int, ...], axes: tuple[str, ...]
 ) -> tuple[float, dict[tuple[str, str], float]]:
     """What one device does in one run of a compiled program.
@@ -51,13 +51,13 @@ def count(
       axes: their names.
 
     Returns:
-      Operations of matrix products (a multiply-add counted as 2), and bytes received by (kind,
-      axes), as a ring of devices would exchange them.
+      FLOPs of matrix products (a multiply-add counted as 2), and bytes received by (kind, axes), as
+      a ring of devices would exchange them.
 
     >>> import jax, jax.numpy as jnp
     >>> repeat = lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, length=5)[0]
     >>> text = jax.jit(repeat).lower(jnp.ones([7, 7])).compile().as_text()
-    >>> count(text, (1,), ("data",))[0] == 5 * 2 * 7**3
+    >>> program_costs(text, (1,), ("data",))[0] == 5 * 2 * 7**3
     True
     """
     computations, entry = _parse(text)

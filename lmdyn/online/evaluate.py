@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lmdyn.costs import flop_counts as cost
+from lmdyn.costs import evaluation_flops
 from lmdyn.data import check_tokens
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
     Attributes:
       nll: `[N]` float32 nats, each token scored before the update that learns from it.
-      flops: floating-point operations, by formula (`lmdyn.costs.flops`).
+      flops: floating-point operations, by formula (`lmdyn.costs.evaluation_flops`).
       params: the parameters after the last chunk, low-rank adapters added in; those passed in, if
         nothing adapts or documents are read side by side.
       adapted: what was adapted, after the last chunk: the chosen parameters, or the adapters; else
@@ -205,7 +205,7 @@ def evaluate(
         )
         return Outcome(nll, flops, params, None)
     watched = part is not None and (change is not None or guard is not None)
-    flops, still = cost.flops(model.config, chunks, context, part, steps=steps), None
+    flops, still = evaluation_flops(model.config, chunks.sizes(context), part, steps), None
     if watched:
         if static is None:
             static, more, *_ = evaluate(
@@ -290,7 +290,7 @@ def _side_by_side(
 ):
     """`(nll, flops)` of documents in lanes (`lmdyn.online.lanes`)."""
     order = lanes.schedule(chunks.first, parallel)
-    each = cost.flops(model.config, chunks, context, part, count=1, steps=steps)
+    each = evaluation_flops(model.config, chunks.sizes(context)._replace(count=1), part, steps)
     parts = lanes.segments(
         order, worth=30 * _rate() / each
     )  # half a minute's work pays for another program

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from lmdyn.costs import ChunkSizes
 from lmdyn.data import join
 from lmdyn.errors import InputError, choose
 from lmdyn.online.contexts import Context
@@ -40,6 +41,11 @@ class Stream(NamedTuple):
     def tokens(self) -> int:
         """N, the number of predictions."""
         return int(self.mask.sum())
+
+    def sizes(self, context: Context) -> ChunkSizes:
+        """What the costs of its evaluation follow from (`lmdyn.costs.evaluation_flops`)."""
+        cached = context.window if context.kind == "cache" else 0
+        return ChunkSizes(len(self.first), self.inputs.shape[1], self.targets.shape[1], cached)
 
 
 def _chunks(tokens: np.ndarray, chunk: int, context: Context):

@@ -14,7 +14,7 @@ import numpy as np
 from lmdyn.allocator import keep_memory
 from lmdyn.checkpoints import runs
 from lmdyn.checkpoints.runs.processes import shared
-from lmdyn.costs import devices as hardware
+from lmdyn.costs import peak_flops, step_flops
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
 from lmdyn.params import Adapters
@@ -247,11 +247,9 @@ class _Clock:
 
     def __init__(self, prepared: Prepared, over: int = 20):
         config, model = prepared.config, prepared.model
-        flops = hardware.step_flops(
-            model.config, config.data.batch, config.data.length, prepared.part
-        )
+        flops = step_flops(model.config, config.data.batch, config.data.length, prepared.part)
         self.flops_per_token = flops / (config.data.batch * config.data.length)
-        at_most = hardware.peak(prepared.mesh.devices.flat[0], _dtype(config))
+        at_most = peak_flops(prepared.mesh.devices.flat[0], _dtype(config))
         self.peak = None if at_most is None else at_most * prepared.mesh.size
         self.recent: list[tuple[float, int]] = []
         self.last: float | None = None

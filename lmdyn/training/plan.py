@@ -177,8 +177,7 @@ def compile_step(config: Train) -> Plan:
     import jax
 
     from lmdyn import checkpoints
-    from lmdyn.costs import devices as hardware
-    from lmdyn.costs.programs import count
+    from lmdyn.costs import program_costs, step_flops
     from lmdyn.models import LanguageModel, shapes
     from lmdyn.training import sharding as meshes
     from lmdyn.training import train_step as step
@@ -215,7 +214,8 @@ def compile_step(config: Train) -> Plan:
     )
     compiled = run.lower(state, _batch(config, meshes.batch_sharding(mesh))).compile()
 
-    products, exchanged = count(present(compiled.as_text()), tuple(mesh.devices.shape), meshes.AXES)
+    text = present(compiled.as_text())
+    products, exchanged = program_costs(text, tuple(mesh.devices.shape), meshes.AXES)
     shards = math.prod(mesh.shape[axis] for axis in meshes.ROWS)
     tokens = config.data.batch * config.data.length // config.accumulate // shards
     depth = architecture.depth - (part.lowest if part else 0)
@@ -235,7 +235,7 @@ def compile_step(config: Train) -> Plan:
         gradients=_bytes(state.params),
         kept=depth * tokens * architecture.width * (2 if dtype == "bfloat16" else 4),
         temporary=int(present(compiled.memory_analysis()).temp_size_in_bytes),
-        flops=hardware.step_flops(architecture, config.data.batch, config.data.length, part),
+        flops=step_flops(architecture, config.data.batch, config.data.length, part),
         products=products * mesh.size,
         exchanged=exchanged,
         whole=tuple(meshes.uneven(form, mesh, architecture)),

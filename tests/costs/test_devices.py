@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from lmdyn.costs.devices import peak, step_flops
+from lmdyn.costs import peak_flops, step_flops
 from lmdyn.models import ModelConfig, shapes
 from lmdyn.params import flatten, partition
 
@@ -27,8 +27,8 @@ from lmdyn.params import flatten, partition
 )
 def test_peaks(kind, wanted):
     device = types.SimpleNamespace(device_kind=kind)
-    assert peak(device) == wanted
-    assert peak(device, "float32") is None
+    assert peak_flops(device) == wanted
+    assert peak_flops(device, "float32") is None
 
 
 def test_a_step_is_six_operations_a_weight_and_token_and_the_attention():

@@ -41,7 +41,7 @@ def both(context, selector, optimizer, **changes):
         - found.alias_size_in_bytes
     )
     given = sum(leaf.size * 4 for leaf in jax.tree.leaves((rest, carry)))
-    return costs.memory(config, chunks, context, part, optimizer), taken, given
+    return costs.evaluation_memory(config, chunks.sizes(context), part, optimizer), taken, given
 
 
 @pytest.mark.parametrize(

@@ -227,9 +227,9 @@ def test_only_what_is_selected_changes(selector):
     everything = partition(params, "all")
     part = partition(params, selector)
     chunks = online.stream(TEXT, chunk=7, context=online.none())
-    assert costs.flops(model.config, chunks, online.none(), part) < costs.flops(
-        model.config, chunks, online.none(), everything
-    )
+    assert costs.evaluation_flops(
+        model.config, chunks.sizes(online.none()), part
+    ) < costs.evaluation_flops(model.config, chunks.sizes(online.none()), everything)
 
 
 def test_donated_parameters_give_the_same_numbers():
@@ -307,7 +307,7 @@ def counts(context, selector, parallel):
         )
     run = lambda rest, carry: core(model, part, optimizer, context, None, rest, carry, placed)
     counted = jax.jit(run).lower(rest, carry).compile().cost_analysis()["flops"]
-    return costs.flops(config, chunks, context, part), counted
+    return costs.evaluation_flops(config, chunks.sizes(context), part), counted
 
 
 @pytest.mark.parametrize(

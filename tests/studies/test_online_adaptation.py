@@ -95,7 +95,7 @@ def test_a_setting_is_what_the_library_gives_by_hand(done):
     part = low_rank("blocks.mlp", rank=2).partition(params)
     chunks = online.stream(text, chunk=16, context=online.none())
     assert low["flops"] == pytest.approx(
-        (costs.flops(model.config, chunks, online.none(), part) + 0) / 320
+        (costs.evaluation_flops(model.config, chunks.sizes(online.none()), part)) / 320
     )
 
 
@@ -249,7 +249,8 @@ def test_random_places_cost_what_localized_ones_do():
         online.stream(np.arange(33), chunk=8, context=online.none()),
         np.random.default_rng(0),
     )
-    cost = lambda selector: costs.flops(config, chunks, online.none(), partition(params, selector))
+    sizes = chunks.sizes(online.none())
+    cost = lambda selector: costs.evaluation_flops(config, sizes, partition(params, selector))
     for _ in range(4):
         profile = {kind: rng.lognormal(0, 1, 6) for kind in ("attention", "mlp")}
         wanted = transforms.trained(profile)

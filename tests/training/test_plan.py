@@ -11,8 +11,8 @@ import jax
 import pytest
 
 from lmdyn import models
-from lmdyn.costs import flop_counts as cost
-from lmdyn.costs import programs as program
+from lmdyn.costs import program_costs, programs
+from lmdyn.costs.flop_counts import forward_flops
 from lmdyn.errors import InputError
 from lmdyn.training import Data, Optimizer, Source, Train, plan
 from lmdyn.training import sharding as meshes
@@ -34,7 +34,7 @@ def config(mesh=(1, 1, 1), model=MODEL, **fields):
 
 def blocks_forward(model, rows, length):
     """Operations of the blocks' forward pass: what `remat="full"` computes again."""
-    return cost.forward(model, rows * length, 0, rows * length * length)
+    return forward_flops(model, rows * length, 0, rows * length * length)
 
 
 compile_step = functools.cache(plan.compile_step)
@@ -156,8 +156,8 @@ def test_groups_of_devices_are_read_in_every_notation():
     }  # fmt: skip
     for text, axes in rest.items():
         assert (
-            program._along(
-                program._group(f"{text}, use_global_device_ids=true", 8), (2, 2, 2), meshes.AXES
+            programs._along(
+                programs._group(f"{text}, use_global_device_ids=true", 8), (2, 2, 2), meshes.AXES
             )
             == axes
         )
@@ -181,7 +181,7 @@ ENTRY %main (p: f32[4,6]) -> f32[4,6] {
   ROOT %f = f32[4,6]{1,0} fusion(%w), kind=kLoop, calls=%inner
 }
 """
-    products, exchanged = program.count(text, (2, 1, 1), meshes.AXES)
+    products, exchanged = program_costs(text, (2, 1, 1), meshes.AXES)
     assert products == (3 * 5 + 1) * 2 * 4 * 6 * 6
     assert exchanged == {("all-gather", "data"): (3 * 5 + 1) * 8 * 6 * 2 / 2}
 

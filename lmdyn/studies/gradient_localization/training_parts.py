@@ -15,7 +15,6 @@ import numpy as np
 import optax
 
 from lmdyn import costs, data, metrics, models, online, records, training, transforms
-from lmdyn.costs import devices as hardware
 from lmdyn.data import Batch
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
@@ -399,7 +398,7 @@ def train_further(
         without = rates if config.leave_out and not rates.elsewhere else None
         made = program(config, here.model, anonymous(method), without)
         part = part_of(method, here.model.config, rates)
-        flops = config.steps * hardware.step_flops(
+        flops = config.steps * costs.step_flops(
             here.model.config, config.data.batch, config.data.length, part
         )
         for factor in config.factors:
@@ -433,7 +432,7 @@ def train_running(
     )
     everything = Rates({group: np.ones(here.model.config.depth) for group in GROUPS}, 1.0)
     part = part_of(method, here.model.config)
-    flops = config.steps * hardware.step_flops(
+    flops = config.steps * costs.step_flops(
         here.model.config, config.data.batch, config.data.length, part
     )
     for mode in RUNNING:
@@ -500,7 +499,7 @@ def adapt_online(
         for mode in MODES:
             rates = restriction(mode, r, seed)
             part = partition(here.params, selector(rates))
-            flops = costs.flops(here.model.config, chunks, context, part, steps=steps)
+            flops = costs.evaluation_flops(here.model.config, chunks.sizes(context), part, steps)
             for rate in plan.rates:
                 nll = run(here.params, rates, rate, chunks)[chunks.mask]
                 mean = float(nll.mean(dtype=np.float64))

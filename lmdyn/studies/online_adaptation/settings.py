@@ -19,7 +19,7 @@ import optax
 import tyro
 
 from lmdyn import checkpoints, data, metrics, online, records, transforms
-from lmdyn.costs import flop_counts as cost
+from lmdyn.costs.flop_counts import block_weights
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError, check_least
 from lmdyn.models.config import Compute
@@ -155,7 +155,7 @@ class Bench:
     def size(self) -> int:
         """Parameters of the blocks, and of the head: what a token costs."""
         config = self.model.config
-        return config.depth * cost.block_weights(config) + config.width * config.vocab
+        return config.depth * block_weights(config) + config.width * config.vocab
 
     @functools.cached_property
     def rms(self) -> transforms.GradientRMS:
