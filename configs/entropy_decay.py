@@ -10,7 +10,7 @@ other factors do. Takes: about 15 minutes on 2 cores. Run: lmdyn study --config
 configs/entropy_decay.py --out out/entropy_decay
 """
 
-from lmdyn.analysis import fraction
+from lmdyn.analysis.factorials import fraction
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import EntropyDecay, Factor, Run
 from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch

@@ -86,7 +86,8 @@ def scaling(options: Scaling, command: list[str]) -> None:
             )
         )
     meta = provenance.collect(command, dataclasses.asdict(options), started, 0, options.seed)
-    records.write_rows(options.out, rows, {**meta, "study": "scaling law"})
+    study = {"study": "scaling law", "package": "lmdyn.report.scaling_law"}
+    records.write_rows(options.out, rows, {**meta, **study})
     told = lambda key: (
         f" ({between[key][0]:.4g} to {between[key][1]:.4g})" if key in between else ""
     )

@@ -120,10 +120,10 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
       InputError: no such file, or a line that is no row (its number, and what it lacks).
 
     >>> import tempfile
-    >>> from lmdyn import report
+    >>> from lmdyn import records
     >>> path = tempfile.mkdtemp() + "/measure.jsonl"
-    >>> report.write_rows(path, [report.row("tiny", "nll", 3.0, "nats", tokens=7)], {})
-    >>> report.read_rows(path)[0]["value"]
+    >>> records.write_rows(path, [records.row("tiny", "nll", 3.0, "nats", tokens=7)], {})
+    >>> records.read_rows(path)[0]["value"]
     3.0
     """
     rows = []
@@ -154,14 +154,14 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
     """What made the rows of `path`; empty where `path.meta.json` is not there.
 
     >>> import tempfile
-    >>> from lmdyn import report
+    >>> from lmdyn import records
     >>> path = tempfile.mkdtemp() + "/measure.jsonl"
-    >>> report.write_rows(
+    >>> records.write_rows(
     ...     path,
-    ...     [report.row("tiny", "nll", 3.0, "nats", tokens=7)],
+    ...     [records.row("tiny", "nll", 3.0, "nats", tokens=7)],
     ...     {"command": "lmdyn measure"},
     ... )
-    >>> report.read_meta(path)["command"]
+    >>> records.read_meta(path)["command"]
     'lmdyn measure'
     """
     path = meta_path(path)
@@ -180,15 +180,15 @@ def read_traces(path: str | os.PathLike) -> dict[str, Any]:
     """Name -> [N] float32 of `path.trace.npz`; empty where it is not there.
 
     >>> import tempfile
-    >>> from lmdyn import report
+    >>> from lmdyn import records
     >>> path = tempfile.mkdtemp() + "/measure.jsonl"
-    >>> report.write_rows(
+    >>> records.write_rows(
     ...     path,
-    ...     [report.row("tiny", "nll", 3.0, "nats", tokens=3)],
+    ...     [records.row("tiny", "nll", 3.0, "nats", tokens=3)],
     ...     {},
     ...     {"online": [2.0, 3.0, 4.0]},
     ... )
-    >>> report.read_traces(path)["online"].tolist()
+    >>> records.read_traces(path)["online"].tolist()
     [2.0, 3.0, 4.0]
     """
     import numpy as np

@@ -47,6 +47,7 @@ def build(
         and no `out`.
 
     >>> import tempfile
+    >>> from lmdyn.records import row, write_rows
     >>> folder = tempfile.mkdtemp()
     >>> write_rows(f"{folder}/measure.jsonl", [row("tiny", "nll", 3.0, "nats", tokens=7)], {})
     >>> build(folder).name

@@ -116,10 +116,10 @@ def runs(folder: str | os.PathLike) -> list[Run]:
         come to its end.
 
     >>> import tempfile
-    >>> from lmdyn import report
+    >>> from lmdyn import records
     >>> folder = tempfile.mkdtemp()
-    >>> report.write_rows(
-    ...     f"{folder}/measure.jsonl", [report.row("tiny", "nll", 3.0, "nats", tokens=7)], {}
+    >>> records.write_rows(
+    ...     f"{folder}/measure.jsonl", [records.row("tiny", "nll", 3.0, "nats", tokens=7)], {}
     ... )
     >>> [(run.name, len(run.rows)) for run in runs(folder)]
     [('measure.jsonl', 1)]

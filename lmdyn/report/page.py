@@ -17,9 +17,9 @@ from lmdyn.report.figures import Figure
 from lmdyn.report.gather import Part, Run
 from lmdyn.report.markup import asset, e, section, slug
 from lmdyn.report.measured import measured, summary
-from lmdyn.studies.registry import KINDS, STUDIES, larger
+from lmdyn.report.studies import StudyPage, find, larger, package_of
 
-__all__ = ["STUDIES", "Page", "collect", "render", "to_svg"]
+__all__ = ["Page", "collect", "render", "to_svg"]
 
 
 class Page(NamedTuple):
@@ -32,7 +32,7 @@ class Page(NamedTuple):
 class Study(NamedTuple):
     """One study on the page, from one folder or from several beside one another."""
 
-    name: str
+    page: StudyPage
     runs: list[Run]
     groups: list[Group]
 
@@ -50,7 +50,7 @@ def render(parts: Sequence[Part], unfinished: Sequence[str] = ()) -> Page:
         [run for part in parts for run in part.runs],
         [claim for part in parts for claim in part.said],
     )
-    studies, others = _studies(runs), [run for run in runs if _study(run) is None]
+    studies, others = _studies(runs), [run for run in runs if not package_of(run.meta)]
     rest = [Group(figure.title, [("", figure)]) for figure in measured(others)]
     drawn = [
         figure
@@ -88,13 +88,7 @@ def collect(runs: Sequence[Run]) -> list[Figure]:
     own = [
         figure for study in _studies(runs) for group in study.groups for _, figure in group.figures
     ]
-    return own + measured([run for run in runs if _study(run) is None])
-
-
-def _study(run: Run) -> str | None:
-    """Which study a run is the rows of, where that study has figures of its own."""
-    name = run.meta.get("study")
-    return name if name in STUDIES else None
+    return own + measured([run for run in runs if not package_of(run.meta)])
 
 
 def _studies(runs: Sequence[Run]) -> list[Study]:
@@ -102,14 +96,14 @@ def _studies(runs: Sequence[Run]) -> list[Study]:
     another, figure by figure.
     """
     found = []
-    for name in dict.fromkeys(filter(None, map(_study, runs))):
-        own = [run for run in runs if _study(run) == name]
+    for package in dict.fromkeys(filter(None, (package_of(run.meta) for run in runs))):
+        page, own = find(package), [run for run in runs if package_of(run.meta) == package]
         groups: dict[str, Group] = {}
         for run in own:
-            for figure in STUDIES[name](run.rows):
+            for figure in page.figures(run.rows):
                 group = groups.setdefault(figure.name, Group(figure.title, []))
                 group.figures.append((run.part if len(own) > 1 else "", _of(run.folder, figure)))
-        found.append(Study(name, own, list(groups.values())))
+        found.append(Study(page, own, list(groups.values())))
     return found
 
 
@@ -120,7 +114,7 @@ def _of(folder: str, figure: Figure) -> Figure:
 
 def _of_study(study: Study, svgs: Mapping[str, str]) -> str:
     """Heading, question, figures, and how to run it larger."""
-    kind, title = KINDS[study.name], study.name[0].upper() + study.name[1:]
+    page = study.page
     several = (
         f" Beside one another: {', '.join(run.part for run in study.runs)}; each has axes of its"
         " own."
@@ -129,14 +123,16 @@ def _of_study(study: Study, svgs: Mapping[str, str]) -> str:
     )
     ways = "".join(
         f"<p>{e(what)}</p>" + (f"<pre><code>{e(command)}</code></pre>" if command else "")
-        for what, command in larger(study.name, study.runs[0].meta)
+        for what, command in larger(page, study.runs[0].meta)
     )
+    source = f" <small>{e(page.source)}.</small>" if page.source else ""
     content = (
-        f"<p class=asks>{e(kind.asks)}"
-        f" <small>{e(kind.source)}.</small>{e(several)}</p>{_ran(study)}{small.in_study([run.meta for run in study.runs], [run.part for run in study.runs])}{figures_of(study.groups, svgs)}<div"
-        f" class=larger><h3>Run it larger</h3>{ways}</div>"
+        f"<p class=asks>{e(page.question)}{source}{e(several)}</p>{_ran(study)}"
+        + small.in_study([run.meta for run in study.runs], [run.part for run in study.runs])
+        + figures_of(study.groups, svgs)
+        + (f"<div class=larger><h3>Run it larger</h3>{ways}</div>" if ways else "")
     )
-    return section(f"study-{slug(study.name)}", title, content, "study")
+    return section(f"study-{slug(page.title)}", page.title, content, "study")
 
 
 def _ran(study: Study) -> str:

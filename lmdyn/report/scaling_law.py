@@ -9,6 +9,7 @@ import altair as alt
 
 from lmdyn.report.figures import Figure
 from lmdyn.report.panels import hover, own, panel, tidy, upright
+from lmdyn.report.studies import Larger, StudyPage
 
 Rows = Sequence[Mapping[str, Any]]
 LINE = 40
@@ -136,3 +137,19 @@ def _figure(law, points, residuals) -> Figure:
         " about it."
     )
     return Figure("scaling-law", "Losses and the scaling law", caption, tuple(charts), tidy(data))
+
+
+PAGE = StudyPage(
+    "Scaling law",
+    "What loss does a law of size and tokens expect, and how far from it does each model end?",
+    "Hoffmann et al. 2022, arXiv 2203.15556, as Godey et al. 2024 use it",
+    "",
+    figures,
+    (
+        Larger(
+            "More runs in the table: each line of it is a checkpoint; three sizes or more, over a"
+            " factor of ten, make a law."
+        ),
+    ),
+)
+"""What `lmdyn scaling` adds to a page, found by this module's name in the rows' provenance."""

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from lmdyn import records, report
-from lmdyn.studies import registry as kinds
+from lmdyn.report.studies import find, package_of
 from tests.report import browser, cases, test_studies
 from tests.studies import (
     saturation_cases,
@@ -75,13 +75,18 @@ ROWS = {
 def study(folder, name):
     """A study's folder, with a claim of each verdict that links to its first figure."""
     rows = ROWS[name]()
-    figure = kinds.STUDIES[name](rows)[0].name
+    about = (
+        {"study": name, "package": "lmdyn.report.scaling_law"}
+        if name == "scaling law"
+        else {"study": name}
+    )
+    figure = find(package_of(about)).figures(rows)[0].name
     folder.mkdir(parents=True)
     (folder / "study.json").write_text("{}")
     records.write_rows(
         folder / "rows.jsonl",
         rows,
-        {**cases.META, "study": name, "seed": 0, "command": "lmdyn study --config c.py --out o"},
+        {**cases.META, **about, "seed": 0, "command": "lmdyn study --config c.py --out o"},
     )
     said = [
         test_studies.claim(v.replace(" ", "-"), v, figure, study=name)
@@ -115,10 +120,6 @@ def pages(tmp_path_factory):
 def tab():
     with browser.browser() as tab:
         yield tab
-
-
-def test_every_study_has_a_page_here():
-    assert set(ROWS) == set(kinds.STUDIES)
 
 
 BOXES = """(() => {

@@ -14,7 +14,8 @@ import pytest
 from lmdyn import records, report
 from lmdyn.cli import command_line as cli
 from lmdyn.report import small
-from lmdyn.studies import registry as kinds
+from lmdyn.report.studies import larger
+from lmdyn.studies.saturation import PAGE
 from tests.report import cases
 from tests.report.test_studies import claim, decay, told
 
@@ -105,8 +106,8 @@ def test_beside_one_at_its_real_size_the_small_one_is_named(tmp_path):
 
 
 def test_how_to_run_it_larger_starts_from_its_real_size():
-    made = kinds.larger(
-        "saturation",
+    made = larger(
+        PAGE,
         {
             "command": "lmdyn study --config configs/tour/saturation.py --out o",
             "wall_seconds": 60.0,
@@ -115,7 +116,7 @@ def test_how_to_run_it_larger_starts_from_its_real_size():
     )
     assert made[0][1] == "lmdyn study --config configs/saturation.py --out out/saturation"
     assert all("tour" not in command and "took" not in what for what, command in made)
-    assert len(made) == 1 + len(kinds.KINDS["saturation"].larger)
+    assert len(made) == 1 + len(PAGE.larger)
 
 
 @pytest.mark.parametrize("path", TOUR, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ import pytest
 
 from lmdyn import records
 from lmdyn.report import page
+from lmdyn.studies.online_adaptation import PAGE
 from lmdyn.studies.online_adaptation import figures as online_adaptation
 from tests.report.test_figures import drawn
 
@@ -185,7 +186,7 @@ def test_every_analysis_has_its_figure():
     ]
     for figure in found:
         ElementTree.fromstring(page.to_svg(figure.chart))
-    assert page.STUDIES["online adaptation"] is online_adaptation.figures
+    assert PAGE.figures is online_adaptation.figures
 
 
 def test_gains_are_static_less_online():
