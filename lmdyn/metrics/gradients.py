@@ -24,7 +24,7 @@ from lmdyn.data.probes.probe import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.models import forward, ops
-from lmdyn.models import loss as heads
+from lmdyn.models.loss import BLOCK_BYTES, matrix, scores
 from lmdyn.models.matrices.grad_norm import GradNormProbe, gram
 from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
 from lmdyn.models.modules import LanguageModel
@@ -213,7 +213,7 @@ def _head(params, final, inputs, targets, span, most: int) -> Top:
     """The loss of every sequence and its gradient, at the tokens of spans only; logits `[B, S, V]`
     in blocks of sequences.
     """
-    head, tied = heads.matrix(params)
+    head, tied = matrix(params)
     at = jnp.argsort(~span, axis=1, stable=True)[:, :most]  # the span's tokens come first
     counts = jnp.take_along_axis(span, at, 1)
     weights = counts / jnp.maximum(counts.sum(1, keepdims=True), 1)
@@ -221,15 +221,15 @@ def _head(params, final, inputs, targets, span, most: int) -> Top:
 
     def one(sequence):
         x, target, weight, ids = sequence
-        logits = heads.scores(x, head, tied)
+        logits = scores(x, head, tied)
         log_p = jax.nn.log_softmax(logits)
         hit = jax.nn.one_hot(target, logits.shape[1])
         d_logits = (jnp.exp(log_p) - hit) * weight[:, None]
-        d_x = heads.scores(d_logits.astype(x.dtype), head, not tied)
+        d_x = scores(d_logits.astype(x.dtype), head, not tied)
         loss = -jnp.sum(weight * jnp.take_along_axis(log_p, target[:, None], 1)[:, 0])
         return loss, d_x.astype(x.dtype), jnp.sum(gram(x) * gram(d_logits)), d_logits[:, ids]
 
-    several = max(1, heads.BLOCK_BYTES // (4 * most * head.shape[0 if tied else 1]))
+    several = max(1, BLOCK_BYTES // (4 * most * head.shape[0 if tied else 1]))
     sequences = (states, jnp.take_along_axis(targets, at, 1), weights, inputs)
     run = (
         jax.vmap(one)

@@ -17,10 +17,10 @@ import numpy as np
 
 from lmdyn.data import ProbeBatch, check_tokens
 from lmdyn.errors import InputError
-from lmdyn.models import loss as heads
 from lmdyn.models import ops
 from lmdyn.models.forward import forward
 from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models.loss import matrix, token_scores
 from lmdyn.models.modules import LanguageModel
 from lmdyn.types import Params
 
@@ -44,8 +44,8 @@ def _step(model):
         asked = jnp.take_along_axis(states, places[:, :, None], 1)
         flat, kind = asked.reshape(-1, asked.shape[-1]), head_kinds.of(model.config)
         if kind is None:
-            head, tied = heads.matrix(params)
-            found = heads.token_scores(flat, head, targets.reshape(-1), tied, model.batch_sharding)
+            head, tied = matrix(params)
+            found = token_scores(flat, head, targets.reshape(-1), tied, model.batch_sharding)
         else:
             found = head_kinds.token_scores(
                 kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)

@@ -11,7 +11,7 @@ import numpy as np
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.metrics.entropies import entropy
-from lmdyn.models import loss as heads
+from lmdyn.models.loss import matrix
 from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
 from lmdyn.params.selectors import flatten, select
 from lmdyn.types import Array, Params
@@ -147,7 +147,7 @@ def spectrum_of(params: Params, selector: str) -> Spectra:
     ((1, 2), (2, 2), [1.0, 1.0])
     """
     if "head" not in params and re.search(r"\bhead\b", selector):
-        params = {**params, "head": {"kernel": heads.matrix(params)[0]}}
+        params = {**params, "head": {"kernel": matrix(params)[0]}}
     leaves, found = flatten(params), {}
     for path, layers in select(params, selector).items():
         leaf = leaves[path]
@@ -195,7 +195,7 @@ def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
     [4.0, 2.0]
     """
     other = "head" in params and "kernel" not in params["head"]
-    head, tied = (params["head"]["output"]["kernel"], False) if other else heads.matrix(params)
+    head, tied = (params["head"]["output"]["kernel"], False) if other else matrix(params)
     if vocabulary is not None:
         size = head.shape[0 if tied else 1]
         start, stop, _ = vocabulary.indices(size)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from lmdyn.models import forward, loss
-from lmdyn.models import loss as heads
+from lmdyn.models.loss import matrix, weighted_nll
 from lmdyn.models.modules import LanguageModel
 from lmdyn.online.contexts import Context, kept, seen
 from lmdyn.online.core import Carry, learned
@@ -155,13 +155,10 @@ def adapt(
             if own_head:
                 return found[0].sum(), (found[1], cache)
             # One head for all lanes: its blocks of logits are those of all tokens together.
-            head, tied = heads.matrix(rest)
+            head, tied = matrix(rest)
             flat = found.reshape(-1, found.shape[-1])
             total, nll = cast(
-                Any,
-                heads.weighted_nll(
-                    flat, head, chunk.targets.reshape(-1), weights.reshape(-1), tied
-                ),
+                Any, weighted_nll(flat, head, chunk.targets.reshape(-1), weights.reshape(-1), tied)
             )
             return total, (nll.reshape(weights.shape), cache)
 
