@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,18 +80,31 @@ def set_up_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def rows_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a combined metric's results."""
-    return [dict(r) for result in results.values() for r in result.rows()]
-
-
 def show(rows: Sequence[Row]) -> None:
-    """The whole-model values, on stdout."""
+    """A line for each whole-model value, on stdout; for a metric that has none, a line for each
+    site: the mean over layers, the lowest and the highest.
+    """
+    whole = {r["metric"] for r in rows if r["layer"] is None}
+    layers: dict[tuple, list[Row]] = {}
     for r in rows:
         if r["layer"] is None:
             more = f"  (perplexity {r['perplexity']:.2f})" if "perplexity" in r else ""
-            site = f" {r['site']}" if r["site"] else ""
-            print(f"{r['metric'] + site:32} {r['value']:12.5g} {r['unit']}{more}", flush=True)
+            print(f"{_heading(r)} {r['value']:12.5g} {r['unit']}{more}", flush=True)
+        elif r["metric"] not in whole:
+            layers.setdefault((r["metric"], r["site"]), []).append(r)
+    for found in layers.values():
+        low, high = (choose(found, key=lambda r: r["value"]) for choose in (min, max))
+        mean = sum(r["value"] for r in found) / len(found)
+        print(
+            f"{_heading(low)} {mean:12.5g} {low['unit']}  (mean of {len(found)} layers; lowest"
+            f" {low['value']:.5g} in {low['layer']}, highest {high['value']:.5g} in"
+            f" {high['layer']})",
+            flush=True,
+        )
+
+
+def _heading(row: Row) -> str:
+    return " ".join(filter(None, (row["metric"], row["site"]))).ljust(32)
 
 
 def say(text: str) -> None:

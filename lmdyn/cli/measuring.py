@@ -5,7 +5,7 @@ import math
 import time
 
 from lmdyn import records
-from lmdyn.cli.common import at_least, check_positions, mesh_of, rows_of, say, set_up_jax, show
+from lmdyn.cli.common import at_least, check_positions, mesh_of, say, set_up_jax, show
 from lmdyn.cli.options import Gradients, Measure
 from lmdyn.errors import InputError
 from lmdyn.files import check_writable
@@ -46,7 +46,7 @@ def measure(options: Measure, command: list[str]) -> None:
             model, params = meshes.spread(model, mesh), meshes.shard(params, mesh, model.config)
             where = meshes.batch_sharding(mesh)
         results = metrics.measure(metric, model, params, batches, progress=True, sharding=where)
-        found = rows_of(results)
+        found = metric.rows(results)
         size = _text_bytes(loaded.tokenizer, batches.stream[1:])
         for r in found:
             if r["metric"] == "nll" and size:
@@ -58,6 +58,7 @@ def measure(options: Measure, command: list[str]) -> None:
         total += batches.tokens
         show(rows[-len(found) :])
     meta = provenance.collect(command, dataclasses.asdict(options), started, total)
+    meta["metrics"] = records.describe(metric.quantities)
     records.write_rows(options.out, rows, meta)
     say(f"wrote {len(rows)} rows to {options.out}")
 
@@ -120,6 +121,7 @@ def gradients(options: Gradients, command: list[str]) -> None:
         rows += own
         total += sum(int(batch.mask.sum()) for batch in (*encoded.values(), random))
     meta = provenance.collect(command, dataclasses.asdict(options), started, total, options.seed)
+    meta["metrics"] = records.describe(localization.QUANTITIES)
     records.write_rows(options.out, rows, meta)
     say(f"wrote {len(rows)} rows to {options.out}")
 

@@ -6,7 +6,7 @@ import math
 import time
 
 from lmdyn import records
-from lmdyn.cli.common import at_least, check_positions, rows_of, say, set_up_jax
+from lmdyn.cli.common import at_least, check_positions, say, set_up_jax
 from lmdyn.cli.options import Reactivate
 from lmdyn.errors import InputError
 from lmdyn.files import check_new_folder
@@ -54,7 +54,7 @@ def reactivate(options: Reactivate, command: list[str]) -> None:
         rows = [
             records.row(str(reference), step=reference.step, tokens=batches.tokens, when=when, **r)
             for when, results in (("before", before), ("after", after))
-            for r in rows_of(results)
+            for r in metric.rows(results)
         ]
     for r in rows:
         if not math.isfinite(r["value"]):

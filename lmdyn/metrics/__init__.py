@@ -23,12 +23,14 @@ from lmdyn.metrics.spectra import (
     singular_values,
     spectrum_of,
 )
+from lmdyn.records import Quantity
 
 __all__ = [
     "REGISTRY",
     "LayerGradients",
     "Metric",
     "ProfileDifference",
+    "Quantity",
     "RelativeGradients",
     "SpanScores",
     "Spectra",

@@ -1,10 +1,12 @@
-"""What a metric is: four pure functions, as an optimizer is two.
+"""What a metric is: four pure functions, as an optimizer is two; and what its rows hold, in words.
 
-    taps    which sites of the network it reads, and the reducer that runs there init    the shapes
-    of what its taps return -> an empty state update  (state, tapped, mask) -> state, once a batch;
-    states hold sums, so that they merge by addition finish  (state, params) -> result, on the host
+- `taps`: which sites of the network it reads, and the reducer that runs there
+- `init`: the shapes of what its taps return -> an empty state
+- `update`: (state, tapped, mask) -> state, once per batch; states hold sums, so that they merge by
+  addition
+- `finish`: (state, params) -> result, on the host
 
-Metrics combine into one, so that any number of them costs one forward pass a batch.
+Metrics combine into one, so that any number of them costs one forward pass per batch.
 """
 
 import dataclasses
@@ -15,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn.errors import InputError
+from lmdyn.records import Quantity
 from lmdyn.types import Tree
 
 
@@ -26,13 +30,44 @@ class Metric:
       taps: `{site: reducer}`, see `lmdyn.models.forward`.
       init: `{site: shapes of what the reducer returns} -> state`, a pytree of `Sum`s.
       update: `(state, tapped, mask [B, T]) -> state`.
-      finish: `(state, params) -> result`; a result has `rows()`.
+      finish: `(state, params) -> result`; a result has `rows()`, or is a number or `[L]` of them.
+      quantities: what its rows hold, in words: title, unit, site, caption.
+      parts: the metrics that a combined one is made of, by name.
     """
 
     taps: Mapping[str, Callable]
     init: Callable[[Any], Any]
     update: Callable[[Any, Mapping[str, Any], jax.Array], Any]
     finish: Callable[[Any, Any], Any]
+    quantities: tuple[Quantity, ...] = ()
+    parts: Mapping[str, "Metric"] = dataclasses.field(default_factory=dict)
+
+    def rows(self, result: Any) -> list[dict[str, Any]]:
+        """The rows of a result of `finish`: one for each layer, or one for the whole model.
+
+        Raises:
+          InputError: the result has no `rows()`, and is no number or `[L]` of one quantity.
+
+        >>> share = sums({}, lambda sums, count, params: [0.5, 0.25], Quantity("share", "Share"))
+        >>> [(r["layer"], r["value"]) for r in share.rows(share.finish(share.init({}), None))]
+        [(0, 0.5), (1, 0.25)]
+        """
+        if self.parts:
+            return [r for name, part in self.parts.items() for r in part.rows(result[name])]
+        if hasattr(result, "rows"):
+            return [dict(r) for r in result.rows()]
+        if len(self.quantities) != 1 or np.ndim(result) > 1:
+            raise InputError(
+                f"a metric's result is a {type(result).__name__} without rows(); return a number or"
+                " [L] of them and give sums() one Quantity, or a result with rows()"
+            )
+        [quantity] = self.quantities
+        values = np.atleast_1d(np.asarray(result, np.float64))
+        layers = range(len(values)) if np.ndim(result) else [None]
+        return [
+            row(quantity.name, value, quantity.unit, quantity.site, layer)
+            for layer, value in zip(layers, values, strict=True)
+        ]
 
 
 class Sum(NamedTuple):
@@ -92,12 +127,16 @@ def merge(first: Tree, second: Tree) -> Tree:
     return jax.tree.map(add, first, second, is_leaf=lambda node: isinstance(node, Sum))
 
 
-def sums(taps: Mapping[str, Callable], finish: Callable[[Any, float, Any], Any]) -> Metric:
+def sums(
+    taps: Mapping[str, Callable], finish: Callable[[Any, float, Any], Any], *quantities: Quantity
+) -> Metric:
     """A metric whose state is the sum of what its taps return, and the count of tokens.
 
     Args:
       taps: `{site: reducer}`; every reducer returns a pytree of sums over tokens.
       finish: `({site: float64 sums}, count: float, params) -> result`.
+      *quantities: what the rows hold, in words. With one of them, a result that is a number or
+        `[L]` of them needs no `rows()` of its own.
 
     >>> positive = sums(
     ...     {"nll": lambda nll, mask: jnp.sum((nll > 0) & mask)},
@@ -130,7 +169,7 @@ def sums(taps: Mapping[str, Callable], finish: Callable[[Any, float, Any], Any])
             params,
         )
 
-    return Metric(taps, init, update, end)
+    return Metric(taps, init, update, end, quantities)
 
 
 def combine(**metrics: Metric) -> Metric:
@@ -162,6 +201,8 @@ def combine(**metrics: Metric) -> Metric:
         finish=lambda state, params: {
             name: metric.finish(state[name], params) for name, metric in metrics.items()
         },
+        quantities=tuple({q.name: q for m in metrics.values() for q in m.quantities}.values()),
+        parts=metrics,
     )
 
 

@@ -10,7 +10,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.metrics import base
+from lmdyn.records import Quantity
 from lmdyn.types import ArrayLike
+
+KNOWLEDGE = Quantity(
+    "knowledge_entropy",
+    "Knowledge entropy",
+    "nats",
+    "mlp",
+    "How evenly each layer's MLP spreads its coefficients over its memory vectors: the entropy of"
+    " their mean sizes over the text, in nats. The ceiling is log F, reached when all F"
+    " coefficients are equally large; a lower value means that fewer vectors do the work. The whole"
+    " model's is the sum over layers. Kim et al. 2024.",
+    fields={"normalized": "Share of the ceiling"},
+)
+ATTENTION = Quantity(
+    "attention_entropy",
+    "Attention entropy",
+    "nats",
+    "attention",
+    "Mean entropy of the attention distributions over heads and queries, in nats: low means that a"
+    " token attends to few others. Kim et al. 2024.",
+)
+PREDICTION = Quantity(
+    "prediction_entropy",
+    "Prediction entropy",
+    "nats",
+    "head",
+    "Mean entropy of the next-token distribution, in nats: low means that the model is sure."
+    " Kim et al. 2024.",
+)
 
 
 def entropy(weights: ArrayLike) -> np.ndarray:
@@ -107,7 +136,7 @@ def knowledge_entropy() -> base.Metric:
     def finish(sums, count, params):
         return KnowledgeEntropy(sums["mlp.coefficients"] / count, count)
 
-    return base.sums({"mlp.coefficients": reduce}, finish)
+    return base.sums({"mlp.coefficients": reduce}, finish, KNOWLEDGE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +187,7 @@ def attention_entropy() -> base.Metric:
     def finish(sums, count, params):
         return AttentionEntropy(sums["attention.probabilities"] / count)
 
-    return base.sums({"attention.probabilities": reduce}, finish)
+    return base.sums({"attention.probabilities": reduce}, finish, ATTENTION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,4 +224,4 @@ def prediction_entropy() -> base.Metric:
     def finish(sums, count, params):
         return PredictionEntropy(float(sums["log_probabilities"]) / count)
 
-    return base.sums({"log_probabilities": reduce}, finish)
+    return base.sums({"log_probabilities": reduce}, finish, PREDICTION)

@@ -8,6 +8,19 @@ import numpy as np
 
 from lmdyn.metrics import base
 from lmdyn.models.ops import unit
+from lmdyn.records import Quantity
+
+ANISOTROPY = Quantity(
+    "anisotropy",
+    "Anisotropy",
+    "cosine",
+    caption=(
+        "Mean cosine similarity between the representations of all pairs of tokens, after each"
+        " number of blocks (0 is the embedding): 0 means directions spread evenly, 1 that all point"
+        " the same way. After the last norm: what the head reads. Godey et al. 2024."
+    ),
+    axis="blocks applied",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,4 +85,4 @@ def anisotropy() -> base.Metric:
             mean_cosine(sums["residual"], count), float(mean_cosine(sums["final"], count))
         )
 
-    return base.sums({"residual": reduce, "final": reduce}, finish)
+    return base.sums({"residual": reduce, "final": reduce}, finish, ANISOTROPY)

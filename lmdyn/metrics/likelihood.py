@@ -10,7 +10,18 @@ import jax.numpy as jnp
 from lmdyn.metrics import base
 from lmdyn.models.forward import token_nll
 from lmdyn.models.modules import LanguageModel
+from lmdyn.records import Quantity
 from lmdyn.types import Array, Params
+
+NLL = Quantity(
+    "nll",
+    "Negative log-likelihood",
+    "nats",
+    caption=(
+        "Mean negative log-likelihood of the text's tokens, in nats per token: lower is better."
+    ),
+    fields={"perplexity": "Perplexity", "bits_per_byte": "Bits per byte"},
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +70,7 @@ def likelihood() -> base.Metric:
     def finish(sums, count, params):
         return Likelihood(float(sums["nll"]) / count, count)
 
-    return base.sums({"nll": lambda nll, mask: jnp.sum(jnp.where(mask, nll, 0.0))}, finish)
+    return base.sums({"nll": lambda nll, mask: jnp.sum(jnp.where(mask, nll, 0.0))}, finish, NLL)
 
 
 def span_log_probability(

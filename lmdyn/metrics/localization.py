@@ -25,7 +25,35 @@ from lmdyn.metrics.relative import (
     relative_gradients,
 )
 from lmdyn.models.modules import LanguageModel
+from lmdyn.records import Quantity
 from lmdyn.types import Params
+
+QUANTITIES = (
+    Quantity(
+        "gradient_norm",
+        "Gradient norm",
+        "nats",
+        caption="Norm of the gradient of a sequence's own loss, mean over sequences.",
+    ),
+    Quantity(
+        "relative_gradient_norm",
+        "Relative gradient norm",
+        "ratio",
+        caption=(
+            "Mean gradient norm of the probes over that of random spans of the text, by layer:"
+            " above 1, a layer responds to the probes more than to text. Fernandez et al. 2024."
+        ),
+        fields={"low": "Lower end of the interval", "high": "Upper end of the interval"},
+    ),
+    Quantity(
+        "profile_difference",
+        "Difference of profiles",
+        "log share",
+        caption="How far two kinds' profiles of relative gradient norms differ.",
+        fields={"p": "p"},
+    ),
+)
+"""What `Localization.rows` holds, in words."""
 
 UNKNOWN = "all"
 """What probes without a kind are called."""

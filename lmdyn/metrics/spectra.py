@@ -14,6 +14,7 @@ from lmdyn.metrics.entropies import entropy
 from lmdyn.models.loss import matrix
 from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
 from lmdyn.params.selectors import flatten, select
+from lmdyn.records import Quantity
 from lmdyn.types import Array, Params
 
 EXACT = 2**18
@@ -54,6 +55,22 @@ def _by_gram(matrix):
         rows = np.asarray(tall[start : start + BLOCK_ROWS], np.float64)
         gram += rows.T @ rows
     return np.sqrt(np.clip(np.linalg.eigvalsh(gram)[::-1], 0.0, None))
+
+
+SINGULAR = Quantity(
+    "singular_entropy",
+    "Singular entropy",
+    "nats",
+    caption=(
+        "How far a matrix' singular values are from equal: KL(q || uniform) in nats, with q their"
+        " shares of the sum. 0 is flat; the largest value, log R, is a single direction. Godey et"
+        " al. 2024."
+    ),
+    fields={"effective_rank": "Effective rank"},
+)
+HEAD_SPECTRUM = SINGULAR._replace(
+    name="head_spectrum", title="Singular entropy of the head", site="head"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +242,7 @@ def singular_entropy() -> base.Metric:
     ... ]
     [0.0, 4.0]
     """
-    return base.sums({}, lambda sums, count, params: head_of(params))
+    return base.sums({}, lambda sums, count, params: head_of(params), SINGULAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +300,9 @@ def head_spectrum(vocabulary: slice | None = None, kept: int = 64) -> base.Metri
     [2.0, 1.0]
     """
     return base.sums(
-        {}, lambda sums, count, params: HeadSpectrum(head_of(params, vocabulary), kept)
+        {},
+        lambda sums, count, params: HeadSpectrum(head_of(params, vocabulary), kept),
+        HEAD_SPECTRUM,
     )
 
 
@@ -300,4 +319,4 @@ def layer_spectra(selector: str = "blocks") -> base.Metric:
     >>> [round(row["effective_rank"], 6) for row in found.rows()]  # three equal directions; one
     [3.0, 1.0]
     """
-    return base.sums({}, lambda sums, count, params: spectrum_of(params, selector))
+    return base.sums({}, lambda sums, count, params: spectrum_of(params, selector), SINGULAR)

@@ -47,8 +47,10 @@ class Watcher:
         params = state.params if part is None else part.merge(state.params, state.frozen)
         results = measure(prepared.metric, prepared.model, params, self.batches, prepared.mesh)
         tokens = prepared.held_out.tokens
-        found = [dict(row) for result in results.values() for row in result.rows()]
-        return [records.row(self.name, **{"step": step, "tokens": tokens, **row}) for row in found]
+        return [
+            records.row(self.name, **{"step": step, "tokens": tokens, **row})
+            for row in prepared.metric.rows(results)
+        ]
 
 
 def measure(

@@ -1,9 +1,11 @@
 """A training run, from its config to its last checkpoint."""
 
 import functools
+import json
 import math
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn import records
 from lmdyn.allocator import keep_memory
 from lmdyn.checkpoints import runs
 from lmdyn.checkpoints.runs.processes import shared
@@ -123,7 +126,9 @@ def train(
             stopped = run.go(state, step, guard, fresh=not position["saved"])
             checkpoints.wait()
     if primary and run.step > step:
-        _write_meta(folder, command, written, started, run.tokens - position["tokens"], config.seed)
+        tokens, metric = run.tokens - position["tokens"], prepared.metric
+        meta = provenance.collect(command or [], written, started, tokens, config.seed)
+        _write_meta(folder, meta, () if metric is None else metric.quantities)
     return Finished(run.step, config.steps, stopped)
 
 
@@ -356,13 +361,12 @@ def _dtype(config: Train) -> str:
     return resolve(config.compute).dtype
 
 
-def _write_meta(folder: Path, command, config, started, tokens, seed):
+def _write_meta(folder: Path, meta: dict[str, Any], quantities: Iterable[records.Quantity]) -> None:
     """What made the rows, beside them, as for any other rows."""
-    import json
-
     if (folder / ROWS).exists() and (folder / ROWS).stat().st_size:
+        config = meta["config"]
         measured = {**(config["watch"] or {}), "length": config["data"]["length"], "train": config}
-        meta = provenance.collect(command or [], measured, started, tokens, seed)
+        meta |= {"config": measured, "metrics": records.describe(quantities)}
         atomic_write(folder / f"{ROWS}.meta.json", json.dumps(meta, indent=1) + "\n")
 
 

@@ -226,3 +226,30 @@ def test_span_log_probability_is_the_mean_over_the_span():
     nll = np.asarray(models.token_nll(model, params, b.inputs, b.targets))
     found = metrics.span_log_probability(model, params, b.inputs, b.targets, span)
     assert_close(found, [-nll[0, 3:5].mean(), -nll[1, 8]], 1e-6)
+
+
+def test_every_metric_describes_the_rows_that_it_makes(measured):
+    rows = EVERYTHING.rows(measured[3])
+    described = {q.name: q for q in EVERYTHING.quantities}
+    assert {r["metric"] for r in rows} == set(described)
+    for r in rows:
+        quantity = described[r["metric"]]
+        assert quantity.title and quantity.caption and quantity.unit == r["unit"]
+        assert quantity.site in (None, r["site"])
+
+
+def test_a_metric_of_numbers_needs_no_class_for_its_result():
+    model, params = small()
+    quantity = metrics.Quantity("positive", "Positive coefficients", "share", "mlp")
+    reduce = lambda c, mask: jnp.sum((c > 0).mean(-1) * mask)
+    site = "mlp.coefficients"
+    own = base.sums({site: reduce}, lambda sums, n, params: sums[site] / n, quantity)
+    both = base.combine(nll=metrics.likelihood(), own=own)
+    found = metrics.measure(both, model, params, [batch(2, 7)])
+    rows = both.rows(found)[1:]
+    assert [(r["metric"], r["site"], r["layer"], r["unit"]) for r in rows] == [
+        ("positive", "mlp", layer, "share") for layer in range(3)
+    ]
+    assert [r["value"] for r in rows] == list(found["own"])
+    with pytest.raises(InputError, match="a metric's result is a ndarray without rows"):
+        dataclasses.replace(own, quantities=()).rows(found["own"])
