@@ -1,4 +1,4 @@
-"""lmdyn: `pip install .`; extras cuda, tpu, hub, eval, dev, bench. Tested versions:
+"""lmdyn: `pip install .`; extras cuda, tpu, hub, eval, docs, dev, bench. Tested versions:
 scripts/constraints.txt.
 """
 
@@ -14,6 +14,7 @@ VERSION = re.search(
 README = HERE / "README.md"
 TORCH = ["torch>=2.6", "transformers>=4.50", "accelerate>=1.0"]
 EVAL = ["lm_eval>=0.4.8"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.29", "latex2mathml>=3.77"]
 
 setup(
     name="lmdyn",
@@ -55,13 +56,16 @@ setup(
         "hub": ["huggingface_hub>=0.30"],
         "bench": TORCH,
         "eval": EVAL,
+        "docs": DOCS,
         "dev": [
             *TORCH,
             *EVAL,
+            *DOCS,
             "huggingface_hub>=0.30",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
-            "ruff>=0.9",
+            "ruff>=0.12",
+            "import-linter>=2.6",
             "pyright[nodejs]>=1.1.400",
         ],
     },

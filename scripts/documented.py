@@ -1,5 +1,5 @@
-"""The commands that README.md and the docstrings of configs show, and what makes each of them small
-enough to try.
+"""The commands that README.md, docs/ and the docstrings of configs show, and what makes each of them
+small enough to try.
 
 A command is tried as it is written, but for two things, which both stand here:
 
@@ -28,6 +28,12 @@ from lmdyn.cli.options import VERBS
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    if path.parent.name != "api"
+}
+"""The pages of docs/ that somebody wrote, by path; docs/api is made of docstrings."""
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 
 
@@ -40,23 +46,46 @@ def commands(text: str) -> list[str]:
     return [line.strip() for line in re.sub(r"\\\n\s*", "", text).splitlines() if line.strip()]
 
 
-def section(heading: str) -> str:
-    """What stands in README.md below a heading."""
-    return README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-
-
 def blocks(text: str, language: str) -> list[str]:
     """The code blocks of one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
 
 
-def in_readme() -> list[str]:
-    """Lines of its shell blocks; and what stands in code within a sentence or a table, also across
-    the end of a line, and has options. In a table `study --config FILE` is short for `lmdyn study
-    --config FILE`.
+def files(text: str) -> dict[str, str]:
+    """The files that a page has its reader write: code below a line that ends in "`NAME.py`:".
+
+    >>> fence = "`" * 3
+    >>> files(f"Save this as `a/b.py`:\\n\\n{fence}python\\nx = 1\\n{fence}\\n")
+    {'a/b.py': 'x = 1\\n'}
     """
-    shell = [line for block in blocks(README, "bash") for line in commands(block)]
-    prose = re.sub(r"^```.*?^```", "", README, flags=re.S | re.M)
+    return dict(
+        re.findall(r"`([\w/]+\.py)`:\n\n```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    )
+
+
+EXTENSIONS = {
+    name: code
+    for path, text in PAGES.items()
+    if path.startswith("docs/extend/")
+    for name, code in files(text).items()
+}
+"""The metric, transform, family, head and study that docs/extend adds."""
+
+
+def write_extensions(folder: Path) -> None:
+    """Writes the files of docs/extend below a folder."""
+    for name, code in EXTENSIONS.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(code, encoding="utf-8")
+
+
+def in_page(text: str) -> list[str]:
+    """Lines of a page's shell blocks; and what stands in code within a sentence or a table, also
+    across the end of a line, and has options. In a table `study --config FILE` is short for `lmdyn
+    study --config FILE`.
+    """
+    shell = [line for block in blocks(text, "bash") for line in commands(block)]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
     code = [
         " ".join(found.split())
         for paragraph in prose.split("\n\n")
@@ -65,7 +94,7 @@ def in_readme() -> list[str]:
     code = [
         f"lmdyn {line}" if re.match(rf"({'|'.join(VERBS)}) .*--", line) else line for line in code
     ]
-    return shell + [line for line in code if re.match(r"(lmdyn|python|bash) .*--", line)]
+    return shell + [line for line in code if re.match(r"(lmdyn|python|bash) .*--(?!help)", line)]
 
 
 def in_config(path: Path) -> list[str]:
@@ -78,8 +107,14 @@ def in_config(path: Path) -> list[str]:
     ]
 
 
-ALL = list(dict.fromkeys(in_readme() + [line for path in CONFIGS for line in in_config(path)]))
-"""README's in their order, since later ones take what earlier ones made; then those of the configs."""
+ALL = list(
+    dict.fromkeys(
+        [line for text in (README, *PAGES.values()) for line in in_page(text)]
+        + [line for path in CONFIGS for line in in_config(path)]
+    )
+)
+"""README's in their order, since later ones take what earlier ones made; then those of the pages and
+of the configs."""
 
 
 def words_of(line: str) -> list[str]:
@@ -597,9 +632,7 @@ def furnish(folder: Path) -> None:
             ]
         )
     )
-    (folder / "participation.py").write_text(
-        blocks(section("Extending it"), "python")[0], encoding="utf-8"
-    )
+    write_extensions(folder)
     (folder / "bin").mkdir()
     for name, does in PROGRAMS.items():
         (folder / "bin" / name).write_text(f"#!/usr/bin/env bash\n{does}\n")

@@ -1,4 +1,4 @@
-"""Every command in README.md, and in the docstrings of configs, is one that works.
+"""Every command in README.md, docs/ and the docstrings of configs is one that works.
 
 All of them go through the real command line: options are read, configs are loaded, and what is
 misspelt fails. Then each is run small, with stand-ins for the models and texts that are not here
@@ -33,11 +33,11 @@ from pathlib import Path
 
 import pytest
 
-from lmdyn import metrics, records
+from lmdyn import records
 from lmdyn.cli import command_line as cli
 from lmdyn.errors import InputError
 from scripts import documented, try_commands
-from scripts.documented import ALL, CONFIGS, ROOT, blocks, in_config, section, words_of
+from scripts.documented import ALL, CONFIGS, ROOT, in_config, words_of
 
 
 def test_there_are_commands():
@@ -77,15 +77,12 @@ def test_configs_name_files_that_are_there():
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """The repository, and beside it the file that the README has its reader write."""
+    """The repository, and beside it the files that docs/extend has its reader write."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("configs", "scripts", "setup.py"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "participation.py").write_text(
-        blocks(section("Extending it"), "python")[0], encoding="utf-8"
-    )
-    yield folder
-    metrics.REGISTRY.pop("participation", None)
+    documented.write_extensions(folder)
+    return folder
 
 
 @pytest.mark.parametrize("line", ALL)
@@ -155,7 +152,6 @@ def attempt(tmp_path_factory):
         patch.chdir(folder)
         documented.furnish(folder)
         yield try_commands.Tried(here)
-    metrics.REGISTRY.pop("participation", None)
 
 
 @pytest.mark.slow

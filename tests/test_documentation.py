@@ -174,8 +174,8 @@ def _is_shown(cls: type) -> bool:
     text = cls.__doc__ or ""
     if _shows(text) or any(_shows(member.__doc__) for _, member in _members(cls)):
         return True
-    makers = re.findall(r"(?:[Mm]ade by|^What|^State of) `([\w.]+)", text)
-    wholes = re.findall(r"Part of `([\w.]+)`", text)
+    makers = re.findall(r"(?:[Mm]ade\s+by|^What|^State\s+of)\s+`([\w.]+)", text)
+    wholes = re.findall(r"Part\s+of\s+`([\w.]+)`", text)
     return any(_shows(getattr(_named(cls, name), "__doc__", None)) for name in makers) or any(
         f"{cls.__name__}(" in _shows(getattr(_named(cls, name), "__doc__", None)) for name in wholes
     )
