@@ -12,8 +12,11 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*<
 
 
 def _mathml(found: re.Match) -> str:
-    display = "block" if found[1] == "div" else "inline"
-    return convert(html.unescape(found[2]).strip(), display=display)
+    latex = re.sub(r"\\log (?=\w)", r"\\log\\, ", html.unescape(found[2]).strip())
+    if found[1] == "span":
+        return convert(latex)
+    parts = (convert(part.strip(), display="block") for part in latex.split(r"\qquad"))
+    return f'<div class="formula">{"".join(parts)}</div>'  # side by side where there is room
 
 
 def on_page_content(content: str, **more: Any) -> str:
