@@ -13,7 +13,7 @@ configs/entropy_decay.py --out out/entropy_decay
 from lmdyn.analysis.factorials import fraction
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import EntropyDecay, Factor, Run
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 FACTORS = (
     Factor("width", "48", "96"),
@@ -30,7 +30,7 @@ def train(width, text, rate, decay, weight_decay, gated, long):
     """A run at these levels, -1 or 1 each."""
     pick = lambda level, low, high: high if level > 0 else low
     width, steps = pick(width, 48, 96), pick(long, 384, 1152)
-    return Train(
+    return TrainConfig(
         model=ModelConfig(
             vocab=257,
             width=width,
@@ -48,14 +48,16 @@ def train(width, text, rate, decay, weight_decay, gated, long):
         ),
         steps=steps,
         optimizer=Optimizer(
-            rate=pick(rate, 2e-3, 1e-2),
+            learning_rate=pick(rate, 2e-3, 1e-2),
             warmup=20,
             schedule=pick(decay, "constant", "cosine"),
             final=0.02,
             weight_decay=pick(weight_decay, 0.0, 0.3),
         ),
-        watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=24, tokens=8192),
-        keep=Keep(powers_of_two=False, save=steps, last=1),
+        evaluation=Evaluation(
+            "builtin:docs:test", metrics="nll,knowledge_entropy", every=24, tokens=8192
+        ),
+        checkpoints=CheckpointPolicy(powers_of_two=False, save=steps, last=1),
         compute=Compute(unroll=4),
         out="set by the study",
     )

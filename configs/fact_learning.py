@@ -25,7 +25,9 @@ def config():
             length=704,
             batch=1,
             rest=20,
-            optimizer=Optimizer(rate=5e-5, schedule="constant", warmup=10, weight_decay=0.0),
+            optimizer=Optimizer(
+                learning_rate=5e-5, schedule="constant", warmup=10, weight_decay=0.0
+            ),
         ),
         text="builtin:docs:test",
     )

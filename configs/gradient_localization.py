@@ -12,7 +12,16 @@ cores. Run: lmdyn study --config configs/gradient_localization.py --out out/grad
 
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import GradientLocalization, Method, Streamed
-from lmdyn.training import Adapters, Data, Keep, Optimizer, Recall, Review, Source, Train
+from lmdyn.training import (
+    CheckpointPolicy,
+    Data,
+    LoRA,
+    MixReview,
+    Optimizer,
+    Recall,
+    Source,
+    TrainConfig,
+)
 
 WORLD = "tfds:synthetic_world/people=64,places=16,new=0.25,updated=0.3,seed={seed}"
 STEPS = 768
@@ -25,7 +34,7 @@ def config():
         probes=(f"{WORLD}:probes",),
         text="builtin:docs:test",
         reference="builtin:docs:train",
-        pretrain=Train(
+        pretrain=TrainConfig(
             model=ModelConfig(
                 vocab=1024,
                 width=64,
@@ -43,8 +52,8 @@ def config():
                 batch=8,
             ),
             steps=STEPS,
-            optimizer=Optimizer(rate=4e-3, warmup=20, schedule="cosine"),
-            keep=Keep(powers_of_two=False, save=STEPS, last=1),
+            optimizer=Optimizer(learning_rate=4e-3, warmup=20, schedule="cosine"),
+            checkpoints=CheckpointPolicy(powers_of_two=False, save=STEPS, last=1),
             compute=COMPUTE,
             out="set by the study",
         ),
@@ -55,12 +64,14 @@ def config():
         ),
         methods=(
             Method("plain"),
-            Method("low-rank adapters", adapters=Adapters(rank=8, scale=2.0), rate=2.0),
-            Method("MixReview", review=Review("builtin:docs:train", ratio=1.0, decay=0.7)),
+            Method("low-rank adapters", adapters=LoRA(rank=8, scale=2.0), rate=2.0),
+            Method("MixReview", review=MixReview("builtin:docs:train", ratio=1.0, decay=0.7)),
             Method("RecAdam", recall=Recall(strength=50.0, steepness=0.1, middle=24.0)),
         ),
         steps=56,
-        optimizer=Optimizer(rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None),
+        optimizer=Optimizer(
+            learning_rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None
+        ),
         factors=(0.25, 1.0, 4.0),
         online=Streamed(
             f"{WORLD}:time1#text", tokens=8192, chunk=64, rates=(1e-4, 3e-4, 1e-3, 3e-3)

@@ -19,7 +19,16 @@ A series of your own (at, pretrain and variants then do not count):
 
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Further, KnowledgeEntropy, Tell, Variant
-from lmdyn.training import Change, Data, Keep, Objective, Optimizer, Source, Train, Watch
+from lmdyn.training import (
+    CheckpointPolicy,
+    Data,
+    Evaluation,
+    Intervention,
+    Objective,
+    Optimizer,
+    Source,
+    TrainConfig,
+)
 
 WORLD = "tfds:synthetic_world/people=48,places=12,new=0.4,updated=0.0,seed={seed}"
 GATED = False
@@ -30,7 +39,7 @@ def config():
     return KnowledgeEntropy(
         out="out/knowledge_entropy",
         text="builtin:docs:test",
-        pretrain=Train(
+        pretrain=TrainConfig(
             model=ModelConfig(
                 vocab=1024,
                 width=64,
@@ -50,11 +59,11 @@ def config():
                 batch=8,
             ),
             steps=STEPS,
-            optimizer=Optimizer(rate=4e-3, warmup=20, schedule="constant"),
-            watch=Watch(
+            optimizer=Optimizer(learning_rate=4e-3, warmup=20, schedule="constant"),
+            evaluation=Evaluation(
                 "builtin:docs:test", metrics="nll,knowledge_entropy", every=32, tokens=8192
             ),
-            keep=Keep(every=128, powers_of_two=True, save=256, last=1),
+            checkpoints=CheckpointPolicy(every=128, powers_of_two=True, save=256, last=1),
             compute=Compute(unroll=4),
             out="set by the study",
         ),
@@ -66,8 +75,8 @@ def config():
             ),
             Variant(
                 "periodic reactivation",
-                changes=(
-                    Change(
+                interventions=(
+                    Intervention(
                         "lmdyn.transforms.reactivation",
                         "builtin:docs:train",
                         every=128,

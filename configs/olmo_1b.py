@@ -8,13 +8,13 @@ Lines with a field "text". Run: lmdyn train --config configs/olmo_1b.py
 """
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 STEPS = 738_000
 
 
 def config():
-    return Train(
+    return TrainConfig(
         model=ModelConfig(
             vocab=50304,
             width=2048,
@@ -35,7 +35,7 @@ def config():
         ),
         steps=STEPS,
         optimizer=Optimizer(
-            rate=4e-4,
+            learning_rate=4e-4,
             warmup=2000,
             schedule="linear",
             final=0.1,
@@ -43,8 +43,10 @@ def config():
             weight_decay=0.1,
             clip=1.0,
         ),
-        watch=Watch("jsonl:data/dolma_validation.jsonl#text", every=1000, tokens=2048 * 2048),
-        keep=Keep(every=1000, powers_of_two=True, save=1000, last=2),
+        evaluation=Evaluation(
+            "jsonl:data/dolma_validation.jsonl#text", every=1000, tokens=2048 * 2048
+        ),
+        checkpoints=CheckpointPolicy(every=1000, powers_of_two=True, save=1000, last=2),
         compute=Compute(dtype="bfloat16", remat="dots"),
         mesh=(-1, 8, 1),
         out="runs/olmo-1b",

@@ -18,10 +18,10 @@ text:
 
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Grid, Meta, OnlineAdaptation, Size
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 STEPS, TUNED = 384, 128
-RULE = Optimizer(rate=4e-3, warmup=20, schedule="constant")
+RULE = Optimizer(learning_rate=4e-3, warmup=20, schedule="constant")
 ADAM = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
@@ -74,25 +74,25 @@ def config():
             },
             low_rank_rates=(3e-4, 1e-3),
         ),
-        pretrain=Train(
+        pretrain=TrainConfig(
             model=shape(64),
             data=Data(
                 sources=(Source("builtin:docs:train"),), tokenizer="bpe:1024", length=256, batch=8
             ),
             steps=STEPS,
             optimizer=RULE,
-            watch=Watch("builtin:docs:test", metrics="nll", every=96, tokens=8192),
-            keep=Keep(every=96, powers_of_two=False, save=STEPS, last=1),
+            evaluation=Evaluation("builtin:docs:test", metrics="nll", every=96, tokens=8192),
+            checkpoints=CheckpointPolicy(every=96, powers_of_two=False, save=STEPS, last=1),
             compute=Compute(unroll=6),
             out="set by the study",
         ),
         sizes=(Size(shape(32)), Size(shape(96), rate=1.5e-3)),
-        tune=Train(
+        tune=TrainConfig(
             data=Data(sources=(Source("builtin:code:train"),), length=256, batch=8),
             start="set by the study",
             steps=TUNED,
-            optimizer=Optimizer(rate=2e-3, warmup=20, schedule="constant"),
-            keep=Keep(powers_of_two=False, save=TUNED, last=1),
+            optimizer=Optimizer(learning_rate=2e-3, warmup=20, schedule="constant"),
+            checkpoints=CheckpointPolicy(powers_of_two=False, save=TUNED, last=1),
             compute=Compute(unroll=6),
             out="set by the study",
         ),

@@ -9,13 +9,13 @@ configs/pythia_6_9b.py
 """
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 STEPS = 143_000
 
 
 def config():
-    return Train(
+    return TrainConfig(
         model=ModelConfig(
             vocab=50432,
             width=4096,
@@ -43,7 +43,7 @@ def config():
         ),
         steps=STEPS,
         optimizer=Optimizer(
-            rate=1.2e-4,
+            learning_rate=1.2e-4,
             warmup=STEPS // 100,
             schedule="cosine",
             final=0.1,
@@ -51,8 +51,10 @@ def config():
             weight_decay=0.1,
             clip=1.0,
         ),
-        watch=Watch("jsonl:data/pile_validation.jsonl#text", every=1000, tokens=2048 * 1024),
-        keep=Keep(every=1000, powers_of_two=True, save=1000, last=2),
+        evaluation=Evaluation(
+            "jsonl:data/pile_validation.jsonl#text", every=1000, tokens=2048 * 1024
+        ),
+        checkpoints=CheckpointPolicy(every=1000, powers_of_two=True, save=1000, last=2),
         compute=Compute(dtype="bfloat16", remat="full"),
         mesh=(4, 8, 2),
         out="runs/pythia-6.9b",

@@ -8,13 +8,13 @@ one H100 at 45% of its peak. Data: pile/*.jsonl.zst unpacked into one JSON Lines
 """
 
 from lmdyn.models import ModelConfig
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 STEPS = 143_000
 
 
 def config():
-    return Train(
+    return TrainConfig(
         model=ModelConfig(
             vocab=50304,
             width=512,
@@ -42,7 +42,7 @@ def config():
         ),
         steps=STEPS,
         optimizer=Optimizer(
-            rate=1e-3,
+            learning_rate=1e-3,
             warmup=STEPS // 100,
             schedule="cosine",
             final=0.1,
@@ -50,8 +50,10 @@ def config():
             weight_decay=0.1,
             clip=1.0,
         ),
-        watch=Watch("jsonl:data/pile_validation.jsonl#text", every=1000, tokens=2048 * 1024),
-        keep=Keep(every=1000, powers_of_two=True, save=1000, last=2),
+        evaluation=Evaluation(
+            "jsonl:data/pile_validation.jsonl#text", every=1000, tokens=2048 * 1024
+        ),
+        checkpoints=CheckpointPolicy(every=1000, powers_of_two=True, save=1000, last=2),
         accumulate=16,
         out="runs/pythia-70m",
     )

@@ -20,7 +20,7 @@ example):
 
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Heads, Saturation, Target
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 STEPS = 4096
 
@@ -29,7 +29,7 @@ def config():
     return Saturation(
         out="out/saturation",
         text="builtin:code:test",
-        pretrain=Train(
+        pretrain=TrainConfig(
             model=ModelConfig(
                 vocab=1024,
                 width=64,
@@ -46,15 +46,15 @@ def config():
                 sources=(Source("builtin:code:train"),), tokenizer="bpe:1024", length=128, batch=4
             ),
             steps=STEPS,
-            optimizer=Optimizer(rate=5e-3, warmup=50, schedule="constant"),
-            watch=Watch(
+            optimizer=Optimizer(learning_rate=5e-3, warmup=50, schedule="constant"),
+            evaluation=Evaluation(
                 "builtin:code:test",
                 metrics="nll,anisotropy,head_spectrum",
                 every=32,
                 tokens=8192,
                 batch=32,
             ),
-            keep=Keep(powers_of_two=False, save=STEPS, last=1),
+            checkpoints=CheckpointPolicy(powers_of_two=False, save=STEPS, last=1),
             compute=Compute(unroll=2),
             log_every=1,
             out="set by the study",

@@ -8,11 +8,11 @@ two to two and a half minutes on 2 cores. Run: lmdyn train --config configs/tiny
 """
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 
 def config():
-    return Train(
+    return TrainConfig(
         model=ModelConfig(
             vocab=257,
             width=128,
@@ -25,9 +25,11 @@ def config():
         ),
         data=Data(sources=(Source("builtin:docs:train"),), tokenizer="bytes", length=256, batch=8),
         steps=1300,
-        optimizer=Optimizer(rate=4e-3, warmup=30, schedule="cosine", final=0.02, weight_decay=0.1),
-        watch=Watch("builtin:docs:test", every=50, tokens=8192),
-        keep=Keep(every=100, powers_of_two=True, save=100, last=2),
+        optimizer=Optimizer(
+            learning_rate=4e-3, warmup=30, schedule="cosine", final=0.02, weight_decay=0.1
+        ),
+        evaluation=Evaluation("builtin:docs:test", every=50, tokens=8192),
+        checkpoints=CheckpointPolicy(every=100, powers_of_two=True, save=100, last=2),
         compute=Compute(unroll=4),
         out="runs/tiny",
     )

@@ -234,25 +234,25 @@ def watch(order):
     from lmdyn import models, training
     from lmdyn.allocator import keep_memory
     from lmdyn.training import train_step as step
-    from lmdyn.training.evaluation import Watcher
+    from lmdyn.training.evaluation import Evaluator
     from lmdyn.training.prepare import prepare
 
     keep_memory()
     shape = SHAPES["tiny"]
     rows, length = ROWS["tiny"], shape["positions"]
     with tempfile.TemporaryDirectory() as out:
-        config = training.Train(
+        config = training.TrainConfig(
             model=models.ModelConfig(**shape),
             data=training.Data((training.Source("builtin:docs:train"),), length=length, batch=rows),
             steps=1000,
-            watch=training.Watch("builtin:docs:test", every=50, tokens=rows * length),
+            evaluation=training.Evaluation("builtin:docs:test", every=50, tokens=rows * length),
             compute=models.Compute(dtype=order["dtype"], unroll=4),
             mesh=(1, 1, 1),
             out=out,
         )
         prepared = prepare(config)
     update = jax.jit(step.make_step(prepared.model, prepared.optimizer), donate_argnums=0)
-    watcher, batches, state = Watcher(prepared, "run"), iter(prepared.stream), prepared.first()
+    evaluator, batches, state = Evaluator(prepared, "run"), iter(prepared.stream), prepared.first()
     times = {"train": [], "measure": []}
     for turn in range(5):
         start = time.perf_counter()
@@ -263,7 +263,7 @@ def watch(order):
             before = metrics
         jax.block_until_ready(state)
         middle = time.perf_counter()
-        watcher.measure(state, 0)
+        evaluator.measure(state, 0)
         times["train"].append(middle - start)
         times["measure"].append(time.perf_counter() - middle)
     return {name: values[1:] for name, values in times.items()}  # the first turn compiles

@@ -206,7 +206,7 @@ SHAPE = (
     "--model.vocab 257 --model.depth 2 --model.heads 8 --model.kv-heads 8 --model.head-width 8"
     " --model.width 64 --model.mlp-width 64"
 )
-BIG = f"{SHAPE} --data.tokenizer bytes --data.batch 16 --watch.tokens 512"
+BIG = f"{SHAPE} --data.tokenizer bytes --data.batch 16 --evaluation.tokens 512"
 LESSON = (
     "--tell.count 2 --tell.times 2 --tell.every 2 --tell.ask 1 --further.rest 1 --further.length 64"
     " --further.optimizer.warmup 0"
@@ -220,7 +220,10 @@ SMALL = (
     (r"^lmdyn online .*--rates ", "--prefix 128"),
     (r"^lmdyn online .*--statistics ", "--batches 2"),
     (r"^lmdyn reactivate ", "--tokens 128 --length 32"),
-    (r"^lmdyn train .*(/tiny\.py|FILE)", f"{RUN} --data.batch 2 --watch.tokens 64 --mesh 1,1,1"),
+    (
+        r"^lmdyn train .*(/tiny\.py|FILE)",
+        f"{RUN} --data.batch 2 --evaluation.tokens 64 --mesh 1,1,1",
+    ),
     (
         r"^lmdyn train .*/olmo_1b\.py",
         f"{RUN} {BIG}",
@@ -231,7 +234,7 @@ SMALL = (
     (
         r"launch_local\.sh",
         (
-            f"{RUN} --data.batch 8 --watch.tokens 256 --watch.metrics nll --model.depth 1 --out"
+            f"{RUN} --data.batch 8 --evaluation.tokens 256 --evaluation.metrics nll --model.depth 1 --out"
             " runs/local"
         ),
     ),
@@ -393,7 +396,7 @@ def _run(name: str, steps: int, length: int, batch: int) -> dict[str, Any]:
         "data.sources.*.ref": text,
         "data.length": length,
         "data.batch": batch,
-        "keep.save": steps,
+        "checkpoints.save": steps,
         "compute.unroll": 1,
         "mesh": (1, 1, 1),
     }
@@ -413,8 +416,8 @@ LESS: dict[str, dict[str, Any]] = {
         "runs.*.train.model.head_width": lambda width: width // 3,
         "runs.*.train.model.mlp_width": lambda width: width // 3,
         "runs.*.train.model.depth": 2,
-        "runs.*.train.watch.every": 2,
-        "runs.*.train.watch.tokens": 64,
+        "runs.*.train.evaluation.every": 2,
+        "runs.*.train.evaluation.tokens": 64,
         "runs.*.train.compute.unroll": 1,
         "runs.*.train.mesh": (1, 1, 1),
     },
@@ -447,11 +450,11 @@ LESS: dict[str, dict[str, Any]] = {
         **_shape(2),
         **_run("pretrain", steps=12, length=96, batch=4),
         "pretrain.data.tokenizer": "bytes",
-        "pretrain.watch.every": 4,
-        "pretrain.watch.tokens": 384,
-        "pretrain.keep.every": 4,
+        "pretrain.evaluation.every": 4,
+        "pretrain.evaluation.tokens": 384,
+        "pretrain.checkpoints.every": 4,
         "at": (4, 8, 12),
-        "variants.*.changes.*": replaced(every=4, until=8, tokens=384, data=text),
+        "variants.*.interventions.*": replaced(every=4, until=8, tokens=384, data=text),
         "known": text,
         "probes": 10,
         "tell.facts": text,
@@ -475,8 +478,8 @@ LESS: dict[str, dict[str, Any]] = {
         **_run("pretrain", steps=12, length=48, batch=4),
         **_run("tune", steps=4, length=48, batch=4),
         "pretrain.data.tokenizer": "bytes",
-        "pretrain.keep.every": 4,
-        "pretrain.watch": replaced(every=4, tokens=192),
+        "pretrain.checkpoints.every": 4,
+        "pretrain.evaluation": replaced(every=4, tokens=192),
         "sizes.*.model": replaced(
             vocab=257,
             width=lambda width: width // 8,
@@ -508,9 +511,9 @@ LESS: dict[str, dict[str, Any]] = {
         **_shape(2, width=16, heads=4, kv_heads=4, head_width=4, mlp_width=32),
         **_run("pretrain", steps=8, length=32, batch=4),
         "pretrain.data.tokenizer": "bytes",
-        "pretrain.watch.every": 2,
-        "pretrain.watch.tokens": 256,
-        "pretrain.watch.batch": 8,
+        "pretrain.evaluation.every": 2,
+        "pretrain.evaluation.tokens": 256,
+        "pretrain.evaluation.batch": 8,
         "widths": (4, 8, 12, 16),
         "narrow": 4,
         "heads.text": text,

@@ -265,7 +265,7 @@ def trained(options: Any, ended: Ended) -> str:
         max(row["step"] for row in rows) == run.steps,
         f"{run.out}/rows.jsonl does not reach step {run.steps}",
     )
-    wanted = run.watch.metrics.split(",")
+    wanted = run.evaluation.metrics.split(",")
     return f"{holds(rows, wanted, run.out)}, {len(steps)} checkpoints"
 
 

@@ -145,10 +145,10 @@ def test_an_added_metric_is_printed_and_drawn(here, capsys):
 def test_it_is_measured_inside_training_with_the_transform_in_the_chain(here):
     Path("run.py").write_text("""
 from lmdyn.models import ModelConfig
-from lmdyn.training import Apply, CheckpointPolicy, Data, Evaluation, Optimizer, Source, Train
+from lmdyn.training import Apply, CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 def config():
-    return Train(
+    return TrainConfig(
         model=ModelConfig(
             vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=64
         ),

@@ -26,7 +26,10 @@ def config():
         out="out/tour/gradient_localization",
         small_version_of="configs/gradient_localization.py",
         pretrain=dataclasses.replace(
-            run, steps=STEPS, compute=COMPUTE, keep=dataclasses.replace(run.keep, save=STEPS)
+            run,
+            steps=STEPS,
+            compute=COMPUTE,
+            checkpoints=dataclasses.replace(run.checkpoints, save=STEPS),
         ),
         methods=WHOLE.methods[:2],
         steps=8,

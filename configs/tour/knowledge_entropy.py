@@ -28,17 +28,17 @@ def config():
             run,
             steps=STEPS,
             compute=COMPUTE,
-            watch=dataclasses.replace(run.watch, every=16, tokens=2048),
-            keep=dataclasses.replace(run.keep, every=32, save=STEPS),
+            evaluation=dataclasses.replace(run.evaluation, every=16, tokens=2048),
+            checkpoints=dataclasses.replace(run.checkpoints, every=32, save=STEPS),
         ),
         at=(8, 16, 32, STEPS),
         variants=(
             bonus,
             dataclasses.replace(
                 periodic,
-                changes=(
+                interventions=(
                     dataclasses.replace(
-                        periodic.changes[0], every=16, until=STEPS // 2, tokens=2048
+                        periodic.interventions[0], every=16, until=STEPS // 2, tokens=2048
                     ),
                 ),
             ),

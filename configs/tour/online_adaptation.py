@@ -41,15 +41,18 @@ def config():
             model=dataclasses.replace(run.model, depth=DEPTH),
             steps=STEPS,
             compute=COMPUTE,
-            watch=None,
-            keep=dataclasses.replace(run.keep, every=32, save=STEPS),
+            evaluation=None,
+            checkpoints=dataclasses.replace(run.checkpoints, every=32, save=STEPS),
         ),
         sizes=tuple(
             dataclasses.replace(size, model=dataclasses.replace(size.model, depth=DEPTH))
             for size in WHOLE.sizes[:1]
         ),
         tune=dataclasses.replace(
-            tune, steps=TUNED, compute=COMPUTE, keep=dataclasses.replace(tune.keep, save=TUNED)
+            tune,
+            steps=TUNED,
+            compute=COMPUTE,
+            checkpoints=dataclasses.replace(tune.checkpoints, save=TUNED),
         ),
         windows=(("none", 0, 64), ("cache", 64, 64), ("overlap", 128, 64)),
         document=256,

@@ -28,8 +28,8 @@ def config():
             run,
             steps=STEPS,
             compute=COMPUTE,
-            watch=dataclasses.replace(run.watch, every=16, tokens=2048),
-            keep=dataclasses.replace(run.keep, save=STEPS),
+            evaluation=dataclasses.replace(run.evaluation, every=16, tokens=2048),
+            checkpoints=dataclasses.replace(run.checkpoints, save=STEPS),
         ),
         widths=(8, 16, 32, 64),
         heads=dataclasses.replace(

@@ -14,5 +14,8 @@ WHOLE = runpy.run_path(str(Path(__file__).parents[1] / "tiny.py"))["config"]()
 
 def config():
     return dataclasses.replace(
-        WHOLE, steps=320, watch=dataclasses.replace(WHOLE.watch, every=20), out="runs/tour/tiny"
+        WHOLE,
+        steps=320,
+        evaluation=dataclasses.replace(WHOLE.evaluation, every=20),
+        out="runs/tour/tiny",
     )

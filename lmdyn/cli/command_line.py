@@ -197,7 +197,7 @@ def _configured(argv: list[str], kinds: dict):
     kind = kinds.get(verb)
     try:
         made = runpy.run_path(path)["config"]()
-        if verb in ("train", "plan") and type(made).__name__ == "Train":
+        if verb in ("train", "plan") and type(made).__name__ == "TrainConfig":
             made = kinds[verb](run=made)
     except OSError as err:
         raise InputError(f"--config {path}: {err.strerror}") from err

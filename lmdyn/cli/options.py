@@ -237,7 +237,7 @@ class Train:
     """Pretrain a model, or train one further, into a run: checkpoints, log, measurements.
 
     What is trained on what is said by a Python file, --config FILE, whose config() returns a
-    lmdyn.training.Train. The same command goes on with a run that was stopped.
+    lmdyn.training.TrainConfig. The same command goes on with a run that was stopped.
     """
 
 

@@ -7,17 +7,21 @@ import tyro
 
 from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig
-from lmdyn.training.config import Data, Source, Train, Watch
+from lmdyn.training.config import Data, Evaluation, Source, TrainConfig
 
 
-def _example() -> Train:
+def _example() -> TrainConfig:
     """What the help shows as defaults, where there is no config file."""
     model = ModelConfig(
         vocab=257, width=128, depth=4, heads=4, head_width=32, mlp_width=512, positions=512
     )
     data = Data(sources=(Source("builtin:docs:train"),))
-    return Train(
-        data=data, steps=1000, out="runs/NAME", model=model, watch=Watch("builtin:docs:test")
+    return TrainConfig(
+        data=data,
+        steps=1000,
+        out="runs/NAME",
+        model=model,
+        evaluation=Evaluation("builtin:docs:test"),
     )
 
 
@@ -25,11 +29,11 @@ def _example() -> Train:
 class TrainOptions:
     """Pretrain a model, or train one further, into a run: checkpoints, log, measurements.
 
-    --config FILE is a Python file whose config() returns a lmdyn.training.Train; options given
-    beside it override its fields. The same command goes on with a run that was stopped.
+    --config FILE is a Python file whose config() returns a lmdyn.training.TrainConfig; options
+    given beside it override its fields. The same command resumes a run that was stopped.
     """
 
-    run: Annotated[Train, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
+    run: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
     hosts: Literal["one", "auto"] = "one"
     """auto: several processes that find each other (TPU pod, Slurm, Open MPI)."""
     coordinator: Annotated[
@@ -68,7 +72,7 @@ class PlanOptions:
     Nothing is trained, read or written.
     """
 
-    run: Annotated[Train, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
+    run: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
 
     @classmethod
     def example(cls) -> Self:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+STUDY_FREE = ("out", "workers", "cache", "states", "small_version_of")
+"""Fields of a study's config that its numbers do not depend on: they may change when it is resumed,
+and do not tell two runs of it apart."""
 PACKAGES = ("lmdyn", "jax", "jaxlib", "flax", "optax", "numpy")
 
 

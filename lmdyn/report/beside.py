@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmdyn.records import provenance
 from lmdyn.report import subject
 from lmdyn.report.figures import short
 from lmdyn.report.gather import Part, Run
 from lmdyn.report.markup import slug
-
-FREE = ("out", "workers", "cache", "states", "small_version_of")
-"""Settings that do not tell two runs of a study apart."""
 
 
 def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:
@@ -89,7 +87,8 @@ def _differences(studies: Sequence[Run | None]) -> list[str]:
         keys = [
             key
             for key in dict.fromkeys(key for config in kind for key in config)
-            if key not in FREE and any(c.get(key) != kind[0].get(key) for c in kind)
+            if key not in provenance.STUDY_FREE
+            and any(c.get(key) != kind[0].get(key) for c in kind)
         ]
         found.append("" if run is None else _told(run.meta, keys))
     return found

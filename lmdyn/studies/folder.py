@@ -25,9 +25,6 @@ from lmdyn.studies.claims import Claim
 from lmdyn.training.config import differences
 from lmdyn.types import PathLike
 
-FREE = ("out", "workers", "cache", "states", "small_version_of")
-"""Fields of a study's config that may change when it goes on: nothing that its numbers rest on."""
-
 
 class Folder:
     """Where a study is kept, and how far it is.
@@ -65,7 +62,7 @@ class Folder:
             changed = [
                 line
                 for line in differences(known["config"], config)
-                if line.partition(":")[0] not in FREE
+                if line.partition(":")[0] not in provenance.STUDY_FREE
             ]
             if changed:
                 raise InputError(

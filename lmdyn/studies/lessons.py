@@ -75,7 +75,9 @@ class Further:
     length: int = 128
     batch: int = 16
     rest: int = 16
-    optimizer: Optimizer = Optimizer(rate=1e-3, schedule="constant", warmup=10, weight_decay=0.0)
+    optimizer: Optimizer = Optimizer(
+        learning_rate=1e-3, schedule="constant", warmup=10, weight_decay=0.0
+    )
 
     def __post_init__(self) -> None:
         check_least(self, "further.", length=1, batch=1, rest=0)
@@ -262,7 +264,7 @@ def teacher(model: LanguageModel, further: Further, tell: Tell) -> Callable:
         if not math.isfinite(float(logged["loss"])):
             raise InputError(
                 f"the loss of the continual training is {float(logged['loss'])}; lower"
-                " further.optimizer.rate"
+                " further.optimizer.learning_rate"
             )
         return tuple(found)
 

@@ -1,39 +1,39 @@
 """Pretraining and continual pretraining: state, step, loop, mesh."""
 
 from lmdyn.training.config import (
-    Adapters,
     Apply,
-    Change,
+    CheckpointPolicy,
     Data,
-    Keep,
+    Evaluation,
+    Intervention,
+    LoRA,
+    MixReview,
     Objective,
     Optimizer,
     Recall,
-    Review,
     Source,
-    Train,
-    Watch,
+    TrainConfig,
 )
 from lmdyn.training.loop import Finished, train
 from lmdyn.training.optimizer import make_optimizer, schedule
 from lmdyn.training.sharding import make_mesh, shard
-from lmdyn.training.train_step import State, likelihood, make_step, start, whole
+from lmdyn.training.train_step import TrainState, likelihood, make_step, start, whole
 
 __all__ = [
-    "Adapters",
+    "LoRA",
     "Apply",
-    "Change",
+    "Intervention",
     "Data",
     "Finished",
-    "Keep",
+    "CheckpointPolicy",
     "Objective",
     "Optimizer",
     "Recall",
-    "Review",
+    "MixReview",
     "Source",
-    "State",
-    "Train",
-    "Watch",
+    "TrainState",
+    "TrainConfig",
+    "Evaluation",
     "likelihood",
     "make_mesh",
     "make_optimizer",

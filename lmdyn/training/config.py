@@ -28,7 +28,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Review:
+class MixReview:
     """MixReview (He et al. 2021): old text is read again while a new one is learned, less from
     epoch to epoch of the new text. Part of `Data`.
 
@@ -62,7 +62,7 @@ class Data:
     ...     tokenizer="bpe:1024",
     ...     length=128,
     ...     batch=16,
-    ...     review=Review("text:old.txt", ratio=0.5),
+    ...     review=MixReview("text:old.txt", ratio=0.5),
     ... )
     >>> data.batch * data.length  # predictions of a step
     2048
@@ -74,7 +74,7 @@ class Data:
     batch: int = 32
     attend_across: bool = True
     predict_across: bool = True
-    review: Annotated[Review | None, tyro.conf.Fixed] = None
+    review: Annotated[MixReview | None, tyro.conf.Fixed] = None
     cache: str | None = None
 
 
@@ -98,7 +98,7 @@ class Apply:
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """What is minimised, by name: `Objective("lmdyn.training.objectives.entropy_bonus", {"weight":
-    0.1})`. Part of `Train`.
+    0.1})`. Part of `TrainConfig`.
 
     Attributes:
       name: a function that returns an objective (see `lmdyn.training.objectives`), as
@@ -111,9 +111,9 @@ class Objective:
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class Intervention:
     """A change of the parameters that rests on a measurement, made during the run: reactivation,
-    say. Part of `Train`.
+    say. Part of `TrainConfig`.
 
     It is made after every `every`-th step but the last, before that step's measurement and
     checkpoint. The optimizer's state stays.
@@ -141,7 +141,7 @@ class Recall:
     see `lmdyn.transforms.recall`. Part of `Optimizer`.
 
     Attributes:
-      strength: of the pull; times the rate, it must stay below 2.
+      strength: of the pull; times the learning rate, it must stay below 2.
       steepness: how fast the pull goes, per step. middle: the step at which pull and rule weigh the
         same.
     """
@@ -152,9 +152,9 @@ class Recall:
 
 
 @dataclasses.dataclass(frozen=True)
-class Adapters:
+class LoRA:
     """Low-rank adapters, which are trained instead of the matrices beside which they stand; see
-    `lmdyn.params.low_rank`. Part of `Train`.
+    `lmdyn.params.low_rank`. Part of `TrainConfig`.
 
     Attributes:
       where: selector of those matrices. rank, scale: R, and s of `W + s A B`.
@@ -169,14 +169,14 @@ class Adapters:
 class Optimizer:
     """The optimizer and its schedule.
 
-    The rate rises from 0 over `warmup` steps, and then: `constant`; `cosine` or `linear` down to
-    `final * rate` at the last step; `wsd`, constant until the last `decay_steps` and then linear
-    (warmup, stable, decay).
+    The learning rate rises from 0 over `warmup` steps, and then: `constant`; `cosine` or `linear`
+    down to `final` times the highest at the last step; `wsd`, constant until the last `decay_steps`
+    and then linear (warmup, stable, decay).
 
     Attributes:
       name: of the rule, in optax.
-      rate: the highest learning rate.
-      weight_decay: decoupled, multiplied by the rate; on `decay`.
+      learning_rate: the highest one.
+      weight_decay: decoupled, multiplied by the learning rate; on `decay`.
       decay: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not the
         embeddings either) or a selector.
       clip: the global norm that gradients are clipped to; None leaves them.
@@ -185,7 +185,7 @@ class Optimizer:
 
     >>> from lmdyn.training import schedule
     >>> rule = Optimizer(
-    ...     rate=1e-3,
+    ...     learning_rate=1e-3,
     ...     schedule="wsd",
     ...     warmup=10,
     ...     decay_steps=20,
@@ -197,7 +197,7 @@ class Optimizer:
     """
 
     name: Literal["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop"] = "adamw"
-    rate: float = 1e-3
+    learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
     warmup: int = 0
     final: float = 0.1
@@ -213,8 +213,8 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
-    """What is measured inside the run, on the same held-out text every time. Part of `Train`.
+class Evaluation:
+    """What is measured inside the run, on the same held-out text every time. Part of `TrainConfig`.
 
     Attributes:
       data: the held-out text.
@@ -235,10 +235,10 @@ class Watch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Keep:
+class CheckpointPolicy:
     """Which checkpoints are made and kept: at every `every`-th step, at powers of two, and the
     first and last; and, so that a stopped run loses little, one each `save` steps of which only the
-    `last` newest stay. Part of `Train`.
+    `last` newest stay. Part of `TrainConfig`.
     """
 
     every: int | None = None
@@ -268,7 +268,7 @@ Mesh = Annotated[
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class TrainConfig:
     """Pretrain a model, or train a given one further, into a run.
 
     A run is a folder: checkpoints, log, measurements, and what made them. The same command again
@@ -285,9 +285,10 @@ class Train:
         optimizer state.
       adapters: train low-rank adapters instead, of a model that the run goes on from; checkpoints
         hold the model with them added in.
-      optimizer, watch, keep: see there; watch None measures nothing.
+      optimizer, checkpoints: see there.
+      evaluation: what is measured on the way; None measures nothing.
       objective: what is minimised; None: the likelihood.
-      changes: changes of the parameters on the way, in order.
+      interventions: changes of the parameters on the way, in order.
       accumulate: each batch is run in this many parts, one after another.
       seed: of parameters and data.
       compute: dtype, attention, remat.
@@ -297,28 +298,30 @@ class Train:
     >>> model = ModelConfig(
     ...     vocab=256, width=64, depth=2, heads=4, head_width=16, mlp_width=192, positions=128
     ... )
-    >>> run = Train(
+    >>> run = TrainConfig(
     ...     model=model,
     ...     data=Data(sources=(Source("builtin:docs:train"),), length=128, batch=16),
     ...     steps=320,
     ...     out="runs/mine",
     ...     objective=Objective("lmdyn.training.objectives.entropy_bonus", {"weight": 0.1}),
-    ...     changes=(
-    ...         Change(
+    ...     interventions=(
+    ...         Intervention(
     ...             "lmdyn.transforms.reactivation",
     ...             "builtin:docs:train",
     ...             every=64,
     ...             arguments={"ratio": 0.25},
     ...         ),
     ...     ),
-    ...     watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=32),
-    ...     keep=Keep(every=64, last=1),
+    ...     evaluation=Evaluation(
+    ...         "builtin:docs:test", metrics="nll,knowledge_entropy", every=32
+    ...     ),
+    ...     checkpoints=CheckpointPolicy(every=64, last=1),
     ... )
     >>> run.steps * run.data.batch * run.data.length
     655360
-    >>> further = Train(
+    >>> further = TrainConfig(
     ...     start="run:runs/mine@320",
-    ...     adapters=Adapters("blocks.mlp", rank=4),
+    ...     adapters=LoRA("blocks.mlp", rank=4),
     ...     data=run.data,
     ...     steps=64,
     ...     out="runs/further",
@@ -333,12 +336,12 @@ class Train:
     model: ModelConfig | None = None
     start: str | None = None
     train: str = "all"
-    adapters: Annotated[Adapters | None, tyro.conf.Fixed] = None
+    adapters: Annotated[LoRA | None, tyro.conf.Fixed] = None
     optimizer: Optimizer = Optimizer()
-    watch: Watch | None = None
-    keep: Keep = Keep()
+    evaluation: Evaluation | None = None
+    checkpoints: CheckpointPolicy = CheckpointPolicy()
     objective: Annotated[Objective | None, tyro.conf.Fixed] = None
-    changes: Annotated[tuple[Change, ...], tyro.conf.Fixed] = ()
+    interventions: Annotated[tuple[Intervention, ...], tyro.conf.Fixed] = ()
     accumulate: int = 1
     seed: int = 0
     compute: Compute = Compute()
@@ -357,31 +360,34 @@ class Train:
             "log_every": self.log_every,
             "data.length": self.data.length,
             "data.batch": self.data.batch,
-            "keep.save": self.keep.save,
-            "keep.last": self.keep.last,
+            "checkpoints.save": self.checkpoints.save,
+            "checkpoints.last": self.checkpoints.last,
         }
-        if self.keep.every is not None:
-            least["keep.every"] = self.keep.every
-        if self.watch is not None:
-            least |= {"watch.every": self.watch.every, "watch.tokens": self.watch.tokens}
+        if self.checkpoints.every is not None:
+            least["checkpoints.every"] = self.checkpoints.every
+        if self.evaluation is not None:
+            least |= {
+                "evaluation.every": self.evaluation.every,
+                "evaluation.tokens": self.evaluation.tokens,
+            }
         least |= {
             f"data.sources[{number}].every": source.every
             for number, source in enumerate(self.data.sources)
         }
-        for number, change in enumerate(self.changes):
+        for number, change in enumerate(self.interventions):
             least |= {
-                f"changes[{number}].every": change.every,
-                f"changes[{number}].tokens": change.tokens,
+                f"interventions[{number}].every": change.every,
+                f"interventions[{number}].tokens": change.tokens,
             }
         for name, value in least.items():
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
         if self.adapters is not None and (
-            self.start is None or self.train != "all" or self.changes
+            self.start is None or self.train != "all" or self.interventions
         ):
             raise InputError(
                 "adapters stand beside the matrices of a given model: they need start=, and neither"
-                " train= nor changes="
+                " train= nor interventions="
             )
         if self.optimizer.recall is not None and self.optimizer.name != "adamw":
             raise InputError(
@@ -396,7 +402,7 @@ class Train:
             )
         rule = self.optimizer
         for name, value in (
-            ("rate", rule.rate),
+            ("learning_rate", rule.learning_rate),
             ("final", rule.final),
             ("weight_decay", rule.weight_decay),
             ("eps", rule.eps),
@@ -416,8 +422,8 @@ class Train:
                 )
 
 
-FREE = ("out", "mesh", "log_every", "keep", "watch", "data.cache")
-"""What may change when a run goes on: nothing that its numbers depend on (beyond rounding, for the mesh)."""
+MAY_CHANGE = ("out", "mesh", "log_every", "checkpoints", "evaluation", "data.cache")
+"""Fields that may change when a run is resumed: no number depends on them, but rounding on `mesh`."""
 
 
 def to_json(config: Any) -> dict:
@@ -430,7 +436,7 @@ def to_json(config: Any) -> dict:
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """The fields, beyond those of `FREE`, in which two configs differ: `field: old -> new`.
+    """The fields, beyond those of `MAY_CHANGE`, in which two configs differ: `field: old -> new`.
 
     >>> differences({"a": {"b": 1, "c": 2}, "out": "x"}, {"a": {"b": 1, "c": 3}, "out": "y"})
     ['a.c: 2 -> 3']
@@ -438,7 +444,7 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     found = []
     for key in dict.fromkeys([*old, *new]):
         path, before, after = f"{prefix}{key}", old.get(key), new.get(key)
-        if path in FREE or before == after:
+        if path in MAY_CHANGE or before == after:
             continue
         if key not in old and after in (None, []):  # a run that is older than the field
             continue

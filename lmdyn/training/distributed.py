@@ -36,7 +36,7 @@ _BEATS = "lmdyn/beats/"
 _kept: list = []  # what must outlive the interpreter
 
 
-class _Watch:
+class _Peers:
     """What is known of the other hosts; read when this process is about to be aborted."""
 
     def __init__(self):
@@ -81,7 +81,7 @@ class _Watch:
         )
 
 
-_watch = _Watch()
+_peers = _Peers()
 
 
 def initialize(
@@ -129,9 +129,9 @@ def initialize(
             )
         if process:
             _reach(coordinator, timeout)
-    _watch.processes, _watch.process = processes or 1, process or 0
+    _peers.processes, _peers.process = processes or 1, process or 0
     others = "all other processes" if process is None else f"all {processes} processes"
-    _watch.meeting = (
+    _peers.meeting = (
         f"{others} did not meet at {coordinator or 'the coordinator'} within {timeout} s; start"
         " them all, with the same coordinator and processes, and try again"
     )
@@ -158,10 +158,10 @@ def initialize(
                 " what uses it"
             ) from err
         if isinstance(err, jax.errors.JaxRuntimeError):
-            raise InputError(f"{_watch.meeting} ({_brief(err)})") from err
+            raise InputError(f"{_peers.meeting} ({_brief(err)})") from err
         raise
-    _watch.processes, _watch.process, _watch.meeting = jax.process_count(), jax.process_index(), ""
-    _watch.coordinator = _state().coordinator_address or ""
+    _peers.processes, _peers.process, _peers.meeting = jax.process_count(), jax.process_index(), ""
+    _peers.coordinator = _state().coordinator_address or ""
     _start_beating()
 
 
@@ -202,7 +202,7 @@ class Guard:
           None; or the name of the signal that asks the run to stop, when this is the step at which
           all hosts save and stop. It is enough that one of them got it.
         """
-        _watch.step = step
+        _peers.step = step
         if jax.process_count() == 1:
             return self.asked
         from jax.experimental import multihost_utils
@@ -231,8 +231,8 @@ def guard() -> Iterator[Guard]:
     and a message on standard error. An error of its own passes through, and its exit then no longer
     waits for the other hosts.
 
-    >>> with guard() as watch:
-    ...     print(watch.at(1))
+    >>> with guard() as running:
+    ...     print(running.at(1))
     None
     """
     found = Guard()
@@ -278,7 +278,7 @@ def _state():
 def _start_beating() -> None:
     """Signs of life, once a second until this process ends."""
     client, done, now = _state().client, threading.Event(), time.monotonic()
-    _watch.seen = {host: ("", now) for host in range(_watch.processes) if host != _watch.process}
+    _peers.seen = {host: ("", now) for host in range(_peers.processes) if host != _peers.process}
 
     def beat():
         count = 0
@@ -286,7 +286,7 @@ def _start_beating() -> None:
         with contextlib.suppress(Exception):
             while not done.wait(1.0):
                 count += 1
-                _watch.beat(client, count)
+                _peers.beat(client, count)
 
     thread = threading.Thread(target=beat, daemon=True, name="lmdyn-beat")
     thread.start()
@@ -309,7 +309,7 @@ def _leave() -> None:
         return
     with contextlib.suppress(Exception):
         state.client.wait_at_barrier("lmdyn/leave", 3000)
-    _watch.leaving = True
+    _peers.leaving = True
     for name in ("preemption_sync_manager", "client", "service"):
         held = getattr(state, name)
         if held is not None:
@@ -327,9 +327,9 @@ def _speak_before_abort() -> None:
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def speak(_):
         # of an error of our own, which is about to be printed: this thread waits, the main one ends
-        if _watch.leaving:
+        if _peers.leaving:
             time.sleep(60)
-        os.write(2, f"\nlmdyn: error: {_watch.message()}\n".encode())
+        os.write(2, f"\nlmdyn: error: {_peers.message()}\n".encode())
         os._exit(LOST)
 
     _kept.append(speak)

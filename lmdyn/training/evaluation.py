@@ -13,11 +13,11 @@ from lmdyn.data.windows import Batch
 from lmdyn.models.modules import LanguageModel
 from lmdyn.training import sharding as meshes
 from lmdyn.training.prepare import Prepared
-from lmdyn.training.train_step import State
+from lmdyn.training.train_step import TrainState
 from lmdyn.types import Tree, present
 
 
-class Watcher:
+class Evaluator:
     """Rows of a run's held-out measurements.
 
     Args:
@@ -31,10 +31,10 @@ class Watcher:
 
     def due(self, step: int) -> bool:
         """Whether a measurement belongs to this step."""
-        watch, last = self.prepared.config.watch, self.prepared.config.steps
-        return watch is not None and (step % watch.every == 0 or step == last)
+        evaluation, last = self.prepared.config.evaluation, self.prepared.config.steps
+        return evaluation is not None and (step % evaluation.every == 0 or step == last)
 
-    def measure(self, state: State, step: int) -> list[dict]:
+    def measure(self, state: TrainState, step: int) -> list[dict]:
         """The rows of all metrics, for the parameters of `state`."""
         prepared = self.prepared
         place = meshes.batch_sharding(prepared.mesh)

@@ -12,17 +12,17 @@ from lmdyn.errors import InputError
 from lmdyn.training import evaluation as watch
 from lmdyn.training import sharding as meshes
 from lmdyn.training import train_step as steps
-from lmdyn.training.config import Change
+from lmdyn.training.config import Intervention
 from lmdyn.transforms import Measured
 
 
-def due(change: Change, step: int, last: int) -> bool:
+def due(change: Intervention, step: int, last: int) -> bool:
     """Whether a change belongs to this step.
 
     >>> [
     ...     step
     ...     for step in range(11)
-    ...     if due(Change("f", "text:x", every=3, until=6), step, last=10)
+    ...     if due(Intervention("f", "text:x", every=3, until=6), step, last=10)
     ... ]
     [3, 6]
     """
@@ -33,22 +33,22 @@ def due(change: Change, step: int, last: int) -> bool:
     )
 
 
-def make(change: Change) -> Measured:
+def make(change: Intervention) -> Measured:
     """What the config names.
 
     Raises:
       InputError: there is no such function, it failed, or it returned something else.
     """
-    made = names.make(change.name, change.arguments, {}, "changes")
+    made = names.make(change.name, change.arguments, {}, "interventions")
     if not isinstance(made, Measured):
         raise InputError(
-            f"changes: {change.name} returned a {type(made).__name__}, not a"
+            f"interventions: {change.name} returned a {type(made).__name__}, not a"
             " lmdyn.transforms.Measured"
         )
     return made
 
 
-class Changer:
+class Interventions:
     """The changes of a run.
 
     Args:
@@ -57,8 +57,8 @@ class Changer:
 
     def __init__(self, prepared: Any) -> None:
         config = prepared.config
-        self.prepared, self.changes, self.last = prepared, config.changes, config.steps
-        self.made = [make(change) for change in config.changes]
+        self.prepared, self.interventions, self.last = prepared, config.interventions, config.steps
+        self.made = [make(change) for change in config.interventions]
         self.batches: dict[int, list] = {}
         where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
         part = prepared.part
@@ -66,11 +66,11 @@ class Changer:
         split = (lambda params: (params, None)) if part is None else part.split
         self.split = jax.jit(split, out_shardings=(where.params, where.frozen))
 
-    def __call__(self, state: steps.State, step: int) -> steps.State:
+    def __call__(self, state: steps.TrainState, step: int) -> steps.TrainState:
         """The state with the changes made that are due after `step`; it is the same object where
         none is.
         """
-        for number, (change, made) in enumerate(zip(self.changes, self.made, strict=True)):
+        for number, (change, made) in enumerate(zip(self.interventions, self.made, strict=True)):
             if not due(change, step, self.last):
                 continue
             params = self.whole(state)
@@ -85,7 +85,7 @@ class Changer:
             state = state._replace(params=chosen, frozen=rest)
         return state
 
-    def _batches(self, number: int, change: Change) -> list:
+    def _batches(self, number: int, change: Intervention) -> list:
         if number not in self.batches:  # they stay on the devices
             prepared, length = self.prepared, self.prepared.config.data.length
             place = meshes.batch_sharding(prepared.mesh)

@@ -25,9 +25,9 @@ from lmdyn.records import provenance
 from lmdyn.training import distributed, objectives
 from lmdyn.training import sharding as meshes
 from lmdyn.training import train_step as steps
-from lmdyn.training.config import Train, differences, to_json
-from lmdyn.training.evaluation import Watcher
-from lmdyn.training.interventions import Changer
+from lmdyn.training.config import TrainConfig, differences, to_json
+from lmdyn.training.evaluation import Evaluator
+from lmdyn.training.interventions import Interventions
 from lmdyn.training.log import ROWS, Log
 from lmdyn.training.optimizer import schedule
 from lmdyn.training.prepare import Prepared, prepare
@@ -45,7 +45,10 @@ class Finished(NamedTuple):
 
 
 def train(
-    config: Train, command: list[str] | None = None, progress: bool = False, say: Say | None = None
+    config: TrainConfig,
+    command: list[str] | None = None,
+    progress: bool = False,
+    say: Say | None = None,
 ) -> Finished:
     """Starts a run, or goes on with it, until its last step or a signal.
 
@@ -80,7 +83,7 @@ def train(
     ...     tokenizer="bytes",
     ...     cache=str(folder / "tokens"),
     ... )
-    >>> run = Train(out=str(folder / "run"), data=data, steps=2, model=tiny)
+    >>> run = TrainConfig(out=str(folder / "run"), data=data, steps=2, model=tiny)
     >>> train(run, say=lambda line: None)
     Finished(step=2, steps=2, signal=None)
     """
@@ -108,7 +111,7 @@ def train(
         )
     runs.record(folder, provenance.collect(command or [], written, started, 0, config.seed))
 
-    keep = config.keep
+    keep = config.checkpoints
     retention = runs.Retention(every=keep.every, powers_of_two=keep.powers_of_two, last=keep.last)
     with runs.Checkpoints(folder, retention) as checkpoints:
         state, position = _begin(prepared, checkpoints, say)
@@ -122,7 +125,7 @@ def train(
             Log(folder, step, config.steps, progress and primary, primary) as log,
             distributed.guard() as guard,
         ):
-            run = _Run(prepared, checkpoints, log, batches, position["tokens"], say)
+            run = _Loop(prepared, checkpoints, log, batches, position["tokens"], say)
             stopped = run.go(state, step, guard, fresh=not position["saved"])
             checkpoints.wait()
     if primary and run.step > step:
@@ -132,7 +135,7 @@ def train(
     return Finished(run.step, config.steps, stopped)
 
 
-class _Run:
+class _Loop:
     """The loop. What it holds is where it is; what it computes is all in the pure step."""
 
     def __init__(
@@ -147,11 +150,11 @@ class _Run:
             batches,
         )
         self.tokens, self.say, self.step = tokens, say, 0
-        self.watcher = Watcher(prepared, f"run:{config.out}")
+        self.evaluator = Evaluator(prepared, f"run:{config.out}")
         self.rate = schedule(config.optimizer, config.steps)
         self.pending: list[tuple[int, dict]] = []
         self.clock = _Clock(prepared)
-        self.changer = Changer(prepared)
+        self.interventions = Interventions(prepared)
         objective = objectives.make(config.objective)
         pure = steps.make_step(
             prepared.model,
@@ -178,7 +181,7 @@ class _Run:
                 len(self.pending) > 1
             ):  # the device works on this step while the host looks at the one before
                 self.look()
-            state = self.changer(state, self.step)
+            state = self.interventions(state, self.step)
             asked = guard.at(self.step)
             self.after(state, last=self.step == self.config.steps, now=asked is not None)
             if asked is not None and self.step < self.config.steps:
@@ -189,7 +192,7 @@ class _Run:
         """What belongs between two steps: log, measurement, checkpoint, in this order, so that a
         checkpoint of a step means that all before it is on the disk.
         """
-        keep, step = self.config.keep, self.step
+        keep, step = self.config.checkpoints, self.step
         power = keep.powers_of_two and (step & (step - 1)) == 0
         save = (
             last
@@ -199,14 +202,14 @@ class _Run:
             or step % keep.save == 0
             or bool(keep.every and step % keep.every == 0)
         )
-        measure = self.watcher.due(step)
+        measure = self.evaluator.due(step)
         if not (save or measure):
             return
         while self.pending:
             self.look()
         with self.clock.paused():
             if measure:
-                self.log.rows(self.watcher.measure(state, step))
+                self.log.rows(self.evaluator.measure(state, step))
             if save:
                 position = {
                     "step": step,
@@ -232,8 +235,8 @@ class _Run:
                 raise InputError(
                     f"{name.replace('_', ' ')} is {metrics[name]} at step {step}; the last good"
                     f" checkpoint is run:{self.config.out}@{runs.latest(self.config.out)}; lower"
-                    f" optimizer.rate (now {self.config.optimizer.rate}) or clip more, in a new"
-                    " --out"
+                    f" optimizer.learning_rate (now {self.config.optimizer.learning_rate}), or clip"
+                    " more, in a new --out"
                 )
         tokens = int(metrics.pop("tokens"))
         self.tokens += tokens
@@ -241,7 +244,9 @@ class _Run:
         shown = f"loss {metrics['loss']:.3f}, {speed['tokens_per_second']:,.0f} tokens/s"
         if step == 1 or step % self.config.log_every == 0 or step == self.config.steps:
             rate = float(np.asarray(self.rate(step - 1)))
-            self.log.line({"step": step, "tokens": self.tokens, **metrics, "rate": rate, **speed})
+            self.log.line(
+                {"step": step, "tokens": self.tokens, **metrics, "learning_rate": rate, **speed}
+            )
         self.log.shown(
             step, shown + (f", MFU {speed['mfu']:.0%}" if speed["mfu"] is not None else "")
         )
@@ -286,7 +291,7 @@ class _Clock:
         return Pause()
 
 
-def _known(folder: Path, config: Train) -> runs.RunInfo | None:
+def _known(folder: Path, config: TrainConfig) -> runs.RunInfo | None:
     """What the folder's run is; None if there is none yet. Another config than this one is an
     `InputError`.
     """
@@ -304,7 +309,7 @@ def _known(folder: Path, config: Train) -> runs.RunInfo | None:
     return known
 
 
-def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[steps.State, dict]:
+def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[steps.TrainState, dict]:
     """The state and position to go on from: the newest whole checkpoint, or the beginning."""
     part = prepared.part
     like = (
@@ -337,7 +342,7 @@ def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[step
             lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.optimizer
         )(items["optimizer"])
         return (
-            steps.State(
+            steps.TrainState(
                 jax.device_put(np.int32(step), where.step),
                 copied(items["adapters"]),
                 rest,
@@ -348,14 +353,14 @@ def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[step
 
     def assemble(params, optimizer):
         chosen, rest = split(params)
-        return steps.State(np.int32(step), chosen, rest, optimizer)
+        return steps.TrainState(np.int32(step), chosen, rest, optimizer)
 
     # A jitted copy, also because what a checkpoint library returns need not be memory that the step
     # may take over.
     return jax.jit(assemble, out_shardings=where)(items["params"], items["optimizer"]), position
 
 
-def _dtype(config: Train) -> str:
+def _dtype(config: TrainConfig) -> str:
     from lmdyn.models.modules import resolve
 
     return resolve(config.compute).dtype
@@ -365,7 +370,11 @@ def _write_meta(folder: Path, meta: dict[str, Any], quantities: Iterable[records
     """What made the rows, beside them, as for any other rows."""
     if (folder / ROWS).exists() and (folder / ROWS).stat().st_size:
         config = meta["config"]
-        measured = {**(config["watch"] or {}), "length": config["data"]["length"], "train": config}
+        measured = {
+            **(config["evaluation"] or {}),
+            "length": config["data"]["length"],
+            "train": config,
+        }
         meta |= {"config": measured, "metrics": records.describe(quantities)}
         atomic_write(folder / f"{ROWS}.meta.json", json.dumps(meta, indent=1) + "\n")
 

@@ -20,11 +20,13 @@ def schedule(rule: Optimizer, steps: int) -> optax.Schedule:
       rule: see `lmdyn.training.config.Optimizer`.
       steps: of the whole run; the last update is number `steps - 1`.
 
-    >>> rate = schedule(Optimizer(rate=1.0, schedule="linear", warmup=2, final=0.0), steps=6)
+    >>> rate = schedule(
+    ...     Optimizer(learning_rate=1.0, schedule="linear", warmup=2, final=0.0), steps=6
+    ... )
     >>> [round(float(rate(step)), 2) for step in range(7)]
     [0.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
     """
-    rate, last = rule.rate, rule.rate * rule.final
+    rate, last = rule.learning_rate, rule.learning_rate * rule.final
     rest = max(steps - rule.warmup + 1, 1)
     if rule.schedule == "constant":
         after = optax.constant_schedule(rate)
@@ -86,7 +88,9 @@ def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
 
     >>> params = {"head": {"kernel": jax.numpy.ones([2, 3])}}
     >>> optimizer = make_optimizer(
-    ...     Optimizer(name="sgd", rate=0.5, schedule="constant", weight_decay=0.0, clip=None),
+    ...     Optimizer(
+    ...         name="sgd", learning_rate=0.5, schedule="constant", weight_decay=0.0, clip=None
+    ...     ),
     ...     10,
     ... )
     >>> updates, _ = optimizer.update(params, optimizer.init(params), params)

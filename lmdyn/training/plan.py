@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lmdyn.errors import InputError
-from lmdyn.training.config import Train
+from lmdyn.training.config import TrainConfig
 from lmdyn.types import present
 
 GIB = 2**30
@@ -45,7 +45,7 @@ UTILISATION = 0.4
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """What `plan` found. Bytes are those of the fullest device.
 
     Attributes:
@@ -98,7 +98,7 @@ class Plan:
         return max(self.parameters + self.optimizer + self.temporary, self.least)
 
 
-def plan(config: Train) -> Plan:
+def plan(config: TrainConfig) -> StepPlan:
     """Compiles a run's training step for its mesh, in a process of its own with that many virtual
     devices.
 
@@ -168,7 +168,7 @@ def _child() -> None:
     Path(sys.argv[2]).write_bytes(pickle.dumps(result))
 
 
-def compile_step(config: Train) -> Plan:
+def compile_step(config: TrainConfig) -> StepPlan:
     """The plan, from as many devices of this process as the mesh has; nothing is allocated on them.
 
     Raises:
@@ -220,7 +220,7 @@ def compile_step(config: Train) -> Plan:
     tokens = config.data.batch * config.data.length // config.accumulate // shards
     depth = architecture.depth - (part.lowest if part else 0)
     numbers = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-    return Plan(
+    return StepPlan(
         mesh=tuple(mesh.devices.shape),
         total=numbers(form),
         trained=numbers(state.params),
@@ -242,7 +242,7 @@ def compile_step(config: Train) -> Plan:
     )
 
 
-def _batch(config: Train, place):
+def _batch(config: TrainConfig, place):
     import jax
     import numpy as np
 
@@ -265,7 +265,7 @@ def _bytes(tree) -> int:
     )
 
 
-def describe(found: Plan) -> str:
+def describe(found: StepPlan) -> str:
     """A plan as text, for a person."""
     gib = lambda n: f"{n / GIB:10.2f}"
     at_once = found.rows // found.accumulate // (found.mesh[0] * found.mesh[1])
@@ -314,7 +314,7 @@ def describe(found: Plan) -> str:
     return "\n".join(lines)
 
 
-def _device(found: Plan, gibs: int, name: str) -> str:
+def _device(found: StepPlan, gibs: int, name: str) -> str:
     from lmdyn.costs.devices import PEAKS
 
     room = USABLE * gibs * GIB

@@ -16,11 +16,10 @@ from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
 from lmdyn.models import LanguageModel, init, shapes
 from lmdyn.params import Adapters, Partition, low_rank, partition
-from lmdyn.training import interventions as changes
-from lmdyn.training import objectives
+from lmdyn.training import interventions, objectives
 from lmdyn.training import sharding as meshes
 from lmdyn.training import train_step as steps
-from lmdyn.training.config import Train
+from lmdyn.training.config import TrainConfig
 from lmdyn.training.optimizer import make_optimizer
 from lmdyn.types import Params, present
 
@@ -40,13 +39,13 @@ class Prepared(NamedTuple):
       metric: what is watched, or None. held_out: its batches.
     """
 
-    config: Train
+    config: TrainConfig
     model: LanguageModel
     tokenizer: tokenizers.Tokenizer
     mesh: Mesh
     optimizer: optax.GradientTransformation
     part: Partition | Adapters | None
-    state: steps.State
+    state: steps.TrainState
     first: Any
     stream: data.Stream
     metric: Any
@@ -54,7 +53,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    config: Train, tokenizer: tokenizers.Tokenizer | None = None, progress: bool = False
+    config: TrainConfig, tokenizer: tokenizers.Tokenizer | None = None, progress: bool = False
 ) -> Prepared:
     """Reads, checks and builds; allocates nothing on the devices yet, but for a model that is
     trained further.
@@ -69,12 +68,15 @@ def prepare(
     mesh = resolve_mesh(config.mesh)
     meshes.check_batch(config.data.batch, mesh, config.accumulate)
     metric, watched = None, None
-    if config.watch is not None:
-        metric, watched = metrics.build(config.watch.metrics), data.documents(config.watch.data)
+    if config.evaluation is not None:
+        metric, watched = (
+            metrics.build(config.evaluation.metrics),
+            data.documents(config.evaluation.data),
+        )
     objectives.make(config.objective)
-    for change in config.changes:
-        changes.make(change)
-        data.documents(change.data)
+    for intervention in config.interventions:
+        interventions.make(intervention)
+        data.documents(intervention.data)
     texts = [data.documents(source.ref)[:: source.every] for source in config.data.sources]
     old = None if config.data.review is None else data.documents(config.data.review.ref)
     loaded = None
@@ -129,21 +131,21 @@ def prepare(
         review=review,
         steps=config.steps,
     )
-    if config.watch is None:
+    if config.evaluation is None:
         return Prepared(
             config, model, tokenizer, mesh, optimizer, part, state, first, stream, None, None
         )
-    rows = config.watch.batch or config.data.batch
+    rows = config.evaluation.batch or config.data.batch
     meshes.check_batch(rows, mesh)
     held_out = data.batches(
-        present(watched), tokenizer, config.data.length, rows, config.watch.tokens, progress
+        present(watched), tokenizer, config.data.length, rows, config.evaluation.tokens, progress
     )
     return Prepared(
         config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out
     )
 
 
-def trained_part(config: Train, form: Params) -> Partition | Adapters | None:
+def trained_part(config: TrainConfig, form: Params) -> Partition | Adapters | None:
     """What a run trains: everything (None), what its selector names, or adapters. Args: form:
     shapes of the parameters.
 
@@ -182,7 +184,7 @@ def resolve_mesh(shape: tuple[int, int, int]) -> Mesh:
     return meshes.make_mesh(shape)
 
 
-def make_tokenizer(config: Train, texts: Iterable[str]) -> tokenizers.Tokenizer:
+def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Tokenizer:
     """The tokenizer that `config.data.tokenizer` names: `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a
     file.
 
@@ -212,10 +214,10 @@ def make_tokenizer(config: Train, texts: Iterable[str]) -> tokenizers.Tokenizer:
     return tokenizers.from_file(path)
 
 
-def _with_shardings(state: steps.State, mesh: Mesh, architecture) -> steps.State:
+def _with_shardings(state: steps.TrainState, mesh: Mesh, architecture) -> steps.TrainState:
     """The shapes of a state, with where each array lies."""
     whole = NamedSharding(mesh, PartitionSpec())
-    where = steps.State(
+    where = steps.TrainState(
         whole,
         meshes.param_shardings(state.params, mesh, architecture),
         None if state.frozen is None else meshes.param_shardings(state.frozen, mesh, architecture),

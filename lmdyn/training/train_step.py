@@ -16,7 +16,7 @@ from lmdyn.params import Adapters, Partition
 from lmdyn.types import Array, Params
 
 
-class State(NamedTuple):
+class TrainState(NamedTuple):
     """What passes from step to step. Made by `start`.
 
     Attributes:
@@ -36,7 +36,7 @@ def start(
     params: Params,
     optimizer: optax.GradientTransformation,
     part: Partition | Adapters | None = None,
-) -> State:
+) -> TrainState:
     """The state before the first step.
 
     Args:
@@ -48,10 +48,10 @@ def start(
     (0, True)
     """
     chosen, rest = (params, None) if part is None else part.split(params)
-    return State(jnp.zeros([], jnp.int32), chosen, rest, optimizer.init(chosen))
+    return TrainState(jnp.zeros([], jnp.int32), chosen, rest, optimizer.init(chosen))
 
 
-def whole(state: State, part: Partition | Adapters | None = None) -> Params:
+def whole(state: TrainState, part: Partition | Adapters | None = None) -> Params:
     """The whole tree of parameters of a state, one stack of blocks.
 
     >>> whole(start({"head": {"kernel": jnp.ones([2, 3])}}, optax.sgd(0.1)))["head"][
@@ -129,7 +129,7 @@ def make_step(
     (True, 2)
     """
 
-    def step(state: State, batch: Batch):
+    def step(state: TrainState, batch: Batch):
         tokens = jnp.sum(batch.mask)
         weight = 1 / jnp.maximum(tokens, 1).astype(jnp.float32)
 
@@ -150,7 +150,7 @@ def make_step(
             "tokens": tokens.astype(jnp.float32),
         }
         params = optax.apply_updates(state.params, updates)
-        return State(state.step + 1, params, state.frozen, optimizer_state), metrics
+        return TrainState(state.step + 1, params, state.frozen, optimizer_state), metrics
 
     return step
 

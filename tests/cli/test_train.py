@@ -10,7 +10,8 @@ MODEL = (
     "ModelConfig(vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32)"
 )
 BODY = (
-    HEAD + "def config():\n    return Train(model={model}, data=Data((Source('builtin:docs'),),"
+    HEAD
+    + "def config():\n    return TrainConfig(model={model}, data=Data((Source('builtin:docs'),),"
     " length=16, batch=4), steps={steps}, out={out!r}{more})\n"
 )
 
@@ -30,26 +31,26 @@ def said(words, capsys, code=2):
 
 
 def test_options_override_the_config_at_any_depth(tmp_path):
-    words = ["train", "--config", write(tmp_path), "--steps", "7", "--optimizer.rate", "0.5", "--data.batch", "16", "--mesh", "4,2,1",
+    words = ["train", "--config", write(tmp_path), "--steps", "7", "--optimizer.learning-rate", "0.5", "--data.batch", "16", "--mesh", "4,2,1",
              "--model.depth", "3", "--out", "elsewhere"]  # fmt: skip
     run = parse(words).run
-    assert (run.steps, run.optimizer.rate, run.data.batch, run.mesh, run.model.depth, run.out) == (
-        7,
-        0.5,
-        16,
-        (4, 2, 1),
-        3,
-        "elsewhere",
-    )
+    assert (
+        run.steps,
+        run.optimizer.learning_rate,
+        run.data.batch,
+        run.mesh,
+        run.model.depth,
+        run.out,
+    ) == (7, 0.5, 16, (4, 2, 1), 3, "elsewhere")
     assert run.model.width == 24
 
 
 @pytest.mark.parametrize("written, message", [
     (dict(more=", stpes=3"), "stpes"),
-    (dict(more=", optimizer=Optimizer(learning_rate=1e-3)"), "learning_rate"),
-    (dict(steps="'3'"), "Train.steps='3' is a str, not int"),
+    (dict(more=", optimizer=Optimizer(rate=1e-3)"), "rate"),
+    (dict(steps="'3'"), "TrainConfig.steps='3' is a str, not int"),
     (dict(steps="0"), "steps=0; it must be at least 1"),
-    (dict(more=", mesh=(1, 2)"), "Train.mesh=(1, 2)"),
+    (dict(more=", mesh=(1, 2)"), "TrainConfig.mesh=(1, 2)"),
     (dict(model="None"), "give either model="),
     (dict(model=MODEL.replace("heads=2", "heads=2, kv_heads=3")), "no multiple of kv_heads=3"),
 ])  # fmt: skip
@@ -61,7 +62,7 @@ def test_a_wrong_config_is_one_line(tmp_path, capsys, written, message):
 @pytest.mark.parametrize("words, message", [
     (["--steps", "x"], "--steps does not take 'x'"),
     (["--stpes", "5"], "did you mean --steps?"),
-    (["--optimizer.rte", "5"], "did you mean --optimizer.rate?"),
+    (["--optimizer.rte", "5"], "did you mean --optimizer.learning-rate?"),
     (["--optimizer.name", "adm"], "it takes adamw, sgd"),
     (["--steps", "0"], "steps=0; it must be at least 1"),
     (["--mesh", "4,2"], "'4,2' is no mesh; write three numbers"),
@@ -83,7 +84,7 @@ def test_a_config_is_needed(capsys):
 def test_help_without_a_config(capsys):
     for verb in ("train", "plan"):
         assert main([verb, "--help"]) == 0
-        assert "--optimizer.rate" in capsys.readouterr().out
+        assert "--optimizer.learning-rate" in capsys.readouterr().out
 
 
 def test_a_plan_needs_a_whole_mesh(tmp_path, capsys):

@@ -137,7 +137,11 @@ def own_metric(names):
     # What training wrote down is what a measurement of its last checkpoint gives.
     run, data, metrics = names["run"], names["data"], names["metrics"]
     windows = data.batches(
-        run.watch.data, names["tokenizer"], run.data.length, run.data.batch, run.watch.tokens
+        run.evaluation.data,
+        names["tokenizer"],
+        run.data.length,
+        run.data.batch,
+        run.evaluation.tokens,
     )
     again = metrics.measure(names["kurtosis"](), names["model"], names["params"], windows).per_depth
     np.testing.assert_allclose(again, [table[steps[-1], depth] for depth in depths], rtol=1e-5)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 TOUR = sorted(
     path
     for path in (ROOT / "configs" / "tour").glob("*.py")
-    if "Train" not in path.read_text(encoding="utf-8") and path.stem != "tiny"
+    if "TrainConfig" not in path.read_text(encoding="utf-8") and path.stem != "tiny"
 )
 NOTICE = "decide nothing"
 

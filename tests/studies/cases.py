@@ -11,16 +11,16 @@ from lmdyn.studies import (
     Variant,
 )
 from lmdyn.training import (
-    Adapters,
-    Change,
+    CheckpointPolicy,
     Data,
-    Keep,
+    Evaluation,
+    Intervention,
+    LoRA,
+    MixReview,
     Objective,
     Optimizer,
-    Review,
     Source,
-    Train,
-    Watch,
+    TrainConfig,
 )
 
 WORLD = "tfds:synthetic_world/people=10,places=5,new=0.4,updated=0.0,seed={seed}"
@@ -31,7 +31,7 @@ def small(out, **options):
     model = ModelConfig(
         vocab=257, width=12, depth=2, heads=2, head_width=6, mlp_width=20, positions=640
     )
-    run = Train(
+    run = TrainConfig(
         model=model,
         data=Data(
             sources=(Source("builtin:docs:test", 3.0), Source(f"{WORLD}:time0#text")),
@@ -39,9 +39,11 @@ def small(out, **options):
             batch=4,
         ),
         steps=12,
-        optimizer=Optimizer(rate=2e-2, schedule="constant"),
-        watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=4, tokens=384),
-        keep=Keep(powers_of_two=True, save=12, last=1),
+        optimizer=Optimizer(learning_rate=2e-2, schedule="constant"),
+        evaluation=Evaluation(
+            "builtin:docs:test", metrics="nll,knowledge_entropy", every=4, tokens=384
+        ),
+        checkpoints=CheckpointPolicy(powers_of_two=True, save=12, last=1),
         compute=Compute(dtype="float32"),
         mesh=(1, 1, 1),
         out="set by the study",
@@ -58,8 +60,8 @@ def small(out, **options):
             ),
             Variant(
                 "periodic reactivation",
-                changes=(
-                    Change(
+                interventions=(
+                    Intervention(
                         "lmdyn.transforms.reactivation",
                         "builtin:docs:test",
                         every=4,
@@ -78,7 +80,7 @@ def small(out, **options):
             length=640,
             batch=2,
             rest=1,
-            optimizer=Optimizer(rate=1e-2, schedule="constant"),
+            optimizer=Optimizer(learning_rate=1e-2, schedule="constant"),
         ),
         tokens=640,
         seeds=2,
@@ -99,7 +101,7 @@ def localization(out, **options):
     model = ModelConfig(
         vocab=257, width=12, depth=3, heads=2, head_width=6, mlp_width=20, positions=640
     )
-    run = Train(
+    run = TrainConfig(
         model=model,
         data=Data(
             sources=(Source("builtin:docs:test", 1.0), Source(f"{LOCAL_WORLD}:time0#text")),
@@ -107,8 +109,8 @@ def localization(out, **options):
             batch=4,
         ),
         steps=8,
-        optimizer=Optimizer(rate=2e-2, schedule="constant"),
-        keep=Keep(powers_of_two=False, save=8, last=1),
+        optimizer=Optimizer(learning_rate=2e-2, schedule="constant"),
+        checkpoints=CheckpointPolicy(powers_of_two=False, save=8, last=1),
         compute=Compute(dtype="float32"),
         mesh=(1, 1, 1),
         out="set by the study",
@@ -124,13 +126,13 @@ def localization(out, **options):
             Method("plain"),
             Method(
                 "adapters",
-                adapters=Adapters(rank=2),
-                review=Review("builtin:docs:test", ratio=1.0, decay=0.5),
+                adapters=LoRA(rank=2),
+                review=MixReview("builtin:docs:test", ratio=1.0, decay=0.5),
                 rate=2.0,
             ),
         ),
         steps=4,
-        optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0, clip=None),
+        optimizer=Optimizer(learning_rate=1e-2, schedule="constant", weight_decay=0.0, clip=None),
         factors=(1.0, 4.0),
         online=Streamed(f"{LOCAL_WORLD}:time1#text", tokens=90, chunk=20, rates=(1e-3, 1e-2)),
         traced=60,

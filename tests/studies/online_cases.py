@@ -2,7 +2,7 @@
 
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import Grid, Meta, OnlineAdaptation, Size
-from lmdyn.training import Data, Keep, Optimizer, Source, Train
+from lmdyn.training import CheckpointPolicy, Data, Optimizer, Source, TrainConfig
 
 SHAPE = dict(vocab=257, depth=4, heads=2, head_width=6, positions=64)
 GRID = Grid(
@@ -22,21 +22,21 @@ GRID = Grid(
 
 def small(out, **options):
     """The study, of 2 seeds."""
-    run = Train(
+    run = TrainConfig(
         model=ModelConfig(width=12, mlp_width=20, **SHAPE),
         data=Data(sources=(Source("builtin:docs:test"),), length=48, batch=4),
         steps=12,
-        optimizer=Optimizer(rate=2e-2, schedule="constant"),
-        keep=Keep(every=4, powers_of_two=False, save=12, last=1),
+        optimizer=Optimizer(learning_rate=2e-2, schedule="constant"),
+        checkpoints=CheckpointPolicy(every=4, powers_of_two=False, save=12, last=1),
         compute=Compute(dtype="float32"),
         mesh=(1, 1, 1),
         out="set by the study",
     )
-    tune = Train(
+    tune = TrainConfig(
         data=Data(sources=(Source("builtin:code:test"),), length=48, batch=4),
         steps=4,
         optimizer=run.optimizer,
-        keep=Keep(save=4, last=1),
+        checkpoints=CheckpointPolicy(save=4, last=1),
         compute=run.compute,
         mesh=(1, 1, 1),
         start="set by the study",

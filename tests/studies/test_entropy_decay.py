@@ -15,7 +15,7 @@ from lmdyn.models import LanguageModel, ModelConfig, init
 from lmdyn.studies import EntropyDecay, FactLearning, Factor, Further, Run, Tell
 from lmdyn.studies.entropy_decay import study as entropy_decay
 from lmdyn.studies.fact_learning import study as fact_learning
-from lmdyn.training import Keep, Optimizer
+from lmdyn.training import CheckpointPolicy, Optimizer
 from tests.studies.cases import WORLD, small
 
 FACTORS = (Factor("rate", "0.01", "0.1"), Factor("MLP", "plain", "gated"))
@@ -26,8 +26,8 @@ def study(out, steps=4):
     runs = []
     for rate, gated in fraction(("rate", "MLP")).tolist():
         model = dataclasses.replace(base.model, gated=gated > 0)
-        watch = dataclasses.replace(base.watch, every=1)
-        rule = Optimizer(rate=0.1 if rate > 0 else 0.01, schedule="constant")
+        watch = dataclasses.replace(base.evaluation, every=1)
+        rule = Optimizer(learning_rate=0.1 if rate > 0 else 0.01, schedule="constant")
         runs.append(
             Run(
                 (rate, gated),
@@ -37,8 +37,8 @@ def study(out, steps=4):
                     data=dataclasses.replace(base.data, sources=base.data.sources[:1]),
                     steps=steps,
                     optimizer=rule,
-                    watch=watch,
-                    keep=Keep(powers_of_two=False, save=9, last=1),
+                    evaluation=watch,
+                    checkpoints=CheckpointPolicy(powers_of_two=False, save=9, last=1),
                     out="x",
                 ),
             )
@@ -89,7 +89,7 @@ def test_a_factorial_ends_in_effects(tmp_path):
             lambda s: dataclasses.replace(
                 s,
                 runs=tuple(
-                    dataclasses.replace(r, train=dataclasses.replace(r.train, watch=None))
+                    dataclasses.replace(r, train=dataclasses.replace(r.train, evaluation=None))
                     for r in s.runs
                 ),
             ),
@@ -119,7 +119,7 @@ def test_a_model_learns_facts(tmp_path):
             length=640,
             batch=2,
             rest=1,
-            optimizer=Optimizer(rate=1e-2, schedule="constant"),
+            optimizer=Optimizer(learning_rate=1e-2, schedule="constant"),
         ),
         text="builtin:docs:test",
         tokens=640,

@@ -18,7 +18,7 @@ from lmdyn.studies import GradientLocalization, Method, Streamed
 from lmdyn.studies.gradient_localization import claims as conclusions
 from lmdyn.studies.gradient_localization import study as gradient_localization
 from lmdyn.studies.gradient_localization import training_parts as parts
-from lmdyn.training import Adapters, Data, Optimizer, Recall, Review, Source
+from lmdyn.training import Data, LoRA, MixReview, Optimizer, Recall, Source
 from tests.studies.cases import LOCAL_WORLD, localization
 
 
@@ -309,9 +309,9 @@ def test_a_given_model_and_published_probes(finished, tmp_path):
         (dict(text="builtin:dogs"), "dogs"),
         (dict(reference="builtin:dogs"), "dogs"),
         (dict(data=Data(sources=(Source("builtin:dogs"),), length=48, batch=3)), "dogs"),
-        (dict(methods=(Method("plain"), Method("m", review=Review("builtin:dogs")))), "dogs"),
+        (dict(methods=(Method("plain"), Method("m", review=MixReview("builtin:dogs")))), "dogs"),
         (
-            dict(methods=(Method("plain"), Method("m", adapters=Adapters("blocks", rank=99)))),
+            dict(methods=(Method("plain"), Method("m", adapters=LoRA("blocks", rank=99)))),
             "rank=99 exceeds",
         ),
         (dict(online=Streamed("builtin:dogs")), "dogs"),

@@ -27,7 +27,7 @@ FURTHER = Further(
     length=640,
     batch=4,
     rest=2,
-    optimizer=Optimizer(rate=1e-2, schedule="constant"),
+    optimizer=Optimizer(learning_rate=1e-2, schedule="constant"),
 )
 TELL = Tell(WORLD, count=3, times=3, every=2, ask=2, share=0.5)
 

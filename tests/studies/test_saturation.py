@@ -16,7 +16,7 @@ from lmdyn.models import Compute, LanguageModel, ModelConfig, init
 from lmdyn.studies import Heads, Saturation, Target
 from lmdyn.studies.saturation import claims as conclusions
 from lmdyn.studies.saturation import study as saturation
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 from tests.studies import saturation_cases as planted
 
 
@@ -145,7 +145,7 @@ def test_one_seed_decides_nothing_and_one_model_has_no_law():
 
 def tiny(out, **changes):
     """A study of seconds: what it finds means nothing."""
-    run = Train(
+    run = TrainConfig(
         model=ModelConfig(
             vocab=257,
             width=8,
@@ -159,11 +159,11 @@ def tiny(out, **changes):
         ),
         data=Data(sources=(Source("builtin:docs:test"),), length=16, batch=2),
         steps=24,
-        optimizer=Optimizer(rate=1e-2, schedule="constant"),
-        watch=Watch(
+        optimizer=Optimizer(learning_rate=1e-2, schedule="constant"),
+        evaluation=Evaluation(
             "builtin:docs:test", metrics="nll,anisotropy,head_spectrum", every=1, tokens=64
         ),
-        keep=Keep(powers_of_two=False, save=24, last=1),
+        checkpoints=CheckpointPolicy(powers_of_two=False, save=24, last=1),
         compute=Compute(dtype="float32"),
         mesh=(1, 1, 1),
         log_every=1,
@@ -299,7 +299,7 @@ def test_each_width_has_its_rate(tmp_path):
     config = tiny(tmp_path, widths=(8, 4), rates=(1e-3, 3e-3))
     tasks = saturation._ladder(config, saturation.Folder(config.out, "saturation", {}, [], print))
     seen = {
-        (tags["width"], run.model.width, run.optimizer.rate)
+        (tags["width"], run.model.width, run.optimizer.learning_rate)
         for run, tags, _ in (task.arguments for task in tasks)
     }
     assert seen == {(8, 8, 1e-3), (4, 4, 3e-3)}

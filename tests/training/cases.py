@@ -12,7 +12,7 @@ import numpy as np
 
 from lmdyn.checkpoints import runs
 from lmdyn.models import ModelConfig
-from lmdyn.training import Data, Keep, Optimizer, Source, Train, Watch
+from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 TEXT = "The quick brown fox {} jumps over the lazy dog {}; {} again.\n"
 
@@ -25,12 +25,12 @@ def write_texts(folder):
         )
 
 
-def config(folder, **changes) -> Train:
+def config(folder, **changes) -> TrainConfig:
     """A run of 12 steps on texts in `folder`; fields of its parts are changed as `data__batch=4`."""
     model = ModelConfig(
         vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32
     )
-    made = Train(
+    made = TrainConfig(
         data=Data(
             sources=(Source(f"text:{folder}/train.txt"),),
             length=16,
@@ -40,11 +40,11 @@ def config(folder, **changes) -> Train:
         steps=12,
         out=str(folder / "run"),
         model=model,
-        optimizer=Optimizer(rate=1e-2, warmup=2),
-        watch=Watch(
+        optimizer=Optimizer(learning_rate=1e-2, warmup=2),
+        evaluation=Evaluation(
             f"text:{folder}/held_out.txt", metrics="nll,knowledge_entropy", every=5, tokens=64
         ),
-        keep=Keep(save=3, last=2),
+        checkpoints=CheckpointPolicy(save=3, last=2),
         mesh=(1, 1, 1),
         log_every=1,
     )

@@ -14,14 +14,14 @@ from lmdyn.errors import InputError
 from lmdyn.models import Compute, LanguageModel, ModelConfig, init
 from lmdyn.params import flatten
 from lmdyn.training import (
-    Adapters,
+    CheckpointPolicy,
     Data,
-    Keep,
+    LoRA,
+    MixReview,
     Optimizer,
     Recall,
-    Review,
     Source,
-    Train,
+    TrainConfig,
     make_optimizer,
 )
 
@@ -42,12 +42,12 @@ def run(out, start, steps=4, **options):
         steps=steps,
         out=str(out),
         start=start,
-        optimizer=Optimizer(rate=1e-2, schedule="constant", weight_decay=0.0),
-        keep=Keep(save=2, last=2, powers_of_two=False),
+        optimizer=Optimizer(learning_rate=1e-2, schedule="constant", weight_decay=0.0),
+        checkpoints=CheckpointPolicy(save=2, last=2, powers_of_two=False),
         compute=Compute(dtype="float32"),
         mesh=(1, 1, 1),
     )
-    return Train(**{**given, **options})
+    return TrainConfig(**{**given, **options})
 
 
 def params(out, step=None):
@@ -57,8 +57,7 @@ def params(out, step=None):
 
 def test_adapters_change_their_matrices_by_low_rank_and_nothing_else(start, tmp_path):
     training.train(
-        run(tmp_path / "a", start, adapters=Adapters("blocks[1:].mlp", rank=2)),
-        say=lambda text: None,
+        run(tmp_path / "a", start, adapters=LoRA("blocks[1:].mlp", rank=2)), say=lambda text: None
     )
     before, after = flatten(checkpoints.load(start).params), params(tmp_path / "a")
     for path, leaf in after.items():
@@ -75,10 +74,13 @@ def test_adapters_change_their_matrices_by_low_rank_and_nothing_else(start, tmp_
 @pytest.mark.parametrize(
     "options",
     [
-        dict(adapters=Adapters("blocks", rank=2)),
+        dict(adapters=LoRA("blocks", rank=2)),
         dict(
             optimizer=Optimizer(
-                rate=1e-2, schedule="constant", weight_decay=0.1, recall=Recall(5.0, 0.5, 2.0)
+                learning_rate=1e-2,
+                schedule="constant",
+                weight_decay=0.1,
+                recall=Recall(5.0, 0.5, 2.0),
             )
         ),
     ],
@@ -99,7 +101,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(start, tmp_path, options):
 
 def test_recall_in_a_config_is_rec_adam():
     rule = Optimizer(
-        rate=1e-2,
+        learning_rate=1e-2,
         schedule="constant",
         b1=0.9,
         b2=0.999,
@@ -119,7 +121,7 @@ def test_recall_in_a_config_is_rec_adam():
 
 
 def test_a_review_is_read_and_recorded(start, tmp_path):
-    review = Review("builtin:code:test", ratio=1.0, decay=0.5)
+    review = MixReview("builtin:code:test", ratio=1.0, decay=0.5)
     base = run(tmp_path / "r", start, steps=2)
     config = dataclasses.replace(base, data=dataclasses.replace(base.data, review=review))
     training.train(config, say=lambda text: None)
@@ -134,8 +136,8 @@ def test_a_review_is_read_and_recorded(start, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(adapters=Adapters(), train="head"), "adapters stand beside"),
-        (dict(adapters=Adapters(), start=None, model=MODEL), "adapters stand beside"),
+        (dict(adapters=LoRA(), train="head"), "adapters stand beside"),
+        (dict(adapters=LoRA(), start=None, model=MODEL), "adapters stand beside"),
         (
             dict(optimizer=Optimizer(name="sgd", recall=Recall(1.0, 1.0, 1.0))),
             "optimizer.recall needs optimizer.name=adamw",
@@ -150,15 +152,15 @@ def test_what_does_not_go_together_is_refused(tmp_path, options, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(adapters=Adapters(rank=40)), "rank=40 exceeds the smaller side"),
-        (dict(adapters=Adapters("head")), "holds no matrix that an adapter can stand beside"),
+        (dict(adapters=LoRA(rank=40)), "rank=40 exceeds the smaller side"),
+        (dict(adapters=LoRA("head")), "holds no matrix that an adapter can stand beside"),
         (
             dict(
                 data=Data(
                     sources=(Source("builtin:docs:test"),),
                     length=24,
                     batch=2,
-                    review=Review("builtin:dogs"),
+                    review=MixReview("builtin:dogs"),
                 )
             ),
             "dogs",
@@ -169,7 +171,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, options, message):
                     sources=(Source("builtin:docs:test"),),
                     length=24,
                     batch=2,
-                    review=Review("builtin:docs", ratio=0.0),
+                    review=MixReview("builtin:docs", ratio=0.0),
                 )
             ),
             "ratio=0.0",
@@ -188,7 +190,7 @@ def test_a_plan_counts_adapters(start):
     """
     from lmdyn.training import plan
 
-    found = plan.plan(run("x", start, adapters=Adapters("blocks.mlp", rank=2)))
+    found = plan.plan(run("x", start, adapters=LoRA("blocks.mlp", rank=2)))
     assert found.trained == 3 * 3 * 2 * (12 + 20)
     assert found.gradients == 4 * found.trained
     assert 0 <= found.optimizer - 4 * (2 * found.trained) <= 16  # two moments, and counts of steps
@@ -197,7 +199,7 @@ def test_a_plan_counts_adapters(start):
 def test_adapters_are_divided_over_devices_with_the_same_numbers(start, tmp_path):
     for name, mesh in (("one", (1, 1, 1)), ("four", (1, 2, 2))):
         training.train(
-            run(tmp_path / name, start, steps=2, adapters=Adapters("blocks", rank=2), mesh=mesh),
+            run(tmp_path / name, start, steps=2, adapters=LoRA("blocks", rank=2), mesh=mesh),
             say=lambda text: None,
         )
     one, four = params(tmp_path / "one"), params(tmp_path / "four")

@@ -15,7 +15,13 @@ from tests.training import cases
 KILLS = int(os.environ.get("LMDYN_TEST_KILLS", "4"))
 """How often the run is killed; each costs a start of the process."""
 STEPS = 120
-LONG = dict(steps=STEPS, keep__save=3, keep__powers_of_two=False, watch__every=30, log_every=20)
+LONG = dict(
+    steps=STEPS,
+    checkpoints__save=3,
+    checkpoints__powers_of_two=False,
+    evaluation__every=30,
+    log_every=20,
+)
 
 
 @pytest.fixture(scope="module")

@@ -51,9 +51,9 @@ def test_checkpoints_are_kept_by_rule(finished):
 def test_what_was_measured_inside_is_what_measuring_afterwards_gives(finished):
     loaded = checkpoints.load(f"run:{finished.out}@8")
     assert loaded.step == 8
-    watch = finished.watch
+    watch = finished.evaluation
     config = dataclasses.replace(
-        finished, out=finished.out + "-8", watch=dataclasses.replace(watch, every=4)
+        finished, out=finished.out + "-8", evaluation=dataclasses.replace(watch, every=4)
     )
     train(config, say=print)
     inside = {
@@ -100,7 +100,7 @@ def test_same_seed_same_bits_and_another_seed_others(folder, finished):
 
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(folder, finished, monkeypatch):
     config = cases.config(folder, out=str(folder / "stopped"))
-    real = loop._Run.after
+    real = loop._Loop.after
 
     for stop in (3, 7):
 
@@ -109,10 +109,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(folder, finished, monkeypatc
                 raise RuntimeError("stopped")
             real(self, *state, **what)
 
-        monkeypatch.setattr(loop._Run, "after", after)
+        monkeypatch.setattr(loop._Loop, "after", after)
         with pytest.raises(RuntimeError, match="stopped"):
             train(config)
-        monkeypatch.setattr(loop._Run, "after", real)
+        monkeypatch.setattr(loop._Loop, "after", real)
     said = []
     assert train(config, say=said.append).step == 12
     assert "going on from step 6 of 12" in said[0]
@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_stops_the_run(folder):
     config = cases.config(
         folder,
         out=str(folder / "diverged"),
-        optimizer__rate=1e20,
+        optimizer__learning_rate=1e20,
         optimizer__clip=None,
         optimizer__warmup=0,
     )
@@ -200,8 +200,8 @@ def test_a_loss_that_is_no_number_stops_the_run(folder):
     [
         (dict(data__batch=3), "another config: data.batch: 4 -> 3"),
         (
-            dict(optimizer__rate=0.5, seed=4),
-            "another config: optimizer.rate: 0.01 -> 0.5 \\(and 1 more\\)",
+            dict(optimizer__learning_rate=0.5, seed=4),
+            "another config: optimizer.learning_rate: 0.01 -> 0.5 \\(and 1 more\\)",
         ),
     ],
 )
@@ -215,7 +215,7 @@ def test_what_does_not_change_the_numbers_may_change(folder, finished):
     shutil.copytree(finished.out, out)
     said = []
     train(
-        cases.config(folder, out=str(out), keep__last=5, log_every=4, watch__every=3),
+        cases.config(folder, out=str(out), checkpoints__last=5, log_every=4, evaluation__every=3),
         say=said.append,
     )
     assert "going on from step 12 of 12" in said[0]
@@ -245,8 +245,8 @@ def test_a_position_of_other_data_is_refused(folder, tmp_path):
         (dict(data__tokenizer="/no/such/tokenizer.json"), "No such file"),
         (dict(data__tokenizer="bpe:300"), "300 ids and the model's embedding 257"),
         (dict(data__sources=(Source("text:/no/such/file.txt"),)), "is not there"),
-        (dict(watch__metrics="nll,entropy"), "unknown metric 'entropy'"),
-        (dict(watch__data="builtin:prose"), "unknown built-in text 'prose'"),
+        (dict(evaluation__metrics="nll,entropy"), "unknown metric 'entropy'"),
+        (dict(evaluation__data="builtin:prose"), "unknown built-in text 'prose'"),
         (dict(train="blocks[7]"), "layer 7 .* outside the model's 2 blocks"),
         (dict(optimizer__apply=(Apply("optax.nothing"),)), "has no attribute"),
         (dict(optimizer__decay="blocks[0]"), "single layers"),
@@ -263,5 +263,5 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, changes, message):
 def test_an_empty_text_is_refused(tmp_path):
     (tmp_path / "train.txt").write_text("")
     with pytest.raises(InputError, match="empty"):
-        train(cases.config(tmp_path, watch=None))
+        train(cases.config(tmp_path, evaluation=None))
     assert not (tmp_path / "run").exists()

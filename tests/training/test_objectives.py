@@ -12,7 +12,7 @@ from lmdyn import checkpoints, data, metrics, models, transforms
 from lmdyn.checkpoints import runs
 from lmdyn.data import Batch
 from lmdyn.errors import InputError
-from lmdyn.training import Change, Objective, make_step, objectives, start, train
+from lmdyn.training import Intervention, Objective, make_step, objectives, start, train
 from lmdyn.training.config import differences, to_json
 from tests.training import cases
 
@@ -111,11 +111,11 @@ def test_a_run_with_a_bonus_ends_with_more_entropy(folder):
 @pytest.mark.slow
 def test_changes_are_made_after_their_steps_and_once(folder):
     text = f"text:{folder}/train.txt"
-    plain = cases.config(folder, out=str(folder / "unchanged"), keep__every=4)
+    plain = cases.config(folder, out=str(folder / "unchanged"), checkpoints__every=4)
     woken = dataclasses.replace(
         plain,
         out=str(folder / "woken"),
-        changes=(Change(WAKE, text, 4, {"ratio": 0.5}, until=4, tokens=64),),
+        interventions=(Intervention(WAKE, text, 4, {"ratio": 0.5}, until=4, tokens=64),),
     )
     for config in (plain, woken):
         train(config)
@@ -150,12 +150,19 @@ def test_changes_are_made_after_their_steps_and_once(folder):
             {"objective": Objective(BONUS, {"weight": float("nan")})},
             "weight=nan of an entropy bonus; it must be a finite number",
         ),
-        ({"changes": (Change("math.sqrt", "builtin:docs:test", 3, {}),)}, "changes: math.sqrt"),
         (
-            {"changes": (Change("lmdyn.params.flatten", "builtin:docs:test", 3, {"tree": {}}),)},
+            {"interventions": (Intervention("math.sqrt", "builtin:docs:test", 3, {}),)},
+            "interventions: math.sqrt",
+        ),
+        (
+            {
+                "interventions": (
+                    Intervention("lmdyn.params.flatten", "builtin:docs:test", 3, {"tree": {}}),
+                )
+            },
             "returned a dict, not a",
         ),
-        ({"changes": (Change(WAKE, "builtin:docs:test", 3, {"ratio": 2.0}),)}, "ratio"),
+        ({"interventions": (Intervention(WAKE, "builtin:docs:test", 3, {"ratio": 2.0}),)}, "ratio"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_written(folder, tmp_path, changes, message):
@@ -165,11 +172,11 @@ def test_what_cannot_be_is_said_before_anything_is_written(folder, tmp_path, cha
 
 
 def test_numbers_below_one_are_refused(folder):
-    with pytest.raises(InputError, match=r"changes\[0\].every=0; it must be at least 1"):
-        cases.config(folder, changes=(Change(WAKE, "builtin:docs:test", 0),))
+    with pytest.raises(InputError, match=r"interventions\[0\].every=0; it must be at least 1"):
+        cases.config(folder, interventions=(Intervention(WAKE, "builtin:docs:test", 0),))
 
 
 def test_a_run_older_than_a_field_goes_on(folder):
     old = to_json(cases.config(folder))
-    del old["changes"], old["objective"]
+    del old["interventions"], old["objective"]
     assert differences(old, to_json(cases.config(folder))) == []

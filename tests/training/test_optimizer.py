@@ -31,7 +31,7 @@ def tree(seed, scale=1.0):
 def test_adamw_with_clipping_and_warmup_is_that_of_pytorch():
     torch = pytest.importorskip("torch")
     rule = Optimizer(
-        rate=0.03,
+        learning_rate=0.03,
         schedule="cosine",
         warmup=4,
         final=0.1,
@@ -81,12 +81,16 @@ def test_schedules_are_their_closed_forms():
         "cosine": [peak * (0.1 + 0.9 * (1 + math.cos(math.pi * v)) / 2) for v in x],
     }
     for kind, wanted in forms.items():
-        rate = schedule(Optimizer(rate=peak, schedule=kind, warmup=warmup, final=0.1), steps)
+        rate = schedule(
+            Optimizer(learning_rate=peak, schedule=kind, warmup=warmup, final=0.1), steps
+        )
         np.testing.assert_allclose([float(rate(s)) for s in range(steps)], rise + wanted, rtol=1e-5)
 
 
 def test_wsd_is_flat_until_it_falls():
-    rate = schedule(Optimizer(rate=0.4, schedule="wsd", warmup=5, decay_steps=10, final=0.0), 50)
+    rate = schedule(
+        Optimizer(learning_rate=0.4, schedule="wsd", warmup=5, decay_steps=10, final=0.0), 50
+    )
     rates = [float(rate(s)) for s in range(50)]
     np.testing.assert_allclose(rates[4:40], 0.4, rtol=1e-6)
     np.testing.assert_allclose(np.diff(rates[41:]), -0.04, rtol=1e-3)
@@ -128,14 +132,15 @@ def test_every_rule_goes_down_a_bowl(name):
 
 def test_any_transformation_goes_into_the_chain():
     plain = make_optimizer(
-        Optimizer(name="sgd", rate=1.0, schedule="constant", weight_decay=0.0, clip=None), 10
+        Optimizer(name="sgd", learning_rate=1.0, schedule="constant", weight_decay=0.0, clip=None),
+        10,
     )
     signs = Apply("optax.scale_by_sign")
     halves = Apply("optax.scale", {"step_size": 0.5}, "updates")
     changed = make_optimizer(
         Optimizer(
             name="sgd",
-            rate=1.0,
+            learning_rate=1.0,
             schedule="constant",
             weight_decay=0.0,
             clip=None,

@@ -14,7 +14,7 @@ from lmdyn import models
 from lmdyn.costs import program_costs, programs
 from lmdyn.costs.flop_counts import forward_flops
 from lmdyn.errors import InputError
-from lmdyn.training import Data, Optimizer, Source, Train, plan
+from lmdyn.training import Data, Optimizer, Source, TrainConfig, plan
 from lmdyn.training import sharding as meshes
 from lmdyn.training.optimizer import make_optimizer
 
@@ -27,7 +27,7 @@ GATHERED = {"tied_head": True, "gated": False, "parallel": True}
 def config(mesh=(1, 1, 1), model=MODEL, **fields):
     data = Data(sources=(Source("text:no/such/file"),), length=9, batch=16)
     fields = {"compute": models.Compute(dtype="float32", remat="full"), **fields}
-    return Train(
+    return TrainConfig(
         data=data, steps=10, out="unused", model=model, mesh=mesh, optimizer=Optimizer(), **fields
     )
 

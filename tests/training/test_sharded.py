@@ -18,7 +18,7 @@ from tests.training import cases
 MODEL = ModelConfig(
     vocab=264, width=24, depth=2, heads=4, kv_heads=2, head_width=6, mlp_width=32, positions=32
 )
-RUN = dict(model=MODEL, steps=20, data__batch=8, accumulate=1, watch=None, keep__save=5)
+RUN = dict(model=MODEL, steps=20, data__batch=8, accumulate=1, evaluation=None, checkpoints__save=5)
 
 
 @pytest.fixture(scope="module")

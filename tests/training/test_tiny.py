@@ -42,7 +42,7 @@ def test_tiny_beats_counting(tmp_path):
     config = replace(
         runpy.run_path(str(CONFIG))["config"](),
         out=str(tmp_path / "tiny"),
-        watch=None,
+        evaluation=None,
         mesh=(1, 1, 1),
     )
     assert train(config).step == config.steps

@@ -45,7 +45,7 @@ def test_loss_and_update_are_those_of_the_definition():
 def test_accumulation_changes_rounding_only(parts):
     model, params = helpers.small()
     batches = [helpers.batch(4, 9, seed, masked=True) for seed in range(3)]
-    optimizer = make_optimizer(Optimizer(rate=1e-2, warmup=2), 10)
+    optimizer = make_optimizer(Optimizer(learning_rate=1e-2, warmup=2), 10)
     once, losses = run(model, params, batches, optimizer)
     again, parted = run(model, params, batches, optimizer, accumulate=parts)
     np.testing.assert_allclose(parted, losses, rtol=1e-5)
@@ -122,7 +122,7 @@ def bfloat16():
 
 def test_bfloat16_has_float32_masters():
     model, params = bfloat16()
-    optimizer = make_optimizer(Optimizer(rate=1e-4, warmup=0, schedule="constant"), 10)
+    optimizer = make_optimizer(Optimizer(learning_rate=1e-4, warmup=0, schedule="constant"), 10)
     batches = [helpers.batch(2, 9, seed) for seed in range(3)]
     state, losses = run(model, params, batches, optimizer)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.float32.dtype}

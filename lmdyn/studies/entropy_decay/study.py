@@ -26,7 +26,7 @@ from lmdyn.errors import InputError, check_types
 from lmdyn.studies.claims import Claim, claim, differs
 from lmdyn.studies.folder import Folder
 from lmdyn.studies.workers import Task
-from lmdyn.training import Train
+from lmdyn.training import TrainConfig
 from lmdyn.training.config import to_json
 from lmdyn.types import Row, Say
 
@@ -56,7 +56,7 @@ class Run:
     """
 
     levels: tuple[int, ...]
-    train: Train
+    train: TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class EntropyDecay:
       workers: processes that train side by side; 0: on a CPU one a core, elsewhere one.
 
     >>> from lmdyn.models import ModelConfig
-    >>> from lmdyn.training import Data, Optimizer, Source, Watch
+    >>> from lmdyn.training import Data, Optimizer, Source, Evaluation
     >>> from lmdyn.studies import fraction
     >>> model = lambda width: ModelConfig(
     ...     vocab=256,
@@ -81,13 +81,15 @@ class EntropyDecay:
     ...     positions=128,
     ... )
     >>> def train(rate, width):
-    ...     return Train(
+    ...     return TrainConfig(
     ...         model=model((32, 64)[width > 0]),
-    ...         optimizer=Optimizer(rate=(1e-3, 4e-3)[rate > 0]),
+    ...         optimizer=Optimizer(learning_rate=(1e-3, 4e-3)[rate > 0]),
     ...         steps=64,
     ...         out="set by the study",
     ...         data=Data((Source("builtin:docs:train"),), length=128),
-    ...         watch=Watch("builtin:docs:test", metrics="nll,knowledge_entropy", every=16),
+    ...         evaluation=Evaluation(
+    ...             "builtin:docs:test", metrics="nll,knowledge_entropy", every=16
+    ...         ),
     ...     )
     >>> factors = (
     ...     Factor("rate", low="0.001", high="0.004"),
@@ -118,9 +120,11 @@ class EntropyDecay:
                     f"runs[{number}].levels={run.levels}; give -1 or 1 for each of the"
                     f" {len(self.factors)} factors"
                 )
-            watch = run.train.watch
+            watch = run.train.evaluation
             if watch is None or not {"nll", "knowledge_entropy"} <= set(watch.metrics.split(",")):
-                raise InputError(f"runs[{number}].train.watch must measure nll,knowledge_entropy")
+                raise InputError(
+                    f"runs[{number}].train.evaluation must measure nll,knowledge_entropy"
+                )
             if (run.train.steps // 2) % watch.every:
                 raise InputError(
                     f"runs[{number}]: half of its {run.train.steps} steps is no multiple of"
@@ -150,7 +154,7 @@ def run(config: EntropyDecay, command: list[str] | None = None, say: Say | None 
     return folder.finish(rows, claims(rows), config.runs[0].train.seed)
 
 
-def _watched(run: Train, tags: dict, command: list[str]) -> list[dict]:
+def _watched(run: TrainConfig, tags: dict, command: list[str]) -> list[dict]:
     """One run, and the rows of what it watched."""
     if training.train(run, command, say=lambda text: None).signal is not None:
         raise KeyboardInterrupt

@@ -42,7 +42,7 @@ def run_folder(config: "GradientLocalization", seed: int) -> Path:
     return Path(config.out) / "runs" / f"seed{seed}"
 
 
-def pretraining(config: "GradientLocalization", seed: int) -> training.Train:
+def pretraining(config: "GradientLocalization", seed: int) -> training.TrainConfig:
     """The run that makes the model of a seed."""
     run = present(config.pretrain)
     sources = tuple(
@@ -62,7 +62,7 @@ def pretrain(config: "GradientLocalization", seed: int) -> list[dict]:
     if training.train(run, [], say=lambda text: None).signal is not None:
         raise KeyboardInterrupt
     file = Path(run.out) / "rows.jsonl"
-    found = records.read_rows(file) if run.watch is not None else []
+    found = records.read_rows(file) if run.evaluation is not None else []
     trained = records.row(
         f"run:{run.out}",
         "pretraining",

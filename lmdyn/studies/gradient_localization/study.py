@@ -29,7 +29,7 @@ from lmdyn.studies.folder import Folder
 from lmdyn.studies.gradient_localization import claims as conclusions
 from lmdyn.studies.gradient_localization import training_parts as parts
 from lmdyn.studies.workers import Task
-from lmdyn.training import Adapters, Data, Optimizer, Recall, Review, Train
+from lmdyn.training import Data, LoRA, MixReview, Optimizer, Recall, TrainConfig
 from lmdyn.training.config import to_json
 from lmdyn.training.prepare import make_tokenizer
 from lmdyn.types import Say, present
@@ -50,8 +50,8 @@ class Method:
     """
 
     name: str
-    adapters: Adapters | None = None
-    review: Review | None = None
+    adapters: LoRA | None = None
+    review: MixReview | None = None
     recall: Recall | None = None
     rate: float = 1.0
 
@@ -114,7 +114,7 @@ class GradientLocalization:
       small_version_of: the config of which this one is a small version, that shows how the study
         goes; the report then says that its verdicts decide nothing, and names that config to run.
 
-    >>> from lmdyn.training import Adapters, Source
+    >>> from lmdyn.training import LoRA, Source
     >>> study = GradientLocalization(
     ...     out="out/where",
     ...     model="hf:EleutherAI/pythia-70m@step143000",
@@ -123,7 +123,7 @@ class GradientLocalization:
     ...     text="builtin:docs:test",
     ...     reference="builtin:docs:train",
     ...     online=Streamed("text:new.txt"),
-    ...     methods=(Method("plain"), Method("adapters", adapters=Adapters(rank=4), rate=3.0)),
+    ...     methods=(Method("plain"), Method("adapters", adapters=LoRA(rank=4), rate=3.0)),
     ... )
     >>> [method.name for method in study.methods], study.factors
     (['plain', 'adapters'], (0.25, 1.0, 4.0))
@@ -135,11 +135,11 @@ class GradientLocalization:
     text: str
     reference: str
     model: str | None = None
-    pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
+    pretrain: Annotated[TrainConfig | None, tyro.conf.Fixed] = None
     methods: Annotated[tuple[Method, ...], tyro.conf.Fixed] = (Method("plain"),)
     steps: int = 72
     optimizer: Optimizer = Optimizer(
-        rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None
+        learning_rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None
     )
     factors: tuple[float, ...] = (0.25, 1.0, 4.0)
     leave_out: bool = False

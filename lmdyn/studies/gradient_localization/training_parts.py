@@ -308,7 +308,8 @@ def one_run(
             found[number] = ask(config, here, made.whole(state))
     if not math.isfinite(float(logged["loss"])):
         raise InputError(
-            f"the loss of the continual training is {float(logged['loss'])}; lower optimizer.rate"
+            f"the loss of the continual training is {float(logged['loss'])}; lower"
+            " optimizer.learning_rate"
             " or the last of factors"
         )
     return found, state

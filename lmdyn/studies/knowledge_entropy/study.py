@@ -26,7 +26,7 @@ from lmdyn.studies.folder import Folder
 from lmdyn.studies.knowledge_entropy import claims as conclusions
 from lmdyn.studies.lessons import Exam, Further, Lesson, Tell, answers, make_lesson, teacher
 from lmdyn.studies.workers import Task, remembered
-from lmdyn.training import Change, Objective, Train
+from lmdyn.training import Intervention, Objective, TrainConfig
 from lmdyn.training.config import to_json
 from lmdyn.training.prepare import make_tokenizer
 from lmdyn.types import Say, present
@@ -41,12 +41,12 @@ class Variant:
     Part of `KnowledgeEntropy`.
 
     Attributes:
-      name: in rows and figures. objective, changes: see `lmdyn.training.Train`.
+      name: in rows and figures. objective, interventions: see `lmdyn.training.TrainConfig`.
     """
 
     name: str
     objective: Objective | None = None
-    changes: tuple[Change, ...] = ()
+    interventions: tuple[Intervention, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class KnowledgeEntropy:
     tell: Tell
     further: Further
     series: str | None = None
-    pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
+    pretrain: Annotated[TrainConfig | None, tyro.conf.Fixed] = None
     at: tuple[int, ...] | None = None
     variants: Annotated[tuple[Variant, ...], tyro.conf.Fixed] = ()
     known: str | None = None
@@ -229,9 +229,9 @@ def _enough(count: int):
         )
 
 
-def _kept(run: Train, at: tuple[int, ...] | None) -> list[int]:
+def _kept(run: TrainConfig, at: tuple[int, ...] | None) -> list[int]:
     """The steps of `pretrain` to compare, all of which its rule keeps."""
-    keep, steps = run.keep, range(run.steps + 1)
+    keep, steps = run.checkpoints, range(run.steps + 1)
     rule = Retention(every=keep.every, powers_of_two=keep.powers_of_two, last=1)
     there = [step for step in rule.kept(steps) if step > 0]
     for step in at or ():
@@ -254,7 +254,7 @@ def _run_folder(study: Path, seed: int, variant: Variant | None) -> Path:
     )
 
 
-def _pretraining(config: KnowledgeEntropy, seed: int) -> Train:
+def _pretraining(config: KnowledgeEntropy, seed: int) -> TrainConfig:
     run = present(config.pretrain)
     sources = tuple(
         dataclasses.replace(s, ref=s.ref.replace("{seed}", str(seed))) for s in run.data.sources
@@ -266,7 +266,11 @@ def _pretraining_task(
     config: KnowledgeEntropy, folder: Folder, seed: int, variant: Variant | None
 ) -> Task:
     out = _run_folder(folder.path, seed, variant)
-    more = {} if variant is None else {"objective": variant.objective, "changes": variant.changes}
+    more = (
+        {}
+        if variant is None
+        else {"objective": variant.objective, "interventions": variant.interventions}
+    )
     run = dataclasses.replace(_pretraining(config, seed), out=str(out), **more)
     return Task(
         f"pretraining-{out.name}",
@@ -275,11 +279,11 @@ def _pretraining_task(
     )
 
 
-def _pretrained(run: Train, name: str, command: list[str]) -> list[dict]:
+def _pretrained(run: TrainConfig, name: str, command: list[str]) -> list[dict]:
     """One pretraining run; the rows of what it watched."""
     if training.train(run, command, say=lambda text: None).signal is not None:
         raise KeyboardInterrupt
-    found = records.read_rows(Path(run.out) / "rows.jsonl") if run.watch is not None else []
+    found = records.read_rows(Path(run.out) / "rows.jsonl") if run.evaluation is not None else []
     return [{**row, "seed": run.seed, "start": name, "kind": "pretraining"} for row in found]
 
 

@@ -95,7 +95,7 @@ def pretrained(
     run = dataclasses.replace(run, out=_folder(study, seed, name), seed=seed)
     if training.train(run, command, say=lambda text: None).signal is not None:
         raise KeyboardInterrupt
-    found = records.read_rows(Path(run.out) / "rows.jsonl") if run.watch is not None else []
+    found = records.read_rows(Path(run.out) / "rows.jsonl") if run.evaluation is not None else []
     return [{**row, "seed": seed, "start": name, "analysis": "training"} for row in found]
 
 

@@ -26,7 +26,7 @@ from lmdyn.studies.online_adaptation import claims as conclusions
 from lmdyn.studies.online_adaptation import parts
 from lmdyn.studies.online_adaptation.settings import Grid
 from lmdyn.studies.workers import Task
-from lmdyn.training import Train
+from lmdyn.training import TrainConfig
 from lmdyn.training.config import to_json
 from lmdyn.types import Say
 
@@ -120,9 +120,9 @@ class OnlineAdaptation:
     grid: Grid
     given: Grid
     model: str | None = None
-    pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
+    pretrain: Annotated[TrainConfig | None, tyro.conf.Fixed] = None
     sizes: Annotated[tuple[Size, ...], tyro.conf.Fixed] = ()
-    tune: Annotated[Train | None, tyro.conf.Fixed] = None
+    tune: Annotated[TrainConfig | None, tyro.conf.Fixed] = None
     windows: Annotated[tuple[tuple[str, int, int], ...], tyro.conf.Fixed] = ()
     keep: int = 4
     document: int = 1024

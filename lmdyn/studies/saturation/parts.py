@@ -21,7 +21,7 @@ from lmdyn.models.heads import kinds as head_kinds
 from lmdyn.params import flatten
 from lmdyn.report.figures import short
 from lmdyn.studies.workers import remembered
-from lmdyn.training import Train
+from lmdyn.training import TrainConfig
 from lmdyn.training.final_states import FinalStates, final_states
 from lmdyn.training.head_fits import fit_heads, score_heads
 from lmdyn.types import present
@@ -62,7 +62,7 @@ def parameters(config: ModelConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in flatten(shapes(config)).values())
 
 
-def train(run: Train, tags: dict, command: list[str]) -> list[dict]:
+def train(run: TrainConfig, tags: dict, command: list[str]) -> list[dict]:
     """One run of the ladder: what it watched, and its training loss, as means over the steps
     between two measurements.
     """
@@ -77,7 +77,7 @@ def train(run: Train, tags: dict, command: list[str]) -> list[dict]:
     log = [
         json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    every = present(run.watch).every
+    every = present(run.evaluation).every
     bins: dict[int, list[float]] = {}
     for line in log:
         bins.setdefault(-(-line["step"] // every) * every, []).append(line["loss"])

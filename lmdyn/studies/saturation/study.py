@@ -26,7 +26,7 @@ from lmdyn.studies.folder import Folder
 from lmdyn.studies.saturation import claims as conclusions
 from lmdyn.studies.saturation import parts
 from lmdyn.studies.workers import Task
-from lmdyn.training import Train
+from lmdyn.training import TrainConfig
 from lmdyn.training.config import to_json
 from lmdyn.types import Say, present
 
@@ -140,7 +140,7 @@ class Saturation:
     target: Target | None = None
     also: str = "heads,target"
     series: tuple[str, ...] = ()
-    pretrain: Annotated[Train | None, tyro.conf.Fixed] = None
+    pretrain: Annotated[TrainConfig | None, tyro.conf.Fixed] = None
     widths: tuple[int, ...] = (8, 16, 32, 64)
     narrow: int = 16
     rates: tuple[float, ...] = ()
@@ -205,9 +205,9 @@ class Saturation:
         if not all(rate > 0 for rate in self.rates):
             raise InputError(f"rates={self.rates}; a learning rate is above 0")
         pretrain = present(self.pretrain)
-        watch = pretrain.watch
+        watch = pretrain.evaluation
         if watch is None or not set(WATCHED) <= set(watch.metrics.split(",")):
-            raise InputError(f"pretrain.watch must measure {','.join(WATCHED)}")
+            raise InputError(f"pretrain.evaluation must measure {','.join(WATCHED)}")
         if self.does("heads"):
             heads = present(self.heads)
             _check_ranks(heads.ranks, widths[-1])
