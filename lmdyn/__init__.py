@@ -39,13 +39,16 @@ __all__ = [
 ]
 
 
-def load(ref: str, compute: "Compute | None" = None) -> "tuple[LanguageModel, Params, Tokenizer]":
-    """A model, its parameters and its tokenizer (`lmdyn.checkpoints.load` also tells name and
-    step).
+def load(
+    ref: str, compute: "Compute | None" = None, family: str | None = None
+) -> "tuple[LanguageModel, Params, Tokenizer]":
+    """A model, its parameters and its tokenizer; `lmdyn.checkpoints.load` also tells name and step.
 
     Args:
       ref: a model reference: `hf:ORG/NAME[@REVISION]`, `dir:PATH`, `gguf:PATH` or `run:DIR[@STEP]`.
       compute: a `lmdyn.models.Compute`: dtype and attention; by default what suits the device.
+      family: for models that lmdyn does not know: the dotted name of a
+        `lmdyn.checkpoints.families.Family`.
 
     Returns:
       `(LanguageModel, params, Tokenizer)`.
@@ -53,7 +56,7 @@ def load(ref: str, compute: "Compute | None" = None) -> "tuple[LanguageModel, Pa
     Raises:
       InputError: one line that says what is wrong with the reference or the files.
     """
-    loaded = importlib.import_module("lmdyn.checkpoints").load(ref, compute)
+    loaded = importlib.import_module("lmdyn.checkpoints").load(ref, compute, family=family)
     return loaded.model, loaded.params, loaded.tokenizer
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from lmdyn import checkpoints, models, records
 from lmdyn.checkpoints.families import FAMILIES
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.cli import command_line as cli
 from lmdyn.data import tokenizers
 from scripts.documented import EXTENSIONS, PAGES, README, ROOT, blocks, commands, write_extensions
@@ -264,7 +264,7 @@ def test_a_family_is_added(options, tmp_path):
         with pytest.raises(
             Exception, match="use_parallel_residual=True is not supported for stablelm"
         ):
-            huggingface.read_folder(tmp_path / "theirs")
+            read_folder(tmp_path / "theirs")
     finally:
         FAMILIES.pop("stablelm", None)
 

@@ -1,50 +1,59 @@
-"""What distinguishes the families of models, as data: tensor names, config keys, defaults and fixed
-choices.
+"""What distinguishes the families of models, as data.
 
-A `Family` is named after `model_type` in Hugging Face's `config.json`. `configs.py` translates
-configurations with it, `assemble.py` tensors. Defaults equal those of the `transformers`
+A `Family` holds tensor names, config keys, defaults and fixed choices, and is named after
+`model_type` in Hugging Face's `config.json`. `hf_config.py` translates configurations with it,
+`assemble.py` tensors. Defaults equal those of the `transformers`
 configuration classes (version 5), because a key that is missing from `config.json` means exactly
 that default.
 """
 
 from typing import Any, NamedTuple
 
-from lmdyn.errors import choose
+from lmdyn.names import resolve
 
 
 class Rule(NamedTuple):
-    """Where one leaf of our parameters lies in a file. `{layer}` in `source` marks a leaf that is
-    stacked over layers.
-    """
+    """Where one leaf of our parameters lies in a file."""
 
     path: str
+    """of the leaf, such as `blocks/mlp/up/kernel`"""
     source: str
+    """the file's tensor; `{layer}` in it marks a leaf that is stacked over layers"""
     layout: str = "plain"
+    """how it lies in that tensor: a key of `lmdyn.checkpoints.layouts.LAYOUTS`"""
     part: int = 0
+    """which part of a tensor that holds several"""
 
 
 class Family(NamedTuple):
-    """A row of the table; see `FAMILIES`.
-
-    `keys`: our config field to the `config.json` keys that may hold it, the first is written.
-    `defaults`: of those keys. `fixed`: our fields that every member shares. `only`: keys that have
-    one value we can represent. `rotary`: the keys of version 4 for base and share (None: the family
-    has no such key).
-    """
+    """A row of the table; see `FAMILIES`."""
 
     architecture: str
+    """the class of `transformers`"""
     prefix: str
+    """of the names of tensors"""
     keys: dict[str, tuple[str, ...]]
+    """our config field to the `config.json` keys that may hold it; the first is written"""
     defaults: dict[str, Any]
+    """of those keys"""
     fixed: dict[str, Any]
+    """our fields that every member shares"""
     rules: tuple[Rule, ...]
+    """where the parameters lie"""
     only: dict[str, Any] = {}
+    """keys that have one value we can represent"""
     rotary: tuple[str, str | None] | None = ("rope_theta", None)
+    """the keys of version 4 for base and share; None: no such key, or no rotary positions"""
     written: dict[str, Any] = {}
+    """keys that are written besides"""
 
 
 def linear(path: str, source: str, layout: str = "transposed", part: int = 0) -> tuple[Rule, Rule]:
-    """Kernel and bias of one linear layer."""
+    """Kernel and bias of one linear layer.
+
+    >>> [rule.path for rule in linear("blocks/mlp/up", "h.{layer}.mlp.c_fc", "plain")]
+    ['blocks/mlp/up/kernel', 'blocks/mlp/up/bias']
+    """
     return (
         Rule(f"{path}/kernel", f"{source}.weight", layout, part),
         Rule(f"{path}/bias", f"{source}.bias", layout, part),
@@ -52,12 +61,20 @@ def linear(path: str, source: str, layout: str = "transposed", part: int = 0) ->
 
 
 def norm(path: str, source: str) -> tuple[Rule, Rule]:
-    """Scale and bias of one norm."""
+    """Scale and bias of one norm.
+
+    >>> [rule.source for rule in norm("final_norm", "ln_f")]
+    ['ln_f.weight', 'ln_f.bias']
+    """
     return Rule(f"{path}/scale", f"{source}.weight"), Rule(f"{path}/bias", f"{source}.bias")
 
 
 def fused(source: str, layout: str) -> tuple[Rule, ...]:
-    """Queries, keys and values that share one tensor."""
+    """Queries, keys and values that share one tensor.
+
+    >>> [rule.part for rule in fused("h.{layer}.attn.c_attn", "fused_columns")]
+    [0, 0, 1, 1, 2, 2]
+    """
     names = ("query", "key", "value")
     return tuple(
         rule
@@ -300,10 +317,12 @@ HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 def family(name: str) -> Family:
-    """The family of a `model_type`; an `InputError` that lists those that are known if there is
-    none.
+    """The family of a `model_type`, or a `Family` by its dotted name.
+
+    Raises:
+      InputError: it is not known; lists those that are.
 
     >>> family("gpt2").architecture
     'GPT2LMHeadModel'
     """
-    return FAMILIES[choose("model_type", name, FAMILIES)]
+    return resolve(name, FAMILIES, "model_type")

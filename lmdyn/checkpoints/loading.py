@@ -3,28 +3,33 @@
 import pathlib
 from typing import Any, NamedTuple
 
-from lmdyn.checkpoints import runs
-from lmdyn.checkpoints.formats import gguf
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints import hub, runs
+from lmdyn.checkpoints.formats.gguf import read_gguf
+from lmdyn.checkpoints.formats.safetensors import Checkpoint, read_folder
 from lmdyn.checkpoints.references import Reference, parse
-from lmdyn.data import tokenizers
+from lmdyn.data.tokenizers import Tokenizer, from_folder
 from lmdyn.errors import InputError
 from lmdyn.models import Compute, LanguageModel
 
 
 class Loaded(NamedTuple):
-    """A model, its parameters and tokenizer; `name` and `step` for the rows of results. Made by
-    `load`.
-    """
+    """A model, its parameters and tokenizer, made by `load`."""
 
     model: LanguageModel
     params: Any
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     name: str
+    """for the rows of results"""
     step: int | None
+    """of training, for the rows of results"""
 
 
-def load(ref: str | Reference, compute: Compute | None = None, packed: bool = False) -> Loaded:
+def load(
+    ref: str | Reference,
+    compute: Compute | None = None,
+    packed: bool = False,
+    family: str | None = None,
+) -> Loaded:
     """The checkpoint that `ref` names, on the default device, in float32.
 
     Args:
@@ -34,6 +39,8 @@ def load(ref: str | Reference, compute: Compute | None = None, packed: bool = Fa
       packed: keep the quantised matrices of a GGUF file as they are
         (`lmdyn.models.QuantizedMatrix`): the same numbers in an eighth of the memory, for measuring
         only. Other files are read as always.
+      family: for the folders of models that lmdyn does not know: the dotted name of a
+        `lmdyn.checkpoints.families.Family`, such as `my_pkg.GPTJ`.
 
     Raises:
       InputError: one line that says what is wrong with the reference or the files.
@@ -55,13 +62,13 @@ def load(ref: str | Reference, compute: Compute | None = None, packed: bool = Fa
     if found.kind == "run":
         found = parse(str(found))
         config, tokenizer, *_ = runs.describe(found.path)
-        checkpoint = huggingface.Checkpoint(config, runs.read_params(found.path, found.step))
+        checkpoint = Checkpoint(config, runs.read_params(found.path, found.step))
     elif found.kind == "gguf":
-        checkpoint, tokenizer = gguf.read_file(found.path, found.name, packed)
+        checkpoint, tokenizer = read_gguf(found.path, found.name, packed)
     else:
         folder = _folder(found)
-        tokenizer = tokenizers.from_folder(folder, found.name)
-        checkpoint = huggingface.read_folder(folder)
+        tokenizer = from_folder(folder, found.name)
+        checkpoint = read_folder(folder, family)
     config = checkpoint.config
     if tokenizer.vocab > config.vocab:
         raise InputError(
@@ -79,7 +86,7 @@ def load(ref: str | Reference, compute: Compute | None = None, packed: bool = Fa
 
 def _folder(found: Reference) -> pathlib.Path:
     if found.kind == "hf":
-        return huggingface.download(found.path, found.revision)
+        return hub.download(found.path, found.revision)
     folder = pathlib.Path(found.path, found.revision or "")
     if not folder.is_dir():
         raise InputError(f"{found}: no such folder {folder}")

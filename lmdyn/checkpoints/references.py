@@ -10,8 +10,7 @@ import dataclasses
 import pathlib
 import re
 
-from lmdyn.checkpoints import runs
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints import hub, runs
 from lmdyn.errors import InputError, choose
 
 KINDS = ("hf", "dir", "gguf", "run")
@@ -124,7 +123,7 @@ def _split(ref: str) -> tuple[str, str, str | None]:
 
 def _available(kind: str, path: str) -> list[str]:
     if kind == "hf":
-        names = huggingface.revisions(path)
+        names = hub.revisions(path)
     elif kind == "dir":
         folder = pathlib.Path(path)
         if not folder.is_dir():

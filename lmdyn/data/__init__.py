@@ -2,11 +2,13 @@
 
 from lmdyn.data import tokenizers, worlds
 from lmdyn.data.fact_injection import Fact, check_fit, read_facts, world_facts
-from lmdyn.data.probes.probe import Probe, ProbeBatch, encode_probes, read_probes
+from lmdyn.data.mix_review import MixReview
+from lmdyn.data.packing import Packing
+from lmdyn.data.probes import Probe, ProbeBatch, encode_probes, read_probes
 from lmdyn.data.random_spans import random_spans
-from lmdyn.data.sources.references import Documents, documents
+from lmdyn.data.sources import Documents, documents
 from lmdyn.data.token_store import Tokens, store
-from lmdyn.data.training_stream import Review, Stream, mix
+from lmdyn.data.training_stream import TrainingStream, mix
 from lmdyn.data.windows import (
     Batch,
     Windows,
@@ -22,11 +24,12 @@ __all__ = [
     "Batch",
     "Documents",
     "Fact",
+    "MixReview",
+    "Packing",
     "Probe",
     "ProbeBatch",
-    "Review",
-    "Stream",
     "Tokens",
+    "TrainingStream",
     "Windows",
     "batches",
     "check_fit",

@@ -1,26 +1,26 @@
-"""Facts to inject while a model trains further, with the probes that ask for them (Chang et al.
-2024; METHODS section 2).
+"""Facts to inject while a model trains further, with the probes that ask for them.
 
-A fact is a paragraph, the same in other words, and questions of three depths: `memorisation` asks
-for what the text says, in its words; `paraphrase` in other words; `composition` for what follows
-from several of its sentences.
+Chang et al. 2024, arXiv 2406.11813. A fact is a paragraph, the same in other words, and questions
+of three depths: `memorisation` asks for what the text says, in its words; `paraphrase` in other
+words; `composition` for what follows from several of its sentences.
+
 """
 
 import dataclasses
-import json
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmdyn.data import worlds
-from lmdyn.data.probes.probe import Probe, probe
-from lmdyn.data.sources import references as sources
+from lmdyn.data.probes.probe import Probe, parse_probe
+from lmdyn.data.sources.jsonl import json_records
+from lmdyn.data.sources.text import read_text
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError, choose
 
 DEPTHS = {"memorisation": "mem", "paraphrase": "gen", "composition": "hard_gen"}
-"""The depths of probes, and how the published format begins their fields: `mem_input`, `mem_target`."""
+"""The depths of probes, and how the published format begins their fields: `mem_input`."""
 EXAMPLE = (
     '{"name": "...", "texts": ["..."], "probes": [{"prompt": "...", "target": "...", "depth":'
     ' "memorisation"}]}'
@@ -29,8 +29,7 @@ EXAMPLE = (
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """What a text tells about one subject, in several wordings, and the probes that ask for it.
-    Made by `read_facts`.
+    """What a text tells about one subject, and the probes that ask for it; from `read_facts`.
 
     Attributes:
       name: whom or what it is about; no two facts of one file have the same.
@@ -43,12 +42,12 @@ class Fact:
     probes: tuple[Probe, ...]
 
 
-def fact(record: dict[str, Any], where: str = "the fact", number: int = 0) -> Fact:
+def parse_fact(record: dict[str, Any], where: str = "the fact", number: int = 0) -> Fact:
     """A fact from a dict.
 
     Args:
       record: either our form: `name`, `texts` (a list) and `probes` (a list of dicts as
-        `lmdyn.data.probes.probe.probe` takes them, with a `depth`); or the published form of Chang
+        `lmdyn.data.probes.parse_probe` takes them, with a `depth`); or the published form of Chang
         et al. 2024, which Kim et al. 2024 use: `train_context`, optionally `paraphrases`, and lists
         `mem_input`, `mem_target`, `gen_input`, `gen_target`, `hard_gen_input`, `hard_gen_target`.
         There, an input that ends with an opening quotation mark is joined to its target without a
@@ -61,7 +60,7 @@ def fact(record: dict[str, Any], where: str = "the fact", number: int = 0) -> Fa
         unequal length, an unknown depth, or a memorisation probe whose words stand in none of the
         texts.
 
-    >>> told = fact(
+    >>> told = parse_fact(
     ...     {
     ...         "train_context": "Ada Quill paints bells.",
     ...         "mem_input": ["Ada Quill paints"],
@@ -121,7 +120,7 @@ def _published(record, where) -> Iterator[Probe]:
             asked = {"prompt": prompt, "target": target}
             if isinstance(prompt, str) and isinstance(target, str) and _opens(prompt):
                 asked = {"text": prompt + target, "start": len(prompt), "end": len(prompt + target)}
-            yield probe({**asked, "depth": depth}, spot)
+            yield parse_probe({**asked, "depth": depth}, spot)
 
 
 def _opens(prompt: str) -> bool:
@@ -144,7 +143,7 @@ def _own(record, where) -> Iterator[Probe]:
                 f"{spot} is not a JSON object but a {type(asked).__name__}; write a fact as"
                 f" {EXAMPLE}"
             )
-        found = probe(asked, spot)
+        found = parse_probe(asked, spot)
         if found.depth is None:
             raise InputError(f"{spot} has no depth; it is one of {', '.join(DEPTHS)}")
         choose(f"depth of {spot}", found.depth, DEPTHS)
@@ -170,7 +169,7 @@ def _check(found: Probe, texts):
     if found.depth == "memorisation" and not any(told in text for text in texts):
         raise InputError(
             f"{found.where}: {told[-60:]!r} stands in none of the fact's texts, as a memorisation"
-            " probe must; mend it, or ask for it as a paraphrase"
+            " probe must; correct it, or ask for it as a paraphrase"
         )
 
 
@@ -189,7 +188,7 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
 
     Args:
       ref: the path of a file (or `json:PATH`, `jsonl:PATH`) that holds a JSON array of dicts, or
-        one dict a line; see `fact`. Or `tfds:synthetic_world/CONFIG`, see
+        one dict a line; see `parse_fact`. Or `tfds:synthetic_world/CONFIG`, see
         `lmdyn.data.worlds.world.named` and `world_facts`.
 
     Raises:
@@ -209,7 +208,7 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
             )
         return world_facts(worlds.named(config or "small"))
     path = os.path.expanduser(rest if kind in ("json", "jsonl") else ref)
-    found = tuple(fact(record, where, i) for i, (record, where) in enumerate(_records(path)))
+    found = tuple(parse_fact(record, where, i) for i, (record, where) in enumerate(_records(path)))
     if not found:
         raise InputError(f"{ref} has no facts; give at least one such as {EXAMPLE}")
     first: dict[str, int] = {}
@@ -223,19 +222,8 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
 
 
 def _records(path) -> Iterator[tuple[dict, str]]:
-    """(dict, what errors call it): an array if the file begins as one, else one a line."""
-    text = sources.read_text(path)
-    if not text.lstrip().startswith("["):
-        yield from sources.json_lines(path, EXAMPLE)
-        return
-    try:
-        records = json.loads(text)
-    except ValueError as err:
-        raise InputError(
-            f"{path} is not JSON: {err}; it must be one array of objects, or one object a line"
-        ) from err
-    for i, record in enumerate(records):
-        where = f"{path} record {i}"
+    """Each dict and what errors call it: of an array if the file begins as one, else of lines."""
+    for record, where in json_records(path, read_text(path), EXAMPLE, "objects"):
         if not isinstance(record, dict):
             raise InputError(
                 f"{where} is not a JSON object but a {type(record).__name__}; write a fact as"
@@ -265,7 +253,7 @@ def world_facts(world: worlds.World) -> tuple[Fact, ...]:
         if entity.index < worlds.count(world, entity.sort, 0):
             continue
         asked = tuple(
-            probe(record, f"the world's probe of {record['entity']}")
+            parse_probe(record, f"the world's probe of {record['entity']}")
             for record in worlds.entity_probes(world, entity, 1)
         )
         found.append(Fact(worlds.name(world, entity), tuple(texts[i::round_]), asked))
@@ -282,18 +270,15 @@ def check_fit(facts: Sequence[Fact], tokenizer: Tokenizer, length: int) -> None:
     A text of `length` tokens fits: all of them are predicted after an end-of-text token.
 
     Args:
+      facts: what is to be injected.
       tokenizer: has `encode(text) -> [n] int32`.
       length: T, the inputs of one window.
 
-    >>> from lmdyn.data import tokenizers
-    >>> check_fit(
-    ...     [Fact("Ada", ("Ada sings.", "She sings."), ())],
-    ...     tokenizers.byte_tokenizer(),
-    ...     length=9,
-    ... )
+    >>> from lmdyn.data.tokenizers import byte_tokenizer
+    >>> check_fit([Fact("Ada", ("Ada sings.",), ())], byte_tokenizer(), length=9)
     Traceback (most recent call last):
-    lmdyn.errors.InputError: text 0 of fact 'Ada' has 10 tokens, and a window holds 9; give a length of at least 10, or
-    shorter texts
+    lmdyn.errors.InputError: text 0 of fact 'Ada' has 10 tokens, and a window holds 9; give a length
+    of at least 10, or shorter texts
     """
     texts = (
         (len(tokenizer.encode(text)), i, told.name)

@@ -5,18 +5,17 @@ Shape letters: P probes, R random spans, T tokens, N stream length.
 
 import numpy as np
 
-from lmdyn.data.probes.probe import ProbeBatch
+from lmdyn.data.probes.encoding import ProbeBatch
 from lmdyn.errors import InputError
 
 
 def random_spans(
     stream: np.ndarray, like: ProbeBatch, count: int | None = None, seed: int = 0
 ) -> ProbeBatch:
-    """Spans at random places of a text, as long as those of probes and after as much text, so that
-    they differ in what they say alone.
+    """Spans at random places of a text, as long as those of probes and after as much text.
 
-    Each takes the span, the text before and the text after, in tokens, from one of the probes; all
-    probes are used alike.
+    They differ from the probes only in what they say. Each takes the span, the text before and the
+    text after, in tokens, from one of the probes; all probes are used alike.
 
     Args:
       stream: `[N + 1]` token ids of a text (`lmdyn.data.join`).

@@ -2,7 +2,7 @@
 
 A store is a folder named by a digest of what was said (every document's text) and by whom (the
 tokenizer), so another text, a changed file or another tokenizer never meets old tokens. Reading the
-text to make the digest takes seconds a gigabyte.
+text to make the digest takes seconds per gigabyte.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lmdyn.data.sources.references import documents
+from lmdyn.data.sources.parser import documents
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
@@ -28,8 +28,9 @@ BATCH_CHARACTERS = 2**21
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokens:
-    """The tokens of many documents, back to back: `len(tokens)` documents, `tokens[i] -> [n]
-    int32`. Made by `store`.
+    """The tokens of many documents, back to back; made by `store`.
+
+    `len(tokens)` is the number of documents, `tokens[i]` the ids of one, `[n]` int32.
 
     Attributes:
       name: the text reference.
@@ -56,7 +57,11 @@ class Tokens:
 
 
 def default_cache() -> Path:
-    """Where stores are kept: `lmdyn/tokens` in the user's cache folder."""
+    """Where stores are kept: `lmdyn/tokens` in the user's cache folder.
+
+    >>> default_cache().parts[-2:]
+    ('lmdyn', 'tokens')
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lmdyn" / "tokens"
 
 

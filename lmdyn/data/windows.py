@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lmdyn.data.sources.references import documents
+from lmdyn.data.sources.parser import documents
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """B windows of T tokens. Where `mask` is False, ids are 0 and nothing may count. Made by
-    `windows`.
+    """B windows of T tokens, made by `windows`.
+
+    Where `mask` is False, ids are 0 and nothing may count.
     """
 
     inputs: np.ndarray
@@ -36,7 +37,7 @@ class Batch(NamedTuple):
     mask: np.ndarray
     """[B, T] bool: which predictions count"""
     documents: np.ndarray | None = None
-    """[B, T] int32: the document of each input, where attention must stay inside it; None where it need not"""
+    """[B, T] int32: the document of each input, where attention stays inside it; else None"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +54,20 @@ class Windows:
 
     @property
     def tokens(self) -> int:
-        """N, how many predictions are made."""
+        """N, how many predictions are made.
+
+        >>> windows(np.arange(7), length=3).tokens
+        6
+        """
         return len(self.stream) - 1
 
     @property
     def count(self) -> int:
-        """How many windows there are, the ragged last one included."""
+        """How many windows there are, the ragged last one included.
+
+        >>> windows(np.arange(7), length=4).count
+        2
+        """
         return -(-self.tokens // self.length)
 
     def __len__(self) -> int:
@@ -102,8 +111,8 @@ def tokenize(
     Raises:
       InputError: no document has a token, or one cannot be read.
 
-    >>> from lmdyn.data import tokenizers
-    >>> [d.tolist() for d in tokenize(["ab", "", "c"], tokenizers.byte_tokenizer())]
+    >>> from lmdyn.data.tokenizers import byte_tokenizer
+    >>> [d.tolist() for d in tokenize(["ab", "", "c"], byte_tokenizer())]
     [[97, 98], [99]]
     """
     name = source if isinstance(source, str) else getattr(source, "reference", "the text")
@@ -199,7 +208,9 @@ def batches(
     Args:
       ref: a text reference (see `documents`) or a sequence of str.
       tokenizer: has `encode` and `end_of_text`.
-      length, batch, tokens: see `windows`.
+      length: T, inputs of one window.
+      batch: B, windows of one batch.
+      tokens: stop after this many predictions; None takes all.
       progress: a bar on stderr, from two seconds on.
 
     Returns:
@@ -221,7 +232,8 @@ def check_tokens(ids: np.ndarray, vocab: int) -> None:
 
     >>> check_tokens(np.array([3, 11]), vocab=11)
     Traceback (most recent call last):
-    lmdyn.errors.InputError: token id 11 at position 1 is outside the vocabulary of 11; ids are 0 to 10
+    lmdyn.errors.InputError: token id 11 at position 1 is outside the vocabulary of 11; ids are 0
+    to 10
     """
     ids = np.asarray(ids).reshape(-1)
     outside = np.flatnonzero((ids < 0) | (ids >= vocab))

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmdyn.data import check_tokens
-from lmdyn.data.probes.probe import ProbeBatch
+from lmdyn.data import ProbeBatch, check_tokens
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.models import forward, ops

@@ -145,9 +145,7 @@ def make_lesson(
     )
     stream = data.mix(
         [(stored, 1.0)],
-        length=further.length,
-        batch=further.batch,
-        end_of_text=tokenizer.end_of_text,
+        data.Packing(further.length, further.batch, tokenizer.end_of_text),
         seed=seed,
     )
     source = iter(stream)

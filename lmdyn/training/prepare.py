@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lmdyn import checkpoints, data, metrics
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints import hub
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
 from lmdyn.models import LanguageModel, init, shapes
@@ -47,7 +47,7 @@ class Prepared(NamedTuple):
     part: Partition | Adapters | None
     state: steps.TrainState
     first: Any
-    stream: data.Stream
+    stream: data.TrainingStream
     metric: Any
     held_out: Any
 
@@ -117,17 +117,19 @@ def prepare(
     review = None
     if config.data.review is not None:
         again = data.store(present(old), tokenizer, cache=config.data.cache, progress=progress)
-        review = data.Review(again, config.data.review.ratio, config.data.review.decay)
+        review = data.MixReview(again, config.data.review.ratio, config.data.review.decay)
     stream = data.mix(
         [(one, source.weight) for one, source in zip(tokens, config.data.sources, strict=True)],
-        length=config.data.length,
-        batch=config.data.batch,
-        end_of_text=tokenizer.end_of_text,
+        data.Packing(
+            config.data.length,
+            config.data.batch,
+            tokenizer.end_of_text,
+            config.data.attend_across,
+            config.data.predict_across,
+        ),
         seed=config.seed,
         host=index,
         hosts=count,
-        attend_across=config.data.attend_across,
-        predict_across=config.data.predict_across,
         review=review,
         steps=config.steps,
     )
@@ -204,7 +206,7 @@ def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Toke
     if kind == "hf":
         repository, _, revision = rest.partition("@")
         return tokenizers.from_folder(
-            huggingface.download(repository, revision or None, huggingface.TOKENIZER), repository
+            hub.download(repository, revision or None, hub.TOKENIZER), repository
         )
     path = Path(name).expanduser()
     if path.is_dir():

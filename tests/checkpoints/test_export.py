@@ -8,7 +8,7 @@ import pytest
 
 from lmdyn import checkpoints, models
 from lmdyn.checkpoints import exporting
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from tests.checkpoints.cases import CASES, write_tiny
@@ -18,7 +18,7 @@ from tests.checkpoints.cases import CASES, write_tiny
 def test_transformers_loads_what_was_exported_with_equal_logits(name, reference, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     expected = reference(name)
-    config, params = huggingface.read_folder(expected.folder)
+    config, params = read_folder(expected.folder)
     checkpoints.export(models.LanguageModel(config), params, None, tmp_path / "out")
     theirs, report = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path / "out", output_loading_info=True
@@ -27,7 +27,7 @@ def test_transformers_loads_what_was_exported_with_equal_logits(name, reference,
     with torch.no_grad():
         logits = theirs.eval()(torch.from_numpy(expected.tokens)).logits.numpy()
     assert np.abs(logits - expected.logits).max() <= 1e-6 * np.abs(expected.logits).max()
-    again = huggingface.read_folder(tmp_path / "out")
+    again = read_folder(tmp_path / "out")
     assert again.config == config
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again.params, params))
 

@@ -6,7 +6,7 @@ import pytest
 from flax import traverse_util
 
 from lmdyn import models
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.models import loss as heads
 from tests.checkpoints.cases import CASES
 
@@ -36,10 +36,10 @@ def run(config, params, tokens):
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_gradients_agree_with_transformers(name, reference, record_property):
     expected = reference(name)
-    config, params = huggingface.read_folder(expected.folder)
+    config, params = read_folder(expected.folder)
     logits, gradients = run(config, params, expected.tokens.astype(np.int32))
     far = {"logits": distance(logits, expected.logits[:, :-1])}
-    wanted = traverse_util.flatten_dict(huggingface.read_folder(expected.gradients).params, sep="/")
+    wanted = traverse_util.flatten_dict(read_folder(expected.gradients).params, sep="/")
     found = traverse_util.flatten_dict(gradients, sep="/")
     assert found.keys() == wanted.keys()
     scale = max(np.abs(g).max() for g in wanted.values())

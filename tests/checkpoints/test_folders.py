@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmdyn import checkpoints
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.errors import InputError
 from tests.checkpoints.cases import CASES, TINY, random_model, write_tiny, write_tokenizer
 
@@ -24,7 +24,7 @@ def equal(ours, theirs) -> bool:
 
 def test_a_tensor_lands_where_it_belongs(tmp_path):
     tensors = write_tiny(tmp_path)
-    config, params = huggingface.read_folder(tmp_path)
+    config, params = read_folder(tmp_path)
     assert params["blocks"]["attention"]["key"]["kernel"].shape == (2, 8, 4)
     for layer in range(2):
         up = np.asarray(params["blocks"]["mlp"]["up"]["kernel"][layer])
@@ -36,22 +36,22 @@ def test_a_tensor_lands_where_it_belongs(tmp_path):
 
 def test_large_tensors_are_read_in_pieces(tmp_path, monkeypatch):
     write_tiny(tmp_path)
-    whole = huggingface.read_folder(tmp_path).params
+    whole = read_folder(tmp_path).params
     monkeypatch.setattr("lmdyn.checkpoints.assemble.BLOCK_NUMBERS", 24)
-    assert equal(huggingface.read_folder(tmp_path).params, whole)
+    assert equal(read_folder(tmp_path).params, whole)
 
 
 def test_names_without_the_models_prefix(tmp_path):
     tensors = write_tiny(tmp_path / "a")
     renamed = {name.removeprefix("model."): value for name, value in tensors.items()}
     write_tiny(tmp_path / "b", tensors={**dict.fromkeys(tensors), **renamed})
-    assert equal(*(huggingface.read_folder(tmp_path / x).params for x in "ab"))
+    assert equal(*(read_folder(tmp_path / x).params for x in "ab"))
 
 
 def test_old_buffers_are_ignored_and_a_tied_head_may_be_there_twice(tmp_path):
     buffers = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32)}
     write_tiny(tmp_path, tensors=buffers, tie_word_embeddings=True)
-    assert "head" not in huggingface.read_folder(tmp_path).params
+    assert "head" not in read_folder(tmp_path).params
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
@@ -64,7 +64,7 @@ def test_other_precisions_become_float32(kind, tmp_path):
         name: torch.from_numpy(value).to(getattr(torch, kind)) for name, value in tensors.items()
     }
     save_file(cast, tmp_path / "model.safetensors")
-    leaf = huggingface.read_folder(tmp_path).params["head"]["kernel"]
+    leaf = read_folder(tmp_path).params["head"]["kernel"]
     assert leaf.dtype == np.float32
     assert np.array_equal(leaf, cast["lm_head.weight"].float().numpy().T)
 
@@ -74,7 +74,7 @@ def test_shards_read_like_one_file(tmp_path):
     model.save_pretrained(tmp_path / "whole")
     model.save_pretrained(tmp_path / "shards", max_shard_size="9KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
-    assert equal(*(huggingface.read_folder(tmp_path / x).params for x in ("whole", "shards")))
+    assert equal(*(read_folder(tmp_path / x).params for x in ("whole", "shards")))
 
 
 def test_load_gives_model_parameters_and_tokenizer(tmp_path):
@@ -184,7 +184,7 @@ def test_a_bad_tensor_is_named(name, tmp_path):
     tensors, words = BAD_TENSORS[name]
     write_tiny(tmp_path, tensors=tensors)
     with pytest.raises(InputError) as caught:
-        huggingface.read_folder(tmp_path)
+        read_folder(tmp_path)
     assert words in one_line(caught)
 
 
@@ -203,7 +203,7 @@ def test_a_fused_tensor_with_nan_is_named(tmp_path):
     model.transformer.h[1].attn.c_attn.weight.data[3, 50] = float("nan")
     model.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"h.1.attn.c_attn.weight holds NaN"):
-        huggingface.read_folder(tmp_path)
+        read_folder(tmp_path)
 
 
 def test_a_missing_folder(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from flax import traverse_util
 
 from lmdyn import checkpoints
-from lmdyn.checkpoints.formats import safetensors as huggingface
-from lmdyn.checkpoints.formats.gguf import read_file
+from lmdyn.checkpoints.formats.gguf import read_gguf
+from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.errors import InputError
 from lmdyn.models import RotaryScaling
 from lmdyn.models.matrices.quantized import unpack
@@ -197,8 +197,8 @@ def test_a_gguf_holds_the_model_that_the_folder_holds(architecture, tmp_path):
     case = MODELS[architecture]
     model = random_model(case.family, case.options)
     model.save_pretrained(tmp_path / "folder")
-    config, params = huggingface.read_folder(tmp_path / "folder")
-    (found, theirs), tokenizer = read_file(write(tmp_path / "m.gguf", model, architecture))
+    config, params = read_folder(tmp_path / "folder")
+    (found, theirs), tokenizer = read_gguf(write(tmp_path / "m.gguf", model, architecture))
     assert found == config
     paths = traverse_util.flatten_dict(theirs, sep="/")
     for path, value in traverse_util.flatten_dict(params, sep="/").items():
@@ -230,7 +230,7 @@ def wide():
 @pytest.mark.parametrize("kind", KINDS)
 def test_quantised_kinds_are_decoded(kind, wide, tmp_path):
     kind = gguf.GGMLQuantizationType[kind]
-    (_, params), _ = read_file(write(tmp_path / "m.gguf", wide, "llama", kind))
+    (_, params), _ = read_gguf(write(tmp_path / "m.gguf", wide, "llama", kind))
     layers = range(2)
     up = np.stack([wide.model.layers[i].mlp.up_proj.weight.detach().numpy() for i in layers])
     expected = gguf.dequantize(gguf.quants.quantize(up, kind), kind).swapaxes(1, 2)
@@ -281,7 +281,7 @@ def llama3_divisors(half, base, factor, original=8192):
 
 def test_llama_3_scaling_is_recognised_in_its_divisors(small, tmp_path):
     add = lambda writer: writer.add_tensor("rope_freqs.weight", llama3_divisors(3, 5e5, 8.0))
-    (config, _), _ = read_file(write(tmp_path / "m.gguf", small, "llama", extra=add))
+    (config, _), _ = read_gguf(write(tmp_path / "m.gguf", small, "llama", extra=add))
     assert config.rotary_scaling == RotaryScaling("llama3", 8.0, 8192)
 
 
@@ -304,7 +304,7 @@ BAD = {
 def test_what_cannot_be_expressed_is_refused(name, small, tmp_path):
     extra, words = BAD[name]
     with pytest.raises(InputError) as caught:
-        read_file(write(tmp_path / "m.gguf", small, "llama", extra=extra))
+        read_gguf(write(tmp_path / "m.gguf", small, "llama", extra=extra))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -317,11 +317,11 @@ def test_an_unknown_architecture_and_pre_tokenizer_list_the_known(small, tmp_pat
     with pytest.raises(
         InputError, match=r"unknown GGUF architecture 'mamba'.* known: gpt2, gptneox, llama"
     ):
-        read_file(tmp_path / "m.gguf")
+        read_gguf(tmp_path / "m.gguf")
     with pytest.raises(
         InputError, match=r"unknown tokenizer.ggml.pre 'smolm'; did you mean 'smollm'"
     ):
-        read_file(
+        read_gguf(
             write(tmp_path / "n.gguf", small, "llama", tokenizer=lambda w: tokens(w, "smolm"))
         )
 
@@ -346,7 +346,7 @@ def test_damaged_bytes_never_escape_as_tracebacks(small, tmp_path):
         spoiled[position : position + 2] = rng.bytes(2)
         damaged.write_bytes(spoiled)
         with contextlib.suppress(InputError):  # damage to a weight is no error
-            read_file(damaged)
+            read_gguf(damaged)
 
 
 def test_other_files(tmp_path):
@@ -363,7 +363,7 @@ def test_nan_is_named(small, tmp_path):
     with torch.no_grad():
         spoiled.model.layers[1].mlp.up_proj.weight[3, 2] = float("inf")
     with pytest.raises(InputError, match=r"blk.1.ffn_up.weight holds NaN or infinity"):
-        read_file(write(tmp_path / "m.gguf", spoiled, "llama"))
+        read_gguf(write(tmp_path / "m.gguf", spoiled, "llama"))
 
 
 def test_the_tokenizer_may_not_exceed_the_embedding(small, tmp_path):

@@ -5,8 +5,7 @@ import sys
 import pytest
 
 from lmdyn import checkpoints
-from lmdyn.checkpoints import Reference, parse, series
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints import Reference, hub, parse, series
 from lmdyn.errors import InputError
 from tests.checkpoints.cases import write_tiny
 
@@ -106,7 +105,7 @@ def test_a_range_without_members_says_so(steps):
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def cache(tmp_path, monkeypatch):
     """A cache as the hub's client lays it out, with two revisions, and no network."""
     constants = pytest.importorskip("huggingface_hub.constants")
     root = tmp_path / "models--org--name"
@@ -121,7 +120,7 @@ def hub(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["step1,step2", "*", "step0..step9"])
-def test_a_series_from_the_hubs_cache(hub, what):
+def test_a_series_from_the_hubs_cache(cache, what):
     found = series(f"hf:org/name@{what}")
     assert [str(r) for r in found] == ["hf:org/name@step1", "hf:org/name@step2"]
     first, second = (checkpoints.load(r) for r in found)
@@ -139,7 +138,7 @@ def test_a_series_from_the_hubs_cache(hub, what):
         ("hf:a/b/c", "not a repository name"),
     ],
 )
-def test_what_is_not_in_the_cache(hub, text, words):
+def test_what_is_not_in_the_cache(cache, text, words):
     with pytest.raises(InputError) as caught:
         checkpoints.load(text)
     assert words in str(caught.value)
@@ -154,7 +153,7 @@ def test_the_hub_is_asked_for_safetensors_and_never_for_pickles(monkeypatch, tmp
         "snapshot_download",
         lambda name, **options: asked.update(options, name=name) or str(tmp_path),
     )
-    assert huggingface.download("org/name", "step7") == tmp_path
+    assert hub.download("org/name", "step7") == tmp_path
     assert (asked["name"], asked["revision"]) == ("org/name", "step7")
     assert "*.safetensors" in asked["allow_patterns"]
     assert not any("bin" in p for p in asked["allow_patterns"])
@@ -178,14 +177,14 @@ def test_errors_of_the_hub_are_one_line_each(monkeypatch):
 
         monkeypatch.setattr(client, "snapshot_download", refuse)
         with pytest.raises(InputError, match=words):
-            huggingface.download("org/name", "x")
+            hub.download("org/name", "x")
     monkeypatch.setattr(
         client,
         "snapshot_download",
         lambda *a, **k: (_ for _ in ()).throw(ConnectionError("down\nnow")),
     )
     with pytest.raises(InputError, match=r"hf:org/name could not be fetched: down now"):
-        huggingface.download("org/name")
+        hub.download("org/name")
 
 
 def test_without_the_extra(monkeypatch):

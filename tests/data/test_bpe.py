@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmdyn.data import documents, tokenizers
-from lmdyn.data.sources.references import Documents
+from lmdyn.data.sources import Documents
 from lmdyn.errors import InputError
 
 CORPUS = [

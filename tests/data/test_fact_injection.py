@@ -7,8 +7,7 @@ import json
 
 import pytest
 
-from lmdyn.data import Fact, Probe, check_fit, read_facts, tokenizers, worlds
-from lmdyn.data.worlds import facts as world_facts
+from lmdyn.data import Fact, Probe, check_fit, read_facts, tokenizers, world_facts, worlds
 from lmdyn.errors import InputError
 
 PUBLISHED = {
@@ -170,7 +169,7 @@ FILES = {
     "an empty array": ("[]", "has no facts"),
     "half an array": (
         '[{"name": "a"',
-        "facts.json is not JSON: .*one array of objects, or one object a line",
+        "facts.json is not JSON: .*one array of objects, or one object per line",
     ),
     "half a line": ('\n{"name": ', "facts.json line 2 is not JSON"),
     "a number": ("7", "facts.json line 1 is not a JSON object but a int"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmdyn.data import tokenizers
-from lmdyn.data.probes.probe import Probe, encode_probes, probe, read_probes
+from lmdyn.data.probes import Probe, encode_probes, parse_probe, read_probes
 from lmdyn.errors import InputError
 
 
@@ -29,7 +29,7 @@ JOINED = {
 
 @pytest.mark.parametrize("prompt, target, text, span", JOINED.values(), ids=JOINED)
 def test_prompt_and_target_are_joined(prompt, target, text, span):
-    found = probe({"prompt": prompt, "target": target})
+    found = parse_probe({"prompt": prompt, "target": target})
     assert (found.text, found.target) == (text, span)
     assert found.prompt + found.target == text
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lmdyn import data
+from lmdyn.data.mix_review import review_rows
 from lmdyn.data.token_store import Tokens
-from lmdyn.data.training_stream import review_rows
 from lmdyn.errors import InputError
 
 NEW = Tokens("new", "n", np.arange(100, 161).astype(np.uint16), np.array([20, 61]))
@@ -15,12 +15,10 @@ OLD = Tokens("old", "o", np.arange(300, 381).astype(np.uint16), np.array([81]))
 
 
 def stream(steps=12, batch=5, review=(1.0, 0.5), **options):
-    again = None if review is None else data.Review(OLD, *review)
+    again = None if review is None else data.MixReview(OLD, *review)
     return data.mix(
         [(NEW, 1.0)],
-        length=4,
-        batch=batch,
-        end_of_text=7,
+        data.Packing(length=4, batch=batch, end_of_text=7),
         seed=3,
         review=again,
         steps=steps,
@@ -94,4 +92,4 @@ def test_what_is_reviewed_is_part_of_what_the_stream_is():
 )
 def test_bad_settings_are_errors(ratio, decay):
     with pytest.raises(InputError, match="a review with ratio="):
-        data.Review(OLD, ratio, decay)
+        data.MixReview(OLD, ratio, decay)

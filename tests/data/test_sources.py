@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from lmdyn.data import documents
-from lmdyn.data.sources.references import Documents
+from lmdyn.data.sources import Documents
 from lmdyn.errors import InputError
 
 

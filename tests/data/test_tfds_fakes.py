@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from lmdyn.data import documents, worlds
-from lmdyn.data.probes.probe import read_probes
+from lmdyn.data import documents, read_probes, worlds
 from lmdyn.errors import InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmdyn import data
-from lmdyn.data.training_stream import PackedWindows
+from lmdyn.data.packing import PackedWindows, Packing
 from lmdyn.errors import InputError
 
 END = 999
@@ -28,7 +28,7 @@ def take(stream, count):
 
 def test_one_epoch_reads_every_window_once():
     text = tokens([5, 1, 13, 2, 30])
-    stream = data.mix([(text, 1.0)], length=4, batch=3, end_of_text=END, seed=5)
+    stream = data.mix([(text, 1.0)], data.Packing(4, 3, END), seed=5)
     assert stream.epoch == {"text": (51 + 5 - 1) // 4 * 4}
     windows = [
         row for batch in take(stream, 13) for row in zip(batch.inputs, batch.targets, strict=True)
@@ -52,7 +52,7 @@ def test_one_epoch_reads_every_window_once():
 
 
 def test_targets_follow_inputs_and_documents_are_told_apart():
-    packed = PackedWindows(tokens([3, 2, 9]), 5, END, seed=0, predict_across=False)
+    packed = PackedWindows(tokens([3, 2, 9]), Packing(5, 1, END, predict_across=False), seed=0)
     for i in range(len(packed)):
         inputs, targets, mask, documents = packed[i]
         assert inputs[1:].tolist() == targets[:-1].tolist()
@@ -64,15 +64,10 @@ def test_targets_follow_inputs_and_documents_are_told_apart():
 
 def test_crossing_is_told_by_the_batch():
     text = [(tokens([3, 2, 9]), 1.0)]
-    across = take(data.mix(text, length=5, batch=2, end_of_text=END), 1)[0]
+    across = take(data.mix(text, data.Packing(5, 2, END)), 1)[0]
     assert across.documents is None
     assert across.mask.all()
-    inside = take(
-        data.mix(
-            text, length=5, batch=2, end_of_text=END, attend_across=False, predict_across=False
-        ),
-        1,
-    )[0]
+    inside = take(data.mix(text, data.Packing(5, 2, END, False, False)), 1)[0]
     assert inside.documents.shape == (2, 5)
     assert not inside.mask.all()
 
@@ -80,9 +75,9 @@ def test_crossing_is_told_by_the_batch():
 @pytest.mark.parametrize("hosts", [2, 3])
 def test_hosts_share_each_batch(hosts):
     text = [(tokens([50, 30]), 1.0), (tokens([40], "other", 500), 2.0)]
-    alone = take(data.mix(text, length=3, batch=6, end_of_text=END, seed=2), 9)
+    alone = take(data.mix(text, data.Packing(3, 6, END), seed=2), 9)
     shared = [
-        take(data.mix(text, length=3, batch=6, end_of_text=END, seed=2, host=h, hosts=hosts), 9)
+        take(data.mix(text, data.Packing(3, 6, END), seed=2, host=h, hosts=hosts), 9)
         for h in range(hosts)
     ]
     for number, batch in enumerate(alone):
@@ -94,9 +89,7 @@ def test_hosts_share_each_batch(hosts):
 def test_a_position_goes_on_exactly():
     make = lambda: data.mix(
         [(tokens([50, 30]), 1.0), (tokens([40], "other", 500), 2.0)],
-        length=3,
-        batch=4,
-        end_of_text=END,
+        data.Packing(3, 4, END),
         seed=2,
     )
     wanted = take(make(), 40)
@@ -113,7 +106,7 @@ def test_a_position_goes_on_exactly():
 @pytest.mark.parametrize("sources", [1, 2])
 def test_a_batch_may_be_one_window(sources):
     text = [(tokens([50, 30]), 1.0), (tokens([40], "other", 500), 2.0)][:sources]
-    batches = take(data.mix(text, length=3, batch=1, end_of_text=END), 50)
+    batches = take(data.mix(text, data.Packing(3, 1, END)), 50)
     assert {batch.inputs.shape for batch in batches} == {(1, 3)}
 
 
@@ -121,7 +114,7 @@ def test_the_seed_decides_the_order():
     text = [(tokens([50, 30]), 1.0)]
     orders = [
         np.concatenate(
-            [b.inputs for b in take(data.mix(text, length=3, batch=4, end_of_text=END, seed=s), 5)]
+            [b.inputs for b in take(data.mix(text, data.Packing(3, 4, END), seed=s), 5)]
         ).tolist()
         for s in (1, 1, 2)
     ]
@@ -132,10 +125,7 @@ def test_the_seed_decides_the_order():
 def test_sources_are_mixed_by_weight(weights):
     text = [(tokens([400]), weights[0]), (tokens([300], "other", 500), weights[1])]
     rows = np.concatenate(
-        [
-            batch.inputs[:, 0]
-            for batch in take(data.mix(text, length=2, batch=10, end_of_text=END), 100)
-        ]
+        [batch.inputs[:, 0] for batch in take(data.mix(text, data.Packing(2, 10, END)), 100)]
     )
     counts = collections.Counter((rows[rows != END] >= 500).tolist())
     share = counts[False] / sum(counts.values())
@@ -154,13 +144,12 @@ def test_sources_are_mixed_by_weight(weights):
     ],
 )
 def test_bad_input(options, message):
-    weight = options.pop("weight", 1.0)
+    weight, hosts = options.pop("weight", 1.0), options.pop("hosts", 1)
     with pytest.raises(InputError, match=message):
-        data.mix(
-            [(tokens([40, 6]), weight)], **{"length": 4, "batch": 6, "end_of_text": END} | options
-        )
+        packing = data.Packing(**{"length": 4, "batch": 6, "end_of_text": END} | options)
+        data.mix([(tokens([40, 6]), weight)], packing, hosts=hosts)
 
 
 def test_no_source_is_an_error():
     with pytest.raises(InputError, match="no text"):
-        data.mix([], length=4, batch=6, end_of_text=END)
+        data.mix([], data.Packing(4, 6, END))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmdyn import metrics, models
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.models.matrices import quantized as packed
@@ -69,7 +69,7 @@ def norms_by_torch(theirs, batch: ProbeBatch, folder):
         theirs.save_pretrained(folder)  # the gradient, as if it were a checkpoint
         for name, parameter in theirs.named_parameters():
             parameter.data = kept[name]
-        gradient = flatten(huggingface.read_folder(folder).params)
+        gradient = flatten(read_folder(folder).params)
         axes = lambda path, leaf: tuple(range(path[0] == "blocks", leaf.ndim))
         yield {
             path: np.sum(np.square(np.asarray(leaf, np.float64)), axes(path, leaf))
@@ -81,7 +81,7 @@ def norms_by_torch(theirs, batch: ProbeBatch, folder):
 def test_norms_are_those_of_torch_one_sequence_at_a_time(name, tmp_path):
     theirs = random_model(CASES[name].family, {**CASES[name].options, "pad_token_id": None})
     theirs.save_pretrained(tmp_path / "model")
-    config, params = huggingface.read_folder(tmp_path / "model")
+    config, params = read_folder(tmp_path / "model")
     batch = probes()
     groups = [group for group in GROUPS if GROUPS.get(group) != group or group in params]
     model = models.LanguageModel(config, models.Compute(dtype="float32"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmdyn import metrics, models
-from lmdyn.checkpoints.formats import safetensors as huggingface
+from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.metrics import probe_scores as spans
@@ -51,7 +51,7 @@ def case(request, tmp_path_factory):
     theirs = random_model(request.param, FAMILIES[request.param])
     folder = tmp_path_factory.mktemp(request.param)
     theirs.save_pretrained(folder)
-    config, params = huggingface.read_folder(folder)
+    config, params = read_folder(folder)
     model = models.LanguageModel(config, models.Compute(dtype="float32"))
 
     rng, shape = np.random.default_rng(0), (len(LENGTHS), max(LENGTHS) - 1)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from lmdyn import data, metrics, models, online, training
-from lmdyn.checkpoints import hf_config as configs
+from lmdyn.checkpoints import hf_config
 from lmdyn.errors import InputError
 from lmdyn.metrics import probe_scores as spans
 from lmdyn.models import loss as heads
@@ -149,4 +149,4 @@ def test_what_needs_one_matrix_refuses_another_head(made):
     with pytest.raises(InputError, match="needs a full head"):
         heads.matrix(params)
     with pytest.raises(InputError, match="head="):
-        configs.write_config(model.config)
+        hf_config.write_config(model.config)

@@ -12,7 +12,7 @@ from lmdyn.checkpoints.families import FAMILIES, Rule, fused, linear, norm
 from lmdyn.checkpoints.formats.gguf_header import Header, decode, read_header
 from lmdyn.checkpoints.formats.safetensors import Checkpoint
 from lmdyn.checkpoints.layouts import halves_from_pairs
-from lmdyn.data import tokenizers
+from lmdyn.data.tokenizers import Tokenizer, from_gguf
 from lmdyn.errors import InputError, choose
 from lmdyn.models.config import ModelConfig, RotaryScaling
 from lmdyn.models.matrices.quantized import KINDS, QuantizedMatrix, from_bytes
@@ -69,7 +69,7 @@ def _rules(layout: str, output_norms: bool) -> tuple[Rule, ...]:
     )
 
 
-def rules(architecture: str, joined: bool) -> tuple[Rule, ...]:
+def gguf_rules(architecture: str, joined: bool) -> tuple[Rule, ...]:
     """Tensor names of a GGUF architecture; `joined`: queries, keys and values share `attn_qkv`."""
     found = _rules(ARCHITECTURES[architecture][2], output_norms=architecture == "olmo2")
     if not joined:
@@ -79,9 +79,9 @@ def rules(architecture: str, joined: bool) -> tuple[Rule, ...]:
     return (*(rule for rule in found if rule.path not in replaced), *together)
 
 
-def read_file(
+def read_gguf(
     path: PathLike, name: str = "gguf", packed: bool = False
-) -> tuple[Checkpoint, tokenizers.Tokenizer]:
+) -> tuple[Checkpoint, Tokenizer]:
     """The model and the tokenizer of a GGUF file.
 
     Args:
@@ -97,7 +97,7 @@ def read_file(
         "GGUF architecture", str(header.fields.get("general.architecture")), ARCHITECTURES
     )
     try:
-        config = read_config(header, architecture)
+        config = gguf_config(header, architecture)
     except InputError:
         raise
     except (
@@ -110,7 +110,7 @@ def read_file(
         raise InputError(
             f"{path}: its metadata are malformed: {' '.join(str(err).split())}"
         ) from err
-    tokenizer = tokenizers.from_gguf(header.fields, name)
+    tokenizer = from_gguf(header.fields, name)
     joined = "blk.0.attn_qkv.weight" in header.tensors
     source = Source(
         str(path),
@@ -120,7 +120,7 @@ def read_file(
     keep = functools.partial(_packed, header, config) if packed else None
     params = assemble(
         config,
-        rules(architecture, joined),
+        gguf_rules(architecture, joined),
         source,
         (r"rope_freqs\.weight", r".*\.attn_rot_embd"),
         keep,
@@ -152,7 +152,7 @@ def _packed(header: Header, config: ModelConfig, place: Place) -> QuantizedMatri
     return jax.tree.map(jax.device_put, found)
 
 
-def read_config(header: Header, architecture: str) -> ModelConfig:
+def gguf_config(header: Header, architecture: str) -> ModelConfig:
     """The architecture that the metadata and the tensors' names describe."""
     fields, names = header.fields, header.tensors
     family, activation, layout = ARCHITECTURES[architecture]

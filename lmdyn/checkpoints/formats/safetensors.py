@@ -1,11 +1,11 @@
-"""Hugging Face folders and the hub: `config.json` and safetensors into our parameters. Pickles are
-never opened.
+"""Hugging Face folders: `config.json` and safetensors into our parameters.
+
+Pickles are never opened.
 """
 
 import json
 import pathlib
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import ml_dtypes  # noqa: F401  (teaches numpy, and so safetensors, bfloat16)
@@ -20,39 +20,60 @@ from lmdyn.models.config import ModelConfig
 from lmdyn.types import PathLike
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt")
-_PATTERNS = ("*.safetensors", "*.json", "tokenizer*", "merges.txt")
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: the architecture and its parameters (a nested dict of float32 JAX arrays)."""
+    """What a file holds: the architecture and its parameters."""
 
     config: ModelConfig
     params: dict
+    """a nested dict of float32 JAX arrays"""
 
 
-def read_folder(folder: PathLike) -> Checkpoint:
-    """The model of a Hugging Face folder: `config.json`, and `model.safetensors` or its shards with
-    their index.
+def read_folder(folder: PathLike, name: str | None = None) -> Checkpoint:
+    """The model of a Hugging Face folder.
 
+    It is read from `config.json`, and from `model.safetensors` or its shards with their index.
     float16, bfloat16 and float64 tensors become float32.
+
+    Args:
+      folder: its path.
+      name: of the family; default the `model_type` of its config. See `families.family`.
 
     Raises:
       InputError: a file is missing, damaged, a pickle, or does not fit its config.
+
+    >>> import tempfile
+    >>> from lmdyn import checkpoints, models
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model = models.LanguageModel(config)
+    >>> folder = tempfile.mkdtemp() + "/tiny"
+    >>> checkpoints.export(model, models.init(model), None, folder)
+    >>> read_folder(folder).config == model.config
+    True
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     values = read_json(folder / "config.json")
-    config = read_config(values)
-    entry = family(values["model_type"])
+    config = read_config(values if name is None else {**values, "model_type": name})
+    entry = family(name or values["model_type"])
     source = _source(folder, _weight_files(folder), entry.prefix)
     ignored = IGNORED + (tuple(re.escape(name) for name in HEADS) if config.tied_head else ())
     return Checkpoint(config, assemble(config, entry.rules, source, ignored))
 
 
 def read_json(path: pathlib.Path) -> dict:
-    """A JSON object from a file; an `InputError` if there is none."""
+    """A JSON object from a file; an `InputError` if there is none.
+
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "config.json"
+    >>> _ = path.write_text('{"model_type": "gpt2"}')
+    >>> read_json(path)
+    {'model_type': 'gpt2'}
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
@@ -93,9 +114,7 @@ def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _source(folder: pathlib.Path, files: list[pathlib.Path], prefix: str) -> Source:
-    """Every tensor of the files by its name without the model's prefix; nothing is read but the
-    headers.
-    """
+    """Every tensor of the files by its name without the model's prefix; only headers are read."""
     shapes, found = {}, {}
     for file in files:
         try:
@@ -119,78 +138,3 @@ def _source(folder: pathlib.Path, files: list[pathlib.Path], prefix: str) -> Sou
         return handle.get_slice(name)[start:stop]
 
     return Source(str(folder), shapes, read)
-
-
-def download(
-    repository: str, revision: str | None = None, patterns: Sequence[str] = _PATTERNS
-) -> pathlib.Path:
-    """The local folder of a hub repository's revision: from the cache, or fetched into it
-    (safetensors, no pickles).
-
-    `patterns` says which files; `TOKENIZER` leaves the weights out.
-
-    Honours what `huggingface_hub` does: `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_TOKEN`.
-
-    Raises:
-      InputError: the extra `hub` is not installed, there is no such repository or revision, or the
-        hub is out of reach.
-    """
-    hub = _hub()
-    try:
-        return pathlib.Path(
-            hub.snapshot_download(repository, revision=revision, allow_patterns=list(patterns))
-        )
-    except Exception as err:
-        raise _translated(err, repository, revision) from err
-
-
-def revisions(repository: str) -> list[str]:
-    """The names of a hub repository's branches and tags; without a network, those in the cache.
-
-    Raises:
-      InputError: as `download`.
-    """
-    hub = _hub()
-    try:
-        refs = hub.list_repo_refs(repository)
-        return [ref.name for ref in (*refs.branches, *refs.tags)]
-    except Exception as err:
-        cached = pathlib.Path(
-            hub.constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"), "refs"
-        )
-        names = [str(p.relative_to(cached)) for p in cached.rglob("*") if p.is_file()]
-        if names and not isinstance(err, hub.errors.RepositoryNotFoundError):
-            return names
-        raise _translated(err, repository, None) from err
-
-
-def _hub():
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError as err:
-        raise InputError("hf: references need huggingface_hub; pip install lmdyn[hub]") from err
-    return huggingface_hub
-
-
-def _translated(err: Exception, repository: str, revision: str | None) -> InputError:
-    errors = _hub().errors
-    where = f"hf:{repository}" + (f"@{revision}" if revision else "")
-    if isinstance(err, errors.GatedRepoError):
-        return InputError(
-            f"{where} is gated; accept its terms on the hub and log in with `hf auth login`"
-        )
-    if isinstance(err, errors.RevisionNotFoundError):
-        return InputError(f"{where}: no such revision; `hf:{repository}@*` takes all there are")
-    if isinstance(err, errors.RepositoryNotFoundError):
-        return InputError(
-            f"{where}: no such repository on the hub, or it is private and needs `hf auth login`"
-        )
-    if isinstance(err, errors.HFValidationError):
-        return InputError(f"{where}: not a repository name; write hf:ORG/NAME[@REVISION]")
-    if isinstance(err, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-        return InputError(
-            f"{where} is not in the cache, and the hub is out of reach or HF_HUB_OFFLINE is set"
-        )
-    reason = " ".join(str(err).split())[:200] or type(err).__name__
-    return InputError(f"{where} could not be fetched: {reason}")

@@ -15,10 +15,10 @@ its checksums. Several processes (`jax.distributed`) share the folder: all of th
 function here that writes or restores, in the same order.
 """
 
-from lmdyn.checkpoints.runs.folder import RunInfo, create, describe, latest, record, steps
 from lmdyn.checkpoints.runs.manifest import DamagedError
 from lmdyn.checkpoints.runs.restoring import read_params, restore, restore_latest
 from lmdyn.checkpoints.runs.retention import Retention
+from lmdyn.checkpoints.runs.run_folder import RunInfo, create, describe, latest, record, steps
 from lmdyn.checkpoints.runs.saving import Checkpoints
 
 __all__ = [

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn import models
-from lmdyn.checkpoints.runs import arrays, folder, manifest
+from lmdyn.checkpoints.runs import arrays, manifest, run_folder
 from lmdyn.checkpoints.runs.processes import quiet, shared
 from lmdyn.errors import InputError
 from lmdyn.types import Params, PathLike
@@ -52,7 +52,7 @@ def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, A
     >>> items["params"]["w"].tolist(), position["data"]
     ([0.0, 1.0, 2.0], {'offset': 7})
     """
-    target = Path(shared(lambda: str(folder.require(path, step))))
+    target = Path(shared(lambda: str(run_folder.require(path, step))))
 
     def look() -> dict[str, Any]:
         try:
@@ -107,7 +107,7 @@ def restore_latest(
     ... ) is None  # nothing was saved yet
     True
     """
-    there = shared(lambda: folder.steps(path))
+    there = shared(lambda: run_folder.steps(path))
     for step in reversed(there):
         try:
             return step, *restore(path, step, like)
@@ -148,13 +148,13 @@ def read_params(path: PathLike, step: int | None = None) -> Params:
     >>> read_params(folder)["embed"]["embedding"].shape  # the last checkpoint
     (257, 6)
     """
-    step = folder.latest(path) if step is None else step
-    target = folder.require(path, step)
+    step = run_folder.latest(path) if step is None else step
+    target = run_folder.require(path, step)
     try:
         content = manifest.check(target, ("params",))
     except manifest.DamagedError as err:
         raise _damaged(path, step, str(err)) from err
-    wanted = arrays.named(models.shapes(folder.describe(path).model))
+    wanted = arrays.named(models.shapes(run_folder.describe(path).model))
     found = content["arrays"]["params"]
     _compare(
         f"{path}: checkpoint {step}",

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import jax
 
-from lmdyn.checkpoints.runs import arrays, folder, manifest, restoring
+from lmdyn.checkpoints.runs import arrays, manifest, restoring, run_folder
 from lmdyn.checkpoints.runs.processes import failed, quiet, shared
 from lmdyn.checkpoints.runs.retention import Retention
 from lmdyn.errors import InputError
@@ -65,7 +65,7 @@ class Checkpoints:
         self._problem: BaseException | None = None
         self._step = -1
         self._written: set[int] = set()
-        self._before = set(shared(functools.partial(folder.steps, self.path)))
+        self._before = set(shared(functools.partial(run_folder.steps, self.path)))
         self._stack = contextlib.ExitStack()
         shared(self._start)
         self._stack.enter_context(quiet())
@@ -215,7 +215,7 @@ class Checkpoints:
     def _prune(self, newest: int):
         # Steps after the newest are from before a restart, and damaged: they do not count among the
         # last.
-        there = [step for step in folder.steps(self.path) if step <= newest]
+        there = [step for step in run_folder.steps(self.path) if step <= newest]
         for step in set(there) - set(self.retention.kept(there)):
             self._delete(step)
 
@@ -245,7 +245,7 @@ class Checkpoints:
         return damaged
 
     def _set_aside(self, newest: int):
-        for step in folder.steps(self.path):
+        for step in run_folder.steps(self.path):
             if step > newest:
                 target = self._parent / DAMAGED / str(step)
                 shutil.rmtree(target, ignore_errors=True)

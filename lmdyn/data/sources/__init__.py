@@ -1,5 +1,6 @@
-"""Where text comes from, a module per format."""
+"""Where text comes from: one module per format."""
 
-from lmdyn.data.sources.references import Documents, documents
+from lmdyn.data.sources.documents import Documents
+from lmdyn.data.sources.parser import SOURCES, documents
 
-__all__ = ["Documents", "documents"]
+__all__ = ["SOURCES", "Documents", "documents"]

@@ -13,25 +13,40 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lmdyn.data.sources.documents import Documents
 from lmdyn.errors import InputError, choose
 
 # Modules with much to say, in every Python since 3.11 on every system, pure Python.
-MODULES = tuple(
-    """
-    argparse ast asyncio.base_events asyncio.events asyncio.streams asyncio.tasks base64 bdb bisect calendar cmd
-    code codecs collections.__init__ concurrent.futures._base configparser contextlib copy csv dataclasses
-    datetime difflib dis doctest email.message email.policy enum filecmp fileinput fnmatch fractions ftplib
-    functools getopt gettext glob gzip heapq html.parser http.client http.cookiejar http.server imaplib inspect
-    ipaddress json.decoder json.encoder linecache locale logging.__init__ logging.config logging.handlers
-    mailbox mimetypes multiprocessing.managers multiprocessing.pool numbers optparse os pathlib pdb pickle
-    pickletools plistlib poplib pprint profile pstats queue quopri random re.__init__ sched selectors shelve
-    shutil smtplib socket socketserver sqlite3.dump statistics string subprocess symtable tarfile tempfile
-    textwrap threading timeit tokenize trace traceback turtle types typing unittest.case unittest.mock
-    urllib.parse urllib.request urllib.robotparser uuid warnings wave weakref webbrowser xml.dom.minidom
-    xml.sax.handler xmlrpc.client zipfile
-""".split()
-)
+_MODULES = """
+    argparse ast asyncio.base_events asyncio.events asyncio.streams asyncio.tasks base64 bdb
+    bisect calendar cmd code codecs collections.__init__ concurrent.futures._base configparser
+    contextlib copy csv dataclasses datetime difflib dis doctest email.message email.policy enum
+    filecmp fileinput fnmatch fractions ftplib functools getopt gettext glob gzip heapq
+    html.parser http.client http.cookiejar http.server imaplib inspect ipaddress json.decoder
+    json.encoder linecache locale logging.__init__ logging.config logging.handlers mailbox
+    mimetypes multiprocessing.managers multiprocessing.pool numbers optparse os pathlib pdb
+    pickle pickletools plistlib poplib pprint profile pstats queue quopri random re.__init__
+    sched selectors shelve shutil smtplib socket socketserver sqlite3.dump statistics string
+    subprocess symtable tarfile tempfile textwrap threading timeit tokenize trace traceback
+    turtle types typing unittest.case unittest.mock urllib.parse urllib.request
+    urllib.robotparser uuid warnings wave weakref webbrowser xml.dom.minidom xml.sax.handler
+    xmlrpc.client zipfile
+"""
+MODULES = tuple(_MODULES.split())
 SPLITS = ("train", "test")
+
+
+def builtin_documents(ref: str, name: str) -> Documents:
+    """The documents of a built-in text.
+
+    Args:
+      ref: the whole reference, for errors.
+      name: as for `corpus`.
+
+    >>> builtin_documents("builtin:docs", "docs")[0].splitlines()[0]
+    'The "assert" statement'
+    """
+    return Documents(ref, *corpus(name))
 
 
 def corpus(name: str) -> tuple[tuple, Callable[[Any], str]]:
@@ -72,12 +87,20 @@ def _part(items: tuple, split: str) -> tuple:
 
 
 def read_source(item: tuple[str, str]) -> str:
-    """The source text of a standard-library module."""
+    """The source text of a standard-library module.
+
+    >>> "class JSONDecoder" in read_source(("module", "json.decoder"))
+    True
+    """
     return _path(item[1]).read_text(encoding="utf-8")
 
 
 def read_docstrings(item: tuple[str, str]) -> str:
-    """One topic of the language reference, or a module's docstrings in the order of its source."""
+    """One topic of the language reference, or a module's docstrings in the order of its source.
+
+    >>> read_docstrings(("topic", "assert")).splitlines()[0]
+    'The "assert" statement'
+    """
     kind, name = item
     if kind == "topic":
         return _topics()[name].strip("\n") + "\n"

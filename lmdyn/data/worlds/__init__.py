@@ -1,6 +1,7 @@
 """Synthetic worlds: facts with a clock, in many words, and probes that ask for them."""
 
 from lmdyn.data.worlds.facts import Entity, World, count, name
+from lmdyn.data.worlds.prepare import prepare
 from lmdyn.data.worlds.world import (
     NAMED,
     PROBE_SPLITS,
@@ -9,7 +10,6 @@ from lmdyn.data.worlds.world import (
     documents,
     entity_probes,
     named,
-    prepare,
     probes,
 )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmdyn.data.worlds import templates as words
+from lmdyn.data.worlds import words
 from lmdyn.errors import InputError, choose
 
 _MASK = 2**64 - 1
@@ -28,7 +28,7 @@ class World:
       seed: which world of that size.
       updated: share of the changeable facts of old entities that have another value at time 1.
         Where people were born and which river a city lies on cannot change;
-        `world_templates.CHANGEABLE` lists what can.
+        `lmdyn.data.worlds.words.CHANGEABLE` lists what can.
       new: share of the people, and of the places, that are known at time 1 only.
       renderings: how many texts about each entity, in other words (up to 6 at time 0 and 5 at time
         1; beyond, templates come again in another order of sentences).
@@ -81,12 +81,12 @@ class World:
 
 
 class Entity(NamedTuple):
-    """`sort`: person or place; `index`: its number, from 0. The last ones of a sort are the new
-    ones.
-    """
+    """A person or a place of a world; the last ones of a sort are the new ones."""
 
     sort: str
+    """person or place"""
     index: int
+    """its number, from 0"""
 
 
 def count(world: World, sort: str, time: int) -> int:
@@ -118,7 +118,9 @@ def value(world: World, entity: Entity, attribute: str, time: int) -> str:
     """What is true of an entity at a time.
 
     Args:
-      attribute: one of `world_templates.TEMPLATES[entity.sort]`.
+      world: which world.
+      entity: of which entity.
+      attribute: one of `lmdyn.data.worlds.words.TEMPLATES[entity.sort]`.
       time: 0 or 1.
 
     Raises:
@@ -136,7 +138,11 @@ def value(world: World, entity: Entity, attribute: str, time: int) -> str:
 
 
 def kind(world: World, entity: Entity, attribute: str) -> str:
-    """`new` (the entity is), `updated` (the value differs between the times) or `unchanged`."""
+    """`new` (the entity is), `updated` (the value differs between the times) or `unchanged`.
+
+    >>> kind(World(people=100), Entity("person", 99), "field")
+    'new'
+    """
     if entity.index >= count(world, entity.sort, 0):
         return "new"
     changeable = words.CHANGEABLE[entity.sort]
@@ -150,8 +156,13 @@ def kind(world: World, entity: Entity, attribute: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def updates(world: World, sort: str) -> np.ndarray:
-    """[old entities, changeable attributes] bool: exactly the asked share, those with the smallest
-    hashes.
+    """Which facts change: `[old entities, changeable attributes]` bool.
+
+    It is exactly the share that was asked for: those with the smallest hashes.
+
+    >>> found = updates(World(people=100), "person")
+    >>> found.shape, int(found.sum())
+    ((80, 3), 48)
     """
     shape = count(world, sort, 0), len(words.CHANGEABLE[sort])
     draws = hashed(world.seed, "updated", sort, np.arange(shape[0] * shape[1], dtype=np.uint64))
@@ -161,7 +172,20 @@ def updates(world: World, sort: str) -> np.ndarray:
 
 
 def value_index(world: World, entity: Entity, attribute: str, time: int) -> int:
-    """The number of an attribute's value among the values that there are."""
+    """The number of an attribute's value among the values that there are.
+
+    Args:
+      world: which world.
+      entity: of which entity.
+      attribute: one of `lmdyn.data.worlds.words.TEMPLATES[entity.sort]`.
+      time: 0 or 1.
+
+    Raises:
+      InputError: as for `value`.
+
+    >>> 0 <= value_index(World(), Entity("person", 0), "residence", 0) < 100
+    True
+    """
     choose(f"attribute of a {entity.sort}", attribute, words.TEMPLATES[entity.sort])
     if not 0 <= entity.index < count(world, entity.sort, time):
         raise InputError(
@@ -184,8 +208,9 @@ def _names() -> int:
 
 
 def hashed(*parts: Any) -> Any:
-    """64 bits from integers, strings and (last) a uint64 array: SplitMix64's mixer (Steele et al.
-    2014), chained.
+    """64 bits from integers, strings and (last) a uint64 array.
+
+    It is SplitMix64's mixer (Steele et al. 2014), chained.
 
     >>> hashed(1234567)  # the generator's first output from this state
     6457827717110365317

@@ -1,11 +1,11 @@
-"""Synthetic worlds: facts with a clock in many words, and probes that ask for them (after Allen-Zhu
-and Li's bioS).
+"""Synthetic worlds: facts with a clock in many words, and probes that ask for them.
 
-A world has people and places with attributes (`lmdyn.data.worlds.facts`). At time 0, the time of
-pretraining, some are known; at time 1 a share of the facts about them is *updated*, a share of
-entities is *new*, and the rest is *unchanged*. Any text is made without the others. Sentences are
-allotted: for every (entity, attribute) the templates are shuffled, and the text of time 0, the text
-of time 1 and the paraphrase probes each draw from a part of their own.
+After Allen-Zhu and Li's bioS. A world has people and places with attributes
+(`lmdyn.data.worlds.facts`). At time 0, the time of pretraining, some are known; at time 1 a share
+of the facts about them is *updated*, a share of entities is *new*, and the rest is *unchanged*. Any
+text is made without the others. Sentences are allotted: for every (entity, attribute) the templates
+are shuffled, and the text of time 0, the text of time 1 and the paraphrase probes each draw from a
+part of their own.
 
 Splits:
   time0: a biography of every entity known at time 0, `renderings` times, each time in other words.
@@ -19,15 +19,14 @@ Splits:
 
 import functools
 import operator
-import os
 import typing
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from lmdyn.data.sources.references import Documents
-from lmdyn.data.worlds import templates as words
+from lmdyn.data.sources.documents import Documents
+from lmdyn.data.worlds import words
 from lmdyn.data.worlds.facts import (
     Entity,
     World,
@@ -88,12 +87,19 @@ def sentence(
     """One fact in words.
 
     Args:
+      world: which world.
+      entity: of which entity.
+      attribute: which of its attributes.
       time: whose value is told.
       use: `time0`, `time1` or `probes`: whose templates are used.
       rendering: which of those templates, counted round.
 
     Returns:
       (text, start, end): the sentence, and where in it the value stands.
+
+    >>> text, start, end = sentence(World(), Entity("person", 0), "employer", 0, "time0")
+    >>> text[start:end]
+    'Olbri Bank'
     """
     templates = words.TEMPLATES[entity.sort][attribute]
     slots = TEMPLATES_OF[use]
@@ -103,8 +109,7 @@ def sentence(
 
 
 def documents(world: World, split: str) -> Documents:
-    """The texts of a split, `time0` or `time1`, one short biography each; any of them is made when
-    it is asked for.
+    """The texts of a split, one short biography each; any of them is made when it is asked for.
 
     They come in rounds: every entity once (people, then places), then every entity again in other
     words.
@@ -159,13 +164,12 @@ def probes(world: World, time: int = 1) -> Iterator[dict[str, Any]]:
 
     Yields:
       dicts: `text`; `start`, `end` (characters of the value, which the text ends with); `kind`
-        (updated, new,
-      unchanged: between the times, whichever is asked for); `depth`; `entity` (its name);
-        `attribute`; `time`.
+      (updated, new, unchanged: between the times, whichever is asked for); `depth`; `entity` (its
+      name); `attribute`; `time`.
 
     >>> probe = next(probes(World(people=10, places=4), time=1))
-    >>> probe["text"], probe["text"][probe["start"] : probe["end"]], probe["depth"]
-    ('Isil Quilona Dorby came into the world on 24 February 1973', '24 February 1973', 'memorisation')
+    >>> probe["text"], probe["text"][probe["start"] : probe["end"]]
+    ('Isil Quilona Dorby came into the world on 24 February 1973', '24 February 1973')
     """
     if time not in (0, 1):
         raise InputError(f"time={time} of a world; it is 0 or 1")
@@ -175,7 +179,12 @@ def probes(world: World, time: int = 1) -> Iterator[dict[str, Any]]:
 
 
 def entity_probes(world: World, entity: Entity, time: int) -> Iterator[dict[str, Any]]:
-    """The probes about one entity; see `probes`."""
+    """The probes about one entity; see `probes`.
+
+    >>> world = World(people=10, places=4)
+    >>> [probe["depth"] for probe in entity_probes(world, Entity("place", 0), 0)][:2]
+    ['memorisation', 'paraphrase']
+    """
     who = name(world, entity)
     for attribute in words.TEMPLATES[entity.sort]:
         what = kind(world, entity, attribute)
@@ -190,30 +199,6 @@ def entity_probes(world: World, entity: Entity, time: int) -> Iterator[dict[str,
         for relation in words.CITY:
             for attribute in words.QUESTIONS:
                 yield from _composition(world, entity, who, relation, attribute, time)
-
-
-def prepare(world: World, folder: str | os.PathLike) -> str:
-    """Writes a world's splits as a TFDS dataset of array_record files, unless they are there.
-
-    Args:
-      world: which world.
-      folder: a TFDS data folder; the files come to lie in `folder/synthetic_world/CONFIG/VERSION`.
-
-    Returns:
-      That path: `tfds:PATH:time0#text` names the texts of time 0, and `tfds:PATH:probes` the
-        probes.
-
-    Raises:
-      InputError: the folder cannot be written to.
-
-    >>> import lmdyn.data, tempfile
-    >>> path = prepare(World(people=5, places=4), tempfile.mkdtemp())
-    >>> len(lmdyn.data.documents(f"tfds:{path}:time0#text"))
-    35
-    """
-    from lmdyn.data.worlds import builder as world_builder  # imports tensorflow_datasets
-
-    return str(world_builder.prepared(world, os.path.expanduser(folder)).data_path)
 
 
 def _composition(world, entity, who, relation, attribute, time):

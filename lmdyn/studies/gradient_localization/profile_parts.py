@@ -314,9 +314,7 @@ def reference_norms(config: "GradientLocalization", seed: int) -> dict[str, np.n
     stream = iter(
         data.mix(
             [(stored, 1.0)],
-            length=config.data.length,
-            batch=config.data.batch,
-            end_of_text=here.tokenizer.end_of_text,
+            data.Packing(config.data.length, config.data.batch, here.tokenizer.end_of_text),
             seed=seed,
         )
     )

@@ -198,12 +198,10 @@ def batches(
     )
     review = None
     if method.review is not None:
-        review = data.Review(store(method.review.ref), method.review.ratio, method.review.decay)
+        review = data.MixReview(store(method.review.ref), method.review.ratio, method.review.decay)
     stream = data.mix(
         [(store(s.ref, s.every), s.weight) for s in config.data.sources],
-        length=config.data.length,
-        batch=config.data.batch,
-        end_of_text=tokenizer.end_of_text,
+        data.Packing(config.data.length, config.data.batch, tokenizer.end_of_text),
         seed=seed,
         review=review,
         steps=config.steps,

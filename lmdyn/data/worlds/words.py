@@ -39,14 +39,18 @@ STEMS = _combine(
     "bri da del do gar ka la len lin lo ma mi nel no ra ri ro sa sho so ta ti to tu va vi vo zan"
     " ze zo",
 )
-MONTHS = (
-    "January February March April May June July August September October November December".split()
+MONTHS = _combine(
+    "January February March April May June July August September October November December"
 )
 
 
 @functools.cache
 def places() -> tuple[str, ...]:
-    """The names that cities may have."""
+    """The names that cities may have.
+
+    >>> len(places()) > 10_000
+    True
+    """
     ends = (
         "bad bek born bruk dorf dun fell foss furt gard grad haven holt mont mouth ness pol port"
         " rock stad ton vale vik"
@@ -75,36 +79,40 @@ VALUES: dict[str, tuple[str, ...]] = {
     ),
     "field": tuple(
         """
-        accounting; acoustics; agronomy; anatomy; archaeology; architecture; astronomy; bookbinding; botany; cartography;
-        ceramics; chemistry; choreography; climatology; criminology; cryptography; dentistry; ecology; economics;
-        entomology; epidemiology; ethics; forestry; genetics; geology; glaciology; hydrology; immunology; journalism;
-        jurisprudence; lexicography; linguistics; logistics; marine biology; mathematics; metallurgy; meteorology;
-        microbiology; mineralogy; museum studies; musicology; neurology; nursing; nutrition; oceanography; optics;
-        ornithology; palaeontology; pharmacology; philosophy; phonetics; physics; psychology; robotics; seismology;
-        sociology; statistics; surveying; theology; toxicology; urban planning; veterinary medicine; virology; zoology
+        accounting; acoustics; agronomy; anatomy; archaeology; architecture; astronomy;
+        bookbinding; botany; cartography; ceramics; chemistry; choreography; climatology;
+        criminology; cryptography; dentistry; ecology; economics; entomology; epidemiology;
+        ethics; forestry; genetics; geology; glaciology; hydrology; immunology; journalism;
+        jurisprudence; lexicography; linguistics; logistics; marine biology; mathematics;
+        metallurgy; meteorology; microbiology; mineralogy; museum studies; musicology; neurology;
+        nursing; nutrition; oceanography; optics; ornithology; palaeontology; pharmacology;
+        philosophy; phonetics; physics; psychology; robotics; seismology; sociology; statistics;
+        surveying; theology; toxicology; urban planning; veterinary medicine; virology; zoology
         """.replace("\n", " ")
         .strip()
         .split(";")
     ),
     "country": _every(25, STEMS, "nia", "land", "stan", "via"),
     "river": _every(11, STEMS, "ne", "dra", "ss", "bar"),
-    "known_for": tuple(
+    "known_for": _combine(
         """
-        apples bells bicycles biscuits blankets boats bread bricks brushes buttons candles carpets cheese chocolate
-        cider clocks combs copper coral cutlery dolls fans felt furniture glass gloves guitars hats honey ink ivory jam
-        jewels kites knives lace lamps leather lemons linen locks maps marble mirrors mustard needles olives organs paper
-        pearls pencils perfume pianos porcelain ribbons rope saddles salt shoes silk silver soap spices stamps tea tiles
+        apples bells bicycles biscuits blankets boats bread bricks brushes buttons candles carpets
+        cheese chocolate cider clocks combs copper coral cutlery dolls fans felt furniture glass
+        gloves guitars hats honey ink ivory jam jewels kites knives lace lamps leather lemons
+        linen locks maps marble mirrors mustard needles olives organs paper pearls pencils perfume
+        pianos porcelain ribbons rope saddles salt shoes silk silver soap spices stamps tea tiles
         timber tobacco toys umbrellas vinegar violins watches wine wool
-        """.split()
-    ),
-    "emblem": tuple(
         """
-        badger bat bear beaver boar bull camel cat cobra cod crab crane crow deer dolphin dove dragon duck eagle eel
-        falcon ferret fox frog goat goose hare hawk hedgehog heron horse hound ibex jackal kestrel lamb lark leopard lion
-        lizard lynx magpie mole moose mule newt otter owl ox panther peacock pelican pike pony rabbit ram rat raven robin
-        rooster salmon seal sparrow squirrel stag stork swallow swan tiger toad tortoise trout turtle viper weasel whale
-        wolf wren
-        """.split()
+    ),
+    "emblem": _combine(
+        """
+        badger bat bear beaver boar bull camel cat cobra cod crab crane crow deer dolphin dove
+        dragon duck eagle eel falcon ferret fox frog goat goose hare hawk hedgehog heron horse
+        hound ibex jackal kestrel lamb lark leopard lion lizard lynx magpie mole moose mule newt
+        otter owl ox panther peacock pelican pike pony rabbit ram rat raven robin rooster salmon
+        seal sparrow squirrel stag stork swallow swan tiger toad tortoise trout turtle viper
+        weasel whale wolf wren
+        """
     ),
 }
 VALUES["field"] = tuple(" ".join(field.split()) for field in VALUES["field"])

@@ -8,13 +8,23 @@ import contextlib
 import dataclasses
 import os
 import sys
+from typing import ClassVar
 
 import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from lmdyn.data import worlds
+from lmdyn.data.worlds.facts import World, name
+from lmdyn.data.worlds.world import (
+    NAMED,
+    PROBE_SPLITS,
+    TEXT_SPLITS,
+    about,
+    documents,
+    named,
+    probes,
+)
 from lmdyn.errors import InputError
 from lmdyn.types import present
 
@@ -25,21 +35,20 @@ NAME = "synthetic_world"
 class WorldConfig(tfds.core.BuilderConfig):
     """A builder config that holds a world."""
 
-    world: worlds.World = dataclasses.field(default_factory=worlds.World)
+    world: World = dataclasses.field(default_factory=World)
 
 
 class SyntheticWorld(tfds.core.GeneratorBasedBuilder):
-    """Texts and probes of a synthetic world: splits time0, time1, probes, probes_time0 (see
-    `lmdyn.data.worlds.world`).
+    """Texts and probes of a synthetic world: splits time0, time1, probes, probes_time0.
 
-    A split with nothing in it (time1, where nothing changes) is left out. Texts have `start` =
-    `end` = 0 and no `kind`, `depth` or `attribute`.
+    See `lmdyn.data.worlds.world`. A split with nothing in it (time1, where nothing changes) is left
+    out. Texts have `start` = `end` = 0 and no `kind`, `depth` or `attribute`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [
+    BUILDER_CONFIGS: ClassVar = [
         WorldConfig(name=name, description=f"{world.people} people", world=world)
-        for name, world in worlds.NAMED.items()
+        for name, world in NAMED.items()
     ]
     DEFAULT_CONFIG_NAME = "small"
 
@@ -57,31 +66,22 @@ class SyntheticWorld(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, manager):
         world = present(self.builder_config).world
         texts = {
-            split: self._texts(world, split)
-            for split in worlds.TEXT_SPLITS
-            if worlds.documents(world, split)
+            split: self._texts(world, split) for split in TEXT_SPLITS if documents(world, split)
         }
-        asked = {split: worlds.probes(world, time) for split, time in worlds.PROBE_SPLITS.items()}
+        asked = {split: probes(world, time) for split, time in PROBE_SPLITS.items()}
         return texts | {split: enumerate(_bar(found, split)) for split, found in asked.items()}
 
     def _generate_examples(self):
         raise NotImplementedError  # the generators of the splits are given above
 
     def _texts(self, world, split):
-        time = worlds.TEXT_SPLITS.index(split)
+        time = TEXT_SPLITS.index(split)
         blank = dict(start=0, end=0, kind="", depth="", attribute="", time=time)
-        for i, text in enumerate(_bar(worlds.documents(world, split), split)):
-            yield (
-                i,
-                {
-                    **blank,
-                    "text": text,
-                    "entity": worlds.name(world, worlds.about(world, split, i)),
-                },
-            )
+        for i, text in enumerate(_bar(documents(world, split), split)):
+            yield (i, {**blank, "text": text, "entity": name(world, about(world, split, i))})
 
 
-def builder(name: str, data_dir: str | None = None) -> SyntheticWorld:
+def world_builder(name: str, data_dir: str | None = None) -> SyntheticWorld:
     """The builder of a named world, prepared if it was not.
 
     Args:
@@ -91,23 +91,36 @@ def builder(name: str, data_dir: str | None = None) -> SyntheticWorld:
 
     Raises:
       InputError: an unknown config or field, or a value out of range.
+
+    >>> import tempfile
+    >>> world_builder("synthetic_world/people=5,places=4", tempfile.mkdtemp()).info.splits[
+    ...     "time0"
+    ... ]
+    <SplitInfo num_examples=35, num_shards=1>
     """
-    return prepared(
-        worlds.named(name.partition("/")[2] or SyntheticWorld.DEFAULT_CONFIG_NAME), data_dir
-    )
+    return prepared(named(name.partition("/")[2] or SyntheticWorld.DEFAULT_CONFIG_NAME), data_dir)
 
 
-def prepared(world: worlds.World, data_dir: str | os.PathLike | None = None) -> SyntheticWorld:
-    """The builder of any world, its texts and probes written under `data_dir` unless they are
-    there.
+def prepared(world: World, data_dir: str | os.PathLike | None = None) -> SyntheticWorld:
+    """The builder of any world, with its texts and probes written under `data_dir`.
+
+    Args:
+      world: which world.
+      data_dir: where TFDS keeps its data; None is its default. What is there is kept.
 
     Raises:
       InputError: the folder cannot be written to.
+
+    >>> import tempfile
+    >>> prepared(World(people=5, places=4), tempfile.mkdtemp()).info.splits[
+    ...     "time0"
+    ... ].num_examples
+    35
     """
-    named = [config for config in SyntheticWorld.BUILDER_CONFIGS if config.world == world]
+    known = [config for config in SyntheticWorld.BUILDER_CONFIGS if config.world == world]
     fields = "-".join(f"{key}{value}" for key, value in dataclasses.asdict(world).items())
     config = (
-        named[0].name if named else WorldConfig(name=fields, world=world)
+        known[0].name if known else WorldConfig(name=fields, world=world)
     )  # a name, so that builders pickle
     with _quiet():
         made = SyntheticWorld(data_dir=data_dir, config=config, file_format="array_record")
@@ -127,9 +140,7 @@ def prepared(world: worlds.World, data_dir: str | os.PathLike | None = None) -> 
 
 @contextlib.contextmanager
 def _quiet():
-    """TFDS announces a download, warns about configs of one's own, and draws bars of its own, here
-    for nothing.
-    """
+    """Silence: TFDS announces a download, warns about own configs, and draws bars of its own."""
     verbosity = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:

@@ -1,0 +1,120 @@
+"""A lazy sequence of documents, and the text that one record of a data set holds.
+
+Documents have `len` and `[]` and nothing else, which is what Grain asks of a data source; nothing
+is read before it is asked for, and they pickle (Grain's workers are processes).
+"""
+
+import dataclasses
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmdyn.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents(Sequence[str]):
+    """A lazy sequence: `len(documents)`, `documents[i] -> str`, `documents[i:j] -> Documents`.
+
+    Args:
+      reference: what the user called it; errors and rows name it.
+      items: what there is to read, one item per document.
+      read: item -> text.
+
+    >>> shouting = Documents("test:abc", ("a", "b", "c"), str.upper)
+    >>> len(shouting), shouting[0], shouting[-1], list(shouting[:2])
+    (3, 'A', 'C', ['A', 'B'])
+    """
+
+    reference: str
+    items: Sequence[Any]
+    read: Callable[[Any], str]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return dataclasses.replace(self, items=self.items[index])
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"document {index} of {self.reference}, which has {len(self)}")
+        return self.read(self.items[index])
+
+
+def decode_utf8(raw: bytes, where: str) -> str:
+    r"""The text of UTF-8 bytes.
+
+    Args:
+      raw: the bytes.
+      where: what errors call them.
+
+    Raises:
+      InputError: they are not UTF-8; it names the first byte that is wrong and its offset.
+
+    >>> decode_utf8(b"caf\xc3\xa9", "a.txt")
+    'café'
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as err:
+        raise InputError(
+            f"{where} is not UTF-8: byte 0x{raw[err.start]:02x} at offset {err.start}; convert it,"
+            " for example with iconv -t UTF-8"
+        ) from err
+
+
+def split_field(ref: str, rest: str, example: str) -> tuple[str, str]:
+    """`PATH#FIELD` as `(path, field)`.
+
+    Args:
+      ref: the whole reference, for errors.
+      rest: what follows its kind.
+      example: how to write it, for errors.
+
+    Raises:
+      InputError: there is no field.
+
+    >>> split_field("jsonl:a.jsonl#text", "a.jsonl#text", "jsonl:PATH#FIELD")
+    ('a.jsonl', 'text')
+    """
+    path, mark, field = rest.rpartition("#")
+    if not mark or not field or not path:
+        raise InputError(
+            f"'{ref}' names no field; write {example}, FIELD being the one that holds the text"
+        )
+    return path, field
+
+
+def text_field(record: Mapping[str, Any], field: str, where: str) -> str:
+    """The text in one field of a record: a str, UTF-8 bytes, or a NumPy scalar of these.
+
+    Args:
+      record: its fields by name.
+      field: which of them.
+      where: what errors call the record.
+
+    Raises:
+      InputError: no such field, or one that does not hold text.
+
+    >>> text_field({"text": b"hello"}, "text", "a.jsonl line 1")
+    'hello'
+    """
+    if field not in record:
+        raise InputError(
+            f"{where} has no field '{field}'; it has:"
+            f" {', '.join(sorted(map(str, record))) or 'none'}"
+        )
+    value = record[field]
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value.item()
+    if isinstance(value, bytes):
+        value = decode_utf8(value, where)
+    if not isinstance(value, str):
+        raise InputError(
+            f"{where}: field '{field}' is not text but {type(value).__name__}; name a field that"
+            " holds text"
+        )
+    return value

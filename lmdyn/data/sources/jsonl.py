@@ -1,0 +1,150 @@
+"""JSON Lines: `jsonl:PATH#FIELD`, one document per line."""
+
+import functools
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lmdyn.data.sources.documents import Documents, split_field, text_field
+from lmdyn.errors import InputError
+
+
+def jsonl_documents(ref: str, rest: str) -> Documents:
+    r"""One document per line of a JSON Lines file.
+
+    Args:
+      ref: the whole reference, for errors.
+      rest: `PATH#FIELD`.
+
+    Raises:
+      InputError: no field, a file that cannot be read, or an empty one. What is wrong on one line
+        is raised when that line is read.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", delete=False) as file:
+    ...     _ = file.write('{"text": "hello"}\n')
+    >>> jsonl_documents("jsonl:a.jsonl#text", f"{file.name}#text")[0]
+    'hello'
+    """
+    path, field = split_field(ref, rest, "jsonl:PATH#FIELD")
+    path = os.path.expanduser(path)
+    lines: Any = _line_starts(path)  # an array, which is as good as a sequence
+    if not len(lines):
+        raise InputError(f"{ref}: {path} is empty; give a file with one JSON object per line")
+    return Documents(ref, lines, functools.partial(_read_line, path=path, field=field))
+
+
+def _line_starts(path) -> np.ndarray:
+    """[lines, 2] int64: byte offset and number of every line that is not blank."""
+    starts = [(offset, number) for offset, number, _ in _lines(path)]
+    return np.array(starts, np.int64).reshape(-1, 2)
+
+
+def _lines(path) -> Iterator[tuple[int, int, bytes]]:
+    """(byte offset, number from 1, content) of every line that is not blank."""
+    offset = 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield offset, number, line
+                offset += len(line)
+    except OSError as err:
+        raise InputError(
+            f"cannot read {path}: {err.strerror}; check the path and its permissions"
+        ) from err
+
+
+def _read_line(item, path, field):
+    offset, number = (int(x) for x in item)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        line = file.readline()
+    where = f"{path} line {number}"
+    return text_field(read_record(line, where, offset, f'{{"{field}": "..."}}'), field, where)
+
+
+def read_record(line: bytes, where: str, offset: int, example: str) -> dict:
+    """The object on one line of JSON Lines.
+
+    Args:
+      line: its bytes.
+      where: what errors call it.
+      offset: where in the file it begins.
+      example: what a good line looks like.
+
+    Raises:
+      InputError: the line is not UTF-8, not JSON, or not an object.
+
+    >>> read_record(b'{"a": 1}', "file line 1", 0, "")
+    {'a': 1}
+    """
+    try:
+        record = json.loads(line)
+    except UnicodeDecodeError as err:
+        raise InputError(
+            f"{where} is not UTF-8: byte 0x{line[err.start]:02x} at offset {offset + err.start};"
+            " convert it, for example with iconv -t UTF-8"
+        ) from err
+    except ValueError as err:
+        raise InputError(
+            f"{where} is not JSON: {str(err).splitlines()[0]}; each line must be one JSON object"
+        ) from err
+    if not isinstance(record, dict):
+        raise InputError(
+            f"{where} is not a JSON object but a {type(record).__name__}; each line must be one"
+            f" object such as {example}"
+        )
+    return record
+
+
+def json_lines(path: str, example: str) -> Iterator[tuple[dict, str]]:
+    r"""The objects of a JSON Lines file, and what errors call each; blank lines are left out.
+
+    Args:
+      path: of the file.
+      example: what a good line looks like.
+
+    Raises:
+      InputError: the file cannot be read, or as for `read_record`.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", delete=False) as file:
+    ...     _ = file.write('{"a": 1}\n\n{"a": 2}\n')
+    >>> [record for record, where in json_lines(file.name, "")]
+    [{'a': 1}, {'a': 2}]
+    """
+    for offset, number, line in _lines(path):
+        where = f"{path} line {number}"
+        yield read_record(line, where, offset, example), where
+
+
+def json_records(path: str, text: str, example: str, what: str) -> Iterator[tuple[Any, str]]:
+    """The records of a JSON file, and what errors call each: of an array, or one per line.
+
+    Args:
+      path: of the file.
+      text: its content.
+      example: what a good record looks like.
+      what: what an array holds, for errors.
+
+    Raises:
+      InputError: it is no JSON array, or as for `json_lines`.
+
+    >>> list(json_records("a.json", "[1, 2]", "{}", "numbers"))
+    [(1, 'a.json record 0'), (2, 'a.json record 1')]
+    """
+    if not text.lstrip().startswith("["):
+        yield from json_lines(path, example)
+        return
+    try:
+        records = json.loads(text)
+    except ValueError as err:
+        raise InputError(
+            f"{path} is not JSON: {err}; it must be one array of {what}, or one object per line"
+        ) from err
+    for number, record in enumerate(records):
+        yield record, f"{path} record {number}"

@@ -1,0 +1,52 @@
+"""A text reference such as `text:corpus/*.txt` becomes a lazy sequence of documents."""
+
+from collections.abc import Callable
+
+from lmdyn.data.sources.builtin import builtin_documents
+from lmdyn.data.sources.documents import Documents
+from lmdyn.data.sources.jsonl import jsonl_documents
+from lmdyn.data.sources.text import text_documents
+from lmdyn.data.sources.tfds import tfds_documents
+from lmdyn.errors import InputError
+from lmdyn.names import resolve
+
+SOURCES: dict[str, Callable[[str, str], Documents]] = {
+    "text": text_documents,
+    "jsonl": jsonl_documents,
+    "tfds": tfds_documents,
+    "builtin": builtin_documents,
+}
+"""By kind of reference: `(reference, what follows the kind) -> Documents`."""
+
+
+def documents(ref: str) -> Documents:
+    """The documents of a text reference.
+
+    Args:
+      ref: one of `text:GLOB`: UTF-8 files, one document each, sorted by name (`**` crosses
+        folders); `jsonl:PATH#FIELD`: JSON Lines, one document per line;
+        `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a dataset prepared with TFDS in array_record
+        files (no TensorFlow needed), by its name or folder; `tfds:synthetic_world/small:time0#text`
+        (or `medium`, `large`, `people=300,seed=1`) is made when it is first asked for, see
+        `lmdyn.data.worlds.world`; `builtin:NAME[:SPLIT]`: text that every Python has (`docs`,
+        `code`), all of it or its split `train` or `test`; `my_pkg.my_source:REST`: what
+        `my_source(ref, rest)` in your package returns.
+
+    Returns:
+      A lazy sequence of str.
+
+    Raises:
+      InputError: an unknown kind, nothing there, nothing in it, or a file that cannot be read as
+        said. What is wrong inside one document is raised when that document is read.
+
+    >>> docs = documents("builtin:docs")
+    >>> len(docs) > 100, docs[0].splitlines()[0]
+    (True, 'The "assert" statement')
+    """
+    kind, colon, rest = ref.partition(":")
+    if not colon:
+        raise InputError(
+            f"text reference '{ref}' has no kind; write text:GLOB, jsonl:PATH#FIELD,"
+            " tfds:NAME:SPLIT#FIELD or builtin:NAME"
+        )
+    return resolve(kind, SOURCES, "kind of text reference")(ref, rest)

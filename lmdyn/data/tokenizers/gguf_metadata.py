@@ -1,0 +1,109 @@
+"""The tokenizer that the metadata of a GGUF file describe."""
+
+import tokenizers
+from tokenizers import decoders, models, normalizers
+
+from lmdyn.data.tokenizers.byte_level import PRE_TOKENIZERS, byte_level_bpe
+from lmdyn.data.tokenizers.tokenizer import Tokenizer, finish, one_line
+from lmdyn.errors import InputError, choose
+
+_CONTROL, _USER_DEFINED = 3, 4
+
+
+def from_gguf(fields: dict, name: str = "gguf") -> Tokenizer:
+    """The tokenizer that the metadata of a GGUF file describes.
+
+    Args:
+      fields: plain values by key; those that start with "tokenizer.ggml." are read.
+      name: for reports.
+
+    Raises:
+      InputError: a kind of tokenizer or pre-tokenizer that is not known, or fields that are
+        missing.
+
+    >>> fields = {"model": "gpt2", "tokens": ["a", "b"], "merges": [], "eos_token_id": 1}
+    >>> from_gguf({f"tokenizer.ggml.{key}": v for key, v in fields.items()}).encode(
+    ...     "ba"
+    ... ).tolist()
+    [1, 0]
+    """
+    get = lambda key, default=None: fields.get(f"tokenizer.ggml.{key}", default)
+    kind = get("model")
+    if kind is None:
+        raise InputError(f"{name}: the file holds no tokenizer (no tokenizer.ggml.model)")
+    choose("tokenizer.ggml.model", kind, ("gpt2", "llama"))
+    tokens, types = get("tokens"), get("token_type") or []
+    if not tokens:
+        raise InputError(f"{name}: tokenizer.ggml.tokens is missing or empty")
+    try:
+        backend = (_gguf_byte_level if kind == "gpt2" else _gguf_sentencepiece)(fields, tokens, get)
+    except InputError:
+        raise
+    except Exception as err:  # the library raises bare Exception
+        raise InputError(
+            f"{name}: the tokenizer of this GGUF cannot be built: {one_line(err)}"
+        ) from err
+    special = [
+        tokenizers.AddedToken(t, special=True, normalized=False)
+        for t, k in zip(tokens, types, strict=False)
+        if k == _CONTROL
+    ]
+    backend.add_special_tokens(special)
+    backend.add_tokens(
+        [
+            tokenizers.AddedToken(t, normalized=False)
+            for t, k in zip(tokens, types, strict=False)
+            if k == _USER_DEFINED
+        ]
+    )
+    return finish(backend, get("eos_token_id"), name, name)
+
+
+def _gguf_byte_level(fields: dict, tokens: list[str], get) -> tokenizers.Tokenizer:
+    pre = get("pre", "default")
+    if pre == "default" and fields.get("general.architecture") in ("qwen2", "qwen3"):
+        pre = "qwen2"
+    pre = PRE_TOKENIZERS[choose("tokenizer.ggml.pre", pre, PRE_TOKENIZERS)]
+    if get("merges") is None:
+        raise InputError("tokenizer.ggml.merges is missing; this GGUF has no usable tokenizer")
+    merges = [tuple(merge.split(" ", 1)) for merge in get("merges")]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    return byte_level_bpe(
+        models.BPE(vocab=vocab, merges=merges, ignore_merges=not pre.merge_all), pre
+    )
+
+
+def _gguf_sentencepiece(fields: dict, tokens: list[str], get) -> tokenizers.Tokenizer:
+    """SentencePiece BPE: what joins first is the pair whose whole has the highest score."""
+    scores = get("scores")
+    if scores is None or len(scores) != len(tokens):
+        raise InputError(
+            f"tokenizer.ggml.scores has {len(scores or [])} numbers for {len(tokens)} tokens"
+        )
+    vocab = {token: i for i, token in enumerate(tokens)}
+    types = get("token_type") or [1] * len(tokens)
+    ranked = sorted((i for i, kind in enumerate(types) if kind == 1), key=lambda i: -scores[i])
+    merges = [pair for i in ranked for pair in _pairs(tokens[i], vocab)]
+    unknown = tokens[get("unknown_token_id", 0)]
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocab=vocab, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    replace = normalizers.Replace(" ", "▁")
+    prefix = get("add_space_prefix", True)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), replace] if prefix else [replace]
+    )
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    return backend
+
+
+def _pairs(token: str, vocab: dict[str, int]) -> list[tuple[str, str]]:
+    pairs = [
+        (token[:i], token[i:])
+        for i in range(1, len(token))
+        if token[:i] in vocab and token[i:] in vocab
+    ]
+    return sorted(pairs, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
