@@ -7,7 +7,6 @@ from flax import traverse_util
 
 from lmdyn import models
 from lmdyn.checkpoints.formats.safetensors import read_folder
-from lmdyn.models import loss as heads
 from tests.checkpoints.cases import CASES
 
 pytest.importorskip("transformers")
@@ -26,7 +25,7 @@ def run(config, params, tokens):
 
     def loss(params):
         total, (_, forward) = models.loss(model, params, tokens[:, :-1], tokens[:, 1:], weights)
-        return total, heads.logits(params, forward.states)
+        return total, logits(params, forward.states)
 
     quick = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
     gradients, logits = jax.jit(jax.grad(loss, has_aux=True), compiler_options=quick)(params)

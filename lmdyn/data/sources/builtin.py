@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmdyn.data.sources.documents import Documents
+from lmdyn.data.lazy_documents import Documents
 from lmdyn.errors import InputError, choose
 
 # Modules with much to say, in every Python since 3.11 on every system, pure Python.

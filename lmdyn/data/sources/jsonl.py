@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lmdyn.data.sources.documents import Documents, split_field, text_field
+from lmdyn.data.lazy_documents import Documents, split_field, text_field
 from lmdyn.errors import InputError
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.sources.builtin import builtin_documents
-from lmdyn.data.sources.documents import Documents
 from lmdyn.data.sources.jsonl import jsonl_documents
 from lmdyn.data.sources.text import text_documents
 from lmdyn.data.sources.tfds import tfds_documents

@@ -3,7 +3,7 @@
 import glob
 import os
 
-from lmdyn.data.sources.documents import Documents, decode_utf8
+from lmdyn.data.lazy_documents import Documents, decode_utf8
 from lmdyn.errors import InputError
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
-from lmdyn.data.sources.documents import Documents, split_field, text_field
+from lmdyn.data.lazy_documents import Documents, split_field, text_field
 from lmdyn.errors import InputError, choose
 
 _SPLIT = r"[\w.-]+(?:\[[^\]]*\])?"  # such as train[:1%]

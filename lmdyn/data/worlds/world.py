@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from lmdyn.data.sources.documents import Documents
+from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.worlds import words
 from lmdyn.data.worlds.facts import (
     Entity,
