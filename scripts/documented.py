@@ -258,6 +258,7 @@ SMALL = (
         r"^lmdyn study .*/online_adaptation\.py .*--model",
         "--given.tokens 128 --given.prefix 64 --given.chunk 32 --given.statistics 2",
     ),
+    (r"^lmdyn study my_studies\.", "--length 16 --passages 2 --seeds 2 --workers 1"),
     (r"scripts/compare\.py", "--tokens 256 --length 64 --chunk 64"),
     (r"scripts/benchmark\.py", "--repeats 1"),
     (r"scripts/benchmark\.py .*--tokens", "--tokens 512"),

@@ -2,6 +2,7 @@
 are added by the pages of docs/extend alone.
 """
 
+import importlib
 import json
 import re
 import sys
@@ -140,11 +141,7 @@ def test_an_added_metric_is_printed_and_drawn(here, capsys):
     assert "participation" in " ".join(re.findall(r'download="([^"]+)\.svg"', page))
 
 
-@left
-@pytest.mark.slow
-def test_it_is_measured_inside_training_with_the_transform_in_the_chain(here):
-    Path("run.py").write_text("""
-from lmdyn.models import ModelConfig
+RUN = """from lmdyn.models import ModelConfig
 from lmdyn.training import Apply, CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 def config():
@@ -171,7 +168,13 @@ def config():
         mesh=(1, 1, 1),
         out="run",
     )
-""")
+"""
+
+
+@left
+@pytest.mark.slow
+def test_it_is_measured_inside_training_with_the_transform_in_the_chain(here):
+    Path("run.py").write_text(RUN)
     assert cli.main(["train", "--config", "run.py"]) == 0
     found = records.read_rows("run/rows.jsonl")
     assert {(r["step"], r["layer"]) for r in found if r["metric"] == "participation"} == {
@@ -214,12 +217,13 @@ def test_a_transform_is_added():
     np.testing.assert_array_equal(found["head"]["kernel"], -gradients["head"]["kernel"])
 
 
+@left
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_qkv_bias": True, "num_key_value_heads": 2, "tie_word_embeddings": True}],
     ids=["plain", "biases"],
 )
-def test_a_family_is_added(options, tmp_path):
+def test_a_family_is_added(options, here, tmp_path):
     """A random StableLM that `transformers` wrote: same logits when it is read, and when it was
     written again.
     """
@@ -227,7 +231,6 @@ def test_a_family_is_added(options, tmp_path):
     from tests.checkpoints.cases import random_model, write_tokenizer
 
     assert "stablelm" not in FAMILIES
-    exec(EXTENSIONS["stablelm.py"], {})
     try:
         sizes = dict(
             vocab_size=61,
@@ -244,10 +247,11 @@ def test_a_family_is_added(options, tmp_path):
         given = batch(2, 19).inputs
         with torch.no_grad():
             wanted = theirs(torch.tensor(given.astype(np.int64))).logits.numpy()
-        loaded = checkpoints.load(f"dir:{tmp_path / 'theirs'}")
+        loaded = checkpoints.load(f"dir:{tmp_path / 'theirs'}", family="stablelm.STABLELM")
         assert loaded.model.config.rotary_share == 0.25
         found = jit_logits(loaded.model, loaded.params, given)
         assert_close(found, wanted, 1e-5)
+        FAMILIES["stablelm"] = importlib.import_module("stablelm").STABLELM
         checkpoints.export(loaded.model, loaded.params, loaded.tokenizer, tmp_path / "ours")
         assert (
             json.loads((tmp_path / "ours" / "config.json").read_text())["model_type"] == "stablelm"
@@ -267,6 +271,54 @@ def test_a_family_is_added(options, tmp_path):
             read_folder(tmp_path / "theirs")
     finally:
         FAMILIES.pop("stablelm", None)
+
+
+@left
+def test_a_head_is_added(here):
+    """Against the definition in float64; and a model with it trains, and is measured as it is."""
+    from lmdyn.models.heads import make_head
+
+    head = make_head("cosine_head.CosineHead:16", 6, 11)
+    rng = np.random.default_rng(0)
+    states, targets = rng.normal(size=[5, 6]), np.array([0, 3, 10, 7, 7])
+    matrix = rng.normal(size=[6, 11])
+    cosines = (states @ matrix) / np.linalg.norm(matrix, axis=0)
+    scores = 16 * cosines / np.linalg.norm(states, axis=1, keepdims=True)
+    wanted = np.log(np.exp(scores).sum(1)) - scores[range(5), targets]
+    given = {"output": matrix.astype(np.float32)}, states.astype(np.float32), targets
+    assert_close(head.token_nll(*given), wanted, 1e-5)
+    total, nll = head.weighted_nll(*given, np.full(5, 0.2, np.float32))
+    assert_close(nll, wanted, 1e-5)
+    assert_close(total, wanted.mean(), 1e-5)
+    Path("run.py").write_text(
+        RUN.replace("positions=64", 'positions=64, head="cosine_head.CosineHead:4"')
+    )
+    assert cli.main(["train", "--config", "run.py"]) == 0
+    words = "measure run:run@2 --data text:book.txt --length 32 --tokens 64 --metrics nll"
+    assert cli.main([*words.split(), "--out", "measured.jsonl"]) == 0
+    trained = [r["value"] for r in records.read_rows("run/rows.jsonl") if r["metric"] == "nll"]
+    (measured,) = records.read_rows("measured.jsonl")
+    assert trained[-1] != trained[0]
+    assert_close(measured["value"], trained[-1], 1e-5)
+
+
+@left
+@pytest.mark.slow
+def test_a_study_is_added(here, capsys):
+    """By its dotted name: claims on the terminal, its question and figure on the page; resumed."""
+    words = "study my_studies.second_reading --model dir:model --text text:book.txt --out out"
+    more = "--length 16 --passages 2 --seeds 2 --workers 1"
+    for _ in range(2):  # the second time nothing is left to do
+        assert cli.main([*words.split(), *more.split()]) == 0
+        assert "A passage is predicted better the second time." in capsys.readouterr().out
+    claims = json.loads(Path("out/claims.json").read_text(encoding="utf-8"))
+    assert claims[0]["verdict"] in ("supported", "not supported", "undecided")
+    rows = records.read_rows("out/rows.jsonl")
+    first, second = (np.mean([r["value"] for r in rows if r["reading"] == n]) for n in (1, 2))
+    assert_close(claims[0]["measured"], first - second, 1e-6)
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "when it reads it a second time?" in page
+    assert 'download="readings.svg"' in page
 
 
 def test_links_of_texts_outside_of_the_site_are_there():
