@@ -11,7 +11,7 @@ cores. Run: lmdyn study --config configs/gradient_localization.py --out out/grad
 """
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.studies import GradientLocalization, Method, Streamed
+from lmdyn.studies import GradientLocalization, Method, OnlineStream
 from lmdyn.training import (
     CheckpointPolicy,
     Data,
@@ -64,7 +64,7 @@ def config():
         ),
         methods=(
             Method("plain"),
-            Method("low-rank adapters", adapters=LoRA(rank=8, scale=2.0), rate=2.0),
+            Method("low-rank adapters", adapters=LoRA(rank=8, scale=2.0), learning_rate_factor=2.0),
             Method("MixReview", review=MixReview("builtin:docs:train", ratio=1.0, decay=0.7)),
             Method("RecAdam", recall=Recall(strength=50.0, steepness=0.1, middle=24.0)),
         ),
@@ -72,9 +72,9 @@ def config():
         optimizer=Optimizer(
             learning_rate=1e-3, schedule="constant", warmup=5, weight_decay=0.0, clip=None
         ),
-        factors=(0.25, 1.0, 4.0),
-        online=Streamed(
-            f"{WORLD}:time1#text", tokens=8192, chunk=64, rates=(1e-4, 3e-4, 1e-3, 3e-3)
+        learning_rate_factors=(0.25, 1.0, 4.0),
+        online=OnlineStream(
+            f"{WORLD}:time1#text", tokens=8192, chunk=64, learning_rates=(1e-4, 3e-4, 1e-3, 3e-3)
         ),
         compute=COMPUTE,
     )

@@ -3,7 +3,7 @@ trains itself.
 
 Shows: what the paper claims of OLMo-1B and Pythia, tried on models of 0.3 million parameters:
 entropy over pretraining, acquisition and retention from each checkpoint, reactivation, and other
-ways to pretrain. MLPs are plain (GELU) and the rate stays constant, because
+ways to pretrain. MLPs are plain (GELU) and the learning rate stays constant, because
 configs/entropy_decay.py found that entropy then falls over training; with gated MLPs (GATED below)
 it rises here. Expect: the ability to keep what was known falls over the series, the ability to
 learn rises; reactivation raises both as they are measured, but models end where they end without
@@ -11,14 +11,14 @@ it. Most other claims stay undecided with three seeds. The README has the number
 minutes on 2 cores. Run: lmdyn study --config configs/knowledge_entropy.py --out
 out/knowledge_entropy
 
-A series of your own (at, pretrain and variants then do not count):
-  lmdyn study --config configs/knowledge_entropy.py --out out/olmo --known None --tell.facts
-  paraphrase70.json --further.length 1024 \
+A series of your own (compare_steps, pretrain and variants then do not count):
+  lmdyn study --config configs/knowledge_entropy.py --out out/olmo --known-probes None
+  --injection.facts paraphrase70.json --continual.length 1024 \
     --series "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B"
 """
 
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.studies import Further, KnowledgeEntropy, Tell, Variant
+from lmdyn.studies import ContinualTraining, FactInjection, KnowledgeEntropy, Variant
 from lmdyn.training import (
     CheckpointPolicy,
     Data,
@@ -67,7 +67,7 @@ def config():
             compute=Compute(unroll=4),
             out="set by the study",
         ),
-        at=(64, 128, 256, 384, 512, STEPS),
+        compare_steps=(64, 128, 256, 384, 512, STEPS),
         variants=(
             Variant(
                 "entropy bonus",
@@ -86,9 +86,9 @@ def config():
                 ),
             ),
         ),
-        known=f"{WORLD}:probes_time0",
-        tell=Tell(facts=WORLD, every=12),
-        further=Further(
+        known_probes=f"{WORLD}:probes_time0",
+        injection=FactInjection(facts=WORLD, every=12),
+        continual=ContinualTraining(
             text="builtin:code:train", held_out="builtin:code:test", length=256, batch=4
         ),
         compute=Compute(unroll=4),

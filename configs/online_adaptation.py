@@ -43,36 +43,36 @@ def config():
         out="out/online_adaptation",
         grid=Grid(
             home="builtin:docs:train",
-            statistics=64,
+            rms_batches=64,
             streams=("builtin:docs:test", "builtin:code:test"),
             tokens=12288,
             prefix=1536,
             chunk=64,
-            rates={
+            learning_rates={
                 "SGD": (0.03, 0.1, 0.3, 1.0),
                 "AdamW": ADAM,
                 "Adam, no momentum": ADAM,
                 "RMS rule": ADAM,
             },
-            low_rank_rates=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-            main="Adam, no momentum",
+            low_rank_learning_rates=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+            main_rule="Adam, no momentum",
         ),
         given=Grid(
             home="builtin:docs:train",
             streams=("builtin:docs:test", "builtin:code:test"),
-            choose="builtin:code:train",
+            choose_on="builtin:code:train",
             tokens=2048,
             prefix=1024,
             chunk=512,
             adapt="blocks",
-            main="Adam, no momentum",
-            rates={
+            main_rule="Adam, no momentum",
+            learning_rates={
                 "SGD": (0.01,),
                 "AdamW": (3e-5, 1e-4),
                 "Adam, no momentum": (5e-5, 1e-4),
                 "RMS rule": (1e-5, 3e-5, 1e-4),
             },
-            low_rank_rates=(3e-4, 1e-3),
+            low_rank_learning_rates=(3e-4, 1e-3),
         ),
         pretrain=TrainConfig(
             model=shape(64),
@@ -86,8 +86,8 @@ def config():
             compute=Compute(unroll=6),
             out="set by the study",
         ),
-        sizes=(Size(shape(32)), Size(shape(96), rate=1.5e-3)),
-        tune=TrainConfig(
+        sizes=(Size(shape(32)), Size(shape(96), learning_rate=1.5e-3)),
+        fine_tune=TrainConfig(
             data=Data(sources=(Source("builtin:code:train"),), length=256, batch=8),
             start="set by the study",
             steps=TUNED,
@@ -108,7 +108,7 @@ def config():
             ("overlap", 256, 64),
             ("overlap", 256, 128),
         ),
-        document=2048,
-        segment=2048,
+        document_tokens=2048,
+        segment_tokens=2048,
         meta=Meta("builtin:docs:train", updates=24),
     )

@@ -3,9 +3,9 @@ trains itself.
 
 Shows: what the paper claims of Pythia, tried on models of 18,000 to 230,000 parameters with a
 vocabulary of 1,024: losses against the scaling law of the wider ones, anisotropy, the head's
-spectrum, what its rank costs, the rank of the text itself, other heads. The rate is constant, and
-the highest at which wide models are better for being wide (pilot on seed 100). Expect: width 8 ends
-at 4.75 nats, 64 at 3.81; narrow ones 7% above the law (undecided), none turns up; the head needs 52
+spectrum, what its rank costs, the rank of the text itself, other heads. The learning rate is
+constant, and the highest at which wide models are better for being wide (pilot on seed 100).
+Expect: width 8 ends at 4.75 nats, 64 at 3.81; narrow ones 7% above the law (undecided), none turns up; the head needs 52
 of 64 directions; a head projected to 64 recovers two thirds of what width 16 lacks, mixture and
 sigsoftmax nothing. The README has the numbers. Takes: 20 minutes on 2 cores. Run: lmdyn study
 --config configs/saturation.py --out out/saturation
@@ -15,7 +15,8 @@ example):
   lmdyn study --config configs/saturation.py --out out/pythia --narrow 128 --tokens-per-step 2097152
   --vocabulary 0:50254 \
     --series "hf:EleutherAI/pythia-14m@step1000,step16000,step143000"
-    hf:EleutherAI/pythia-410m@step143000 \ --text text:valid.txt --length 1024 --batch 1 --also none
+    hf:EleutherAI/pythia-410m@step143000 \ --text text:valid.txt --length 1024 --batch 1
+    --experiments none
 """
 
 from lmdyn.models import Compute, ModelConfig
@@ -63,8 +64,8 @@ def config():
         narrow=16,
         heads=Heads(
             text="builtin:code:train",
-            kinds=("mixture:4", "sigsoftmax", "projected:64"),
-            kind_rate=3e-2,
+            alternatives=("mixture:4", "sigsoftmax", "projected:64"),
+            alternatives_learning_rate=3e-2,
         ),
         target=Target(text="builtin:code:train"),
         length=128,

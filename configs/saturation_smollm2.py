@@ -10,8 +10,8 @@ text:valid.txt --heads.text text:train.txt
 
 Any other model or series, here without heads (spectra, anisotropy and the law alone), of models
 whose vocabulary is padded:
-  lmdyn study --config configs/saturation_smollm2.py --out out/pythia --also none --tokens-per-step
-  2097152 --vocabulary 0:50254 \
+  lmdyn study --config configs/saturation_smollm2.py --out out/pythia --experiments none
+  --tokens-per-step 2097152 --vocabulary 0:50254 \
     --series hf:EleutherAI/pythia-70m@step1000,step143000 hf:EleutherAI/pythia-410m@step143000
 """
 
@@ -32,11 +32,11 @@ def config():
             tokens=24576,
             ranks=(8, 32, 64, 128, 192, 256, 384, 480),
             scratch=False,
-            kinds=(),
+            alternatives=(),
             joint=False,
             steps=48,
             batch=512,
-            rate=2e-4,
+            learning_rate=2e-4,
         ),
         tokens=8192,
         length=512,

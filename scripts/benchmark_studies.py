@@ -37,8 +37,9 @@ def lmdyn_lesson(setting):
     from lmdyn import checkpoints, models
     from lmdyn.allocator import keep_memory
     from lmdyn.data import Batch, ProbeBatch
-    from lmdyn.studies import Further, Tell
-    from lmdyn.studies.lessons import Exam, Lesson, teacher
+    from lmdyn.studies import ContinualTraining, FactInjection
+    from lmdyn.studies.injected_facts import FactStream
+    from lmdyn.studies.injection_scores import Controls, make_injection
     from lmdyn.training import Optimizer
 
     keep_memory()
@@ -50,19 +51,19 @@ def lmdyn_lesson(setting):
     span = np.zeros([PROBES, WIDTH], bool)
     span[:, -SPAN:] = True
     asked = ProbeBatch(probes[:, :-1], probes[:, 1:], span, np.ones_like(span))
-    moments = tuple(range(0, STEPS + 1, ASK))
-    lesson = Lesson(
-        batches, moments, moments, asked, np.zeros(PROBES, int), np.full(PROBES, "memorisation")
+    ask_at = tuple(range(0, STEPS + 1, ASK))
+    stream = FactStream(
+        batches, ask_at, ask_at, asked, np.zeros(PROBES, int), np.full(PROBES, "memorisation")
     )
-    rule = Further("", optimizer=Optimizer(schedule="constant", **RULE))
-    teach = teacher(model, rule, Tell(""))
+    continual = ContinualTraining("", optimizer=Optimizer(schedule="constant", **RULE))
+    inject = make_injection(model, continual, FactInjection(""))
     starts = [
         {**params, "embed": jax.tree.map(lambda e, n=n: e * scaled(n), params["embed"])}
         for n in range(STARTS)
     ]
 
     def one(start):
-        return teach(start, lesson, Exam(None, None, None))[-1].new.log_probability.mean()
+        return inject(start, stream, Controls(None, None, None))[-1].new.log_probability.mean()
 
     def run():
         with ThreadPoolExecutor(2) as pool:

@@ -147,7 +147,7 @@ HEAVY = (
     r"python scripts/",
 )
 """More than about ten seconds of CPU, most of it compiling: scripts/try_commands.py alone."""
-LIGHT = (r"--also none", r"--series \"hf:", r"lmdyn study .*--model gguf:")
+LIGHT = (r"--experiments none", r"--series \"hf:", r"lmdyn study .*--model gguf:")
 """Of those: the studies that are given models, and train no series."""
 
 NEEDS = {
@@ -207,9 +207,9 @@ SHAPE = (
     " --model.width 64 --model.mlp-width 64"
 )
 BIG = f"{SHAPE} --data.tokenizer bytes --data.batch 16 --evaluation.tokens 512"
-LESSON = (
-    "--tell.count 2 --tell.times 2 --tell.every 2 --tell.ask 1 --further.rest 1 --further.length 64"
-    " --further.optimizer.warmup 0"
+INJECTION = (
+    "--injection.count 2 --injection.rounds 2 --injection.every 2 --injection.ask-every 1"
+    " --continual.steps-after 1 --continual.length 64 --continual.optimizer.warmup 0"
 )
 SMALL = (
     (r"^lmdyn (measure|online) --config", "dir:model"),
@@ -240,11 +240,11 @@ SMALL = (
     ),
     (
         r"^lmdyn study .*(/fact_learning\.py|FILE)",
-        f"--model dir:model --tell.facts paraphrase70.json {LESSON} --tokens 64",
+        f"--model dir:model --injection.facts paraphrase70.json {INJECTION} --tokens 64",
     ),
     (
         r"^lmdyn study .*/knowledge_entropy\.py .*--series",
-        f"{LESSON} --further.batch 2 --tokens 128 --ratios 0.5 --gains 1.0 --seeds 1",
+        f"{INJECTION} --continual.batch 2 --tokens 128 --ratios 0.5 --gains 1.0 --seeds 1",
     ),
     (r"^lmdyn study .*/saturation(_smollm2)?\.py .*--series", "--tokens 256 --length 64"),
     (
@@ -256,7 +256,7 @@ SMALL = (
     ),
     (
         r"^lmdyn study .*/online_adaptation\.py .*--model",
-        "--given.tokens 128 --given.prefix 64 --given.chunk 32 --given.statistics 2",
+        "--given.tokens 128 --given.prefix 64 --given.chunk 32 --given.rms-batches 2",
     ),
     (r"^lmdyn study my_studies\.", "--length 16 --passages 2 --seeds 2 --workers 1"),
     (r"scripts/compare\.py", "--tokens 256 --length 64 --chunk 64"),
@@ -435,13 +435,13 @@ LESS: dict[str, dict[str, Any]] = {
         "data.batch": 3,
         "methods.*.review": replaced(ref=text),
         "steps": 4,
-        "factors": (1.0, 4.0),
+        "learning_rate_factors": (1.0, 4.0),
         "online.text": text,
         "online.tokens": 96,
         "online.chunk": 32,
-        "online.rates": (1e-3,),
-        "traced": 20,
-        "limit": 10,
+        "online.learning_rates": (1e-3,),
+        "profile_limit": 20,
+        "ask_limit": 10,
         "spans": 12,
         "tokens": 144,
         "compute.unroll": 1,
@@ -454,20 +454,20 @@ LESS: dict[str, dict[str, Any]] = {
         "pretrain.evaluation.every": 4,
         "pretrain.evaluation.tokens": 384,
         "pretrain.checkpoints.every": 4,
-        "at": (4, 8, 12),
+        "compare_steps": (4, 8, 12),
         "variants.*.interventions.*": replaced(every=4, until=8, tokens=384, data=text),
-        "known": text,
-        "probes": 10,
-        "tell.facts": text,
-        "tell.count": 3,
-        "tell.times": 2,
-        "tell.every": 3,
-        "tell.ask": 1,
-        "further.text": text,
-        "further.length": 640,
-        "further.batch": 2,
-        "further.rest": 1,
-        "further.optimizer.warmup": 0,
+        "known_probes": text,
+        "known_limit": 10,
+        "injection.facts": text,
+        "injection.count": 3,
+        "injection.rounds": 2,
+        "injection.every": 3,
+        "injection.ask_every": 1,
+        "continual.text": text,
+        "continual.length": 640,
+        "continual.batch": 2,
+        "continual.steps_after": 1,
+        "continual.optimizer.warmup": 0,
         "ratios": first(1),
         "gains": first(1),
         "tokens": 640,
@@ -477,7 +477,7 @@ LESS: dict[str, dict[str, Any]] = {
         **ONE,
         **_shape(2),
         **_run("pretrain", steps=12, length=48, batch=4),
-        **_run("tune", steps=4, length=48, batch=4),
+        **_run("fine_tune", steps=4, length=48, batch=4),
         "pretrain.data.tokenizer": "bytes",
         "pretrain.checkpoints.every": 4,
         "pretrain.evaluation": replaced(every=4, tokens=192),
@@ -494,14 +494,14 @@ LESS: dict[str, dict[str, Any]] = {
         "grid.tokens": 320,
         "grid.prefix": 64,
         "grid.chunk": 16,
-        "grid.statistics": 2,
+        "grid.rms_batches": 2,
         "grid.rank": 2,
         "grid.ranks": (1, 2),
-        "grid.rates": lambda rates: {rule: tried[:2] for rule, tried in rates.items()},
-        "grid.low_rank_rates": first(1),
+        "grid.learning_rates": lambda rates: {rule: tried[:2] for rule, tried in rates.items()},
+        "grid.low_rank_learning_rates": first(1),
         "windows": (("none", 0, 16), ("none", 0, 32), ("cache", 24, 16), ("overlap", 32, 16)),
-        "document": 64,
-        "segment": 64,
+        "document_tokens": 64,
+        "segment_tokens": 64,
         "meta.text": text,
         "meta.chunks": 2,
         "meta.episodes": 2,

@@ -31,7 +31,7 @@ def config():
             evaluation=dataclasses.replace(run.evaluation, every=16, tokens=2048),
             checkpoints=dataclasses.replace(run.checkpoints, every=32, save=STEPS),
         ),
-        at=(8, 16, 32, STEPS),
+        compare_steps=(8, 16, 32, STEPS),
         variants=(
             bonus,
             dataclasses.replace(
@@ -43,11 +43,11 @@ def config():
                 ),
             ),
         ),
-        probes=32,
+        known_limit=32,
         ratios=(0.25,),
         gains=(1.0,),
-        tell=dataclasses.replace(WHOLE.tell, count=6, times=3, every=4),
-        further=dataclasses.replace(WHOLE.further, rest=2),
+        injection=dataclasses.replace(WHOLE.injection, count=6, rounds=3, every=4),
+        continual=dataclasses.replace(WHOLE.continual, steps_after=2),
         tokens=2048,
         seeds=2,
         compute=COMPUTE,

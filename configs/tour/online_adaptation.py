@@ -21,20 +21,20 @@ COMPUTE = Compute()  # layers are not unrolled: compiling would take longer than
 
 
 def config():
-    run, tune = WHOLE.pretrain, WHOLE.tune
+    run, tune = WHOLE.pretrain, WHOLE.fine_tune
     return dataclasses.replace(
         WHOLE,
         out="out/tour/online_adaptation",
         small_version_of="configs/online_adaptation.py",
         grid=dataclasses.replace(
             WHOLE.grid,
-            statistics=4,
+            rms_batches=4,
             tokens=1024,
             prefix=256,
             rules=("SGD", "AdamW", "Adam, no momentum"),
             ranks=(2, 8),
-            rates={"SGD": (0.1, 0.3), "AdamW": (3e-3,), "Adam, no momentum": (1e-3, 3e-3)},
-            low_rank_rates=(1e-2,),
+            learning_rates={"SGD": (0.1, 0.3), "AdamW": (3e-3,), "Adam, no momentum": (1e-3, 3e-3)},
+            low_rank_learning_rates=(1e-2,),
         ),
         pretrain=dataclasses.replace(
             run,
@@ -48,15 +48,15 @@ def config():
             dataclasses.replace(size, model=dataclasses.replace(size.model, depth=DEPTH))
             for size in WHOLE.sizes[:1]
         ),
-        tune=dataclasses.replace(
+        fine_tune=dataclasses.replace(
             tune,
             steps=TUNED,
             compute=COMPUTE,
             checkpoints=dataclasses.replace(tune.checkpoints, save=TUNED),
         ),
         windows=(("none", 0, 64), ("cache", 64, 64), ("overlap", 128, 64)),
-        document=256,
-        segment=256,
+        document_tokens=256,
+        segment_tokens=256,
         meta=dataclasses.replace(WHOLE.meta, updates=2),
         seeds=2,
         compute=COMPUTE,

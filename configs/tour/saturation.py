@@ -36,7 +36,7 @@ def config():
             WHOLE.heads,
             tokens=8192,
             ranks=(4, 16, 32),
-            kinds=("mixture:4",),
+            alternatives=("mixture:4",),
             scratch=False,
             steps=32,
         ),

@@ -1,5 +1,6 @@
-"""Where a loss curve stops falling and rises: saturation (Godey et al. 2024, arXiv 2404.07647,
-section 3; METHODS section 4).
+"""Where a loss curve stops falling and rises: saturation.
+
+Godey et al. 2024 (arXiv 2404.07647), section 3.
 
 A curve is a falling or first falling, then rising mean plus autocorrelated noise. The smoothed loss
 is a moving average, its *rise* is its last value minus its lowest one. If the mean only falls, the
@@ -23,7 +24,7 @@ from lmdyn.errors import InputError
 from lmdyn.types import ArrayLike
 
 MOST_POINTS = 200
-"""Longer curves are averaged in this many bins: nothing is lost for a window that spans a tenth of the curve."""
+"""Longer curves are averaged in this many bins: nothing is lost for a window that spans a tenth."""
 LEAST_POINTS = 12
 BURN_IN = 100
 CORRELATIONS = np.r_[0:0.9:0.05, 0.9:0.99:0.02]
@@ -183,8 +184,9 @@ def _scale(losses, window):
 
 
 def _noise(losses, window, draws, rng, margin):
-    """`[draws, n]` noise like the curve's own; its autocorrelation is raised by `margin` standard
-    errors.
+    """`[draws, n]` noise like the curve's own.
+
+    Its autocorrelation is raised by `margin` standard errors.
     """
     start = int(
         np.argmax(_moving_average(losses, window) <= np.median(losses))
@@ -220,8 +222,9 @@ def _local_linear(points: int, half: int):
 
 @functools.lru_cache(maxsize=64)
 def _residuals_of_noise(points: int, half: int):
-    """For noise of variance 1 and each of `CORRELATIONS`: the residuals' expected sum of squares,
-    and their lag-one correlation.
+    """What residuals of noise of variance 1 come to, for each of `CORRELATIONS`.
+
+    Their expected sum of squares, and their lag-one correlation.
     """
     left = np.eye(points) - _local_linear(points, half)
     lags = np.abs(np.subtract.outer(np.arange(points), np.arange(points)))

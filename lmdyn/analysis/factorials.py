@@ -1,5 +1,6 @@
-"""Two-level factorial experiments: which runs to make, and what each factor did (Box, Hunter and
-Hunter 2005, chapters 5 and 6).
+"""Two-level factorial experiments: which runs to make, and what each factor did.
+
+See Box, Hunter and Hunter 2005, chapters 5 and 6.
 
 Shape letters: R runs, F factors.
 """
@@ -19,11 +20,13 @@ from lmdyn.types import ArrayLike
 def fraction(
     factors: tuple[str, ...], generators: dict[str, tuple[str, ...]] | None = None
 ) -> np.ndarray:
-    """The runs of a two-level design: all combinations of the free factors; a generated factor's
-    level is the product of others'.
+    """The runs of a two-level design.
+
+    All combinations of the free factors; a generated factor's level is the product of others'.
 
     Args:
-      factors: names. generators: `{factor: factors whose product it is}`.
+      factors: their names.
+      generators: `{factor: factors whose product it is}`.
 
     Returns:
       `[R, F]` of -1 and 1, `R = 2 ** (F - len(generators))`.
@@ -56,8 +59,11 @@ def fraction(
 
 
 class Effects(NamedTuple):
-    """What a factorial shows: the mean response, and for each factor what going from its low level
-    to its high one adds.
+    """What a factorial shows.
+
+    Attributes:
+      mean: the mean response.
+      effects: what going from a factor's low level to its high one adds, one per factor.
     """
 
     mean: Interval
@@ -65,13 +71,15 @@ class Effects(NamedTuple):
 
 
 def effects(design: ArrayLike, response: ArrayLike, level: float = LEVEL) -> Effects:
-    """Main effects by least squares, with Student's t intervals; the noise is what the main effects
-    leave.
+    """Main effects by least squares, with Student's t intervals.
 
-    Interactions are part of that noise, so the intervals are wide where factors interact.
+    The noise is what the main effects leave. Interactions are part of it, so the intervals are wide
+    where factors interact.
 
     Args:
-      design: `[R, F]` of -1 and 1, orthogonal. response: `[R]`.
+      design: `[R, F]` of -1 and 1, orthogonal.
+      response: `[R]`, one per run.
+      level: coverage of the intervals.
 
     Raises:
       InputError: no more runs than factors and the mean need.

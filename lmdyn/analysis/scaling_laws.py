@@ -1,5 +1,6 @@
-"""Scaling laws `L(N, T) = E + A / N^a + B / T^b`, fitted to runs (Hoffmann et al. 2022, arXiv
-2203.15556, section 3.3; METHODS section 4).
+"""Scaling laws `L(N, T) = E + A / N^a + B / T^b`, fitted to runs.
+
+Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3.
 
 The fit minimises the Huber loss of log L, so that a few odd runs do not bend it. Exponents and
 logarithms of E, A, B are the unknowns; N and T enter relative to their geometric means, which makes
@@ -29,6 +30,7 @@ COLUMNS = ("N", "T", "loss")
 
 class Runs(NamedTuple):
     """Finished runs; `[n]` float64 each: parameters N, training tokens T, loss in nats a token.
+
     Made by `read_runs`.
     """
 
@@ -38,8 +40,9 @@ class Runs(NamedTuple):
 
 
 class Residual(NamedTuple):
-    """How far a loss lies from what the law predicts, as a share of the prediction: 0.08 is 8%
-    above it. Made by `ScalingLaw.residual`.
+    """How far a loss lies from what the law predicts, as a share of the prediction.
+
+    0.08 is 8% above it. Made by `ScalingLaw.residual`.
 
     `low` and `high` allow for the law's own uncertainty and for the scatter of single runs about
     it.
@@ -94,8 +97,9 @@ class ScalingLaw:
         )
 
     def intervals(self, coverage: float = 0.9) -> dict[str, tuple[float, float]]:
-        """`{"E": (low, high), ...}`, from the bootstrap; minus to plus infinity with 5 runs or
-        fewer.
+        """`{"E": (low, high), ...}`, from the bootstrap.
+
+        Minus to plus infinity with 5 runs or fewer.
         """
         return {name: self._interval(self.draws[:, i], coverage) for i, name in enumerate("EABab")}
 
@@ -111,7 +115,9 @@ class ScalingLaw:
         """How far the loss of another model lies from the prediction; above 0 is worse.
 
         Args:
-          parameters, tokens, loss: the model's N, T and loss in nats.
+          parameters: the model's N.
+          tokens: its T.
+          loss: its loss in nats.
           coverage: of the interval, in which 0 means that the model may well follow the law.
           seed: of the scatter that is drawn for it.
 
@@ -144,8 +150,9 @@ class ScalingLaw:
         return E + A * float(parameters) ** -a + B * float(tokens) ** -b
 
     def _interval(self, values, coverage):
-        """Quantiles of draws, taken further out as Student's t is wider than the normal
-        distribution: the scatter itself is known from few runs (the expanded percentile interval of
+        """Quantiles of draws, taken further out as Student's t is wider than the normal.
+
+        The scatter itself is known from few runs (the expanded percentile interval of
         Hesterberg 2014, arXiv 1411.5279).
         """
         if not len(values):
@@ -173,8 +180,10 @@ def fit_scaling_law(
     98% with 9.
 
     Args:
-      parameters, tokens, losses: `[n]` N, T and loss in nats of finished runs, n of 4 or more. All
-        N should count alike (with or without the embedding).
+      parameters: `[n]`, N of finished runs, n of 4 or more. All should count alike (with or without
+        the embedding).
+      tokens: `[n]`, their T.
+      losses: `[n]`, their loss in nats.
       delta: where the Huber loss of log L turns from a square to a line.
       draws: of the bootstrap.
       seed: of the draws.
@@ -268,8 +277,9 @@ def _bounds(target):
 
 
 def _starts(target):
-    """`[S, 5]`: how much of the lowest loss is E, how N and T share what is left, and two
-    exponents.
+    """Starting points of a fit, `[S, 5]`.
+
+    How much of the lowest loss is E, how N and T share what is left, and two exponents.
     """
     lowest, middle = np.exp(target.min()), np.exp(np.median(target))
     starts = [
@@ -301,8 +311,9 @@ def _log_law(unknowns, sizes):
 
 
 def _huber(error, delta):
-    """In units of delta, so that an optimizer's tolerances mean what they say: `|error|` where it
-    is large.
+    """Huber's loss in units of delta, so that an optimizer's tolerances mean what they say.
+
+    It is `|error|` where that is large.
     """
     size = np.abs(error)
     return np.where(size <= delta, size * size / (2 * delta), size - delta / 2)
@@ -319,8 +330,9 @@ def _objective_and_gradient(unknowns, sizes, target, delta):
 
 
 def _descend(unknowns, sizes, target, bounds, delta, steps):
-    """Levenberg-Marquardt steps on many problems at once: `[S, 5]` unknowns, `[n]` or `[S, n]`
-    targets.
+    """Levenberg-Marquardt steps on many problems at once.
+
+    `[S, 5]` unknowns, `[n]` or `[S, n]` targets.
 
     The Huber loss is a weighted square whose weights follow the residuals (Holland and Welsch
     1977); a step that does not help is not taken, and shortened.
@@ -347,10 +359,10 @@ def _descend(unknowns, sizes, target, bounds, delta, steps):
 
 
 def read_runs(path: str | os.PathLike) -> Runs:
-    """Runs from a CSV file whose first line names at least the columns `N`, `T` and `loss`; others
-    are left alone.
+    r"""Runs from a CSV file.
 
-    N is the number of parameters, T that of training tokens, the loss in nats a token. Numbers are
+    Its first line names at least the columns `N`, `T` and `loss`; others are left alone. N is
+    the number of parameters, T that of training tokens, the loss in nats per token. Numbers are
     plain or scientific (`70e6`).
 
     Raises:
@@ -359,7 +371,7 @@ def read_runs(path: str | os.PathLike) -> Runs:
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv", delete=False) as file:
-    ...     _ = file.write("model,N,T,loss\\nsmall,70e6,3e11,2.8\\n")
+    ...     _ = file.write("model,N,T,loss\nsmall,70e6,3e11,2.8\n")
     >>> read_runs(file.name).tokens.tolist()
     [300000000000.0]
     """

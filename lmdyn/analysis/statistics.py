@@ -1,5 +1,6 @@
-"""Intervals for what a study reports. The replicate is a seed: a model trained anew on data drawn
-anew.
+"""Intervals for what a study reports.
+
+The replicate is a seed: a model trained anew on data drawn anew.
 
 Shape letters: S seeds, K checkpoints.
 """
@@ -17,8 +18,9 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """An estimate, and the interval that covers the truth in 95 of 100 studies; None where one
-    replicate gives no interval.
+    """An estimate, and the interval that covers the truth in 95 of 100 studies.
+
+    Its ends are None where one replicate gives no interval.
     """
 
     mean: float
@@ -31,7 +33,8 @@ def interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     """Mean of independent replicates, with Student's t interval.
 
     Args:
-      values: `[S]`, one a seed.
+      values: `[S]`, one per seed.
+      level: coverage of the interval.
 
     Raises:
       InputError: no value, or one that is not finite.
@@ -52,11 +55,14 @@ def interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def correlation(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> Interval:
-    """Pearson's correlation over the checkpoints of each seed, averaged over seeds on Fisher's
-    scale.
+    """Pearson's correlation over the checkpoints of each seed.
+
+    Averaged over seeds on Fisher's scale.
 
     Args:
-      x, y: `[S, K]`, K >= 3.
+      x: `[S, K]`, K >= 3.
+      y: `[S, K]`.
+      level: coverage of the interval.
 
     Returns:
       Mean correlation and its interval, between -1 and 1. The replicates are the seeds'
@@ -89,6 +95,28 @@ def correlation(x: ArrayLike, y: ArrayLike, level: float = LEVEL) -> Interval:
     return Interval(float(np.tanh(found.mean)), back(found.low), back(found.high), found.n)
 
 
+def best_elsewhere(values: ArrayLike) -> np.ndarray | None:
+    """For each seed, its value in the column that is best in the *other* seeds.
+
+    Choosing the best column on the same numbers would make any column look good; a choice made
+    elsewhere does not.
+
+    Args:
+      values: `[S, K]`, one row per seed, one column per candidate; higher is better.
+
+    Returns:
+      `[S]`; None for one seed, which has no others.
+
+    >>> best_elsewhere([[1.0, 5.0], [4.0, 2.0], [3.0, 2.0]]).tolist()
+    [1.0, 2.0, 2.0]
+    """
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return None
+    others = (values.sum(0) - values) / (len(values) - 1)
+    return values[np.arange(len(values)), others.argmax(1)]
+
+
 def bootstrap(
     values: ArrayLike,
     statistic: Callable = np.mean,
@@ -97,12 +125,16 @@ def bootstrap(
     draws: int = 2000,
     level: float = LEVEL,
 ) -> Interval:
-    """A statistic of items (facts, probes, sequences) with its percentile interval over resampled
-    items.
+    """A statistic of items, with its percentile interval over resampled items.
+
+    Items are facts, probes or sequences.
 
     Args:
-      values: `[n, ...]`; items along the first axis. statistic: `(values, axis) -> value`, along
-        that axis.
+      values: `[n, ...]`; items along the first axis.
+      statistic: `(values, axis) -> value`, along that axis.
+      seed: of the draws.
+      draws: how many resamples.
+      level: coverage of the interval.
 
     >>> found = bootstrap(np.arange(100.0))
     >>> found.mean, found.low < 49.5 < found.high

@@ -58,16 +58,12 @@ def study(options: Any, command: list[str]) -> int:
     Returns:
       The exit code: 0, or 130 after Ctrl-C.
     """
-    from lmdyn import studies
+    from lmdyn.studies.registry import package_of
 
-    if type(options) not in studies.RUN:
-        raise InputError(
-            "study needs --config FILE, such as configs/knowledge_entropy.py; see lmdyn study"
-            " --help"
-        )
+    package = package_of(options)
     set_up_jax()
     try:
-        path = studies.RUN[type(options)](options, command, say)
+        path = package.run(options, command, say)
     except KeyboardInterrupt:
         say(
             f"lmdyn: interrupted; what is finished is kept in {options.out}, and the same command"

@@ -1,13 +1,17 @@
-"""What a study ends in: sentences that can be checked, with what was measured, and whether each
-is supported here.
-"""
+"""What a study ends in: sentences that can be checked, what was measured, and a verdict on each."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
-from lmdyn.analysis.statistics import Interval
+import numpy as np
+
+from lmdyn.analysis.statistics import Interval, interval
+from lmdyn.types import ArrayLike, Row
 
 Verdict = Literal["supported", "not supported", "undecided"]
+OURS = "lmdyn"
+"""The source of sentences that are in no paper."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,30 +19,35 @@ class Claim:
     """One sentence, checked.
 
     Attributes:
-      id: short name. study: which study. source: whose sentence it is.
+      id: short name.
       sentence: what is claimed.
-      measured, low, high: the number that decides, with its 95% interval; None where there is none.
-      unit: of the number. verdict: see `judge`.
-      figure: the figure that shows it.
+      measured: the number that decides; None where there is none.
+      low: lower end of its 95% interval; None where there is no interval.
+      high: upper end.
+      unit: of these numbers.
+      figure: name of the figure that shows it.
       how: what the number is, in one sentence.
+      source: whose sentence it is.
+      verdict: see `judge`.
     """
 
     id: str
-    study: str
-    source: str
     sentence: str
     measured: float | None
     low: float | None
     high: float | None
     unit: str
-    verdict: Verdict
     figure: str
     how: str
+    source: str
+    verdict: Verdict
 
 
 def judge(found: Interval | None, above: float = 0.0) -> Verdict:
-    """`supported` where the whole interval lies above a limit, `not supported` where all of it lies below,
-    else `undecided`.
+    """The verdict on the sentence that a number is above a limit.
+
+    `supported` where the whole interval lies above it, `not supported` where all of it lies
+    below, else `undecided`.
 
     One replicate has no interval and decides nothing.
 
@@ -56,8 +65,9 @@ def judge(found: Interval | None, above: float = 0.0) -> Verdict:
 
 
 def differs(found: Interval | None) -> Verdict:
-    """`supported` where the interval leaves out 0 on either side, else `undecided`: for sentences that
-    say no direction.
+    """The verdict on a sentence that says no direction.
+
+    `supported` where the interval leaves out 0 on either side, else `undecided`.
 
     >>> differs(Interval(-1.0, -1.5, -0.5, 3)), differs(Interval(1.0, -0.5, 2.5, 3))
     ('supported', 'undecided')
@@ -66,31 +76,65 @@ def differs(found: Interval | None) -> Verdict:
 
 
 def claim(
-    study: str,
-    source: str,
     id: str,
     sentence: str,
     found: Interval | None,
     unit: str,
     figure: str,
     how: str,
+    source: str = OURS,
     above: float = 0.0,
 ) -> Claim:
     """The claim that a number is above a limit, judged by its interval.
 
+    Args:
+      id: short name.
+      sentence: what is claimed.
+      found: the number and its interval; None where nothing was measured.
+      unit: of the number.
+      figure: name of the figure that shows it.
+      how: what the number is, in one sentence.
+      source: whose sentence it is.
+      above: the limit.
+
     >>> claim(
-    ...     "s",
-    ...     "Kim et al. 2024",
-    ...     "decay",
-    ...     "It falls.",
-    ...     Interval(2.0, 1.0, 3.0, 3),
-    ...     "nats",
-    ...     "series",
-    ...     "Peak less end.",
+    ...     "decay", "It falls.", Interval(2.0, 1.0, 3.0, 3), "nats", "series", "Peak less end."
     ... ).verdict
     'supported'
     """
     measured, low, high = (None, None, None) if found is None else found[:3]
-    return Claim(
-        id, study, source, sentence, measured, low, high, unit, judge(found, above), figure, how
-    )
+    return Claim(id, sentence, measured, low, high, unit, figure, how, source, judge(found, above))
+
+
+def over_seeds(values: ArrayLike | None) -> Interval | None:
+    """The interval of independent replicates, `[S]`.
+
+    None where there are none, or where one is not finite.
+
+    >>> over_seeds(None), over_seeds([2.0]).mean
+    (None, 2.0)
+    """
+    if values is None or not np.size(values) or not np.isfinite(np.asarray(values)).all():
+        return None
+    return interval(values)
+
+
+def where(rows: Sequence[Row], metric: str, **fields: object) -> list[Row]:
+    """The rows of a metric that have these fields; a field that a row lacks counts as None.
+
+    >>> rows = [{"metric": "nll", "seed": 0}, {"metric": "nll", "seed": 1}]
+    >>> where(rows, "nll", seed=1)
+    [{'metric': 'nll', 'seed': 1}]
+    """
+    return [
+        r for r in rows if r["metric"] == metric and all(r.get(k) == v for k, v in fields.items())
+    ]
+
+
+def seeds_of(rows: Sequence[Row]) -> list[int]:
+    """The seeds of some rows, ascending.
+
+    >>> seeds_of([{"seed": 3}, {"seed": 1}, {"metric": "nll"}])
+    [1, 3]
+    """
+    return sorted({r["seed"] for r in rows if "seed" in r})

@@ -1,5 +1,7 @@
-"""The folder of a study: parts that are kept as they are finished, so that a study that was stopped
-goes on; then rows and claims.
+"""The folder of a study.
+
+Parts are kept as they are finished, so that a study that was stopped can be resumed; then rows and
+claims.
 
 DIR/study.json            which study, and its config
 DIR/parts/NAME.jsonl      the rows of a finished part
@@ -20,10 +22,28 @@ from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
 from lmdyn.records import provenance
 from lmdyn.records.rows import dumps
-from lmdyn.studies import workers as processes
 from lmdyn.studies.claims import Claim
-from lmdyn.training.config import differences
-from lmdyn.types import PathLike
+from lmdyn.studies.config import StudyConfig
+from lmdyn.studies.registry import package_of
+from lmdyn.studies.workers import Task, run_tasks
+from lmdyn.training.config import differences, to_json
+from lmdyn.types import PathLike, Say
+
+
+def open_folder(
+    config: StudyConfig, command: list[str] | None = None, say: Say | None = None
+) -> "Folder":
+    """The folder of a study's config, which names the study's package by its dotted name.
+
+    Args:
+      config: of the study.
+      command: the words of the command line, for the record.
+      say: called with lines for the user.
+
+    Raises:
+      InputError: the folder holds another study, or this one with another config.
+    """
+    return Folder(config.out, package_of(config).__name__, to_json(config), command, say)
 
 
 class Folder:
@@ -31,8 +51,10 @@ class Folder:
 
     Args:
       path: the folder; made if need be.
-      study: the study's name. config: its config as JSON holds it.
-      command: the words of the command line, for the record. say: called with lines for the user.
+      study: the dotted name of the study's package.
+      config: its config as JSON holds it.
+      command: the words of the command line, for the record.
+      say: called with lines for the user.
 
     Raises:
       InputError: the folder holds another study, or this one with another config.
@@ -44,7 +66,7 @@ class Folder:
         study: str,
         config: dict,
         command: list[str] | None = None,
-        say: Callable[[str], None] | None = None,
+        say: Say | None = None,
     ) -> None:
         self.path, self.study, self.config, self.command = Path(path), study, config, command or []
         self.say = say or (lambda text: print(text, file=sys.stderr, flush=True))
@@ -54,9 +76,9 @@ class Folder:
         begun = (self.path / "parts").exists() or (self.path / "runs").exists()
         if record.exists() and begun:
             known = json.loads(record.read_text(encoding="utf-8"))
-            if known["study"] != study:
+            if known["study"] != self.title:
                 raise InputError(
-                    f"{path} holds a study of {known['study']}, not of {study}; choose another"
+                    f"{path} holds a study of {known['study']}, not of {self.title}; choose another"
                     " --out"
                 )
             changed = [
@@ -72,26 +94,38 @@ class Folder:
         elif self.path.exists() and any(p != record for p in self.path.iterdir()):
             raise InputError(f"{path} is not empty and holds no study; choose another --out")
         else:
-            atomic_write(record, json.dumps({"study": study, "config": config}, indent=1) + "\n")
+            known = {**self._names(), "config": config}
+            atomic_write(record, json.dumps(known, indent=1) + "\n")
+
+    @property
+    def title(self) -> str:
+        """The study's name in words."""
+        return self.study.rpartition(".")[2].replace("_", " ")
+
+    def _names(self) -> dict[str, str]:
+        return {"study": self.title, "package": self.study}
 
     def part(self, name: str, make: Callable[[], Iterable[dict]]) -> list[dict]:
         """The rows of a part: read if it was finished before, else made and kept.
 
         Args:
-          name: of the part; a file name. make: gives its rows (`lmdyn.records.row`).
+          name: of the part; a file name.
+          make: gives its rows (`lmdyn.records.row`).
         """
-        return self.parts([processes.Task(name, make)], workers=1)
+        return self.parts([Task(name, make)], workers=1)
 
-    def parts(self, tasks: Sequence[processes.Task], workers: int = 0) -> list[dict]:
-        """The rows of several parts, in their order; those that are not finished yet are made side
-        by side.
+    def parts(self, tasks: Sequence[Task], workers: int = 0) -> list[dict]:
+        """The rows of several parts, in their order.
+
+        Those that are not finished yet are made side by side.
 
         Args:
-          workers: processes; 0: on a CPU one a core, elsewhere one (`lmdyn.studies.workers.count`).
+          tasks: the parts.
+          workers: processes; 0: on a CPU one per core, elsewhere one.
         """
         file = lambda task: self.path / "parts" / f"{task.name}.jsonl"
         missing = [task for task in tasks if not file(task).exists()]
-        for task, rows, seconds in processes.run(missing, workers):
+        for task, rows, seconds in run_tasks(missing, workers):
             atomic_write(file(task), dumps([{**row, "part": task.name} for row in rows]))
             self.say(
                 f"{task.name}: {seconds:.0f} s ({(time.time() - self.started) / 60:.1f} minutes so"
@@ -102,9 +136,7 @@ class Folder:
     def finish(self, rows: Iterable[dict], claims: Iterable[Claim], seed: int) -> Path:
         """Writes rows, claims, figures and the report; returns the report's path."""
         meta = provenance.collect(self.command, self.config, self.started, self.tokens, seed)
-        records.write_rows(self.path / "rows.jsonl", rows, {**meta, "study": self.study})
-        atomic_write(
-            self.path / "claims.json",
-            json.dumps([dataclasses.asdict(c) for c in claims], indent=1) + "\n",
-        )
+        records.write_rows(self.path / "rows.jsonl", rows, {**meta, **self._names()})
+        said = [{"study": self.title, **dataclasses.asdict(c)} for c in claims]
+        atomic_write(self.path / "claims.json", json.dumps(said, indent=1) + "\n")
         return report.build(self.path)

@@ -42,9 +42,10 @@ class Task(NamedTuple):
 
 
 def remembered(function: Callable) -> Callable:
-    """A function that remembers what it gave last, and gives it again for equal arguments: what the
-    tasks of one process share, such as a compiled step or a loaded model. Arguments are compared as
-    they are pickled, so that configs that hold dicts will do.
+    """A function that remembers what it gave last, and gives it again for equal arguments.
+
+    It is for what the tasks of one process share, such as a compiled step or a loaded model.
+    Arguments are compared as they are pickled, so that configs that hold dicts will do.
 
     >>> calls = []
     >>> @remembered
@@ -67,7 +68,7 @@ def remembered(function: Callable) -> Callable:
     return wrapped
 
 
-def count(wanted: int, tasks: int) -> int:
+def worker_count(wanted: int, tasks: int) -> int:
     """How many processes.
 
     Args:
@@ -89,18 +90,18 @@ def count(wanted: int, tasks: int) -> int:
     return max(1, min(wanted, tasks))
 
 
-def run(tasks: Sequence[Task], workers: int = 0) -> Iterator[tuple[Task, list[dict], float]]:
-    """Makes tasks, and yields each with its rows and seconds as soon as it is finished, in any
-    order.
+def run_tasks(tasks: Sequence[Task], workers: int = 0) -> Iterator[tuple[Task, list[dict], float]]:
+    """Makes tasks, and yields each with its rows and seconds as it is finished, in any order.
 
     Args:
-      workers: see `count`. With one, or with tasks that cannot be pickled, they are made in this
-        process, one after another.
+      tasks: what is made.
+      workers: see `worker_count`. With one, or with tasks that cannot be pickled, they are made in
+        this process, one after another.
 
     Raises:
       InputError: as a task raised it, or a process was killed. The other tasks are given up.
     """
-    processes = count(workers, len(tasks))
+    processes = worker_count(workers, len(tasks))
     if processes == 1 or not _picklable(tasks):
         for task in tasks:
             yield (task, *_made(task))
@@ -158,8 +159,9 @@ def _cores() -> set[int]:
 
 
 def _begin(number, shares, parent: int, cache: str | None, least: float):
-    """What a process does first: it takes its cores, before JAX counts them, and watches over its
-    parent.
+    """What a process does first.
+
+    It takes its cores, before JAX counts them, and watches over its parent.
     """
     with number.get_lock():
         mine = number.value
@@ -176,8 +178,9 @@ def _begin(number, shares, parent: int, cache: str | None, least: float):
 
 
 def _watch(parent: int, every: float = 1.0, patience: float = 30.0):
-    """Ends this process when its parent has gone: kindly, so that a training run saves, then at
-    once.
+    """Ends this process when its parent has gone.
+
+    First by SIGTERM, so that a training run saves, then at once.
     """
     while os.getppid() == parent:
         time.sleep(every)

@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 
 from lmdyn.analysis import factorials as factorial
-from lmdyn.analysis.statistics import Interval, bootstrap, correlation, interval
+from lmdyn.analysis.statistics import Interval, best_elsewhere, bootstrap, correlation, interval
 from lmdyn.errors import InputError
 from lmdyn.studies.claims import claim, judge
-from lmdyn.studies.knowledge_entropy.claims import Series, at_equal_loss, best_elsewhere, combined
+from lmdyn.studies.knowledge_entropy.series import Series, at_equal_loss, combined
 
 RANDOM = np.random.default_rng(0)
 
@@ -70,7 +70,7 @@ def test_verdicts():
         == judge(None)
         == "undecided"
     )
-    assert claim("s", "x", "i", "It is so.", None, "nats", "f", "how").measured is None
+    assert claim("i", "It is so.", None, "nats", "f", "how").measured is None
 
 
 def test_effects_are_those_of_least_squares():

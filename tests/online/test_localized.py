@@ -8,7 +8,8 @@ import pytest
 from lmdyn import online, transforms
 from lmdyn.errors import InputError
 from lmdyn.params import flatten
-from lmdyn.studies.gradient_localization import training_parts as parts
+from lmdyn.studies.gradient_localization.restrictions import restriction, selector
+from lmdyn.studies.gradient_localization.stream_parts import streamed
 from tests.helpers import small, tokens
 
 PROFILE = {"attention": [0.5, 1.4, 0.9], "mlp": [0.7, 0.8, 2.0]}  # mean 1.05
@@ -62,10 +63,10 @@ def test_the_study_runs_every_restriction_in_one_program_with_the_same_numbers(m
     """Rates in the state, 0 where frozen, against `online.evaluate` that leaves frozen layers out."""
     model, params = small(scale=1.0)
     chunks = online.stream(tokens(60), chunk=12, context=online.none())
-    rates = parts.restriction(mode, PROFILE, seed=4)
-    found = parts.streamed("any", model, 2)(params, rates, 0.01, chunks)[chunks.mask]
+    rates = restriction(mode, PROFILE, seed=4)
+    found = streamed("any", model, 2)(params, rates, 0.01, chunks)[chunks.mask]
     optimizer = optax.chain(optax.scale_by_adam(b1=0.0), optax.scale(-0.01))
-    adapt = transforms.localized(PROFILE, "scale") if mode == "scale" else parts.selector(rates)
+    adapt = transforms.localized(PROFILE, "scale") if mode == "scale" else selector(rates)
     wanted = online.evaluate(
         model, params, chunks, optimizer=optimizer, chunk=12, adapt=adapt, steps=2
     ).nll
@@ -74,17 +75,17 @@ def test_the_study_runs_every_restriction_in_one_program_with_the_same_numbers(m
 
 def test_controls_are_as_large_as_what_they_control():
     count = lambda mode, seed=0: sum(
-        int((v > 0).sum()) for v in parts.restriction(mode, PROFILE, seed).groups.values()
+        int((v > 0).sum()) for v in restriction(mode, PROFILE, seed).groups.values()
     )
     assert count("freeze") == count("random", 1) == count("random", 2) == 2
     assert count("complement") == 4 and count("blocks") == count("plain") == 6
     frozen, rest = (
-        parts.restriction("freeze", PROFILE, 0).groups,
-        parts.restriction("complement", PROFILE, 0).groups,
+        restriction("freeze", PROFILE, 0).groups,
+        restriction("complement", PROFILE, 0).groups,
     )
     assert all((frozen[group] + rest[group] == 1).all() for group in PROFILE)
     drawn = {
-        tuple(np.concatenate(list(parts.restriction("random", PROFILE, seed).groups.values())))
+        tuple(np.concatenate(list(restriction("random", PROFILE, seed).groups.values())))
         for seed in range(20)
     }
     assert len(drawn) > 5

@@ -19,8 +19,8 @@ from tests.report.test_figures import drawn
 from tests.report.test_page import Links
 
 STEPS = (2, 8, 32)
-TOLD = ((0, 0), (20, 2), (60, 4))
-"""Updates of a lesson, and rounds begun by then."""
+ROUNDS = ((0, 0), (20, 2), (60, 4))
+"""Updates of a continual training, and rounds of injection begun by then."""
 
 
 def told():
@@ -32,8 +32,8 @@ def told():
     )
     found = []
     for depth, gained in ((None, 1.5), ("memorisation", 2.0), ("composition", 1.0)):
-        for moment, rounds in TOLD:
-            about = {"depth": depth, "moment": moment, "told": rounds, "tokens": 8}
+        for update, rounds in ROUNDS:
+            about = {"depth": depth, "update": update, "rounds": rounds, "tokens": 8}
             found += [
                 row("span_log_probability", gained * rounds / 4 - 4, "nats", **about),
                 row("exact_match", rounds / 20, "share", **about),
@@ -88,12 +88,12 @@ def start(seed, name, kind, step, nll, acquisition, forgetting=0.25, share=0.5, 
         found += [
             row(
                 "span_log_probability",
-                acquisition * told - 3,
+                acquisition * rounds - 3,
                 depth=depth,
-                moment=moment,
-                told=told,
+                update=update,
+                rounds=rounds,
             )
-            for moment, told in ((0, 0), (4, 1), (15, 3))
+            for update, rounds in ((0, 0), (4, 1), (15, 3))
         ]
     return found
 
@@ -335,16 +335,16 @@ def test_facts_gain_with_their_intervals():
     learning, gains = fact_learning.figures(told())
     asked, exact = learning.chart
     assert {
-        (d["depth"], d["moment"]): d["value"] for d in drawn(asked) if "each" in d
+        (d["depth"], d["update"]): d["value"] for d in drawn(asked) if "each" in d
     } == pytest.approx(
         {
             (depth, m): g * r / 4 - 4
             for depth, g in (("memorisation", 2.0), ("composition", 1.0))
-            for m, r in TOLD
+            for m, r in ROUNDS
         }
     )
     assert max(d["value"] for d in drawn(exact) if "each" in d) == pytest.approx(0.2)
-    assert [d["moment"] for d in drawn(asked) if d.keys() == {"moment"}] == [
+    assert [d["update"] for d in drawn(asked) if d.keys() == {"update"}] == [
         0.0,
         10.0,
         20.0,

@@ -2,12 +2,12 @@
 
 from lmdyn.models import Compute, ModelConfig
 from lmdyn.studies import (
-    Further,
+    ContinualTraining,
+    FactInjection,
     GradientLocalization,
     KnowledgeEntropy,
     Method,
-    Streamed,
-    Tell,
+    OnlineStream,
     Variant,
 )
 from lmdyn.training import (
@@ -52,7 +52,7 @@ def small(out, **options):
         out=str(out),
         text="builtin:docs:test",
         pretrain=run,
-        at=(2, 4, 8, 12),
+        compare_steps=(2, 4, 8, 12),
         variants=(
             Variant(
                 "entropy bonus",
@@ -71,15 +71,15 @@ def small(out, **options):
                 ),
             ),
         ),
-        known=f"{WORLD}:probes_time0",
-        probes=10,
-        tell=Tell(facts=WORLD, count=3, times=2, every=3, ask=1),
-        further=Further(
+        known_probes=f"{WORLD}:probes_time0",
+        known_limit=10,
+        injection=FactInjection(facts=WORLD, count=3, rounds=2, every=3, ask_every=1),
+        continual=ContinualTraining(
             text="builtin:code:test",
             held_out="builtin:code:test",
             length=640,
             batch=2,
-            rest=1,
+            steps_after=1,
             optimizer=Optimizer(learning_rate=1e-2, schedule="constant"),
         ),
         tokens=640,
@@ -128,15 +128,17 @@ def localization(out, **options):
                 "adapters",
                 adapters=LoRA(rank=2),
                 review=MixReview("builtin:docs:test", ratio=1.0, decay=0.5),
-                rate=2.0,
+                learning_rate_factor=2.0,
             ),
         ),
         steps=4,
         optimizer=Optimizer(learning_rate=1e-2, schedule="constant", weight_decay=0.0, clip=None),
-        factors=(1.0, 4.0),
-        online=Streamed(f"{LOCAL_WORLD}:time1#text", tokens=90, chunk=20, rates=(1e-3, 1e-2)),
-        traced=60,
-        limit=10,
+        learning_rate_factors=(1.0, 4.0),
+        online=OnlineStream(
+            f"{LOCAL_WORLD}:time1#text", tokens=90, chunk=20, learning_rates=(1e-3, 1e-2)
+        ),
+        profile_limit=60,
+        ask_limit=10,
         spans=12,
         tokens=144,
         seeds=2,

@@ -1,5 +1,5 @@
 """Rows of a saturation study in which everything is planted, so that its claims and figures can be
-held against what was put in.
+compared with what was put in.
 """
 
 import math
@@ -11,7 +11,8 @@ from lmdyn import records
 WIDTHS, NARROW, V, STEPS, EVERY, PER_STEP = (8, 16, 24, 32, 64), 16, 1024, 640, 16, 2048
 E, A, B, a, b = 1.5, 60.0, 300.0, 0.3, 0.35
 ABOVE, RISE, TURN = 0.05, 0.12, 0.6
-"""Narrow models end this share above the law; of which so many nats are a rise that begins at this share of training."""
+"""Narrow models end this share above the law; of it so many nats are a rise that begins at this
+share of training."""
 GAIN = {"mixture:2": 0.05, "sigsoftmax": -0.02}
 
 

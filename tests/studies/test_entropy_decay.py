@@ -12,9 +12,16 @@ from lmdyn.checkpoints import exporting
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig, init
-from lmdyn.studies import EntropyDecay, FactLearning, Factor, Further, Run, Tell
-from lmdyn.studies.entropy_decay import study as entropy_decay
-from lmdyn.studies.fact_learning import study as fact_learning
+from lmdyn.studies import (
+    ContinualTraining,
+    EntropyDecay,
+    FactInjection,
+    FactLearning,
+    Factor,
+    Run,
+    entropy_decay,
+    fact_learning,
+)
 from lmdyn.training import CheckpointPolicy, Optimizer
 from tests.studies.cases import WORLD, small
 
@@ -26,7 +33,7 @@ def study(out, steps=4):
     runs = []
     for rate, gated in fraction(("rate", "MLP")).tolist():
         model = dataclasses.replace(base.model, gated=gated > 0)
-        watch = dataclasses.replace(base.evaluation, every=1)
+        evaluation = dataclasses.replace(base.evaluation, every=1)
         rule = Optimizer(learning_rate=0.1 if rate > 0 else 0.01, schedule="constant")
         runs.append(
             Run(
@@ -37,13 +44,13 @@ def study(out, steps=4):
                     data=dataclasses.replace(base.data, sources=base.data.sources[:1]),
                     steps=steps,
                     optimizer=rule,
-                    evaluation=watch,
+                    evaluation=evaluation,
                     checkpoints=CheckpointPolicy(powers_of_two=False, save=9, last=1),
                     out="x",
                 ),
             )
         )
-    return EntropyDecay(str(out), FACTORS, tuple(runs), workers=1)
+    return EntropyDecay(out=str(out), factors=FACTORS, runs=tuple(runs), workers=1)
 
 
 @pytest.mark.slow
@@ -110,15 +117,15 @@ def test_a_model_learns_facts(tmp_path):
     )
     exporting.export(model, init(model), tokenizers.byte_tokenizer(), tmp_path / "model")
     config = FactLearning(
-        str(tmp_path / "out"),
-        f"dir:{tmp_path / 'model'}",
-        Tell(WORLD, count=3, times=2, every=3),
-        Further(
+        out=str(tmp_path / "out"),
+        model=f"dir:{tmp_path / 'model'}",
+        injection=FactInjection(WORLD, count=3, rounds=2, every=3),
+        continual=ContinualTraining(
             "builtin:code:test",
             "builtin:code:test",
             length=640,
             batch=2,
-            rest=1,
+            steps_after=1,
             optimizer=Optimizer(learning_rate=1e-2, schedule="constant"),
         ),
         text="builtin:docs:test",

@@ -14,10 +14,17 @@ from lmdyn import checkpoints, data, metrics, records
 from lmdyn.analysis.statistics import interval
 from lmdyn.errors import InputError
 from lmdyn.params import flatten, partition
-from lmdyn.studies import GradientLocalization, Method, Streamed
-from lmdyn.studies.gradient_localization import claims as conclusions
-from lmdyn.studies.gradient_localization import study as gradient_localization
-from lmdyn.studies.gradient_localization import training_parts as parts
+from lmdyn.studies import GradientLocalization, Method, OnlineStream, gradient_localization
+from lmdyn.studies.gradient_localization.comparisons import advantage
+from lmdyn.studies.gradient_localization.profile_parts import (
+    by_entity,
+    shared_attributes,
+    training_profile,
+)
+from lmdyn.studies.gradient_localization.questions import load_subject, questions
+from lmdyn.studies.gradient_localization.restrictions import MODES, RUNNING, restriction, selector
+from lmdyn.studies.gradient_localization.study import check
+from lmdyn.studies.gradient_localization.training_parts import anonymous, batches, program
 from lmdyn.training import Data, LoRA, MixReview, Optimizer, Recall, Source
 from tests.studies.cases import LOCAL_WORLD, localization
 
@@ -56,10 +63,7 @@ def test_the_folder_holds_rows_claims_and_a_page(finished):
         "online-scale",
     } <= names
     done = {(r["seed"], r["method"], r["mode"], r["factor"]) for r in of(rows, "learned")}
-    modes = {
-        "plain": set(parts.MODES) | set(parts.RUNNING),
-        "adapters": set(parts.MODES) - {"blocks"},
-    }
+    modes = {"plain": set(MODES) | set(RUNNING), "adapters": set(MODES) - {"blocks"}}
     assert done == {
         (s, m, mode, f)
         for s in (0, 1)
@@ -84,7 +88,7 @@ def test_the_profile_is_that_of_half_the_entities(finished):
     out, _, rows = finished
     config = localization(out)
     loaded = checkpoints.load(f"run:{out}/runs/seed1")
-    asked = parts.questions(config, loaded.tokenizer, 1)
+    asked = questions(config, loaded.tokenizer, 1)
     for kind in ("updated", "new", "unchanged"):
         assert not {p.entity for p in asked.traced[kind]} & {p.entity for p in asked.asked[kind]}
     batch = data.encode_probes(asked.traced["new"], loaded.tokenizer)
@@ -106,11 +110,11 @@ def test_what_is_frozen_may_be_left_out(finished, number):
     """
     out, _, rows = finished
     config = localization(out)
-    here, method = parts.loaded(config, 0), parts.anonymous(config.methods[number])
-    rates = parts.restriction("freeze", parts.traced(rows, 0), 0)
-    given, found = parts.batches(config, here.tokenizer, 0, method), []
-    for without, used in ((None, rates), (rates, rates.left())):
-        made = parts.program(config, here.model, method, without)
+    here, method = load_subject(config, 0), anonymous(config.methods[number])
+    rates = restriction("freeze", training_profile(rows, 0), 0)
+    given, found = batches(config, here.tokenizer, 0, method), []
+    for without, used in ((None, rates), (rates, rates.of_rest())):
+        made = program(config, here.model, method, without)
         state = made.begin(here.params)
         state = state._replace(optimizer=used.put(state.optimizer, 2.0))
         for batch in given:
@@ -123,7 +127,7 @@ def test_what_is_frozen_may_be_left_out(finished, number):
         )
     (masked, whole), (free, fewer) = found
     assert fewer < 0.8 * whole
-    before, kept = (flatten(here.params), partition(here.params, parts.selector(rates)).chosen)
+    before, kept = (flatten(here.params), partition(here.params, selector(rates)).chosen)
     bits = lambda leaf: np.asarray(leaf).view(np.uint32)
     for path, leaf in masked.items():
         layers = kept.get(path, ())
@@ -154,13 +158,13 @@ def test_claims_are_made_of_rows(finished):
     )[0]["value"]
     for seed in (0, 1):  # what a run learned and forgot is made of what it was asked
         spans = {
-            (r["kind"], r["moment"]): r["value"]
+            (r["kind"], r["update"]): r["value"]
             for r in of(
                 rows, "span_log_probability", seed=seed, method="plain", mode="scale", factor=4.0
             )
         }
         nll = {
-            r["moment"]: r["value"]
+            r["update"]: r["value"]
             for r in of(rows, "old_nll", seed=seed, method="plain", mode="scale", factor=4.0)
         }
         learned = np.mean([spans[kind, 4] - spans[kind, 0] for kind in ("updated", "new")])
@@ -172,7 +176,7 @@ def test_claims_are_made_of_rows(finished):
         )
         assert value("learned", seed, "scale", 4.0) == pytest.approx(learned)
         assert value("forgotten", seed, "scale", 4.0) == pytest.approx(forgotten)
-    gained = [conclusions.advantage(rows, seed, "plain", "freeze", "random") for seed in (0, 1)]
+    gained = [advantage(rows, seed, "plain", "freeze", "random") for seed in (0, 1)]
     assert claims["plain-freeze-random"]["measured"] == pytest.approx(np.mean(gained))
     nll = {
         (mode, steps): np.array(
@@ -209,19 +213,16 @@ def runs(points):
 
 def test_modes_are_compared_at_equal_forgetting():
     plain = [(0.1, 1.0), (0.2, 1.5), (0.4, 1.2)]
-    assert (
-        conclusions.advantage(runs({"plain": plain, "freeze": plain}), 0, "m", "freeze", "plain")
-        == 0
-    )
+    assert advantage(runs({"plain": plain, "freeze": plain}), 0, "m", "freeze", "plain") == 0
     # half as much forgetting for the same: at 0.1 it has learned 1.5; at 0.2, the most of plain's
     # runs that still learn more, 1.5 too
     half = [(f / 2, v) for f, v in plain]
-    assert conclusions.advantage(
+    assert advantage(
         runs({"plain": plain, "freeze": half}), 0, "m", "freeze", "plain"
     ) == pytest.approx((0.5 + 0.0) / 2)
     # a mode that reaches 0.05 only is compared there: plain has learned half of 1.0
     short = [(0.02, 0.1), (0.05, 0.2)]
-    assert conclusions.advantage(
+    assert advantage(
         runs({"plain": plain, "freeze": short}), 0, "m", "freeze", "plain"
     ) == pytest.approx(0.2 - 0.5)
 
@@ -274,8 +275,8 @@ def test_a_given_model_and_published_probes(finished, tmp_path):
         methods=(Method("plain"),),
         online=None,
         probes=refs,
-        leave_out=True,
-        factors=(1.0,),
+        leave_out_frozen=True,
+        learning_rate_factors=(1.0,),
     )
     gradient_localization.run(config, say=lambda text: None)
     rows = records.read_rows(tmp_path / "out" / "rows.jsonl")
@@ -294,7 +295,7 @@ def test_a_given_model_and_published_probes(finished, tmp_path):
     with pytest.raises(
         InputError, match="has probes of kind new about 0 entities, and 4 are needed"
     ):
-        gradient_localization.check(dataclasses.replace(config, probes=refs[:1]))
+        check(dataclasses.replace(config, probes=refs[:1]))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_a_given_model_and_published_probes(finished, tmp_path):
             dict(methods=(Method("plain"), Method("m", adapters=LoRA("blocks", rank=99)))),
             "rank=99 exceeds",
         ),
-        (dict(online=Streamed("builtin:dogs")), "dogs"),
+        (dict(online=OnlineStream("builtin:dogs")), "dogs"),
         (dict(model="dir:no/such", pretrain=None), "no/such"),
     ],
 )
@@ -329,10 +330,16 @@ def test_bad_input_is_found_first(tmp_path, options, message):
     [
         (dict(model="dir:x"), "give either model= .* or pretrain="),
         (dict(probes=()), r"probes=\(\)"),
-        (dict(factors=()), r"factors=\(\); give ascending positive numbers"),
-        (dict(factors=(2.0, 1.0)), "give ascending positive numbers"),
+        (
+            dict(learning_rate_factors=()),
+            r"learning_rate_factors=\(\); give ascending positive numbers",
+        ),
+        (dict(learning_rate_factors=(2.0, 1.0)), "give ascending positive numbers"),
         (dict(methods=(Method("a"), Method("a"))), "methods are named a, a"),
-        (dict(methods=(Method("a", rate=0.0),)), "method a: rate=0.0"),
+        (
+            dict(methods=(Method("a", learning_rate_factor=0.0),)),
+            "method a: learning_rate_factor=0.0",
+        ),
         (
             dict(
                 methods=(Method("a", recall=Recall(1.0, 1.0, 1.0)),),
@@ -340,9 +347,9 @@ def test_bad_input_is_found_first(tmp_path, options, message):
             ),
             "recall needs optimizer.name=adamw",
         ),
-        (dict(online=Streamed("builtin:docs", rates=(0.0,))), "online.rates"),
-        (dict(limit=1), "limit=1; it must be at least 2"),
-        (dict(ask=9), "ask=9 is more than the 4 steps"),
+        (dict(online=OnlineStream("builtin:docs", learning_rates=(0.0,))), "online.learning_rates"),
+        (dict(ask_limit=1), "ask_limit=1; it must be at least 2"),
+        (dict(evaluations=9), "evaluations=9 is more than the 4 steps"),
         (dict(steps="4"), "GradientLocalization.steps='4' is a str, not int"),
     ],
 )
@@ -357,14 +364,14 @@ def test_kinds_are_compared_by_the_attributes_that_both_have():
         "new": [probe("x", "job"), probe("x", "job"), probe("y", "job"), probe("y", "city")],
         "updated": [probe("z", "job"), probe("w", "job")],
     }
-    assert parts.shared(probes) == {"job"}
+    assert shared_attributes(probes) == {"job"}
     norms = metrics.LayerGradients(
         {"mlp": np.array([[2.0, 8.0, 3.0, 100.0]])}, {"mlp": (0,)}, 1, np.ones(4), np.ones(4, int)
     )
     np.testing.assert_allclose(
-        parts.by_entity(norms, probes["new"], {"job"}).norms["mlp"], [[4.0, 3.0]]
+        by_entity(norms, probes["new"], {"job"}).norms["mlp"], [[4.0, 3.0]]
     )  # the geometric mean of 2 and 8
-    assert parts.shared({**probes, "updated": [probe("z", "job"), probe("w", "club")]}) is None
+    assert shared_attributes({**probes, "updated": [probe("z", "job"), probe("w", "club")]}) is None
 
 
 def test_the_config_is_a_dataclass_of_options():
@@ -372,6 +379,6 @@ def test_the_config_is_a_dataclass_of_options():
         "model",
         "probes",
         "methods",
-        "factors",
+        "learning_rate_factors",
         "seeds",
     }

@@ -42,16 +42,16 @@ def rows(seeds=2):
         for number, mode in enumerate(MODES):
             for factor in (1.0, 2.0):
                 tags = {"seed": seed, "method": "m", "mode": mode, "factor": factor}
-                for moment in (0, 4):
+                for update in (0, 4):
                     for kind in ("updated", "new", "unchanged"):
                         row(
                             "span_log_probability",
-                            -3.0 + moment * (number + 1) / 8,
+                            -3.0 + update * (number + 1) / 8,
                             kind=kind,
-                            moment=moment,
+                            update=update,
                             **tags,
                         )
-                    row("old_nll", 3.0 + moment / 8, moment=moment, **tags)
+                    row("old_nll", 3.0 + update / 8, update=update, **tags)
                 row("learned", factor * (number + 1 + seed), **tags)
                 row("forgotten", 0.1 * factor, **tags)
                 row("moved", 0.01 * factor, **tags)

@@ -9,14 +9,13 @@ import shutil
 import numpy as np
 import pytest
 
-from lmdyn import checkpoints, data, metrics, records, studies, transforms
+from lmdyn import checkpoints, data, metrics, records, transforms
 from lmdyn.analysis.statistics import interval
 from lmdyn.cli import command_line as cli
 from lmdyn.errors import InputError
-from lmdyn.studies import Further, Tell
+from lmdyn.studies import ContinualTraining, FactInjection, knowledge_entropy
 from lmdyn.studies.folder import Folder
-from lmdyn.studies.knowledge_entropy import claims as conclusions
-from lmdyn.studies.knowledge_entropy import study as knowledge_entropy
+from lmdyn.studies.knowledge_entropy.series import outcome, series
 from tests.studies.cases import WORLD, small
 
 
@@ -167,7 +166,11 @@ def test_it_goes_on_where_it_stopped_and_gives_the_same(finished, tmp_path):
 def test_a_series_by_reference(finished, tmp_path):
     out, _, rows, _ = finished
     config = small(
-        tmp_path / "out", series=f"run:{out}/runs/seed0@2,4,8", known=None, seeds=1, ratios=()
+        tmp_path / "out",
+        series=f"run:{out}/runs/seed0@2,4,8",
+        known_probes=None,
+        seeds=1,
+        ratios=(),
     )
     knowledge_entropy.run(config, say=lambda text: None)
     found = records.read_rows(tmp_path / "out" / "rows.jsonl")
@@ -210,13 +213,20 @@ def test_a_series_of_the_hub_and_facts_of_ones_own(finished, tmp_path, monkeypat
         for name, city in (("Arvia", "Tolm"), ("Besk", "Unn"))
     ]
     (tmp_path / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
-    tell = Tell(str(tmp_path / "facts.jsonl"), times=2, every=3, ask=1)
+    injection = FactInjection(str(tmp_path / "facts.jsonl"), rounds=2, every=3, ask_every=1)
     gained = {}
-    for name, series in (
+    for name, given in (
         ("hub", "hf:org/name@step2000-tokens2B,step4000-tokens4B,step8000-tokens8B"),
         ("run", f"run:{finished[0]}/runs/seed0@2,4,8"),
     ):
-        config = small(tmp_path / name, series=series, known=None, seeds=1, ratios=(), tell=tell)
+        config = small(
+            tmp_path / name,
+            series=given,
+            known_probes=None,
+            seeds=1,
+            ratios=(),
+            injection=injection,
+        )
         knowledge_entropy.run(config, say=lambda text: None)
         rows = records.read_rows(tmp_path / name / "rows.jsonl")
         gained[name] = {
@@ -235,16 +245,19 @@ def test_a_series_of_the_hub_and_facts_of_ones_own(finished, tmp_path, monkeypat
         ),
         (dict(series="dir:a@main,other"), "has no step in its name"),
         (
-            dict(at=(2, 5, 8)),
-            "at=5: pretrain.keep does not keep this step; it keeps: 1, 2, 4, 8, 12",
+            dict(compare_steps=(2, 5, 8)),
+            "compare_steps=5: pretrain.checkpoints does not keep this step; it keeps: 1, 2, 4, 8, 12",
         ),
-        (dict(at=(2, 8)), "a series of 2 checkpoints"),
-        (dict(known="no/such.jsonl"), "no/such.jsonl"),
-        (dict(tell=Tell("no/such.json")), "no/such.json"),
+        (dict(compare_steps=(2, 8)), "a series of 2 checkpoints"),
+        (dict(known_probes="no/such.jsonl"), "no/such.jsonl"),
+        (dict(injection=FactInjection("no/such.json")), "no/such.json"),
         (dict(text="builtin:dogs"), "dogs"),
-        (dict(tell=Tell(WORLD, every=1)), "facts, 1 rows of a batch at most, take"),
-        (dict(further=Further("builtin:code:test", length=200)), "tokens, and a window holds 200"),
-        (dict(known=f"{WORLD}:time0"), "the target is empty"),
+        (dict(injection=FactInjection(WORLD, every=1)), "facts, 1 rows of a batch at most, take"),
+        (
+            dict(continual=ContinualTraining("builtin:code:test", length=200)),
+            "tokens, and a window holds 200",
+        ),
+        (dict(known_probes=f"{WORLD}:time0"), "the target is empty"),
     ],
 )
 def test_bad_input_is_found_first(finished, tmp_path, options, message):
@@ -275,9 +288,9 @@ def test_values_out_of_range_are_refused(tmp_path, options, message):
 def test_another_config_in_the_same_folder_is_refused(finished):
     with pytest.raises(
         InputError,
-        match="holds this study with another config: probes: 10 -> 11; choose another --out",
+        match="holds this study with another config: known_limit: 10 -> 11; choose another --out",
     ):
-        knowledge_entropy.run(small(finished[0], probes=11))
+        knowledge_entropy.run(small(finished[0], known_limit=11))
 
 
 def test_a_study_that_failed_before_its_first_part_does_not_hold_the_folder(tmp_path):
@@ -293,7 +306,7 @@ def test_an_interrupted_study_says_that_it_goes_on(tmp_path, capsys, monkeypatch
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(studies.RUN, type(small("x")), stop)
+    monkeypatch.setattr(knowledge_entropy, "run", stop)
     (tmp_path / "config.py").write_text(CONFIG.format(out=str(tmp_path / "out")))
     assert cli.main(["study", "--config", str(tmp_path / "config.py")]) == 130
     assert "the same command goes on" in capsys.readouterr().err
@@ -312,8 +325,8 @@ def config():
         (["--seeds", "0"], "seeds=0; it must be at least 1"),
         (["--seedz", "1"], "unknown: --seedz 1 (did you mean --seed?)"),
         (
-            ["--tell.wordings", "twice"],
-            "--tell.wordings does not take 'twice'; it takes paraphrases, same, once",
+            ["--injection.wordings", "twice"],
+            "--injection.wordings does not take 'twice'; it takes paraphrases, same, once",
         ),
         (["--series", "run:no/such"], "no/such"),
     ],
@@ -337,7 +350,7 @@ def test_the_command_line_prints_the_claims_of_a_finished_study(finished, tmp_pa
 
 def test_series_need_matching_rows(finished):
     *_, rows, _ = finished
-    table = conclusions.series(rows)
+    table = series(rows)
     assert table.entropy.shape == (2, 4) and table.steps == [2, 4, 8, 12]
     with pytest.raises(ValueError, match="one was expected"):
-        conclusions.outcome(rows, 0, "step 3")
+        outcome(rows, 0, "step 3")

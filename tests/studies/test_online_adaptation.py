@@ -16,9 +16,9 @@ from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig, init
 from lmdyn.models.forward import shapes
 from lmdyn.params import low_rank, partition
-from lmdyn.studies.online_adaptation import claims as conclusions
-from lmdyn.studies.online_adaptation import parts as online_parts
-from lmdyn.studies.online_adaptation import study as online_adaptation
+from lmdyn.studies import online_adaptation
+from lmdyn.studies.online_adaptation.parts import controls
+from lmdyn.studies.online_adaptation.tables import at_most
 from tests.studies.online_cases import GRID, small
 
 
@@ -187,7 +187,7 @@ def test_a_given_model_goes_through_every_rule(tmp_path):
     )
     exporting.export(model, init(model), tokenizers.byte_tokenizer(), tmp_path / "model")
     grid = dataclasses.replace(
-        GRID, streams=GRID.streams[1:], choose="builtin:code:train", rules=("SGD",)
+        GRID, streams=GRID.streams[1:], choose_on="builtin:code:train", rules=("SGD",)
     )
     config = small(tmp_path / "out", model=f"dir:{tmp_path / 'model'}", given=grid)
     online_adaptation.run(config, say=lambda text: None)
@@ -215,12 +215,12 @@ def test_a_given_model_goes_through_every_rule(tmp_path):
 
 def test_the_best_at_a_price_is_chosen_in_the_other_seeds():
     values = np.array([[3.0, 2.0, 0.0], [3.0, 4.0, 0.0], [3.0, 2.5, 0.0]])
-    assert conclusions.at_most([1.0, 2.0, 9.0], values, 5.0).tolist() == [
+    assert at_most([1.0, 2.0, 9.0], values, 5.0).tolist() == [
         3.0,
         4.0,
         3.0,
     ]  # by the means 3.25, 2.25 and 3.0 of the others against 3
-    assert conclusions.at_most([1.0, 2.0], values[:, :2], 0.5) is None
+    assert at_most([1.0, 2.0], values[:, :2], 0.5) is None
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,13 @@ def test_the_best_at_a_price_is_chosen_in_the_other_seeds():
         (dict(pretrain=None), "give either model="),
         (dict(seeds=0), "seeds=0"),
         (dict(analyses=("rule",)), "'rule' is unknown"),
-        (dict(segment=17), "multiples of grid.chunk=16"),
+        (dict(segment_tokens=17), "multiples of grid.chunk=16"),
         (dict(grid=lambda: dataclasses.replace(GRID, prefix=60)), "must tile the prefix"),
-        (dict(grid=lambda: dataclasses.replace(GRID, main="Adam")), "rule 'Adam' is unknown"),
-        (dict(grid=lambda: dataclasses.replace(GRID, rates={"SGD": (0.1,)})), "none for the rule"),
+        (dict(grid=lambda: dataclasses.replace(GRID, main_rule="Adam")), "rule 'Adam' is unknown"),
+        (
+            dict(grid=lambda: dataclasses.replace(GRID, learning_rates={"SGD": (0.1,)})),
+            "none for the rule",
+        ),
     ],
 )
 def test_configs_without_an_answer_are_refused(tmp_path, change, message):
@@ -254,5 +257,5 @@ def test_random_places_cost_what_localized_ones_do():
     for _ in range(4):
         profile = {kind: rng.lognormal(0, 1, 6) for kind in ("attention", "mlp")}
         wanted = transforms.trained(profile)
-        for made in online_parts.controls(profile, seed=1):
+        for made in controls(profile, seed=1):
             assert cost(made) == cost(wanted)

@@ -13,9 +13,12 @@ from lmdyn.checkpoints import exporting
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import Compute, LanguageModel, ModelConfig, init
-from lmdyn.studies import Heads, Saturation, Target
-from lmdyn.studies.saturation import claims as conclusions
-from lmdyn.studies.saturation import study as saturation
+from lmdyn.studies import Heads, Saturation, Target, saturation
+from lmdyn.studies.folder import Folder
+from lmdyn.studies.saturation.claims import claims
+from lmdyn.studies.saturation.runs import since_elsewhere
+from lmdyn.studies.saturation.study import ladder_tasks
+from lmdyn.studies.saturation.summary import summary
 from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 from tests.studies import saturation_cases as planted
 
@@ -23,12 +26,12 @@ from tests.studies import saturation_cases as planted
 @pytest.fixture(scope="module")
 def rows():
     found = planted.study()
-    return found + conclusions.summary(found, 0.125)
+    return found + summary(found, 0.125)
 
 
 @pytest.fixture(scope="module")
 def said(rows):
-    return {claim.id: claim for claim in conclusions.claims(rows)}
+    return {claim.id: claim for claim in claims(rows)}
 
 
 def test_the_planted_excess_over_the_law_is_measured(rows, said):
@@ -128,19 +131,19 @@ def test_target_and_other_heads(said):
 def test_what_only_falls_does_not_turn_up():
     rng = np.random.default_rng(0)
     falling = 3 + np.linspace(1, 0, 60) ** 2 + rng.normal(0, 0.003, (3, 60))
-    assert (conclusions.since_elsewhere(falling) < 0).all()
-    assert conclusions.since_elsewhere(falling[:1]) is None
+    assert (since_elsewhere(falling) < 0).all()
+    assert since_elsewhere(falling[:1]) is None
 
 
 def test_one_seed_decides_nothing_and_one_model_has_no_law():
     rows = planted.study(seeds=1)
-    rows += conclusions.summary(rows, 0.125)
-    verdicts = {claim.id: claim.verdict for claim in conclusions.claims(rows)}
+    rows += summary(rows, 0.125)
+    verdicts = {claim.id: claim.verdict for claim in claims(rows)}
     assert set(verdicts.values()) == {"undecided"}
     alone = [r for r in planted.model(0, 8) if r["step"] == 0]
     with pytest.raises(InputError, match="wider than the narrow ones"):
-        conclusions.summary(planted.model(0, 8), 0.125)
-    assert conclusions.claims(alone + conclusions.summary(alone, None)) == []
+        summary(planted.model(0, 8), 0.125)
+    assert claims(alone + summary(alone, None)) == []
 
 
 def tiny(out, **changes):
@@ -173,7 +176,7 @@ def tiny(out, **changes):
         "builtin:docs:test",
         tokens=200,
         ranks=(1, 4),
-        kinds=("mixture:2",),
+        alternatives=("mixture:2",),
         scratch=False,
         steps=3,
         batch=50,
@@ -254,7 +257,7 @@ def test_a_whole_study_and_a_given_model(tmp_path):
         seeds=1,
         target=None,
         vocabulary="0:256",
-        heads=dataclasses.replace(tiny("x").heads, kinds=(), joint=False),
+        heads=dataclasses.replace(tiny("x").heads, alternatives=(), joint=False),
     )
     saturation.run(given, say=lambda text: None)
     found = records.read_rows(tmp_path / "given" / "rows.jsonl")
@@ -296,8 +299,8 @@ def test_a_given_model_s_bad_input_is_one_line(tmp_path):
 
 
 def test_each_width_has_its_rate(tmp_path):
-    config = tiny(tmp_path, widths=(8, 4), rates=(1e-3, 3e-3))
-    tasks = saturation._ladder(config, saturation.Folder(config.out, "saturation", {}, [], print))
+    config = tiny(tmp_path, widths=(8, 4), learning_rates=(1e-3, 3e-3))
+    tasks = ladder_tasks(config, Folder(config.out, "saturation", {}, [], print))
     seen = {
         (tags["width"], run.model.width, run.optimizer.learning_rate)
         for run, tags, _ in (task.arguments for task in tasks)
@@ -311,16 +314,19 @@ def test_each_width_has_its_rate(tmp_path):
         (dict(pretrain=None), "either series= .* or pretrain="),
         (dict(widths=(8,)), "needs two or more"),
         (dict(narrow=8), "parts no widths"),
-        (dict(rates=(1e-3,)), "rates=.* for 2 widths"),
-        (dict(rates=(1e-3, 0.0)), "above 0"),
+        (dict(learning_rates=(1e-3,)), "learning_rates=.* for 2 widths"),
+        (dict(learning_rates=(1e-3, 0.0)), "above 0"),
         (dict(vocabulary="5"), "write START:STOP"),
         (dict(fit_from=1.0), "fit_from"),
-        (dict(also="head"), "did you mean 'heads'"),
+        (dict(experiments="head"), "did you mean 'heads'"),
         (dict(heads=Heads("builtin:docs:test", ranks=(1, 9))), "rank 9 of a model of width 8"),
         (dict(heads=Heads("builtin:docs:test", ranks=(1,), width=5)), "no width of the ladder"),
-        (dict(heads=Heads("builtin:docs:test", ranks=(1,), kinds=("full",))), "always among them"),
         (
-            dict(heads=Heads("builtin:docs:test", ranks=(1,), kinds=("low_rank:5",))),
+            dict(heads=Heads("builtin:docs:test", ranks=(1,), alternatives=("full",))),
+            "always among them",
+        ),
+        (
+            dict(heads=Heads("builtin:docs:test", ranks=(1,), alternatives=("low_rank:5",))),
             "rank 5 of a head",
         ),
         (dict(target=Target("builtin:docs:test", shares=(0.0, 1.0))), "target.shares"),
@@ -336,5 +342,7 @@ def test_a_tied_head_cannot_be_another_kind(tmp_path):
     tied = dataclasses.replace(
         config.pretrain, model=dataclasses.replace(config.pretrain.model, tied_head=True)
     )
-    with pytest.raises(InputError, match="a tied head, and heads.kinds need one of their own"):
+    with pytest.raises(
+        InputError, match=r"a tied head, and heads\.alternatives need one of their own"
+    ):
         dataclasses.replace(config, pretrain=tied)

@@ -5,8 +5,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from lmdyn.report import page
-from lmdyn.studies.saturation import claims as conclusions
 from lmdyn.studies.saturation import figures as saturation
+from lmdyn.studies.saturation.claims import claims
+from lmdyn.studies.saturation.summary import summary
 from tests.report.test_figures import drawn
 from tests.studies import saturation_cases as planted
 
@@ -26,7 +27,7 @@ EVERY = [
 @pytest.fixture(scope="module")
 def rows():
     found = planted.study(seeds=2)
-    return found + conclusions.summary(found, 0.125)
+    return found + summary(found, 0.125)
 
 
 def test_every_part_has_its_figure_and_no_rows_have_none(rows):
@@ -36,7 +37,7 @@ def test_every_part_has_its_figure_and_no_rows_have_none(rows):
         assert ElementTree.fromstring(page.to_svg(figure.chart)).tag.endswith("svg")
         assert figure.data
     assert saturation.figures([]) == []
-    claimed = {claim.figure for claim in conclusions.claims(rows)}
+    claimed = {claim.figure for claim in claims(rows)}
     assert claimed <= set(EVERY)
 
 

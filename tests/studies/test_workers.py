@@ -13,7 +13,7 @@ import pytest
 from lmdyn import records
 from lmdyn.errors import InputError
 from lmdyn.studies.folder import Folder
-from lmdyn.studies.workers import Task, count, remembered, run
+from lmdyn.studies.workers import Task, remembered, run_tasks, worker_count
 
 
 def square(x):
@@ -70,14 +70,14 @@ def test_finished_parts_are_read_and_not_made_again(tmp_path):
 
 def test_more_processes_than_cores():
     many = len(os.sched_getaffinity(0)) + 1
-    found = list(run([Task(str(x), square, (x,)) for x in range(many)], workers=many))
+    found = list(run_tasks([Task(str(x), square, (x,)) for x in range(many)], workers=many))
     assert sorted(rows[0]["value"] for _, rows, _ in found) == [x * x for x in range(many)]
 
 
 def test_what_cannot_be_sent_to_a_process_is_made_here(tmp_path):
     found = [
         rows[0]["process"]
-        for _, rows, _ in run([Task(str(x), lambda: square(2)) for x in range(2)], workers=2)
+        for _, rows, _ in run_tasks([Task(str(x), lambda: square(2)) for x in range(2)], workers=2)
     ]
     assert found == [os.getpid()] * 2
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_sent_to_a_process_is_made_here(tmp_path):
 def test_a_refusal_ends_the_others_at_once():
     started = time.time()
     with pytest.raises(InputError, match="x=3; it must be less"):
-        list(run([Task(str(x), refuse, (x,)) for x in (1, 3, 4, 5)], workers=2))
+        list(run_tasks([Task(str(x), refuse, (x,)) for x in (1, 3, 4, 5)], workers=2))
     assert time.time() - started < 18
 
 
@@ -93,12 +93,17 @@ def test_a_killed_process_is_one_line():
     with pytest.raises(
         InputError, match="a process of 2 was killed, as happens when memory is short; use fewer"
     ):
-        list(run([Task(str(x), die, (x,)) for x in range(2)], workers=2))
+        list(run_tasks([Task(str(x), die, (x,)) for x in range(2)], workers=2))
 
 
 def test_how_many():
-    assert count(3, 2) == 2 and count(3, 9) == 3 and count(0, 1) == 1 and count(5, 0) == 1
-    assert 1 <= count(0, 1000) <= len(os.sched_getaffinity(0))
+    assert (
+        worker_count(3, 2) == 2
+        and worker_count(3, 9) == 3
+        and worker_count(0, 1) == 1
+        and worker_count(5, 0) == 1
+    )
+    assert 1 <= worker_count(0, 1000) <= len(os.sched_getaffinity(0))
 
 
 def test_equal_arguments_are_remembered_and_others_forgotten():
@@ -115,12 +120,13 @@ def test_equal_arguments_are_remembered_and_others_forgotten():
 SCRIPT = """
 import faulthandler, signal, sys, time
 faulthandler.register(signal.SIGUSR1)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests in the background has Ctrl-C ignored by all below it
-from lmdyn.studies.workers import Task, run
+# whatever started the tests in the background has Ctrl-C ignored by all below it
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from lmdyn.studies.workers import Task, run_tasks
 from tests.studies.test_workers import refuse
 if __name__ == "__main__":
     try:
-        for task, *_ in run([Task(str(x), refuse, (x,)) for x in (1, 2)], workers=2):
+        for task, *_ in run_tasks([Task(str(x), refuse, (x,)) for x in (1, 2)], workers=2):
             pass
     except KeyboardInterrupt:
         print("interrupted")

@@ -1,8 +1,13 @@
-"""The study `entropy_decay`."""
+"""When knowledge entropy decays during pretraining: a factorial of small runs."""
 
 from lmdyn.report.studies import Larger, StudyPage
 from lmdyn.studies.entropy_decay import figures
+from lmdyn.studies.entropy_decay.config import EntropyDecay
+from lmdyn.studies.entropy_decay.study import run
 
+__all__ = ["CONFIG", "PAGE", "run"]
+
+CONFIG = EntropyDecay
 PAGE = StudyPage(
     "Entropy decay",
     "When does knowledge entropy fall over training, and which choice of model and rate makes it?",
@@ -12,7 +17,7 @@ PAGE = StudyPage(
     (
         Larger(
             "Widths, steps and levels stand in the first lines of configs/entropy_decay.py:"
-            " copy the file, change them, and run the copy. Runs go side by side, one a core:"
+            " copy the file, change them, and run the copy. Runs go side by side, one per core:"
             " {cores}.",
             ("--workers", "16"),
         ),

@@ -1,5 +1,6 @@
-"""The figures of the entropy-decay study, from its rows: how entropy went in every run, and what
-each factor did to it.
+"""The figures of the entropy-decay study, from its rows.
+
+How entropy went in every run, and what each factor did to it.
 """
 
 import json
@@ -23,8 +24,9 @@ def figures(rows: Rows) -> list[Figure]:
 
 
 def strongest(rows: Rows) -> list[str]:
-    """Factors by the size of their effect on the change over the second half of training, the
-    largest first.
+    """Factors by the size of their effect, the largest first.
+
+    The effect on the change over the second half of training.
     """
     found = {
         r["factor"]: abs(r["value"])

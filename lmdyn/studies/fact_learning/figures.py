@@ -1,6 +1,7 @@
-"""The figures of the fact-learning study, from its rows: log-probability of what is asked while
-facts are told, by depth, and what each fact gained (Chang et al. 2024, figure 2, with an interval
-over facts).
+"""The figures of the fact-learning study, from its rows.
+
+Log-probability of the answers while facts are injected, by depth, and what each fact gained (Chang
+et al. 2024, figure 2, with an interval over facts).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ import altair as alt
 
 from lmdyn.report.figures import Figure
 from lmdyn.report.panels import hover, level, own, panel, tidy
-from lmdyn.studies.lesson_figures import over_updates
+from lmdyn.studies.injected_facts_figures import over_updates
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -21,10 +22,10 @@ def figures(rows: Rows) -> list[Figure]:
 
 
 def learning(rows: Rows) -> Figure | None:
-    """Log-probability and exact match of the probes over the updates of the lesson, a line a depth."""
+    """Log-probability and exact match of the probes over the updates, a line for each depth."""
     points = {
         metric: [
-            {k: r[k] for k in ("depth", "moment", "told", "seed")} | {"value": float(r["value"])}
+            {k: r[k] for k in ("depth", "update", "rounds", "seed")} | {"value": float(r["value"])}
             for r in rows
             if r["metric"] == metric and r.get("depth") is not None
         ]
@@ -39,7 +40,7 @@ def learning(rows: Rows) -> Figure | None:
     )
     by = {"depth": "depth"}
     titles = {
-        "span_log_probability": ("Log-probability a token, nats", ".3f"),
+        "span_log_probability": ("Log-probability per token, nats", ".3f"),
         "exact_match": ("Exact match", ".0%"),
     }
     charts = tuple(
@@ -48,9 +49,10 @@ def learning(rows: Rows) -> Figure | None:
         if points[metric]
     )
     caption = (
-        "The answers' mean log-probability a token, and the share of answers that are the likeliest"
-        " at every token, asked before, during and after the lesson, by how far the question lies"
-        " from what was told. Dotted: a round begins, in which every fact is told once."
+        "The answers' mean log-probability per token, in nats, and the share of answers that are"
+        " the likeliest at every token, before, during and after the continual training, by how far"
+        " the question lies from the injected texts. Dotted: a round begins, in which every fact is"
+        " injected once. Look at which depth rises, and how far."
     )
     data = [{"metric": metric, **p} for metric, found in points.items() for p in tidy(found)]
     return Figure("learning", "How facts are learnt", caption, charts, data)
@@ -92,11 +94,12 @@ def gains(rows: Rows) -> Figure | None:
         base.mark_point(style="dot", size=80),
         hover(base, tip),
         height=70 * len(values),
-        name="Rise of the answers' log-probability, nats a token",
+        name="Rise of the answers' log-probability, nats per token",
     )
     caption = (
-        "From before the lesson to its end. Small: each fact, the mean of its probes; large: the"
-        " mean of all, with its 95% interval over facts."
+        "From before the continual training to its end, in nats per token. Small: each fact, the"
+        " mean of its probes; large: the mean of all, with its 95% interval over facts. Right of 0:"
+        " learnt."
     )
     table = [
         {

@@ -1,69 +1,23 @@
-"""How a model learns facts that it is told at intervals (Chang et al. 2024, arXiv 2406.11813): one
-model, the lesson of the study of knowledge entropy, and a table of what it gained by depth.
+"""How a model learns facts that are injected at intervals (Chang et al. 2024, arXiv 2406.11813).
+
+One model, the continual training of the study of knowledge entropy, and a table of what it gained
+by depth.
 
 The replicate is a fact: intervals say how much other facts of this kind could differ, not other
 models or other orders.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from lmdyn import checkpoints, data
-from lmdyn.analysis import statistics
-from lmdyn.errors import check_least, check_types
-from lmdyn.models import Compute
-from lmdyn.studies.claims import Claim, claim
-from lmdyn.studies.folder import Folder
-from lmdyn.studies.lessons import Exam, Further, Tell, make_lesson, teacher
-from lmdyn.studies.lessons import answers as as_rows
-from lmdyn.training.config import to_json
+from lmdyn.studies.config import for_seed
+from lmdyn.studies.fact_learning.claims import claims
+from lmdyn.studies.fact_learning.config import FactLearning
+from lmdyn.studies.folder import open_folder
+from lmdyn.studies.injected_facts import fact_stream
+from lmdyn.studies.injection_scores import Controls, make_injection, score_rows
 from lmdyn.types import Row, Say
-
-NAME, SOURCE = "fact learning", "Chang et al. 2024"
-
-
-@dataclasses.dataclass(frozen=True)
-class FactLearning:
-    """Tell a model new facts at intervals, and ask for them at three depths.
-
-    Attributes:
-      out: the study's folder. The same command goes on with a study that was stopped.
-      model: a model reference.
-      tell: which facts are told, and how.
-      further: the continual training in which they are told.
-      text: held-out text of the kind that the model knows, for what is forgotten; None measures
-        none.
-      tokens: predictions of one measurement of text.
-      seed: of the order of texts.
-      compute: dtype and attention. cache: folder of tokenised text.
-
-    >>> study = FactLearning(
-    ...     out="out/facts",
-    ...     model="hf:EleutherAI/pythia-70m@step143000",
-    ...     tell=Tell("facts.jsonl", count=16, times=8),
-    ...     further=Further("builtin:code:train", held_out="builtin:code:test"),
-    ...     text="builtin:docs:test",
-    ... )
-    >>> study.tell.times * study.tell.every + study.further.rest  # updates of the lesson
-    144
-    """
-
-    out: str
-    model: str
-    tell: Tell
-    further: Further
-    text: str | None = None
-    tokens: int = 4096
-    seed: int = 0
-    compute: Compute = Compute()
-    cache: str | None = None
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_least(self, tokens=1)
 
 
 def run(config: FactLearning, command: list[str] | None = None, say: Say | None = None) -> Path:
@@ -73,33 +27,28 @@ def run(config: FactLearning, command: list[str] | None = None, say: Say | None 
       InputError: whatever is wrong with the model, the texts or the facts.
     """
     reference = checkpoints.parse(config.model)
-    data.read_facts(config.tell.facts.replace("{seed}", str(config.seed)))
-    folder = Folder(config.out, NAME, to_json(config), command, say)
+    data.read_facts(for_seed(config.injection.facts, config.seed))
+    folder = open_folder(config, command, say)
 
     def make():
         loaded = checkpoints.load(reference, config.compute)
         data.check_vocabulary(loaded.tokenizer, loaded.model.config)
-        length, batch = config.further.length, config.further.batch
-        texts = [
+        length, batch = config.continual.length, config.continual.batch
+        old, new = (
             list(data.batches(ref, loaded.tokenizer, length, batch, config.tokens)) if ref else None
-            for ref in (config.text, config.further.held_out)
-        ]
-        lesson = make_lesson(
-            config.tell, config.further, loaded.tokenizer, config.seed, config.cache
+            for ref in (config.text, config.continual.held_out)
         )
-        folder.say(f"{reference}: {len(lesson.batches)} updates of {batch * length:,} tokens")
-        folder.tokens += sum(int(b.mask.sum()) for b in lesson.batches)
-        teach = teacher(loaded.model, config.further, config.tell)
-        asked = teach(loaded.params, lesson, Exam(None, *texts), progress=True)
-        return as_rows(
-            str(reference),
-            reference.step,
-            asked,
-            lesson,
-            {"seed": config.seed, "start": reference.name, "kind": "series"},
+        stream = fact_stream(
+            config.injection, config.continual, loaded.tokenizer, config.seed, config.cache
         )
+        folder.say(f"{reference}: {len(stream.batches)} updates of {batch * length:,} tokens")
+        folder.tokens += stream.tokens
+        inject = make_injection(loaded.model, config.continual, config.injection)
+        scores = inject(loaded.params, stream, Controls(None, old, new), progress=True)
+        tags = {"seed": config.seed, "start": reference.name, "kind": "series"}
+        return score_rows(str(reference), reference.step, scores, stream, tags)
 
-    rows = folder.part("lesson", make)
+    rows = folder.part("injection", make)
     folder.say(table(rows))
     return folder.finish(rows, claims(rows), config.seed)
 
@@ -138,51 +87,3 @@ def table(rows: Sequence[Row]) -> str:
                 f"  {between:>12}  {row['relative']:9.3f}  {row['tokens']:7d}"
             )
     return "\n".join(lines)
-
-
-def claims(rows: Sequence[Row]) -> list[Claim]:
-    """That facts are learnt at each depth, and that words are learnt better than what follows from
-    them.
-    """
-    found, by_depth = [], {}
-    for row in rows:
-        if row["metric"] == "acquisition" and row["depth"] is not None:
-            by_depth[row["depth"]] = row
-            known = statistics.Interval(row["value"], row["low"], row["high"], row["tokens"])
-            found.append(
-                claim(
-                    NAME,
-                    SOURCE,
-                    f"learnt-{row['depth']}",
-                    f"Facts that are told are learnt: {row['depth']}.",
-                    known,
-                    "nats",
-                    "learning",
-                    "Rise of the span's log-probability, mean over probes; interval over facts.",
-                )
-            )
-    gains = [r for r in rows if r["metric"] == "fact_gain"]
-    facts = sorted({r["fact"] for r in gains})
-    of = lambda depth: np.array(
-        [
-            next((r["value"] for r in gains if r["fact"] == f and r["depth"] == depth), np.nan)
-            for f in facts
-        ]
-    )
-    if {"memorisation", "composition"} <= by_depth.keys():
-        more = of("memorisation") - of("composition")
-        more = statistics.bootstrap(more[np.isfinite(more)])
-        found.append(
-            claim(
-                NAME,
-                SOURCE,
-                "words-before-meaning",
-                "What is told is learnt better than what follows from it.",
-                more,
-                "nats",
-                "learning",
-                "Rise for memorisation less that for composition, mean over facts; interval over"
-                " facts.",
-            )
-        )
-    return found

@@ -1,11 +1,16 @@
-"""The study `gradient_localization`."""
+"""Gradient localization and targeted updates (Fernandez et al. 2024)."""
 
 from lmdyn.report.studies import MORE_SEEDS, Larger, StudyPage
 from lmdyn.studies.gradient_localization import figures
+from lmdyn.studies.gradient_localization.config import GradientLocalization
+from lmdyn.studies.gradient_localization.study import run
 
+__all__ = ["CONFIG", "PAGE", "run"]
+
+CONFIG = GradientLocalization
 PAGE = StudyPage(
     "Gradient localization",
-    "Which layers do new facts light up, and is it enough to update those?",
+    "In which layers are the gradients of new facts large, and is it enough to update those?",
     "Fernandez et al. 2024, arXiv 2411.04448",
     "configs/gradient_localization.py",
     figures.figures,
@@ -13,7 +18,7 @@ PAGE = StudyPage(
         MORE_SEEDS,
         Larger(
             "A pretrained model: in a copy of the configuration, give model= in place of"
-            " pretrain=, with probes, data and rates that fit it."
+            " pretrain=, with probes, data and learning rates that fit it."
         ),
     ),
 )

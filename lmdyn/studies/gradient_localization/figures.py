@@ -1,5 +1,4 @@
-"""The figures of the study of gradient localization on its runs: what they learn, forget, move and
-cost, by where they are updated.
+"""What the runs of gradient localization learn, forget, move and cost, as figures.
 
 Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. The
 profiles that restrict the runs are drawn in `gradient_profiles`.
@@ -24,7 +23,7 @@ MODES = {
     "complement": "the other layers",
     "blocks": "all layers alone",
 }
-"""Modes of the study, as figures call them; those whose profile is estimated during training are in `gradient_profiles.RUNNING`."""
+"""Modes of the study, as figures call them; of running profiles: `gradient_profiles.RUNNING`."""
 
 
 def figures(rows: Rows) -> list[Figure]:
@@ -34,8 +33,10 @@ def figures(rows: Rows) -> list[Figure]:
 
 
 def runs(rows: Rows) -> list[dict[str, Any]]:
-    """What each run came to: `seed, method, mode, factor, learned, forgotten, moved, flops,
-    updated, new, unchanged` (nats), `old_nll`, all at its end, and what they were before.
+    """What each run came to, a dict for each.
+
+    `seed, method, mode, factor, learned, forgotten, moved, flops, updated, new, unchanged`
+    (nats), `old_nll`, all at its end, and what they were before.
     """
     found: dict[tuple, dict] = {}
     for r in rows:
@@ -47,7 +48,7 @@ def runs(rows: Rows) -> list[dict[str, Any]]:
         )
         if r["metric"] in ("span_log_probability", "old_nll"):
             name = r.get("kind", "old_nll")
-            first, last, value = one.get(f"{name} at", -1), r["moment"], float(r["value"])
+            first, last, value = one.get(f"{name} at", -1), r["update"], float(r["value"])
             if last == 0:
                 one[f"{name} before"] = value
             if last >= first:
@@ -82,8 +83,9 @@ def _scales(names: Mapping[str, str], points):
 
 
 def frontier(rows: Rows) -> Figure | None:
-    """What runs learn against what they forget, a panel for each method, a line through the rates
-    of each mode.
+    """What runs learn against what they forget.
+
+    A panel for each method, a line through the learning rates of each mode.
     """
     found = [one for one in runs(rows) if one["mode"] in MODES]
     if not found:
@@ -232,8 +234,9 @@ def moved(rows: Rows) -> Figure | None:
 
 
 def running_frontier(rows: Rows) -> Figure | None:
-    """What runs restricted by a running profile learn and forget, beside those of a profile
-    measured before.
+    """What runs restricted by a running profile learn and forget.
+
+    Beside them, those of a profile measured before.
     """
     names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING
     method = next((r["method"] for r in rows if r.get("mode") in RUNNING), None)

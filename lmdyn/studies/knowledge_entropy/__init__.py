@@ -1,8 +1,13 @@
-"""The study `knowledge_entropy`."""
+"""Knowledge entropy over pretraining, and its repair (Kim et al. 2024)."""
 
 from lmdyn.report.studies import MORE_SEEDS, Larger, StudyPage
 from lmdyn.studies.knowledge_entropy import figures
+from lmdyn.studies.knowledge_entropy.config import KnowledgeEntropy
+from lmdyn.studies.knowledge_entropy.study import run
 
+__all__ = ["CONFIG", "PAGE", "run"]
+
+CONFIG = KnowledgeEntropy
 PAGE = StudyPage(
     "Knowledge entropy",
     "On how many of its memories does a model draw, how does that change over pretraining, and"
@@ -18,11 +23,11 @@ PAGE = StudyPage(
             (
                 "--series",
                 "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B",
-                "--known",
+                "--known-probes",
                 "None",
-                "--tell.facts",
+                "--injection.facts",
                 "paraphrase70.json",
-                "--further.length",
+                "--continual.length",
                 "1024",
             ),
         ),

@@ -1,8 +1,7 @@
-"""The figures of the knowledge-entropy study, from its rows: Kim et al. 2024, figures 2 to 6, with
-their seeds.
+"""The figures of the knowledge-entropy study: Kim et al. 2024, figures 2 to 6, with seeds.
 
 Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. Those on
-the series are here, those on its repair in `knowledge_repair`.
+the series are here, those on reactivation and variants in `reactivation_figures`.
 """
 
 from typing import Any
@@ -22,18 +21,9 @@ from lmdyn.report.panels import (
     told,
     upright,
 )
-from lmdyn.studies.knowledge_entropy.points import (
-    KINDS,
-    Rows,
-    of_series,
-    outcomes,
-    points_of,
-    seeds_told,
-)
-from lmdyn.studies.knowledge_entropy.repair_figures import reactivation, variants
-from lmdyn.studies.lesson_figures import over_updates
-
-__all__ = ["KINDS", "figures", "outcomes"]
+from lmdyn.studies.injected_facts_figures import over_updates
+from lmdyn.studies.knowledge_entropy.figure_data import Rows, of_series, points_of, seeds_caption
+from lmdyn.studies.knowledge_entropy.reactivation_figures import reactivation, variants
 
 
 def figures(rows: Rows) -> list[Figure]:
@@ -78,7 +68,7 @@ def series(rows: Rows) -> Figure | None:
         ),
         over_steps(
             points_of(found, "nll"),
-            "Nll of the old domain, nats a token",
+            "Nll of the old domain, nats per token",
             x=x,
             behind=watched["nll"],
         ),
@@ -101,7 +91,7 @@ def series(rows: Rows) -> Figure | None:
     caption = (
         "What each checkpoint of the series is, and what the same continual training then does to"
         " it: how much of the new facts it takes up, and how much of the old it loses."
-        f" {seeds_told(found)}{pale}"
+        f" {seeds_caption(found)}{pale}"
     )
     data = tidy(
         [
@@ -113,7 +103,12 @@ def series(rows: Rows) -> Figure | None:
         ]
     )
     return Figure(
-        "series", "From each checkpoint, the same lesson", caption, charts, data, _table(found)
+        "series",
+        "From each checkpoint, the same continual training",
+        caption,
+        charts,
+        data,
+        _table(found),
     )
 
 
@@ -187,8 +182,9 @@ def by_layer(rows: Rows) -> Figure | None:
 
 
 def against_entropy(rows: Rows) -> Figure | None:
-    """Acquisition and forgetting against knowledge entropy: the paper's figure, a point for each
-    checkpoint and seed.
+    """Acquisition and forgetting against knowledge entropy: the paper's figure.
+
+    A point for each checkpoint and seed.
     """
     found = of_series(rows)
     if not found:
@@ -246,15 +242,16 @@ def _step_legend(steps) -> alt.Legend:
 
 
 def learning(rows: Rows) -> Figure | None:
-    """Log-probability of the new facts while they are told, by depth, from the first, a middle and
-    the last checkpoint.
+    """Log-probability of the new facts while they are injected, by depth.
+
+    From the first, a middle and the last checkpoint.
     """
     points = [
         {
             "depth": r["depth"],
             "step": r["step"],
-            "moment": r["moment"],
-            "told": r["told"],
+            "update": r["update"],
+            "rounds": r["rounds"],
             "seed": r["seed"],
             "value": float(r["value"]),
         }
@@ -269,10 +266,11 @@ def learning(rows: Rows) -> Figure | None:
     chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
     points = sorted(
         (p for p in points if p["step"] in chosen),
-        key=lambda p: (p["step"], p["moment"], p["seed"]),
+        key=lambda p: (p["step"], p["update"], p["seed"]),
     )
     low, high = (
-        f(p["value"] for p in means(points, "depth", "step", "moment", "told")) for f in (min, max)
+        f(p["value"] for p in means(points, "depth", "step", "update", "rounds"))
+        for f in (min, max)
     )
     color = alt.Color("step:O", sort=chosen, legend=_step_legend(chosen))
     charts = tuple(
@@ -287,10 +285,10 @@ def learning(rows: Rows) -> Figure | None:
         for depth in dict.fromkeys(p["depth"] for p in points)
     )
     caption = (
-        "Mean log-probability a token of the answers, asked before, during and after the lesson, by"
-        " how far the question lies from what was told: from the first checkpoint, from one in the"
-        " middle and from the last; mean over seeds. Dotted: a round begins, in which every new"
-        " fact is told once."
+        "Mean log-probability per token of the answers, in nats, before, during and after the"
+        " continual training, by how far the question lies from the injected texts: from the first"
+        " checkpoint, from one in the middle and from the last; mean over seeds. Dotted: a round"
+        " begins, in which every new fact is injected once. Look at how far each line rises."
     )
     return Figure("learning", "How new facts are learnt", caption, charts, tidy(points))
 
@@ -309,7 +307,7 @@ def balance(rows: Rows) -> Figure | None:
     x = step_axis(sorted({p["step"] for p in points}))
     caption = (
         "The mean of nll, acquisition and retention, each from 0, the worst checkpoint of the"
-        f" series, to 1, the best. {seeds_told(points)}"
+        f" series, to 1, the best. {seeds_caption(points)}"
     )
     above = []
     if best is not None:
@@ -322,7 +320,7 @@ def balance(rows: Rows) -> Figure | None:
         ]
         caption += f" Ringed: the recommended checkpoint, step {best['step']:,}: {_why(best)}"
     chart = over_steps(points, "Combined score", x=x, above=above)
-    return Figure("balance", "Which checkpoint to go on from", caption, chart, tidy(points))
+    return Figure("balance", "Which checkpoint to continue from", caption, chart, tidy(points))
 
 
 def _why(best) -> str:
@@ -359,7 +357,8 @@ def controls(rows: Rows) -> Figure | None:
     )
     caption = (
         "Is it the MLPs' memories alone that narrow? How evenly attention looks at tokens, and how"
-        f" sure predictions are, over the same checkpoints and text. {seeds_told(points[names[0]])}"
+        " sure predictions are, over the same checkpoints and text."
+        f" {seeds_caption(points[names[0]])}"
     )
     data = [{"metric": n, **p, "value": rounded(p["value"])} for n in names for p in points[n]]
     return Figure("controls", "Other entropies", caption, charts, data)

@@ -1,8 +1,13 @@
-"""The study `online_adaptation`."""
+"""Online adaptation, the whole trade (Rannen-Triki et al. 2024)."""
 
 from lmdyn.report.studies import MORE_SEEDS, Larger, StudyPage
 from lmdyn.studies.online_adaptation import figures
+from lmdyn.studies.online_adaptation.config import OnlineAdaptation
+from lmdyn.studies.online_adaptation.study import run
 
+__all__ = ["CONFIG", "PAGE", "run"]
+
+CONFIG = OnlineAdaptation
 PAGE = StudyPage(
     "Online adaptation",
     "What does a model gain by learning from the text that it reads, at what cost, and where"

@@ -1,161 +1,63 @@
-"""From the rows of the study of online adaptation to its claims. Every number here is made of rows,
-so it can be made again from them.
+"""From the rows of the study of online adaptation to its claims.
+
+Every number here is made of rows, so it can be made again from them.
 
 The replicate is a seed; of a given model, a stream. Shape letters: S replicates, K settings.
 """
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lmdyn import records
-from lmdyn.analysis.statistics import interval
+from lmdyn.analysis.statistics import best_elsewhere, interval
 from lmdyn.report.figures import short
-from lmdyn.studies.claims import Claim, claim
-from lmdyn.studies.knowledge_entropy.claims import best_elsewhere
-from lmdyn.types import ArrayLike, Row, present
+from lmdyn.studies.claims import OURS, Claim, claim
+from lmdyn.studies.online_adaptation.tables import (
+    at_most,
+    column,
+    gain,
+    less,
+    main_rule,
+    streams,
+    table,
+)
+from lmdyn.types import Row, present
 
-STUDY, SOURCE, OURS = "online adaptation", "Rannen-Triki et al. 2024", "lmdyn"
-
-
-def table(
-    rows: Sequence[Row],
-    analysis: str,
-    field: str = "value",
-    metric: str = "online_nll",
-    by: Sequence[str] = ("setting",),
-    **wanted: Any,
-) -> tuple[list, np.ndarray]:
-    """One field of all settings of an analysis.
-
-    Args:
-      by: what tells columns apart. wanted: fields that rows must have.
-
-    Returns:
-      The columns' keys in their order (tuples, or values where `by` is one field), and `[S, K]`;
-      only columns that all replicates have.
-    """
-    own = [
-        r
-        for r in rows
-        if r["metric"] == metric
-        and r.get("analysis") == analysis
-        and all(r.get(k) == v for k, v in wanted.items())
-    ]
-    single = len({r.get("seed") for r in own}) == 1 and all(
-        r.get("trained") == "given" for r in own
-    )
-    replicate = (lambda r: r["stream"]) if single else (lambda r: r["seed"])
-    key = (lambda r: r.get(by[0])) if len(by) == 1 else (lambda r: tuple(r.get(k) for k in by))
-    found: dict = {}
-    for r in own:
-        found.setdefault(key(r), {}).setdefault(replicate(r), []).append(r[field])
-    everyone = list(dict.fromkeys(replicate(r) for r in own))
-    keys = [k for k, values in found.items() if set(values) == set(everyone)]
-    return keys, np.array([[np.mean(found[k][one]) for k in keys] for one in everyone]).reshape(
-        len(everyone), len(keys)
-    )
-
-
-def column(
-    rows: Sequence[Row], analysis: str, setting: str | None, **more: Any
-) -> np.ndarray | None:
-    """`[S]` of one setting; None where it was not measured."""
-    keys, values = table(rows, analysis, **more)
-    return values[:, keys.index(setting)] if setting in keys else None
-
-
-def _gain(rows, analysis, setting, **wanted) -> np.ndarray | None:
-    """`[S]`: static nll less online nll of the same predictions."""
-    online = column(rows, analysis, setting, **wanted)
-    return (
-        None
-        if online is None
-        else column(rows, analysis, setting, field="static", **wanted) - online
-    )
-
-
-def _less(first, second):
-    return None if first is None or second is None else first - second
-
-
-def streams(rows: Sequence[Row]) -> list[str]:
-    """The streams of the table of rules, the one like home first."""
-    return list(
-        dict.fromkeys(
-            r["stream"]
-            for r in rows
-            if r["metric"] == "online_nll" and r.get("analysis") == "rules"
-        )
-    )
-
-
-def main_rule(rows: Sequence[Row]) -> str | None:
-    """The rule of everything else: that of the low-rank setting."""
-    return next(
-        (
-            r["rule"]
-            for r in rows
-            if r["metric"] == "online_nll"
-            and r.get("analysis") == "rules"
-            and r["setting"] == "low-rank"
-        ),
-        None,
-    )
-
-
-def at_most(flops: ArrayLike, values: ArrayLike, budget: float) -> np.ndarray | None:
-    """`[S]`: of the columns that cost no more than a budget, the one that is best in the other
-    replicates; None if there is none.
-
-    Args:
-      flops: `[K]`. values: `[S, K]` nats.
-
-    >>> at_most([1.0, 2.0, 9.0], [[3.0, 2.0, 0.0], [3.0, 2.5, 0.0]], budget=5.0).tolist()
-    [2.0, 2.5]
-    """
-    within = np.flatnonzero(np.asarray(flops) <= budget)
-    if not len(within):
-        return None
-    chosen = best_elsewhere(-np.asarray(values)[:, within])
-    return None if chosen is None else -chosen
+SOURCE = "Rannen-Triki et al. 2024"
 
 
 def claims(rows: Sequence[Row]) -> list[Claim]:
-    """What the study ends in: sentences of the papers, and what is beyond them."""
+    """What the study ends in: sentences of the papers, and what is beyond them.
+
+    A sentence about something that was not measured is left out.
+    """
     found = []
 
-    def make(id, sentence, values, unit, figure, how, source=SOURCE):
+    def make(id, sentence, values, figure, how, source=SOURCE):
         if values is not None and np.size(values):
-            found.append(claim(STUDY, source, id, sentence, interval(values), unit, figure, how))
+            found.append(claim(id, sentence, interval(values), "nats", figure, how, source))
 
-    _shift(rows, make)
-    _context(rows, make)
-    _places(rows, make)
-    _sizes(rows, make)
-    _resets(rows, make)
-    _beyond(rows, make)
+    for part in (_shift, _context, _places, _sizes, _resets, _beyond):
+        part(rows, make)
     return found
 
 
-def _shift(rows, make):
+def _shift(rows: Sequence[Row], make: Callable) -> None:
     main, texts = main_rule(rows), streams(rows)
     kind = "given" if any(r.get("trained") == "given" for r in rows) else "base"
-    gains = {text: _gain(rows, "rules", main, stream=text, trained=kind) for text in texts}
-    less = f"Static nll less online nll ({main}, all parameters) of the same predictions"
+    gains = {text: gain(rows, "rules", main, stream=text, trained=kind) for text in texts}
+    saved_by = f"Static nll less online nll ({main}, all parameters) of the same predictions"
     if kind == "given":
         make(
             "online-beats-static",
             "Online adaptation beats the static model on every text.",
-            _gain(rows, "rules", main, trained=kind),
-            "nats",
+            gain(rows, "rules", main, trained=kind),
             "rules",
-            f"{less}; the replicate is a text.",
+            f"{saved_by}; the replicate is a text.",
         )
         return _ladder(rows, make, kind)
-    for text, gain in gains.items():
+    for text, saved in gains.items():
         found, which = (
             _best_rule(rows, stream=text, trained=kind),
             "by the rule that is best in the other seeds",
@@ -163,8 +65,7 @@ def _shift(rows, make):
         make(
             f"online-beats-static-{text.split(':')[1]}",
             f"Online adaptation beats the static model on {short(text)}.",
-            gain if found is None else found,
-            "nats",
+            saved if found is None else found,
             "rules",
             "Static nll less online nll of the same predictions,"
             f" {which if found is not None else main}.",
@@ -174,26 +75,23 @@ def _shift(rows, make):
         "more-under-shift",
         "It gains more where the text is further from what the model was trained on: on"
         f" {short(far)} than on {short(home)}.",
-        _less(gains[far], gains[home]),
-        "nats",
+        less(gains[far], gains[home]),
         "along",
-        f"{less}: on {far} less on {home}.",
+        f"{saved_by}: on {far} less on {home}.",
     )
-    tuned = _gain(rows, "rules", main, stream=far, trained="tuned")
+    tuned = gain(rows, "rules", main, stream=far, trained="tuned")
     make(
         "less-after-tuning",
         "It gains less after fine-tuning on text of that kind.",
-        _less(gains[far], tuned),
-        "nats",
+        less(gains[far], tuned),
         "along",
-        f"{less}, on {far}: of the model as it was, less of the fine-tuned one.",
+        f"{saved_by}, on {far}: of the model as it was, less of the fine-tuned one.",
     )
     nll = lambda rule: column(rows, "rules", rule, trained=kind)
     make(
         "rms-beats-sgd",
         "The RMS rule with decay to the prior beats plain gradient descent.",
-        _less(nll("SGD"), nll("RMS rule")),
-        "nats",
+        less(nll("SGD"), nll("RMS rule")),
         "rules",
         "Nll of SGD less that of the RMS rule, mean over streams.",
         "Krause et al. 2018",
@@ -201,8 +99,7 @@ def _shift(rows, make):
     make(
         "momentum-hurts",
         "Adam adapts better without momentum.",
-        _less(nll("AdamW"), nll("Adam, no momentum")),
-        "nats",
+        less(nll("AdamW"), nll("Adam, no momentum")),
         "rules",
         "Nll of AdamW less that of Adam with b1 = 0, mean over streams.",
         OURS,
@@ -231,16 +128,14 @@ def _ladder(rows, make, kind, **wanted):
     make(
         "low-rank-beats-static",
         "Low-rank adapters at the MLPs beat the static model.",
-        _gain(rows, "rules", "low-rank", trained=kind, **wanted),
-        "nats",
+        gain(rows, "rules", "low-rank", trained=kind, **wanted),
         "rules",
         "Static nll less online nll of the same predictions.",
     )
     make(
         "full-beats-low-rank",
         "Adapting the whole MLPs beats low-rank adapters at them.",
-        _less(low, full),
-        "nats",
+        less(low, full),
         "rules",
         "Nll of the low-rank setting less that of the MLPs.",
     )
@@ -252,15 +147,14 @@ def _ladder(rows, make, kind, **wanted):
         make(
             "localized-beats-all",
             "Adapting where the gradient profile is above its mean beats adapting everything.",
-            _less(all_of_it, localized),
-            "nats",
+            less(all_of_it, localized),
             "rules",
             "Nll of all less that of localized, which costs less.",
             OURS,
         )
 
 
-def _context(rows, make):
+def _context(rows: Sequence[Row], make: Callable) -> None:
     keys, online = table(rows, "context")
     if not keys:
         return
@@ -276,7 +170,6 @@ def _context(rows, make):
         "cache-beats-overlap",
         "With adaptation, a cache beats an overlapping window at equal cost.",
         np.mean(differences, 0) if differences else None,
-        "nats",
         "context",
         "Nll of each overlap, less that of the cache setting of at most its FLOPs that is best in"
         " the other seeds; mean over overlaps.",
@@ -301,7 +194,6 @@ def _context(rows, make):
         "cache-beats-overlap-static",
         "Without adaptation, too.",
         np.mean(differences, 0) if differences else None,
-        "nats",
         "context",
         "The same, of static evaluation.",
         OURS,
@@ -320,20 +212,18 @@ def _context(rows, make):
             "Memory in weights beats memory in context: no context with adaptation against the best"
             " context without.",
             best - value,
-            "nats",
             "context",
             "Static nll of the context that is best in the other seeds, less online nll without a"
             f" context, at {cost:.2f} times its FLOPs{'' if same is None else ' or fewer'}.",
         )
 
 
-def _places(rows, make):
+def _places(rows: Sequence[Row], make: Callable) -> None:
     one = lambda name: column(rows, "places", name)
     make(
         "mlps-best-place",
         "MLPs are a better place to adapt than attention.",
-        _less(one("attention"), one("MLPs")),
-        "nats",
+        less(one("attention"), one("MLPs")),
         "places",
         "Nll with attention adapted less nll with the MLPs adapted.",
     )
@@ -347,14 +237,13 @@ def _places(rows, make):
                 id,
                 f"Middle {what}s are better single places to adapt than the first and last.",
                 values[:, ends].mean(1) - values[:, middle].mean(1),
-                "nats",
                 "places",
                 f"Mean nll with one of the {len(ends)} outer {what}s adapted, less that with one of"
                 f" the {len(middle)} others.",
             )
 
 
-def _sizes(rows, make):
+def _sizes(rows: Sequence[Row], make: Callable) -> None:
     by = ("size", "setting", "chunk", "context")
     online_keys, online = table(rows, "sizes", by=by)
     static_keys, static = table(rows, "sizes", metric="static_nll", by=by)
@@ -379,28 +268,25 @@ def _sizes(rows, make):
             f"A smaller adapted model ({small / 1e6:.2f} million parameters) beats a larger static"
             f" one ({large / 1e6:.2f}).",
             value,
-            "nats",
             "pareto",
             "Nll of the larger one, static, less that of the smaller one, adapted, each in its"
             f" setting that is best in the other seeds; at {cost:.2f} times the FLOPs.",
         )
 
 
-def _resets(rows, make):
+def _resets(rows: Sequence[Row], make: Callable) -> None:
     one = lambda name: column(rows, "resets", name)
     make(
         "resets-help",
         "On a stream that turns from one text to another, resets where it turns help.",
-        _less(one("never"), one("at changes")),
-        "nats",
+        less(one("never"), one("at changes")),
         "resets",
         "Nll without resets less nll with resets at the turns.",
     )
     make(
         "detector-as-good",
         "The detector's resets do better than resets where the text turns.",
-        _less(one("at changes"), one("detector")),
-        "nats",
+        less(one("at changes"), one("detector")),
         "resets",
         "Nll with resets at the turns less nll with the detector's.",
         OURS,
@@ -408,15 +294,14 @@ def _resets(rows, make):
     make(
         "detector-helps",
         "The detector's resets do better than none.",
-        _less(one("never"), one("detector")),
-        "nats",
+        less(one("never"), one("detector")),
         "resets",
         "Nll without resets less nll with the detector's.",
         OURS,
     )
 
 
-def _beyond(rows, make):
+def _beyond(rows: Sequence[Row], make: Callable) -> None:
     keys, values = table(rows, "localized")
     if keys:
         random = [k for k, key in enumerate(keys) if key.startswith("random")]
@@ -425,7 +310,6 @@ def _beyond(rows, make):
             "Adapting where the gradient profile is above its mean beats as many places at random,"
             " at equal cost.",
             values[:, random].mean(1) - values[:, keys.index("localized")],
-            "nats",
             "localized",
             "Mean nll of the random controls, with the same number of attention and MLP layers and"
             " the same lowest one, less that of localized.",
@@ -440,7 +324,6 @@ def _beyond(rows, make):
             "Adaptation that starts at the checkpoint with the most knowledge entropy beats"
             " starting at the last one.",
             np.array([r["lead"] for r in recommended]),
-            "nats",
             "checkpoints",
             "Online nll from the last checkpoint less that from the recommended one, on "
             "the stream that is furthest from home; 0 where it is the last one.",
@@ -452,42 +335,9 @@ def _beyond(rows, make):
             f"meta-{order}",
             f"A start that was meta-learned ({name}) adapts better than one that was trained on"
             " plainly for the same cost.",
-            _less(column(rows, "meta", "plain", **wanted), column(rows, "meta", name, **wanted)),
-            "nats",
+            less(column(rows, "meta", "plain", **wanted), column(rows, "meta", name, **wanted)),
             "meta",
             "Online nll (SGD) from the plain start less that from the meta-learned one, on the"
             " stream that is furthest from home.",
             OURS,
         )
-
-
-def summary(rows: Sequence[Row]) -> list[dict]:
-    """Rows `recommended`: for each seed, the checkpoint with the most knowledge entropy (of those
-    that adaptation was tried from), and its `lead`: how much lower its online nll on the last
-    stream is than that of the last checkpoint.
-    """
-    made, own = [], [r for r in rows if r.get("analysis") == "checkpoints"]
-    for seed in sorted({r["seed"] for r in own}):
-        entropy = {
-            r["step"]: r["value"]
-            for r in own
-            if r["seed"] == seed and r["metric"] == "knowledge_entropy"
-        }
-        far = [r for r in own if r["seed"] == seed and r["metric"] == "online_nll"]
-        reached = {r["step"]: r["value"] for r in far if r["stream"] == far[-1]["stream"]}
-        best, last = max(entropy, key=lambda step: entropy[step]), max(entropy)
-        made.append(
-            records.row(
-                "series",
-                "recommended",
-                float(best),
-                "step",
-                step=best,
-                seed=seed,
-                analysis="checkpoints",
-                lead=reached[last] - reached[best],
-                entropy=entropy[best],
-                last_entropy=entropy[last],
-            )
-        )
-    return made

@@ -1,5 +1,6 @@
-"""The figures of the study of online adaptation, from its rows. Each function gives a `Figure`, or
-None where the rows hold nothing for it.
+"""The figures of the study of online adaptation, from its rows.
+
+Each function gives a `Figure`, or None where the rows hold nothing for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -109,8 +110,9 @@ def _gains(found, name=lambda r: r["setting"], **more) -> list[dict[str, Any]]:
 
 
 def rules(rows: Rows) -> Figure | None:
-    """What each rule saves, by stream; of the fine-tuned model, on the stream that it was tuned
-    for.
+    """What each rule saves, by stream.
+
+    Of the fine-tuned model, on the stream that it was tuned for.
     """
     found = _own(rows, "rules")
     far = found[-1]["stream"] if found else None
@@ -499,9 +501,7 @@ def checkpoints(rows: Rows) -> Figure | None:
 
 
 def meta(rows: Rows) -> Figure | None:
-    """What online adaptation reaches from starts that were trained on in three ways for the same
-    cost.
-    """
+    """What online adaptation reaches from starts that were trained on for the same cost."""
     found = _own(rows, "meta")
     if not found:
         return None

@@ -1,102 +1,64 @@
-"""The parts of the study of online adaptation: each is a function of the config, the study's folder
-and a seed, and returns rows.
+"""The parts of the study of online adaptation.
+
+Each is a function of the config, the study's folder and a seed, and returns rows.
 
 Rows of an analysis carry `analysis` (one of `ANALYSES`), `seed`, `stream`, and the tags of a
-`lmdyn.studies.online_adaptation.settings.Setting`.
+`lmdyn.studies.online_adaptation.bench.Setting`. Starts other than the last checkpoint, and given
+models, are in `start_parts`.
 """
 
 import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from lmdyn import checkpoints, data, metrics, online, records, training, transforms
+from lmdyn import data, online, records, transforms
 from lmdyn.online import Context
-from lmdyn.online.meta_gradients import meta_gradient
-from lmdyn.studies.online_adaptation.settings import Bench, Setting, adapted, measured, profile
+from lmdyn.studies.online_adaptation.bench import Bench, Setting, adapted, measured, profile
+from lmdyn.studies.online_adaptation.config import Grid, OnlineAdaptation
+from lmdyn.studies.pretraining import train_run
 from lmdyn.studies.workers import remembered
 from lmdyn.types import present
 
-if TYPE_CHECKING:
-    from lmdyn.studies.online_adaptation.study import OnlineAdaptation
 
-
-ANALYSES = (
-    "rules",
-    "places",
-    "context",
-    "sizes",
-    "position",
-    "resets",
-    "localized",
-    "checkpoints",
-    "meta",
-)
-
-
-def models(config: "OnlineAdaptation") -> tuple[str, ...]:
+def models(config: OnlineAdaptation) -> tuple[str, ...]:
     """The models that are trained for each seed: `base`, `size0`, ... and `tuned`."""
     return (
         "base",
         *(f"size{i}" for i in range(len(config.sizes))),
-        *(("tuned",) if config.tune is not None else ()),
+        *(("tuned",) if config.fine_tune is not None else ()),
     )
 
 
-def wanted(config: "OnlineAdaptation") -> list[tuple[str, str, tuple]]:
-    """`(name of the part, function in MAKE, its further arguments)` for each part of a seed."""
-    found = []
-    for name in config.analyses:
-        if name == "sizes":
-            found += [
-                (f"sizes {model}", "sizes", (model,))
-                for model in models(config)
-                if model != "tuned"
-            ]
-        elif name == "rules":
-            found += [
-                (f"rules {model}", "rules", (model,))
-                for model in ("base", "tuned")
-                if model in models(config)
-            ]
-        elif name != "meta" or config.meta is not None:
-            found.append((name, name, ()))
-    return found
-
-
-def _folder(study: str, seed: int, name: str) -> str:
+def run_folder(study: str, seed: int, name: str) -> str:
+    """Where a model of a seed is trained."""
     return str(Path(study) / "runs" / f"seed{seed}-{name}")
 
 
-def pretrained(
-    config: "OnlineAdaptation", study: str, seed: int, name: str, command: list[str]
+def train_model(
+    config: OnlineAdaptation, study: str, seed: int, name: str, command: list[str]
 ) -> list[dict]:
-    """One training run; the rows of what it watched."""
+    """One training run; the rows measured during it."""
     run = present(config.pretrain)
     if name == "tuned":
         run = dataclasses.replace(
-            present(config.tune), start=f"run:{_folder(study, seed, 'base')}", model=None
+            present(config.fine_tune), start=f"run:{run_folder(study, seed, 'base')}", model=None
         )
     elif name != "base":
         size = config.sizes[int(name.removeprefix("size"))]
         rule = (
             run.optimizer
-            if size.rate is None
-            else dataclasses.replace(run.optimizer, rate=size.rate)
+            if size.learning_rate is None
+            else dataclasses.replace(run.optimizer, rate=size.learning_rate)
         )
         run = dataclasses.replace(run, model=size.model, optimizer=rule)
-    run = dataclasses.replace(run, out=_folder(study, seed, name), seed=seed)
-    if training.train(run, command, say=lambda text: None).signal is not None:
-        raise KeyboardInterrupt
-    found = records.read_rows(Path(run.out) / "rows.jsonl") if run.evaluation is not None else []
-    return [{**row, "seed": seed, "start": name, "analysis": "training"} for row in found]
+    run = dataclasses.replace(run, out=run_folder(study, seed, name), seed=seed)
+    return train_run(run, command, {"seed": seed, "start": name, "analysis": "training"})
 
 
 @remembered
@@ -104,32 +66,35 @@ def _bench(config, reference: str, seed: int) -> Bench:
     return Bench(reference, config.grid, config.compute, {"seed": seed})
 
 
-def _of(config, study, seed, name="base") -> Bench:
-    return _bench(config, f"run:{_folder(study, seed, name)}", seed)
+def bench_of(config: OnlineAdaptation, study: str, seed: int, name: str = "base") -> Bench:
+    """A model of a seed, with the grid's texts."""
+    return _bench(config, f"run:{run_folder(study, seed, name)}", seed)
 
 
-def _shifted(config) -> str:
+def shifted_stream(config: OnlineAdaptation) -> str:
     """The stream that is least like home: the last one."""
     return config.grid.streams[-1]
 
 
-def rules(config: "OnlineAdaptation", study: str, seed: int, name: str) -> list[dict]:
+def rules(config: OnlineAdaptation, study: str, seed: int, name: str) -> list[dict]:
     """Every rule on every stream, along the stream; of the tuned model, the main rule alone."""
-    bench, grid = _of(config, study, seed, name), config.grid
+    bench, grid = bench_of(config, study, seed, name), config.grid
     return [
         row
         for stream in grid.streams
-        for setting in _table(grid, rules=grid.rules if name == "base" else ())
+        for setting in table_of_rules(grid, rules=grid.rules if name == "base" else ())
         for row in measured(bench, stream, setting, "rules", along=True, trained=name)
     ]
 
 
-def _table(grid, rules) -> list[Setting]:
-    """Static; each rule on what rules change; the main rule on the MLPs, and on low-rank adapters
+def table_of_rules(grid: Grid, rules: Sequence[str]) -> list[Setting]:
+    """The settings of the table of rules.
+
+    Static; each rule on what rules change; the main rule on the MLPs, and on low-rank adapters
     at them.
     """
-    plain = functools.partial(Setting, rule=grid.main, chunk=grid.chunk)
-    names = dict.fromkeys((grid.main, *rules))
+    plain = functools.partial(Setting, rule=grid.main_rule, chunk=grid.chunk)
+    names = dict.fromkeys((grid.main_rule, *rules))
     return [
         Setting("static", rule=None, chunk=grid.chunk),
         *(Setting(rule, rule, grid.adapt, chunk=grid.chunk) for rule in names),
@@ -144,12 +109,13 @@ def _table(grid, rules) -> list[Setting]:
     ]
 
 
-def places(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
-    """What adapts: all, MLPs, attention, every block, every MLP, neighbouring pairs, and the ladder
-    of ranks; on the last stream.
+def places(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
+    """What adapts, on the last stream.
+
+    All, MLPs, attention, every block, every MLP, neighbouring pairs, and the ladder of ranks.
     """
     bench, grid, depth = (
-        _of(config, study, seed),
+        bench_of(config, study, seed),
         config.grid,
         present(present(config.pretrain).model).depth,
     )
@@ -157,16 +123,21 @@ def places(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     named |= {f"block {i}": f"blocks[{i}]" for i in range(depth)}
     named |= {f"MLP {i}": f"blocks[{i}].mlp" for i in range(depth)}
     named |= {f"MLPs {i} and {i + 1}": f"blocks[{i}:{i + 2}].mlp" for i in range(depth - 1)}
-    settings = [Setting(name, grid.main, adapt, chunk=grid.chunk) for name, adapt in named.items()]
+    settings = [
+        Setting(name, grid.main_rule, adapt, chunk=grid.chunk) for name, adapt in named.items()
+    ]
     settings += [
-        Setting(f"rank {rank}", grid.main, "blocks.mlp", rank, grid.chunk) for rank in grid.ranks
+        Setting(f"rank {rank}", grid.main_rule, "blocks.mlp", rank, grid.chunk)
+        for rank in grid.ranks
     ]
     return [
-        row for setting in settings for row in measured(bench, _shifted(config), setting, "places")
+        row
+        for setting in settings
+        for row in measured(bench, shifted_stream(config), setting, "places")
     ]
 
 
-def contexts(config: "OnlineAdaptation") -> list[tuple[str, Context, int]]:
+def contexts(config: OnlineAdaptation) -> list[tuple[str, Context, int]]:
     """`(name, context, chunk)` of the windows that are compared."""
     found = []
     for kind, window, chunk in config.windows:
@@ -181,24 +152,25 @@ def contexts(config: "OnlineAdaptation") -> list[tuple[str, Context, int]]:
     return found
 
 
-def context(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
+def context(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     """Static and adapted, with every context, on the last stream."""
-    bench = _of(config, study, seed)
+    bench = bench_of(config, study, seed)
     return [
         row
         for name, kind, chunk in contexts(config)
-        for rule in (None, config.grid.main)
+        for rule in (None, config.grid.main_rule)
         for row in measured(
-            bench, _shifted(config), Setting(name, rule, chunk=chunk, context=kind), "context"
+            bench, shifted_stream(config), Setting(name, rule, chunk=chunk, context=kind), "context"
         )
     ]
 
 
-def sizes(config: "OnlineAdaptation", study: str, seed: int, name: str) -> list[dict]:
-    """One size: static, all, and low-rank, with a short chunk, a long one, and a cache; on the last
-    stream.
+def sizes(config: OnlineAdaptation, study: str, seed: int, name: str) -> list[dict]:
+    """One size, on the last stream.
+
+    Static, all, and low-rank, with a short chunk, a long one, and a cache.
     """
-    bench, grid = _of(config, study, seed, name), config.grid
+    bench, grid = bench_of(config, study, seed, name), config.grid
     cache = next(
         (
             (kind, chunk)
@@ -217,21 +189,24 @@ def sizes(config: "OnlineAdaptation", study: str, seed: int, name: str) -> list[
     for kind, chunk in dict.fromkeys(tried):
         for setting in (
             Setting("static", None),
-            Setting("all", grid.main),
-            Setting("low-rank", grid.main, "blocks.mlp", grid.rank),
+            Setting("all", grid.main_rule),
+            Setting("low-rank", grid.main_rule, "blocks.mlp", grid.rank),
         ):
             setting = dataclasses.replace(setting, chunk=chunk, context=kind)
-            rows += measured(bench, _shifted(config), setting, "sizes", trained=name)
+            rows += measured(bench, shifted_stream(config), setting, "sizes", trained=name)
     return rows
 
 
-def position(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
-    """The nll against the position in the document: adapted afresh to each, adapted all along, and
-    static.
+def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
+    """The nll against the position in the document.
+
+    Adapted afresh to each, adapted all along, and static.
     """
-    bench, grid, length = _of(config, study, seed), config.grid, config.document
+    bench, grid, length = bench_of(config, study, seed), config.grid, config.document_tokens
     documents = [
-        d[: length + 1] for d in data.tokenize(_shifted(config), bench.tokenizer) if len(d) > length
+        d[: length + 1]
+        for d in data.tokenize(shifted_stream(config), bench.tokenizer)
+        if len(d) > length
     ]
     chunks = online.stream(documents, chunk=grid.chunk, context=online.none(), reset="document")
     first = math.ceil(grid.prefix / length)  # documents that rates are chosen on
@@ -244,7 +219,11 @@ def position(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     for rank in (None, grid.rank):
         for reset in ("document", "never"):
             setting = Setting(
-                "MLPs" if rank is None else "low-rank", grid.main, "blocks.mlp", rank, grid.chunk
+                "MLPs" if rank is None else "low-rank",
+                grid.main_rule,
+                "blocks.mlp",
+                rank,
+                grid.chunk,
             )
             stream = (
                 chunks
@@ -257,7 +236,7 @@ def position(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
                 bench.params,
                 stream,
                 rule=bench.rule(setting),
-                rates=bench.rates(setting),
+                rates=bench.learning_rates(setting),
                 prefix=first * length,
                 chunk=grid.chunk,
                 adapt=setting.part,
@@ -278,7 +257,7 @@ def position(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
                     step=bench.step,
                     analysis="position",
                     seed=seed,
-                    stream=_shifted(config),
+                    stream=shifted_stream(config),
                     tokens=(len(documents) - first) * (b - a),
                     begin=a,
                     end=b,
@@ -300,11 +279,12 @@ RESETS = {
 }
 
 
-def resets(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
-    """A stream that turns from one text to another and back: resets never, where it turns, and
-    where the detector says.
+def resets(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
+    """A stream that turns from one text to another and back.
+
+    Resets never, where it turns, and where the detector says.
     """
-    bench, grid, length = _of(config, study, seed), config.grid, config.segment
+    bench, grid, length = bench_of(config, study, seed), config.grid, config.segment_tokens
     texts = [bench.text(stream) for stream in grid.streams]
     count = grid.tokens // length
     pieces = [
@@ -315,7 +295,7 @@ def resets(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     chunks, rows = online.stream(whole, chunk=grid.chunk, context=online.none()), []
     turns = np.arange(len(chunks.first)) % (length // grid.chunk) == 0
     for name, options in RESETS.items():
-        setting = Setting(name, grid.main, chunk=grid.chunk)
+        setting = Setting(name, grid.main_rule, chunk=grid.chunk)
         stream = chunks._replace(first=turns) if name == "at changes" else chunks
         found, nll, still = adapted(bench, "mixed", stream, setting, **options)
         alarms = found.outcome.resets
@@ -348,11 +328,12 @@ def resets(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
     return rows
 
 
-def localized(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
-    """The profile of the last stream's first chunks; adapting where it is above its mean, and at as
-    many places drawn at random, at equal cost.
+def localized(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
+    """The profile of the last stream's first chunks, and adapting by it.
+
+    Adapting where it is above its mean, and at as many places drawn at random, at equal cost.
     """
-    bench, grid, text = _of(config, study, seed), config.grid, _shifted(config)
+    bench, grid, text = bench_of(config, study, seed), config.grid, shifted_stream(config)
     found = profile(bench, text)
     about = {"step": bench.step, "analysis": "localized", "seed": seed, "stream": text}
     rows = [records.row(bench.reference, **{**row, **about}) for row in found.rows()]
@@ -361,14 +342,16 @@ def localized(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
         *((f"random {k}", selector) for k, selector in enumerate(controls(found, seed))),
     ]:
         rows += measured(
-            bench, text, Setting(name, grid.main, adapt, chunk=grid.chunk), "localized"
+            bench, text, Setting(name, grid.main_rule, adapt, chunk=grid.chunk), "localized"
         )
     return rows
 
 
 def controls(found: Any, seed: int, draws: int = 2) -> list[str]:
-    """Selectors of equal cost: as many attention and MLP layers as lie above the profile's mean,
-    the lowest of them where it was.
+    """Selectors of equal cost.
+
+    As many attention and MLP layers as lie above the profile's mean, the lowest of them where
+    it was.
 
     >>> controls(
     ...     {"attention": np.array([1.0, 1.0, 3.0]), "mlp": np.array([1.0, 1.0, 3.0])},
@@ -393,134 +376,3 @@ def controls(found: Any, seed: int, draws: int = 2) -> list[str]:
                 terms.append(f"blocks[{','.join(map(str, sorted([*held, *drawn])))}].{kind}")
         made.append("+".join(terms))
     return made
-
-
-def series(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
-    """Every checkpoint of the run: its knowledge entropy on home text, and what it reaches online."""
-    grid, rows = config.grid, []
-    run = _folder(study, seed, "base")
-    last = _of(config, study, seed)
-    held_out = list(data.batches(grid.home, last.tokenizer, grid.chunk * 4, 4, grid.prefix))
-    for reference in checkpoints.series(f"run:{run}@*"):
-        if not reference.step:
-            continue
-        params = checkpoints.load(str(reference), config.compute).params
-        entropy = metrics.measure(_entropy(), last.model, params, held_out)
-        about = {"step": reference.step, "analysis": "checkpoints", "seed": seed}
-        rows += [
-            records.row(str(reference), **row, **about)
-            for row in entropy.rows()
-            if row["layer"] is None
-        ]
-        for stream in grid.streams:
-            found = measured(
-                last,
-                stream,
-                Setting(f"step {reference.step}", grid.main, chunk=grid.chunk),
-                "checkpoints",
-                params=params,
-                start=f"step {reference.step}",
-            )
-            rows += [{**row, "step": reference.step} for row in found]
-    return rows
-
-
-@functools.cache
-def _entropy():
-    return metrics.knowledge_entropy()
-
-
-def meta(config: "OnlineAdaptation", study: str, seed: int) -> list[dict]:
-    """Starts that were trained on for the same cost: plainly, by the first-order meta-gradient, and
-    by the full one.
-    """
-    bench, grid, rows = _of(config, study, seed), config.grid, []
-    starts = {"plain": "plain", "first order": "first", "full": "full"}
-    for name, order in starts.items():
-        params = learned(bench, config.meta, order, seed)
-        for stream in grid.streams:
-            rows += measured(
-                bench,
-                stream,
-                Setting(name, "SGD", chunk=grid.chunk),
-                "meta",
-                params=params,
-                start=name,
-            )
-    for stream in grid.streams:
-        rows += measured(bench, stream, Setting("as it was", "SGD", chunk=grid.chunk), "meta")
-    return rows
-
-
-def learned(bench: Bench, rule: Any, order: str, seed: int) -> Any:
-    """Parameters after training on: `plain`, by likelihood; `first` or `full`, by the
-    meta-gradient. Each update sees the same episodes.
-    """
-    chunk, span = bench.grid.chunk, rule.chunks * bench.grid.chunk
-    text = data.join(data.tokenize(rule.text, bench.tokenizer), bench.tokenizer.end_of_text)
-    updates = rule.updates * (1 if order == "full" else 3)
-    starts = np.random.default_rng([seed, 3]).integers(
-        0, len(text) - span - 1, (updates, rule.episodes)
-    )
-    optimizer = optax.adam(rule.outer)
-    step = _meta_step(bench.model, rule.outer, rule.inner, order)
-    params, state = jax.tree.map(jnp.copy, bench.params), optimizer.init(bench.params)
-    for places in starts:
-        episodes = [
-            online.stream(text[a : a + span + 1], chunk=chunk, context=online.none())
-            for a in places
-        ]
-        stacked = jax.tree.map(lambda *parts: np.stack(parts), *episodes)
-        params, state = step(params, state, stacked)
-    return params
-
-
-@functools.lru_cache(maxsize=4)
-def _meta_step(model, outer: float, inner: float, order: str):
-    optimizer = optax.adam(outer)
-    rate, kind = (0.0, "first") if order == "plain" else (inner, order)
-
-    def step(params, state, episodes):
-        def one(summed, episode):
-            found = meta_gradient(model, params, episode, rate=rate, order=kind).gradient
-            return jax.tree.map(jnp.add, summed, found), None
-
-        total, _ = jax.lax.scan(one, jax.tree.map(jnp.zeros_like, params), episodes)
-        slope = jax.tree.map(lambda g: g / len(episodes.first), total)
-        updates, state = optimizer.update(slope, state)
-        return optax.apply_updates(params, updates), state
-
-    return jax.jit(step, donate_argnums=(0, 1))
-
-
-def given(config: "OnlineAdaptation", text: str) -> list[dict]:
-    """A given model on one of its texts: every rule, low-rank, the MLPs, and where the gradient
-    profile says.
-    """
-    bench, grid = _given(config), config.given
-    rows = []
-    for setting in _table(grid, grid.rules):
-        rows += measured(bench, text, setting, "rules", along=True, trained="given")
-    place = bench.known.get("profile") or profile(bench, text)
-    if grid.choose is not None:  # one profile, of the text to choose by, for all streams
-        bench.known["profile"] = place
-    setting = Setting("localized", grid.main, transforms.trained(place), chunk=grid.chunk)
-    return rows + measured(bench, text, setting, "rules", along=True, trained="given")
-
-
-@remembered
-def _given(config) -> Bench:
-    return Bench(config.model, config.given, config.compute, {"seed": config.seed})
-
-
-MAKE = {
-    "rules": rules,
-    "places": places,
-    "context": context,
-    "sizes": sizes,
-    "position": position,
-    "resets": resets,
-    "localized": localized,
-    "checkpoints": series,
-    "meta": meta,
-}

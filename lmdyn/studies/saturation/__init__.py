@@ -1,8 +1,13 @@
-"""The study `saturation`."""
+"""Why small models saturate (Godey et al. 2024)."""
 
 from lmdyn.report.studies import MORE_SEEDS, Larger, StudyPage
 from lmdyn.studies.saturation import figures
+from lmdyn.studies.saturation.config import Saturation
+from lmdyn.studies.saturation.study import run
 
+__all__ = ["CONFIG", "PAGE", "run"]
+
+CONFIG = Saturation
 PAGE = StudyPage(
     "Saturation",
     "Do narrow models end worse than they should because their output head is a bottleneck?",
@@ -27,7 +32,7 @@ PAGE = StudyPage(
                 "1024",
                 "--batch",
                 "1",
-                "--also",
+                "--experiments",
                 "none",
             ),
         ),

@@ -1,10 +1,12 @@
-"""From the rows of the saturation study to its claims. Every number here is made of rows, so it can
-be made again from them.
+"""From the rows of the saturation study to its claims.
+
+Every number here is made of rows, so it can be made again from them.
 
 Shape letters: S seeds, n measurements of a run.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -12,8 +14,8 @@ import numpy as np
 
 from lmdyn.analysis import curves
 from lmdyn.analysis.statistics import interval
-from lmdyn.studies.claims import Claim, claim, judge
-from lmdyn.studies.saturation.numbers import (
+from lmdyn.studies.claims import OURS, Claim, claim, judge, over_seeds
+from lmdyn.studies.saturation.runs import (
     Run,
     aligned,
     alternatives,
@@ -22,14 +24,11 @@ from lmdyn.studies.saturation.numbers import (
     flattening,
     plain,
     since_elsewhere,
-    spread,
-    summary,
 )
 from lmdyn.types import Row
 
-__all__ = ["alternatives", "claims", "since_elsewhere", "summary"]
-
-STUDY, SOURCE, OURS = "saturation", "Godey et al. 2024", "lmdyn"
+SOURCE = "Godey et al. 2024"
+_claim = functools.partial(claim, source=SOURCE)
 
 
 def claims(rows: Sequence[Row]) -> list[Claim]:
@@ -41,10 +40,6 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
         *_targets(rows),
         *_alternatives(rows),
     ]
-
-
-def _make(*args, source=SOURCE) -> Claim:
-    return claim(STUDY, source, *args)
 
 
 def _names(runs) -> str:
@@ -68,7 +63,7 @@ def _saturation(rows) -> list[Claim]:
             [np.mean([r["value"] for r in residuals if r["seed"] == seed]) for seed in seeds]
         )
         found.append(
-            _make(
+            _claim(
                 "above-law",
                 "Narrow models end above what the scaling law of the wide ones predicts.",
                 value,
@@ -86,10 +81,10 @@ def _saturation(rows) -> list[Claim]:
     if len(narrow[0].steps) >= curves.LEAST_POINTS:
         up = aligned(narrow, lambda run: run.nll[run.steps > 0], since_elsewhere)
         found.append(
-            _make(
+            _claim(
                 "turns-up",
                 "The loss of narrow models turns up late in training.",
-                spread(up),
+                over_seeds(up),
                 "nats",
                 "losses",
                 f"{over}: smoothed held-out loss at the end, less where it is lowest in the other"
@@ -105,10 +100,10 @@ def _saturation(rows) -> list[Claim]:
             continue
         rise = by_seed(narrow, lambda run, read=read: change(read(run)))
         found.append(
-            _make(
+            _claim(
                 f"anisotropy-{name}",
                 f"In narrow models the anisotropy {where} rises late in training.",
-                spread(rise),
+                over_seeds(rise),
                 "cosine",
                 "anisotropy",
                 f"{over} of the change over the second half of training.",
@@ -117,10 +112,10 @@ def _saturation(rows) -> list[Claim]:
         if wide:
             more = rise - by_seed(wide, lambda run, read=read: change(read(run)))
             found.append(
-                _make(
+                _claim(
                     f"anisotropy-{name}-more",
                     f"The anisotropy {where} rises more in narrow models than in wide ones.",
-                    spread(more),
+                    over_seeds(more),
                     "cosine",
                     "anisotropy",
                     f"That change, narrow models less wide ones ({_names(wide)}).",
@@ -139,19 +134,19 @@ def _spectra(rows) -> list[Claim]:
     )
     collapse = aligned(narrow, read, since_elsewhere)
     found = [
-        _make(
+        _claim(
             "spectrum-flattens",
             "At first the head's spectrum flattens in narrow models.",
-            spread(aligned(narrow, read, flattening)),
+            over_seeds(aligned(narrow, read, flattening)),
             "share",
             "singular-entropy",
             f"{over}: from its peak in the first quarter down to its lowest, both placed by the"
             " other seeds.",
         ),
-        _make(
+        _claim(
             "spectrum-collapses",
             "Later it collapses onto few directions.",
-            spread(collapse),
+            over_seeds(collapse),
             "share",
             "singular-entropy",
             f"{over}: at the end, less where it is lowest in the other seeds.",
@@ -163,10 +158,10 @@ def _spectra(rows) -> list[Claim]:
         and (elsewhere := aligned(wide, read, since_elsewhere)) is not None
     ):
         found.append(
-            _make(
+            _claim(
                 "spectrum-collapses-more",
                 "It collapses in narrow models more than in wide ones.",
-                spread(collapse - elsewhere),
+                over_seeds(collapse - elsewhere),
                 "share",
                 "singular-entropy",
                 "That collapse, narrow models less wide ones.",
@@ -187,7 +182,7 @@ def _ranks(rows) -> list[Claim]:
         id = "rank" if start == "trained from there" else "rank-scratch"
         found.append(
             dataclasses.replace(
-                _make(
+                _claim(
                     id,
                     "Loss climbs when the rank of the head falls below some r*, less than the"
                     f" width of {width} (heads trained from {from_}).",
@@ -206,7 +201,7 @@ def _ranks(rows) -> list[Claim]:
         if narrow and start == "trained from there":
             most = max(run.width for run in narrow)
             found.append(
-                _make(
+                _claim(
                     "narrower-than-rank",
                     "Narrow models have fewer directions than r*.",
                     interval([r["value"] - most for r in own]),
@@ -229,7 +224,7 @@ def _targets(rows) -> list[Claim]:
         if narrow and needed:
             most = max(run.width for run in narrow)
             found.append(
-                _make(
+                _claim(
                     f"target-{context}",
                     f"The {of} need more directions than narrow models have.",
                     interval([value - most for value in needed.values()]),
@@ -256,7 +251,7 @@ def _targets(rows) -> list[Claim]:
                 else ""
             )
             found.append(
-                _make(
+                _claim(
                     f"target-grows-{context}",
                     f"The directions that the {of} need still grow with the text.",
                     interval([needed[seed] - half[seed] for seed in both]),
@@ -290,7 +285,7 @@ def _alternatives(rows) -> list[Claim]:
                 else ""
             )
             found.append(
-                _make(
+                _claim(
                     f"{head.replace(':', '')}-{way}",
                     f"A head of kind {head}, {said}{size}, recovers some of the loss.",
                     interval([g["gain"] for g in own]),

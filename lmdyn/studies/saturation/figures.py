@@ -1,5 +1,4 @@
-"""The figures of the saturation study, from its rows: Godey et al. 2024, figures 1 to 6, with their
-seeds.
+"""The figures of the saturation study: Godey et al. 2024, figures 1 to 6, with seeds.
 
 Models are coloured from narrow to wide, steps from early to late. Where models of several widths
 share a panel of spectra, singular values are counted as a share of the width, and singular entropy
@@ -13,14 +12,7 @@ import altair as alt
 
 from lmdyn.report.figures import Figure, whole_numbers
 from lmdyn.report.panels import hover, means, own, panel, step_axis, tidy, upright
-from lmdyn.studies.saturation.head_figures import (
-    alternatives,
-    ranks,
-    spectra,
-    target,
-    target_growth,
-)
-from lmdyn.studies.saturation.points import (
+from lmdyn.studies.saturation.figure_data import (
     Rows,
     averaged,
     by_name,
@@ -32,6 +24,13 @@ from lmdyn.studies.saturation.points import (
     some_steps,
     three,
     ticks,
+)
+from lmdyn.studies.saturation.head_figures import (
+    alternatives,
+    ranks,
+    spectra,
+    target,
+    target_growth,
 )
 
 
@@ -52,9 +51,7 @@ def figures(rows: Rows) -> list[Figure]:
 
 
 def losses(rows: Rows) -> Figure | None:
-    """Losses with the law's predictions and the detected points; how far each model ends above the
-    law.
-    """
+    """Losses with the law's predictions, and how far each model ends above the law."""
     points = [p for p in points_of(rows, "nll") if p["step"] > 0]
     order = names(rows)
     if not points or len({p["step"] for p in points}) < 2:
@@ -315,8 +312,9 @@ def anisotropy(rows: Rows) -> Figure | None:
 
 
 def anisotropy_by_depth(rows: Rows) -> Figure | None:
-    """Anisotropy after each number of blocks, by step, for the narrowest, a middle and the widest
-    model.
+    """Anisotropy after each number of blocks, by step.
+
+    For the narrowest, a middle and the widest model.
     """
     by_layer = _by_layer(rows)
     if not by_layer:

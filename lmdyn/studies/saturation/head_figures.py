@@ -1,6 +1,4 @@
-"""The figures of the saturation study on heads: spectra, ranks, the rank of the text itself, other
-heads. See `saturation`.
-"""
+"""The figures of the saturation study on heads: spectra, ranks, the text's rank, other heads."""
 
 import math
 
@@ -9,7 +7,15 @@ import altair as alt
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure
 from lmdyn.report.panels import hover, own, panel, tidy, upright
-from lmdyn.studies.saturation.points import Rows, by_step, mean_of, names, plain, some_steps, three
+from lmdyn.studies.saturation.figure_data import (
+    Rows,
+    by_step,
+    mean_of,
+    names,
+    plain,
+    some_steps,
+    three,
+)
 
 WAYS = {"joint": "trained with the model", "frozen": "on a frozen body"}
 STARTS = ("as it is", "trained from there", "trained from random")
@@ -191,9 +197,7 @@ def _rank_table(mean, used):
 
 
 def target(rows: Rows) -> Figure | None:
-    """Error of the best approximation of the next-token distributions against its rank, and the
-    rank that is needed against the text's size.
-    """
+    """Error of the best approximation of the next-token distributions against its rank."""
     errors = [r for r in rows if r["metric"] == "target_error"]
     if not errors:
         return None

@@ -1,5 +1,6 @@
-"""The parts of the saturation study: what trains, measures or counts. Each is a function that
-another process can run, and gives rows.
+"""The parts of the saturation study: what trains, measures or counts.
+
+Each is a function that another process can run, and gives rows.
 
 Shape letters: D width, V vocabulary, R rank.
 """
@@ -8,30 +9,28 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 
-from lmdyn import checkpoints, data, metrics, records, training
+from lmdyn import checkpoints, data, metrics, records
 from lmdyn.errors import InputError
 from lmdyn.metrics import targets
 from lmdyn.models import Compute, ModelConfig, shapes
 from lmdyn.models.heads import kinds as head_kinds
 from lmdyn.params import flatten
 from lmdyn.report.figures import short
+from lmdyn.studies.pretraining import train_run
+from lmdyn.studies.saturation.config import Heads, Target
 from lmdyn.studies.workers import remembered
 from lmdyn.training import TrainConfig
 from lmdyn.training.final_states import FinalStates, final_states
 from lmdyn.training.head_fits import fit_heads, score_heads
 from lmdyn.types import present
 
-if TYPE_CHECKING:
-    from lmdyn.studies.saturation.study import Heads, Target
-
-
 AT_ONCE = 2**31
-"""Heads that are trained together hold at most so many bytes (parameters, gradients, two moments)."""
+"""Bytes that heads trained together hold at most: parameters, gradients, two moments."""
 
 
 class Measurement(NamedTuple):
@@ -63,17 +62,14 @@ def parameters(config: ModelConfig) -> int:
 
 
 def train(run: TrainConfig, tags: dict, command: list[str]) -> list[dict]:
-    """One run of the ladder: what it watched, and its training loss, as means over the steps
-    between two measurements.
+    """One run of the ladder: what it measured, and its training loss.
+
+    The loss is given as means over the steps between two measurements.
     """
-    if training.train(run, command, say=lambda text: None).signal is not None:
-        raise KeyboardInterrupt
+    measured = train_run(run, command, {})
     out, per_step = Path(run.out), run.data.batch * run.data.length
     tags = {**tags, "parameters": parameters(present(run.model)), "run": out.name}
-    found = [
-        {**r, **tags, "trained": r["step"] * per_step}
-        for r in records.read_rows(out / "rows.jsonl")
-    ]
+    found = [{**r, **tags, "trained": r["step"] * per_step} for r in measured]
     log = [
         json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
     ]
@@ -97,7 +93,7 @@ def train(run: TrainConfig, tags: dict, command: list[str]) -> list[dict]:
 
 
 @functools.cache
-def _watch(
+def _ladder_metrics(
     vocabulary: tuple | None,
 ) -> (
     metrics.Metric
@@ -111,7 +107,7 @@ def _watch(
 def measured(
     reference: str, step: int | None, how: Measurement, narrow: int, tokens_per_step: int | None
 ) -> list[dict]:
-    """What the ladder's runs watch, of one given checkpoint."""
+    """What the ladder's runs measure, of one given checkpoint."""
     loaded = checkpoints.load(reference, how.compute, packed=True)
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)
     config = loaded.model.config
@@ -120,7 +116,7 @@ def measured(
     )  # refuses a slice without a token before the text is read
     batches = data.batches(how.text, loaded.tokenizer, how.length, how.batch, how.tokens)
     vocabulary = None if how.vocabulary is None else (how.vocabulary.start, how.vocabulary.stop)
-    found = metrics.measure(_watch(vocabulary), loaded.model, loaded.params, batches)
+    found = metrics.measure(_ladder_metrics(vocabulary), loaded.model, loaded.params, batches)
     series = reference.partition("@")[0]
     tags = {
         "kind": "given",
@@ -208,9 +204,10 @@ def _fitted(
     return found
 
 
-def head_ranks(reference: str, heads: "Heads", how: Frozen, seed: int) -> list[dict]:
-    """Loss against the head's rank: the truncated head as it is, trained on from there, and trained
-    from random parameters.
+def head_ranks(reference: str, heads: Heads, how: Frozen, seed: int) -> list[dict]:
+    """Loss against the head's rank.
+
+    The truncated head as it is, trained on from there, and trained from random parameters.
     """
     loaded, fit, test, tags = _body(reference, heads, how)
     width, vocab = loaded.model.config.width, loaded.model.config.vocab
@@ -227,7 +224,7 @@ def head_ranks(reference: str, heads: "Heads", how: Frozen, seed: int) -> list[d
     wanted = ladder | {
         f"scratch {r}": head_kinds.low_rank(width, vocab, r) for r in ranks if heads.scratch
     }
-    for name, nll in _fitted(wanted, fit, test, heads, seed, heads.rate, starts).items():
+    for name, nll in _fitted(wanted, fit, test, heads, seed, heads.learning_rate, starts).items():
         start, rank = name.split()
         losses[
             {"truncated": "trained from there", "scratch": "trained from random"}[start], int(rank)
@@ -261,11 +258,11 @@ def _scores(kinds, params, test: FinalStates, heads) -> dict[str, float]:
     return found
 
 
-def head_alternatives(reference: str, heads: "Heads", how: Frozen, seed: int) -> list[dict]:
+def head_alternatives(reference: str, heads: Heads, how: Frozen, seed: int) -> list[dict]:
     """Other kinds of head on a frozen body, and a full one, all from random parameters."""
     loaded, fit, test, tags = _body(reference, heads, how)
     width, vocab = loaded.model.config.width, loaded.model.config.vocab
-    kinds = {name: head_kinds.named(name, width, vocab) for name in ("full", *heads.kinds)}
+    kinds = {name: head_kinds.named(name, width, vocab) for name in ("full", *heads.alternatives)}
     own = kinds["full"].size
     return [
         records.row(
@@ -281,16 +278,15 @@ def head_alternatives(reference: str, heads: "Heads", how: Frozen, seed: int) ->
             **tags,
         )
         for name, nll in _fitted(
-            kinds, fit, test, heads, seed, heads.kind_rate or heads.rate
+            kinds, fit, test, heads, seed, heads.alternatives_learning_rate or heads.learning_rate
         ).items()
     ]
 
 
-def target(
-    reference: str, about: "Target", context: int, seed: int, cache: str | None
-) -> list[dict]:
-    """The rank of next-token distributions of growing shares of the text, whose documents are put
-    into an order by seed.
+def target(reference: str, about: Target, context: int, seed: int, cache: str | None) -> list[dict]:
+    """The rank of next-token distributions of growing shares of the text.
+
+    Its documents are put into an order by seed.
     """
     loaded = checkpoints.load(reference, packed=True)
     tokens = data.store(about.text, loaded.tokenizer, cache=cache)
@@ -302,8 +298,8 @@ def target(
     for share in sorted(about.shares):
         size = max(context + 1, round(share * len(ids)))
         some = np.append(ends[ends < size], size)
-        counts = targets.ngram_counts(ids[:size], vocab, context, ends=some, least=about.least)
-        one = targets.target_rank(counts, about.values, "tokens")
+        counts = targets.ngram_counts(ids[:size], vocab, context, ends=some, least=about.min_count)
+        one = targets.target_rank(counts, about.max_values, "tokens")
         needed, share_of = one.needed(about.error), one.values / one.values.sum()
         whole = len(one.values) == min(present(counts.shape))
         effective = (

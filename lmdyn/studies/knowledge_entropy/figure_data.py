@@ -1,17 +1,17 @@
-"""What the figures of the knowledge-entropy study are drawn from: the outcomes of its starting
-points.
-"""
+"""The outcomes of starting points that the knowledge-entropy study's figures are drawn from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-KINDS = ("reactivated", "by entropy", "random")
+REACTIVATIONS = ("reactivated", "by entropy", "random")
 Rows = Sequence[Mapping[str, Any]]
 
 
 def outcomes(rows: Rows) -> list[dict[str, Any]]:
-    """What each starting point gave: `seed, start, kind, step, ratio, gain, entropy` (nats),
-    `share` (of the ceiling), `nll`, `acquisition`, `forgetting`; only those that have all of them.
+    """What each starting point gave, a dict for each that has all of it.
+
+    `seed, start, kind, step, ratio, gain, entropy` (nats), `share` (of the ceiling), `nll`,
+    `acquisition`, `forgetting`.
     """
     wanted = {
         ("knowledge_entropy", None, None): "entropy",
@@ -35,6 +35,7 @@ def outcomes(rows: Rows) -> list[dict[str, Any]]:
 
 
 def of_series(rows: Rows) -> list[dict[str, Any]]:
+    """The outcomes of the series' checkpoints, by seed and step."""
     return sorted(
         (one for one in outcomes(rows) if one["kind"] == "series"),
         key=lambda one: (one["seed"], one["step"]),
@@ -50,13 +51,14 @@ def last_of(found: Rows) -> dict[int, Mapping[str, Any]]:
 
 
 def points_of(found: Rows, name: str, *more: str) -> list[dict[str, Any]]:
+    """Points of one outcome over the steps: `step`, `seed`, `value`, and other fields."""
     return [
         {"step": one["step"], "seed": one["seed"], "value": one[name], **{k: one[k] for k in more}}
         for one in found
     ]
 
 
-def seeds_told(found: Rows, one: str = "Thin", mean: str = "thick") -> str:
-    """The part of a caption that tells what lines or points are seeds."""
+def seeds_caption(found: Rows, one: str = "Thin", mean: str = "thick") -> str:
+    """The part of a caption that says which lines or points are seeds."""
     count = len({p["seed"] for p in found})
     return "One seed." if count == 1 else f"{one}: each of {count} seeds; {mean}: their mean."

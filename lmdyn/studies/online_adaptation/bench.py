@@ -1,9 +1,8 @@
-"""Ways to adapt online, and what each gives on a text: the rows that the study of online adaptation
-is made of.
+"""Ways to adapt online, and what each gives on a text, as rows.
 
-A setting is a rule, what it changes, and what a chunk looks back on. Its rate is chosen on the
-first predictions of the stream (or on another text), and every number reported is a mean over the
-predictions after them, the same for all settings of a stream.
+A setting is a rule, what it changes, and what a chunk looks back on. Its learning rate is chosen on
+the first predictions of the stream (or on another text), and every number reported is a mean over
+the predictions after them, the same for all settings of a stream.
 """
 
 import dataclasses
@@ -11,40 +10,26 @@ import functools
 import itertools
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
 import optax
-import tyro
 
 from lmdyn import checkpoints, data, metrics, online, records, transforms
 from lmdyn.costs.flop_counts import block_weights
 from lmdyn.data import ProbeBatch
-from lmdyn.errors import InputError, check_least
+from lmdyn.errors import InputError
 from lmdyn.models.config import Compute
 from lmdyn.online import Context, Stream
-from lmdyn.online import contexts as windows
+from lmdyn.online.contexts import check
 from lmdyn.params import LowRank, low_rank, partition
+from lmdyn.studies.online_adaptation.config import Grid
+from lmdyn.studies.online_adaptation.rules import RULES
 from lmdyn.types import Params, present
 
 BINS = 32
-
-
-def adam_without_momentum(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Adam with b1 = 0: each coordinate's step is its gradient over a running root mean square of
-    it.
-    """
-    return optax.adam(rate, b1=0.0)
-
-
-RULES = {
-    "SGD": optax.sgd,
-    "AdamW": optax.adamw,
-    "Adam, no momentum": adam_without_momentum,
-    "RMS rule": None,
-}
-"""`rate -> optimizer` by name; the RMS rule needs a model's gradient statistics."""
+"""Runs of predictions along a stream, whose means are rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +39,10 @@ class Setting:
     Attributes:
       name: of the setting in rows and figures.
       rule: a name of `RULES`; None for static evaluation.
-      adapt: selector of what adapts. rank: of adapters at it; None: the parameters themselves.
-      chunk, context: as for `lmdyn.online.evaluate`.
+      adapt: selector of what adapts.
+      rank: of adapters at it; None: the parameters themselves.
+      chunk: tokens per chunk.
+      context: what a chunk looks back on.
     """
 
     name: str
@@ -84,65 +71,14 @@ class Setting:
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Texts, and what is tried on them. Part of `lmdyn.studies.OnlineAdaptation`.
-
-    Attributes:
-      home: text of the kind that the model knows. streams: the texts that are adapted to; the first
-        is like home.
-      tokens: predictions of a stream. prefix: the first of them, on which rates are chosen; what is
-        reported is what follows.
-      choose: another text to choose rates on, once for all streams, over `tokens` of which
-        `prefix`; nothing of a stream is then left out.
-      chunk: C, where it is not varied.
-      rates: learning rates that are tried, by rule.
-      rules: of the table of rules. adapt: what they change there. main: the rule of everything
-        else.
-      rank: of the low-rank setting. ranks: the ladder. low_rank_rates: rates of adapters, which
-        start at zero.
-      guard: nats that an online run may lose against the static one before it stops adapting.
-      statistics: batches of `home` for the RMS rule.
-    """
-
-    home: str
-    streams: tuple[str, ...]
-    tokens: int
-    prefix: int
-    rates: Annotated[dict[str, tuple[float, ...]], tyro.conf.Fixed]
-    low_rank_rates: tuple[float, ...]
-    choose: str | None = None
-    chunk: int = 64
-    rules: tuple[str, ...] = ("SGD", "AdamW", "Adam, no momentum", "RMS rule")
-    adapt: str = "all"
-    main: str = "AdamW"
-    rank: int = 8
-    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    guard: float = 500.0
-    statistics: int = 16
-
-    def __post_init__(self) -> None:
-        check_least(self, tokens=1, prefix=1, chunk=1, rank=1, statistics=1)
-        if not self.streams:
-            raise InputError("streams=(); give at least one text to adapt to")
-        if self.prefix % self.chunk or self.tokens % self.prefix or self.tokens == self.prefix:
-            raise InputError(
-                f"prefix={self.prefix} and tokens={self.tokens}: chunks of {self.chunk} must tile"
-                " the prefix, and prefixes the stream, at least twice"
-            )
-        for name in (*self.rules, self.main):
-            if name not in RULES:
-                raise InputError(f"rule '{name}' is unknown; there are {', '.join(RULES)}")
-            if not self.rates.get(name):
-                raise InputError(f"rates: none for the rule '{name}'")
-
-
 class Bench:
     """A model, texts and gradient statistics, each made when first asked for.
 
     Args:
-      reference: of the model. grid: texts and rates. tags: fields of every row. compute: how it is
-        run.
+      reference: of the model.
+      grid: texts and learning rates.
+      compute: how it is run.
+      tags: fields of every row.
     """
 
     def __init__(self, reference: str, grid: Grid, compute: Compute, tags: dict) -> None:
@@ -157,12 +93,20 @@ class Bench:
         config = self.model.config
         return config.depth * block_weights(config) + config.width * config.vocab
 
+    @property
+    def skipped(self) -> int:
+        """Predictions at the beginning of a stream that its numbers leave out.
+
+        Those on which the learning rate was chosen.
+        """
+        return 0 if self.grid.choose_on is not None else self.grid.prefix
+
     @functools.cached_property
     def rms(self) -> transforms.GradientRMS:
         """Root mean square gradients over text of home, in batches of one chunk."""
         length = self.grid.chunk
         batches = data.batches(
-            self.grid.home, self.tokenizer, length, 1, self.grid.statistics * length
+            self.grid.home, self.tokenizer, length, 1, self.grid.rms_batches * length
         )
         return transforms.gradient_rms(self.model, self.params, batches)
 
@@ -184,12 +128,12 @@ class Bench:
             self.known["RMS rule"] = make
         return self.known["RMS rule"]
 
-    def rates(self, setting: Setting) -> tuple[float, ...]:
+    def learning_rates(self, setting: Setting) -> tuple[float, ...]:
         """What is tried."""
         return (
-            self.grid.low_rank_rates
+            self.grid.low_rank_learning_rates
             if setting.rank is not None
-            else self.grid.rates[present(setting.rule)]
+            else self.grid.learning_rates[present(setting.rule)]
         )
 
     def text(self, reference: str) -> np.ndarray:
@@ -211,12 +155,13 @@ class Bench:
     def static(
         self, key: Any, stream: Stream, setting: Setting, params: Params | None = None
     ) -> tuple[online.Outcome, float]:
-        """The static evaluation of a stream in a setting's context, and the seconds it took; once
-        for all settings that share it.
+        """The static evaluation of a stream in a setting's context, and the seconds it took.
+
+        Once for all settings that share it.
         """
         place = ("static", key, setting.chunk, setting.context)
         if place not in self.known:
-            piece = 1 if self.grid.choose is not None else self.grid.prefix // setting.chunk
+            piece = 1 if self.grid.choose_on is not None else self.grid.prefix // setting.chunk
             begin = self.params if params is None else params
             online.evaluate(
                 self.model,
@@ -236,7 +181,7 @@ class Bench:
 
 def cut(bench: Bench, text: np.ndarray, setting: Setting) -> Stream:
     """A text as the chunks of a setting."""
-    windows.check(setting.context, setting.chunk, bench.model.config)
+    check(setting.context, setting.chunk, bench.model.config)
     return online.stream(text, chunk=setting.chunk, context=setting.context)
 
 
@@ -248,18 +193,20 @@ def adapted(
     params: Params | None = None,
     **options: Any,
 ) -> tuple[online.Chosen, np.ndarray, np.ndarray]:
-    """`(Chosen, nll of the predictions that count, static nll of the same)` of one setting on one
-    stream.
+    """One setting on one stream: `(Chosen, nll that counts, static nll of the same)`.
 
     Args:
-      key: names the stream, and the starting point. params: where adaptation starts; the bench's if
-        None.
-      options: of `lmdyn.online.choose_rate`, such as `reset`.
+      bench: the model and texts.
+      key: names the stream, and the starting point.
+      stream: what is adapted to.
+      setting: how.
+      params: where adaptation starts; the bench's if None.
+      **options: of `lmdyn.online.choose_rate`, such as `reset`.
     """
     grid, begin = bench.grid, bench.params if params is None else params
     static, _ = bench.static(key, stream, setting, begin)
-    rates, prefix = bench.rates(setting), grid.prefix
-    if grid.choose is not None:
+    rates, prefix = bench.learning_rates(setting), grid.prefix
+    if grid.choose_on is not None:
         rates, prefix = (_rate_elsewhere(bench, setting),), setting.chunk
     found = online.choose_rate(
         bench.model,
@@ -275,16 +222,15 @@ def adapted(
         guard=grid.guard,
         **options,
     )
-    after = 0 if grid.choose is not None else grid.prefix
-    return found, found.outcome.nll[after:], static.nll[after:]
+    return found, found.outcome.nll[bench.skipped :], static.nll[bench.skipped :]
 
 
 def _rate_elsewhere(bench: Bench, setting: Setting) -> float:
     """The rate that is best on the text that is there to choose by."""
     place = ("rate", setting)
     if place not in bench.known:
-        rates, grid = bench.rates(setting), bench.grid
-        text, trials = bench.text(present(grid.choose))[: grid.prefix + setting.chunk + 1], {}
+        rates, grid = bench.learning_rates(setting), bench.grid
+        text, trials = bench.text(present(grid.choose_on))[: grid.prefix + setting.chunk + 1], {}
         if len(rates) > 1:
             stream = cut(bench, text, setting)
             trials = online.choose_rate(
@@ -317,17 +263,28 @@ def measured(
     start: str = "last",
     **tags: Any,
 ) -> list[dict]:
-    """The rows of one setting on one text: `online_nll` (or `static_nll`), and with `along`
-    `nll_along`, in `BINS` runs of predictions.
+    """The rows of one setting on one text.
+
+    `online_nll` (or `static_nll`), and with `along` `nll_along`, in `BINS` runs of predictions.
 
     Rows carry the setting's tags, `static` (nll of the same predictions and context without
-    adapting), `flops` and `seconds` a token, `rate`, `tried`, and `stopped` where the guard ended
+    adapting), `flops` and `seconds` per token, `rate`, `tried`, and `stopped` where the guard ended
     adaptation.
+
+    Args:
+      bench: the model and texts.
+      reference: of the text.
+      setting: how it is adapted.
+      analysis: in rows.
+      along: also the nll along the stream.
+      params: where adaptation starts; the bench's if None.
+      start: what these are called.
+      **tags: fields added to every row.
     """
     stream = cut(bench, bench.text(reference), setting)
-    key = (reference, start)
+    key, count = (reference, start), stream.tokens
     about = {
-        "tokens": stream.tokens,
+        "tokens": count,
         "step": bench.step,
         "analysis": analysis,
         "stream": reference,
@@ -337,22 +294,14 @@ def measured(
         **setting.tags,
         **tags,
     }
-    make = lambda metric, value, unit, **more: records.row(
-        bench.reference, metric, float(value), unit, **about | more
+    make = lambda metric, nll, **more: records.row(
+        bench.reference, metric, float(nll.mean(dtype=np.float64)), "nats", **about | more
     )
-    static, static_seconds = bench.static(key, stream, setting, params)
-    count = stream.tokens
     if setting.rule is None:
-        after = 0 if bench.grid.choose is not None else bench.grid.prefix
-        return [
-            make(
-                "static_nll",
-                static.nll[after:].mean(dtype=np.float64),
-                "nats",
-                flops=static.flops / count,
-                seconds=static_seconds / count,
-            )
-        ]
+        static, seconds = bench.static(key, stream, setting, params)
+        counted = static.nll[bench.skipped :]
+        cost = {"flops": static.flops / count, "seconds": seconds / count}
+        return [make("static_nll", counted, **cost)]
     found, nll, still = adapted(bench, key, stream, setting, params)
     numbers = {
         "static": float(still.mean(dtype=np.float64)),
@@ -363,32 +312,23 @@ def measured(
         "tried": {f"{rate:g}": min(value, 1e9) for rate, value in found.tried.items()},
         "stopped": found.outcome.stopped,
     }
-    rows = [make("online_nll", nll.mean(dtype=np.float64), "nats", **numbers)]
-    if along:
-        edges = np.linspace(0, len(nll), BINS + 1).astype(int)
-        rows += [
-            make(
-                "nll_along",
-                nll[a:b].mean(dtype=np.float64),
-                "nats",
-                begin=int(a),
-                end=int(b),
-                static=float(still[a:b].mean(dtype=np.float64)),
-            )
-            for a, b in itertools.pairwise(edges)
-        ]
+    rows = [make("online_nll", nll, **numbers)]
+    edges = np.linspace(0, len(nll), BINS + 1).astype(int) if along else []
+    for a, b in itertools.pairwise(edges):
+        still_here = float(still[a:b].mean(dtype=np.float64))
+        rows.append(make("nll_along", nll[a:b], begin=int(a), end=int(b), static=still_here))
     return rows
 
 
 def profile(bench: Bench, reference: str) -> Any:
-    """Where the gradient of a text's first chunks is large, relative to text of home:
+    """Where the gradient of a text's first chunks is large, relative to text of home.
+
     `lmdyn.metrics.RelativeGradients` by attention and MLP of every block.
     """
     grid = bench.grid
-    sequences = lambda tokens: tokens[: grid.prefix + 1]
+    other = reference if grid.choose_on is None else grid.choose_on
     gradients = []
-    for name in (reference if grid.choose is None else grid.choose, grid.home):
-        ids = sequences(bench.text(name) if name != grid.home else _home(bench))
+    for ids in (bench.text(other)[: grid.prefix + 1], _home(bench)):
         inputs, targets = (part.reshape(-1, grid.chunk) for part in (ids[:-1], ids[1:]))
         every = np.ones(inputs.shape, bool)
         gradients.append(

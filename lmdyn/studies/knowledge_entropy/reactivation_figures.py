@@ -1,6 +1,4 @@
-"""The figures of the knowledge-entropy study on its repair: reactivation, and other ways to
-pretrain. See `knowledge_entropy`.
-"""
+"""The figures of the knowledge-entropy study on reactivation, and on other ways to pretrain."""
 
 import altair as alt
 import numpy as np
@@ -8,7 +6,13 @@ import numpy as np
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure
 from lmdyn.report.panels import hover, level, means, own, panel, tidy, upright
-from lmdyn.studies.knowledge_entropy.points import KINDS, Rows, last_of, outcomes, seeds_told
+from lmdyn.studies.knowledge_entropy.figure_data import (
+    REACTIVATIONS,
+    Rows,
+    last_of,
+    outcomes,
+    seeds_caption,
+)
 
 
 def reactivation(rows: Rows) -> Figure | None:
@@ -17,7 +21,7 @@ def reactivation(rows: Rows) -> Figure | None:
     plain = last_of(found)
     points = []
     for one in found:
-        if one["kind"] in KINDS and one["seed"] in plain:
+        if one["kind"] in REACTIVATIONS and one["seed"] in plain:
             cell, base = f"ratio {one['ratio']:g}, gain {one['gain']:g}", plain[one["seed"]]
             points.append(
                 {
@@ -45,7 +49,7 @@ def reactivation(rows: Rows) -> Figure | None:
             ],
             f"{field.capitalize()}, reactivated less unchanged{unit}",
             order=order,
-            kinds=KINDS,
+            kinds=REACTIVATIONS,
             format=format,
             more={field: format.lstrip("+")},
         )
@@ -59,8 +63,8 @@ def reactivation(rows: Rows) -> Figure | None:
         f" checkpoint unchanged (the line at 0: acquisition {level['acquisition']:.3f} nats,"
         f" forgetting {level['forgetting']:.1%}). By entropy: each layer as much as its entropy is"
         " low. Random: as many coefficients, chosen at random."
-        f" {seeds_told(points, 'Small', 'large')} Further right, more is learnt in the first panel,"
-        " and more forgotten in the second."
+        f" {seeds_caption(points, 'Small', 'large')} Further right, more is learnt in the first"
+        " panel, and more forgotten in the second."
     ).replace(" -", " \u2212")
     data = [
         {
@@ -98,8 +102,9 @@ def reactivation(rows: Rows) -> Figure | None:
 
 
 def variants(rows: Rows) -> Figure | None:
-    """Acquisition against nll: whoever is above the line of the plain series learns more at the
-    same loss.
+    """Acquisition against nll.
+
+    Whoever is above the line of the plain series learns more at the same loss.
     """
     found = outcomes(rows)
     line = [one for one in found if one["kind"] == "series"]
@@ -128,10 +133,10 @@ def variants(rows: Rows) -> Figure | None:
             }
         )
     order = list(
-        dict.fromkeys(p["name"] for p in sorted(points, key=lambda p: p["group"] in KINDS))
+        dict.fromkeys(p["name"] for p in sorted(points, key=lambda p: p["group"] in REACTIVATIONS))
     )
     groups = list(
-        dict.fromkeys(p["group"] for p in sorted(points, key=lambda p: p["group"] in KINDS))
+        dict.fromkeys(p["group"] for p in sorted(points, key=lambda p: p["group"] in REACTIVATIONS))
     )
     charts = (
         _plane(line, points, groups),
@@ -147,7 +152,7 @@ def variants(rows: Rows) -> Figure | None:
         "First: acquisition against nll of the old domain before the lesson, means over seeds; the"
         " line is the plain series, checkpoint by checkpoint, and what is above it learns more at"
         " the same loss. Second: how far above, each seed against its own line."
-        f" {seeds_told(points, 'Small', 'large')} Beyond the ends of the line its nearest"
+        f" {seeds_caption(points, 'Small', 'large')} Beyond the ends of the line its nearest"
         " checkpoint is taken."
     )
     data = [
@@ -177,7 +182,7 @@ def _plane(line, points, groups):
         {"name": f"step {m['step']:,}", **m}
         for m in means(sorted(line, key=lambda o: o["step"]), "step")
     ]
-    x = level("nll of the old domain, nats a token", "nll")
+    x = level("nll of the old domain, nats per token", "nll")
     y = upright("Acquisition, nats", "acquisition")
     tip = [
         alt.Tooltip("name:N"),

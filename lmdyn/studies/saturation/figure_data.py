@@ -21,6 +21,7 @@ def names(rows: Rows) -> list[str]:
 
 
 def plain(rows: Rows) -> list[Mapping[str, Any]]:
+    """The rows of models with a full head."""
     return [r for r in rows if r.get("kind") in ("ladder", "given")]
 
 
@@ -45,6 +46,7 @@ def points_of(
 
 
 def by_name(order: Sequence[str]) -> alt.Color:
+    """Colour from narrow to wide."""
     return alt.Color(
         "name:O",
         sort=list(order),
@@ -54,9 +56,7 @@ def by_name(order: Sequence[str]) -> alt.Color:
 
 
 def averaged(points: Rows, window: int) -> list[dict[str, Any]]:
-    """Moving average over `window` measurements of each model's mean over seeds, so that curves can
-    be told apart.
-    """
+    """Moving average over `window` measurements of each model's mean over seeds."""
     found = []
     for name in dict.fromkeys(p["name"] for p in points):
         curve = sorted(
@@ -77,15 +77,15 @@ def averaged(points: Rows, window: int) -> list[dict[str, Any]]:
 
 
 def mean_of(rows: Rows, field: str) -> float:
+    """The mean of a field."""
     return sum(r[field] for r in rows) / len(rows)
 
 
 def ticks(steps: Sequence[int]) -> list[int]:
-    """Powers of ten and of two between them, few enough to be told."""
+    """Every second power of two from the first step on, and the last step."""
     last = max(steps)
-    return [s for s in (2**i for i in range(int(math.log2(last)) + 1)) if s >= min(steps)][::2] + [
-        last
-    ]
+    powers = [s for s in (2**i for i in range(int(math.log2(last)) + 1)) if s >= min(steps)]
+    return [*powers[::2], last]
 
 
 def three(order: Sequence[str]) -> list[str]:
@@ -95,13 +95,13 @@ def three(order: Sequence[str]) -> list[str]:
 
 def some_steps(steps: Collection[int], count: int = SPECTRA_AT) -> list[int]:
     """Steps on a logarithmic grid, the last among them."""
-    held = sorted(s for s in steps if s > 0) or sorted(steps)
+    there = sorted(s for s in steps if s > 0) or sorted(steps)
     wanted = (
-        [held[0] * (held[-1] / max(held[0], 1)) ** (i / (count - 1)) for i in range(count)]
-        if held[0] > 0
-        else held
+        [there[0] * (there[-1] / max(there[0], 1)) ** (i / (count - 1)) for i in range(count)]
+        if there[0] > 0
+        else there
     )
-    return sorted({min(held, key=lambda s: abs(s - w)) for w in wanted})
+    return sorted({min(there, key=lambda s: abs(s - w)) for w in wanted})
 
 
 def by_step(steps: Sequence[int]) -> Optional[alt.Color]:

@@ -1,0 +1,72 @@
+"""What the configs of all studies share.
+
+`StudyConfig` is the base of every study's config; `SeededStudyConfig` that of a study which is
+repeated over seeds. Fields are given by name.
+"""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+
+from lmdyn.errors import check_least, check_types
+from lmdyn.models import Compute
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """The settings that every study has.
+
+    Attributes:
+      out: the study's folder. The same command resumes a study that was stopped.
+      small_version_of: the config file of which this one is a small version that shows how the
+        study works; the report then says that its verdicts decide nothing, and names the file to
+        run.
+
+    >>> StudyConfig(out="out/mine").small_version_of is None
+    True
+    """
+
+    out: str
+    small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeededStudyConfig(StudyConfig):
+    """The settings of a study that is repeated over seeds: each has its own model and data.
+
+    Attributes:
+      seeds: how many seeds.
+      seed: the first seed.
+      workers: processes that run side by side; 0: one per core on a CPU, one elsewhere.
+      compute: dtype and attention.
+
+    >>> list(SeededStudyConfig(out="out/mine", seeds=2, seed=3).every_seed)
+    [3, 4]
+    """
+
+    seeds: int = 3
+    seed: int = 0
+    workers: int = 0
+    compute: Compute = Compute()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, seeds=1, seed=0, workers=0)
+
+    @property
+    def every_seed(self) -> range:
+        """The seeds, from the first to the last."""
+        return range(self.seed, self.seed + self.seeds)
+
+
+def for_seed(reference: str, seed: int) -> str:
+    """A reference to a text, facts or probes with `{seed}` replaced by the seed.
+
+    >>> for_seed("tfds:synthetic_world/seed={seed}:time0", 3)
+    'tfds:synthetic_world/seed=3:time0'
+    """
+    return reference.replace("{seed}", str(seed))

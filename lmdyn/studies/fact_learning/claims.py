@@ -1,0 +1,45 @@
+"""From the rows of the fact-learning study to its claims."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmdyn.analysis.statistics import Interval, bootstrap
+from lmdyn.studies.claims import Claim, claim
+from lmdyn.types import Row
+
+SOURCE = "Chang et al. 2024"
+
+
+def claims(rows: Sequence[Row]) -> list[Claim]:
+    """That facts are learnt, and words better than what follows from them."""
+    make = functools.partial(claim, source=SOURCE, unit="nats", figure="learning")
+    found, depths = [], set()
+    for row in rows:
+        if row["metric"] == "acquisition" and row["depth"] is not None:
+            depths.add(row["depth"])
+            found.append(
+                make(
+                    f"learnt-{row['depth']}",
+                    f"Injected facts are learnt: {row['depth']}.",
+                    Interval(row["value"], row["low"], row["high"], row["tokens"]),
+                    how="Rise of the span's log-probability, mean over probes; interval over"
+                    " facts.",
+                )
+            )
+    gains = {(r["depth"], r["fact"]): r["value"] for r in rows if r["metric"] == "fact_gain"}
+    if {"memorisation", "composition"} <= depths:
+        facts = sorted({fact for _, fact in gains})
+        of = lambda depth: np.array([gains.get((depth, fact), np.nan) for fact in facts])
+        more = of("memorisation") - of("composition")
+        found.append(
+            make(
+                "words-before-meaning",
+                "The words of injected facts are learnt better than what follows from them.",
+                bootstrap(more[np.isfinite(more)]),
+                how="Rise for memorisation less that for composition, mean over facts; interval"
+                " over facts.",
+            )
+        )
+    return found

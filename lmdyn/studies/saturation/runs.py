@@ -1,0 +1,231 @@
+"""The runs of the saturation study as curves, and what late rises and other heads come to.
+
+Shape letters: S seeds, n measurements of a run, L layers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lmdyn.types import ArrayLike, Row
+
+LATE = 0.1
+"""The end of a run is the mean over this share of its measurements."""
+
+
+class Run(NamedTuple):
+    """One model's measurements; arrays `[n]` by step, but for `anisotropy` `[n, L + 1]`."""
+
+    seed: int
+    name: str
+    width: int
+    narrow: bool
+    head: str
+    kind: str
+    parameters: int
+    steps: np.ndarray
+    trained: np.ndarray
+    nll: np.ndarray
+    anisotropy: np.ndarray
+    final: np.ndarray
+    entropy: np.ndarray
+    """Of the head's singular values, as a share of log D: widths compare."""
+
+    @property
+    def last(self) -> int:
+        """How many measurements its end is the mean of."""
+        return max(1, round(LATE * len(self.steps)))
+
+    @property
+    def end(self) -> float:
+        """Nll at the end: the mean over the last tenth."""
+        return float(self.nll[-self.last :].mean())
+
+
+def models(rows: Sequence[Row]) -> list[Run]:
+    """The runs of the ladder, or the given series, by seed and width; then other heads."""
+    groups: dict[tuple, list[Row]] = {}
+    for r in rows:
+        if r.get("kind") in ("ladder", "joint", "given") and "run" in r:
+            groups.setdefault((r["seed"], r["run"]), []).append(r)
+    found = []
+    for own in groups.values():
+        one = own[0]
+        steps = sorted({r["step"] for r in own if r["metric"] == "nll"})
+
+        def by(metric, *places, own=own, steps=steps, **wanted):
+            known = {
+                r["step"]: r
+                for r in own
+                if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())
+            }
+            read = places[0] if places else lambda r: r["value"]
+            return np.array(
+                [read(known[step]) if step in known else math.nan for step in steps], np.float64
+            )
+
+        layers = sorted(
+            {r["layer"] for r in own if r["metric"] == "anisotropy" and r["layer"] is not None}
+        )
+        depths = [by("anisotropy", site="residual", layer=layer) for layer in layers]
+        found.append(
+            Run(
+                one["seed"],
+                one["name"],
+                one["width"],
+                one["narrow"],
+                one["head"],
+                one["kind"],
+                one["parameters"],
+                np.array(steps),
+                by("nll", lambda r: r["trained"]),
+                by("nll"),
+                np.stack(depths, 1) if depths else np.zeros([len(steps), 0]),
+                by("anisotropy", site="final"),
+                by("head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))),
+            )
+        )
+    order = {"ladder": 0, "given": 0, "joint": 1}
+    return sorted(found, key=lambda run: (order[run.kind], run.seed, run.width, run.name, run.head))
+
+
+def plain(rows: Sequence[Row]) -> list[Run]:
+    """Those with a full head, which the ladder and the law are about."""
+    return [run for run in models(rows) if run.kind != "joint"]
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Moving average over every full window, along the last axis."""
+    sums = np.cumsum(np.concatenate([np.zeros_like(values[..., :1]), values], -1), -1)
+    return (sums[..., window:] - sums[..., :-window]) / window
+
+
+def since_elsewhere(values: ArrayLike, pick: Callable = np.argmin) -> np.ndarray | None:
+    """`[S]`: how far each seed's curve ends above where the *other* seeds' mean is lowest.
+
+    None for one seed.
+
+    Curves are smoothed over a tenth, and the place is looked for before the last tenth. A minimum
+    that is looked for in the curve itself would lie below its end whatever the curve is.
+
+    Args:
+      values: `[S, n]`.
+      pick: `np.argmin` or `np.argmax`.
+
+    >>> falling = np.linspace(2.0, 1.0, 40)
+    >>> since_elsewhere(np.stack([falling, falling])).round(
+    ...     2
+    ... ).tolist()  # it falls to the end: below 0
+    [-0.1, -0.1]
+    """
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return None
+    window = max(1, round(LATE * values.shape[1]))
+    averages = smooth(values, window)
+    before = averages[:, : max(1, averages.shape[1] - window)]
+    others = (before.sum(0) - before) / (len(values) - 1)
+    return averages[:, -1] - before[np.arange(len(values)), pick(others, axis=1)]
+
+
+def change(values: np.ndarray) -> float:
+    """How much a curve `[n]` rises over its second half.
+
+    Its last tenth less the tenth at its middle.
+    """
+    window = max(1, round(LATE * len(values)))
+    middle = (len(values) - window) // 2
+    return float(values[-window:].mean() - values[middle : middle + window].mean())
+
+
+def by_seed(runs: list[Run], measure: Callable[[Run], float]) -> np.ndarray:
+    """`[S]`: the mean over runs of one seed."""
+    seeds = sorted({run.seed for run in runs})
+    return np.array([np.mean([measure(run) for run in runs if run.seed == seed]) for seed in seeds])
+
+
+def aligned(
+    runs: list[Run], read: Callable[[Run], np.ndarray], measure: Callable
+) -> np.ndarray | None:
+    """`[S]`: `measure` of the curves `[S, n]` of each width, averaged over widths."""
+    found = []
+    for width in sorted({run.width for run in runs}):
+        own = [read(run) for run in runs if run.width == width]
+        if len({len(curve) for curve in own}) > 1 or (value := measure(np.stack(own))) is None:
+            return None
+        found.append(value)
+    return np.mean(found, axis=0) if found else None
+
+
+def flattening(values: np.ndarray) -> np.ndarray | None:
+    """`[S]`: how far singular entropy falls from its first peak to its lowest.
+
+    Curves are `[S, n]`; peak and lowest are placed by the other seeds.
+    """
+    if len(values) < 2:
+        return None
+    others = (values.sum(0) - values) / (len(values) - 1)
+    found = []
+    for own, other in zip(values, others, strict=True):
+        peak = int(other[: max(1, len(other) // 4)].argmax())
+        found.append(own[peak] - own[peak + int(other[peak:].argmin())])
+    return np.array(found)
+
+
+def alternatives(rows: Sequence[Row]) -> list[dict]:
+    """What each other head gains on a full one, a dict for each kind, seed and way.
+
+    `head`, `seed`, `way` (`joint`, `frozen`), `gain` (nats), `size` (its numbers as a multiple
+    of the full head's), and, jointly, `share` of the gap to the next wider model.
+    """
+    found, runs = [], models(rows)
+    for run in runs:
+        if run.kind != "joint":
+            continue
+        same = [r for r in runs if r.kind == "ladder" and r.seed == run.seed]
+        full = next(r for r in same if r.width == run.width)
+        wider = min((r for r in same if r.width > run.width), key=lambda r: r.width, default=None)
+        # Everything but the head is the same, so the difference of N is that of heads.
+        vocab = _vocab(rows, run)
+        size = 1 + (run.parameters - full.parameters) / (run.width * vocab) if vocab else None
+        gap = None if wider is None else full.end - wider.end
+        gain = full.end - run.end
+        found.append(
+            {
+                "head": run.head,
+                "seed": run.seed,
+                "way": "joint",
+                "gain": gain,
+                "size": size,
+                "share": gain / gap if gap else None,
+            }
+        )
+    own = [r for r in rows if r["metric"] == "head_kind"]
+    for r in own:
+        if r["head"] != "full":
+            full = next(f["value"] for f in own if f["seed"] == r["seed"] and f["head"] == "full")
+            found.append(
+                {
+                    "head": r["head"],
+                    "seed": r["seed"],
+                    "way": "frozen",
+                    "gain": full - r["value"],
+                    "size": r["size"],
+                    "share": None,
+                }
+            )
+    return found
+
+
+def _vocab(rows, run: Run) -> int | None:
+    """V, from the numbers of a full head on a body of this width."""
+    return next(
+        (
+            r["numbers"] // r["width"]
+            for r in rows
+            if r["metric"] == "head_kind" and r["head"] == "full"
+        ),
+        None,
+    )
