@@ -5,10 +5,10 @@ Shows: what the paper claims of Pythia, tried on models of 18,000 to 230,000 par
 vocabulary of 1,024: losses against the scaling law of the wider ones, anisotropy, the head's
 spectrum, what its rank costs, the rank of the text itself, other heads. The learning rate is
 constant, and the highest at which wide models are better for being wide (pilot on seed 100).
-Expect: width 8 ends at 4.75 nats, 64 at 3.81; narrow ones 7% above the law (undecided), none turns up; the head needs 52
-of 64 directions; a head projected to 64 recovers two thirds of what width 16 lacks, mixture and
-sigsoftmax nothing. The README has the numbers. Takes: 20 minutes on 2 cores. Run: lmdyn study
---config configs/saturation.py --out out/saturation
+Expect: width 8 ends at 4.75 nats, 64 at 3.81; narrow ones 7% above the law (undecided), none turns
+up; the head needs 52 of 64 directions; a head projected to 64 recovers two thirds of what width 16
+lacks, mixture and sigsoftmax nothing. Takes: 20 minutes on 2 cores.
+Run: lmdyn study --config configs/saturation.py --out out/saturation
 
 Given models in place of the ladder, which then does not count (configs/saturation_smollm2.py is an
 example):

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure, label
-from lmdyn.report.panels import hover, own, panel, tidy, told, upright
+from lmdyn.report.panels import hover, one_or_all, own, panel, tidy, told, upright
 
 KINDS = ("updated", "new", "unchanged")
 RUNNING = {"running freeze": "freeze, running profile", "running scale": "scale, running profile"}
@@ -184,7 +184,7 @@ def profiles(rows: Rows) -> list[Figure]:
                 name,
                 "Which layers each kind of knowledge lights up",
                 caption,
-                tuple(charts) if len(charts) > 1 else charts[0],
+                one_or_all(charts),
                 tidy(points),
             )
         )

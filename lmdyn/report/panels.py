@@ -62,6 +62,11 @@ def panel(
     return chart if name is None else chart.properties(title=name)
 
 
+def one_or_all(charts: Sequence[alt.TopLevelMixin]) -> Any:
+    """The chart of a figure: the only one of some panels, or all of them."""
+    return tuple(charts) if len(charts) > 1 else charts[0]
+
+
 def own(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
     """A layer with data of its own."""
     return alt.Chart(alt.Data(values=list(values)))

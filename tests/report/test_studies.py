@@ -15,6 +15,7 @@ from lmdyn.report.figures import Figure
 from lmdyn.studies.entropy_decay import figures as entropy_decay
 from lmdyn.studies.fact_learning import figures as fact_learning
 from lmdyn.studies.knowledge_entropy import figures as knowledge_entropy
+from lmdyn.studies.knowledge_entropy.figure_data import REACTIVATIONS
 from tests.report.test_figures import drawn
 from tests.report.test_page import Links
 
@@ -368,7 +369,7 @@ def test_reactivation_is_less_the_same_seed_unchanged():
     left, right = knowledge_entropy.reactivation(whole()).chart
     for chart, wanted in (
         (left, {"reactivated": 2.0, "random": -1.0, "by entropy": 0.5}),
-        (right, dict.fromkeys(knowledge_entropy.KINDS, -0.5)),
+        (right, dict.fromkeys(REACTIVATIONS, -0.5)),
     ):
         found = {d["kind"]: d["value"] for d in drawn(chart) if "each" in d}
         assert found == pytest.approx(wanted)

@@ -246,7 +246,7 @@ def test_a_series_of_the_hub_and_facts_of_ones_own(finished, tmp_path, monkeypat
         (dict(series="dir:a@main,other"), "has no step in its name"),
         (
             dict(compare_steps=(2, 5, 8)),
-            "compare_steps=5: pretrain.checkpoints does not keep this step; it keeps: 1, 2, 4, 8, 12",
+            "compare_steps=5: pretrain.checkpoints does not keep this step; it keeps: 1, 2, 4, 8,",
         ),
         (dict(compare_steps=(2, 8)), "a series of 2 checkpoints"),
         (dict(known_probes="no/such.jsonl"), "no/such.jsonl"),

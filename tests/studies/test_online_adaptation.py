@@ -17,7 +17,7 @@ from lmdyn.models import LanguageModel, ModelConfig, init
 from lmdyn.models.forward import shapes
 from lmdyn.params import low_rank, partition
 from lmdyn.studies import online_adaptation
-from lmdyn.studies.online_adaptation.parts import controls
+from lmdyn.studies.online_adaptation.localized_parts import controls
 from lmdyn.studies.online_adaptation.tables import at_most
 from tests.studies.online_cases import GRID, small
 

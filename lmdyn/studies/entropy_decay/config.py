@@ -108,7 +108,7 @@ class EntropyDecay(StudyConfig):
                     f" {len(self.factors)} factors"
                 )
             evaluation = run.train.evaluation
-            if evaluation is None or not NEEDED <= set(evaluation.metrics.split(",")):
+            if evaluation is None or not set(evaluation.metrics.split(",")) >= NEEDED:
                 raise InputError(
                     f"runs[{number}].train.evaluation must measure nll,knowledge_entropy"
                 )

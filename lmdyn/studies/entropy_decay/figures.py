@@ -60,52 +60,31 @@ def curves(rows: Rows) -> Figure | None:
     factors, levels = strongest(rows), _levels(rows)
     if not data or not factors:
         return None
-    hue, last = factors[0], max(d["step"] for d in data)
     facets = [("", data)]
     if factors[1:]:
         facets = [
             (f" ({factors[1]}: {name})", [d for d in data if d[factors[1]] == name])
             for name in levels[factors[1]]
         ]
-    domain = [min(d["value"] for d in data), max(d["value"] for d in data)]
     x = alt.X(
         "step:Q",
         title="training step",
         axis=alt.Axis(tickCount=5, format=",d"),
-        scale=alt.Scale(nice=False, domain=[0, last]),
+        scale=alt.Scale(nice=False, domain=[0, max(d["step"] for d in data)]),
     )
-    scale = alt.Scale(domain=[f"{hue}: {name}" for name in levels[hue]])
-    tip = [
-        alt.Tooltip("run:N"),
-        alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("value:Q", title="share of the ceiling", format=".2%"),
-        alt.Tooltip("nats:Q", format=".3f"),
-        *(alt.Tooltip(f"{f}:N") for f in levels),
-    ]
+    domain = [min(d["value"] for d in data), max(d["value"] for d in data)]
+    scale = alt.Scale(zero=False, nice=True, domain=domain)
     charts = []
-    for told, shown in facets:
-        y = alt.Y(
-            "value:Q",
-            title=f"Share of the ceiling{told}",
-            axis=alt.Axis(tickCount=5, format="%"),
-            scale=alt.Scale(zero=False, nice=True, domain=domain),
-        )
-        base = alt.Chart().encode(
-            x=x,
-            y=y,
-            color=alt.Color("hue:N", scale=scale, legend=alt.Legend(columns=2)),
-            detail="run:N",
-        )
-        half = own([{"step": end / 2} for end in ends(shown)]).mark_rule(style="round").encode(x=x)
-        values = [{**d, "hue": f"{hue}: {d[hue]}"} for d in tidy(shown)]
-        charts.append(
-            panel(values, half, base.mark_line(style="run"), hover(base, tip), height=280)
-        )
+    for where, shown in facets:
+        axis = alt.Axis(tickCount=5, format="%")
+        title = f"Share of the ceiling{where}"
+        y = alt.Y("value:Q", title=title, axis=axis, scale=scale)
+        charts.append(_curves(shown, x, y, factors[0], levels))
     begins = "the dotted line" if len(ends(data)) == 1 else "a dotted line, one for each length"
     caption = (
         "Mean over layers of H / log F, a line for each run. Colour and panel are the two factors"
         " with the largest effects on the change over the second half of training, which begins at"
-        f" {begins}."
+        f" {begins}. A line that falls there is decaying."
     )
     table = [
         {
@@ -122,6 +101,23 @@ def curves(rows: Rows) -> Figure | None:
     return Figure(
         "curves", "Knowledge entropy in every run", caption, tuple(charts), tidy(data), table
     )
+
+
+def _curves(shown, x, y, hue: str, levels) -> alt.TopLevelMixin:
+    """A line for each run, coloured by the level of a factor."""
+    scale = alt.Scale(domain=[f"{hue}: {name}" for name in levels[hue]])
+    color = alt.Color("hue:N", scale=scale, legend=alt.Legend(columns=2))
+    base = alt.Chart().encode(x=x, y=y, color=color, detail="run:N")
+    tip = [
+        alt.Tooltip("run:N"),
+        alt.Tooltip("step:Q", format=",d"),
+        alt.Tooltip("value:Q", title="share of the ceiling", format=".2%"),
+        alt.Tooltip("nats:Q", format=".3f"),
+        *(alt.Tooltip(f"{f}:N") for f in levels),
+    ]
+    half = own([{"step": end / 2} for end in ends(shown)]).mark_rule(style="round").encode(x=x)
+    values = [{**d, "hue": f"{hue}: {d[hue]}"} for d in tidy(shown)]
+    return panel(values, half, base.mark_line(style="run"), hover(base, tip), height=280)
 
 
 def ends(points: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -199,8 +199,8 @@ def train_once(
             found[number] = ask(config, subject, compiled.whole(state))
     if not math.isfinite(float(logged["loss"])):
         raise InputError(
-            f"the loss of the continual training is {float(logged['loss'])}; lower optimizer.learning_rate"
-            " or the last of learning_rate_factors"
+            f"the loss of the continual training is {float(logged['loss'])}; lower"
+            " optimizer.learning_rate or the last of learning_rate_factors"
         )
     return found, state
 

@@ -93,15 +93,8 @@ def series(rows: Rows) -> Figure | None:
         " it: how much of the new facts it takes up, and how much of the old it loses."
         f" {seeds_caption(found)}{pale}"
     )
-    data = tidy(
-        [
-            {
-                k: one[k]
-                for k in ("seed", "step", "entropy", "share", "nll", "acquisition", "forgetting")
-            }
-            for one in found
-        ]
-    )
+    fields = ("seed", "step", "entropy", "share", "nll", "acquisition", "forgetting")
+    data = tidy([{k: one[k] for k in fields} for one in found])
     return Figure(
         "series",
         "From each checkpoint, the same continual training",

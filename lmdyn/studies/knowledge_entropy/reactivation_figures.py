@@ -1,11 +1,12 @@
 """The figures of the knowledge-entropy study on reactivation, and on other ways to pretrain."""
 
+from typing import Any
+
 import altair as alt
 import numpy as np
 
-from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import hover, level, means, own, panel, tidy, upright
+from lmdyn.report.panels import dots, hover, level, means, own, panel, tidy, upright
 from lmdyn.studies.knowledge_entropy.figure_data import (
     REACTIVATIONS,
     Rows,
@@ -14,36 +15,33 @@ from lmdyn.studies.knowledge_entropy.figure_data import (
     seeds_caption,
 )
 
+MEASURES = (("acquisition", ", nats", "+.3f"), ("forgetting", "", "+.1%"))
+"""What is compared: its name, unit and format."""
+
 
 def reactivation(rows: Rows) -> Figure | None:
     """What reactivating the last checkpoint changes, by ratio and gain, beside its control."""
     found = outcomes(rows)
     plain = last_of(found)
-    points = []
-    for one in found:
-        if one["kind"] in REACTIVATIONS and one["seed"] in plain:
-            cell, base = f"ratio {one['ratio']:g}, gain {one['gain']:g}", plain[one["seed"]]
-            points.append(
-                {
-                    **one,
-                    "name": cell,
-                    "plain acquisition": base["acquisition"],
-                    "plain forgetting": base["forgetting"],
-                }
-            )
+    points = [
+        {
+            **one,
+            "name": f"ratio {one['ratio']:g}, gain {one['gain']:g}",
+            **{f"plain {field}": plain[one["seed"]][field] for field, *_ in MEASURES},
+        }
+        for one in found
+        if one["kind"] in REACTIVATIONS and one["seed"] in plain
+    ]
     if not points:
         return None
     points.sort(key=lambda p: (p["ratio"], p["gain"]))
     order = list(dict.fromkeys(p["name"] for p in points))
     charts = tuple(
-        panels.dots(
+        dots(
             [
                 {
-                    "name": p["name"],
-                    "kind": p["kind"],
-                    "seed": p["seed"],
+                    **{k: p[k] for k in ("name", "kind", "seed", field)},
                     "value": p[field] - p[f"plain {field}"],
-                    field: p[field],
                 }
                 for p in points
             ],
@@ -53,40 +51,29 @@ def reactivation(rows: Rows) -> Figure | None:
             format=format,
             more={field: format.lstrip("+")},
         )
-        for field, unit, format in (("acquisition", ", nats", "+.3f"), ("forgetting", "", "+.1%"))
+        for field, unit, format in MEASURES
     )
-    level = {
-        k: float(np.mean([p[k] for p in plain.values()])) for k in ("acquisition", "forgetting")
-    }
+    before = {field: float(np.mean([p[field] for p in plain.values()])) for field, *_ in MEASURES}
     caption = (
-        "The last checkpoint with dormant coefficients woken before the same lesson, less the same"
-        f" checkpoint unchanged (the line at 0: acquisition {level['acquisition']:.3f} nats,"
-        f" forgetting {level['forgetting']:.1%}). By entropy: each layer as much as its entropy is"
-        " low. Random: as many coefficients, chosen at random."
+        "The last checkpoint with dormant coefficients reactivated before the same continual"
+        " training, less the same checkpoint unchanged (the line at 0: acquisition"
+        f" {before['acquisition']:.3f} nats, forgetting {before['forgetting']:.1%}). By entropy:"
+        " each layer as much as its entropy is low. Random: as many coefficients, chosen at random."
         f" {seeds_caption(points, 'Small', 'large')} Further right, more is learnt in the first"
         " panel, and more forgotten in the second."
     ).replace(" -", " \u2212")
-    data = [
-        {
-            k: p[k]
-            for k in (
-                "seed",
-                "kind",
-                "ratio",
-                "gain",
-                "nll",
-                "share",
-                "acquisition",
-                "forgetting",
-                "plain acquisition",
-                "plain forgetting",
-            )
-        }
-        for p in points
-    ]
+    fields = ("seed", "kind", "ratio", "gain", "nll", "share", "acquisition", "forgetting")
+    fields += ("plain acquisition", "plain forgetting")
+    data = [{k: p[k] for k in fields} for p in points]
+    title = "Reactivating the last checkpoint"
+    return Figure("reactivation", title, caption, charts, tidy(data), _table(plain, points))
+
+
+def _table(plain, points) -> list[dict[str, str]]:
+    """Means over seeds of the last checkpoint, unchanged and reactivated, as one reads them."""
     levels = [{**m, "name": "unchanged"} for m in means(list(plain.values()), "kind")]
     levels += [{**m, "name": f"{m['kind']}: {m['name']}"} for m in means(points, "kind", "name")]
-    table = [
+    return [
         {
             "last checkpoint": m["name"],
             "knowledge entropy, share": f"{m['share']:.1%}",
@@ -96,9 +83,6 @@ def reactivation(rows: Rows) -> Figure | None:
         }
         for m in levels
     ]
-    return Figure(
-        "reactivation", "Reactivating the last checkpoint", caption, charts, tidy(data), table
-    )
 
 
 def variants(rows: Rows) -> Figure | None:
@@ -108,73 +92,53 @@ def variants(rows: Rows) -> Figure | None:
     """
     found = outcomes(rows)
     line = [one for one in found if one["kind"] == "series"]
-    ends = [one for one in found if one["kind"] in ("variant", "reactivated", "by entropy")]
-    if not line or not ends:
+    points = [
+        _above_line(one, line)
+        for one in found
+        if one["kind"] in ("variant", "reactivated", "by entropy")
+    ]
+    if not line or not points:
         return None
-    points = []
-    for one in ends:
-        own_line = sorted((o["nll"], o["acquisition"]) for o in line if o["seed"] == one["seed"])
-        at = float(
-            np.interp(one["nll"], [nll for nll, _ in own_line], [value for _, value in own_line])
-        )
-        name = (
-            one["start"]
-            if one["kind"] == "variant"
-            else f"{one['kind']}: ratio {one['ratio']:g}, gain {one['gain']:g}"
-        )
-        points.append(
-            {
-                "name": name,
-                "group": one["start"] if one["kind"] == "variant" else one["kind"],
-                "seed": one["seed"],
-                "nll": one["nll"],
-                "acquisition": one["acquisition"],
-                "value": one["acquisition"] - at,
-            }
-        )
-    order = list(
-        dict.fromkeys(p["name"] for p in sorted(points, key=lambda p: p["group"] in REACTIVATIONS))
-    )
-    groups = list(
-        dict.fromkeys(p["group"] for p in sorted(points, key=lambda p: p["group"] in REACTIVATIONS))
-    )
+    ordered = sorted(points, key=lambda p: p["group"] in REACTIVATIONS)
     charts = (
-        _plane(line, points, groups),
-        panels.dots(
+        _plane(line, points, list(dict.fromkeys(p["group"] for p in ordered))),
+        dots(
             points,
             "Acquisition above the plain series at the same nll, nats",
-            order=order,
+            order=list(dict.fromkeys(p["name"] for p in ordered)),
             format="+.3f",
             more={"acquisition": ".3f", "nll": ".3f"},
         ),
     )
     caption = (
-        "First: acquisition against nll of the old domain before the lesson, means over seeds; the"
-        " line is the plain series, checkpoint by checkpoint, and what is above it learns more at"
-        " the same loss. Second: how far above, each seed against its own line."
-        f" {seeds_caption(points, 'Small', 'large')} Beyond the ends of the line its nearest"
-        " checkpoint is taken."
+        "First: acquisition (nats) against nll of the old domain (nats per token) before the"
+        " continual training, means over seeds; the line is the plain series, checkpoint by"
+        " checkpoint, and what is above it learns more at the same loss. Second: how far above,"
+        f" each seed against its own line. {seeds_caption(points, 'Small', 'large')} Beyond the"
+        " ends of the line its nearest checkpoint is taken."
     )
     data = [
-        {
-            "seed": o["seed"],
-            "name": f"step {o['step']}",
-            "nll": o["nll"],
-            "acquisition": o["acquisition"],
-        }
+        {**{k: o[k] for k in ("seed", "nll", "acquisition")}, "name": f"step {o['step']}"}
         for o in line
     ]
     data += [
-        {
-            "seed": p["seed"],
-            "name": p["name"],
-            "nll": p["nll"],
-            "acquisition": p["acquisition"],
-            "above": p["value"],
-        }
+        {**{k: p[k] for k in ("seed", "name", "nll", "acquisition")}, "above": p["value"]}
         for p in points
     ]
     return Figure("variants", "Learning at equal loss", caption, charts, tidy(data))
+
+
+def _above_line(one, line) -> dict[str, Any]:
+    """A starting point, with its acquisition above that of its seed's series at the same nll."""
+    own_line = sorted((o["nll"], o["acquisition"]) for o in line if o["seed"] == one["seed"])
+    nll, acquisition = zip(*own_line, strict=True) if own_line else ((one["nll"],), (0.0,))
+    cell = "" if one["kind"] == "variant" else f"ratio {one['ratio']:g}, gain {one['gain']:g}"
+    return {
+        "name": f"{one['kind']}: {cell}" if cell else one["start"],
+        "group": one["kind"] if cell else one["start"],
+        **{k: one[k] for k in ("seed", "nll", "acquisition")},
+        "value": one["acquisition"] - float(np.interp(one["nll"], nll, acquisition)),
+    }
 
 
 def _plane(line, points, groups):

@@ -58,17 +58,14 @@ def _shift(rows: Sequence[Row], make: Callable) -> None:
         )
         return _ladder(rows, make, kind)
     for text, saved in gains.items():
-        found, which = (
-            _best_rule(rows, stream=text, trained=kind),
-            "by the rule that is best in the other seeds",
-        )
+        best = _best_rule(rows, stream=text, trained=kind)
+        which = main if best is None else "by the rule that is best in the other seeds"
         make(
             f"online-beats-static-{text.split(':')[1]}",
             f"Online adaptation beats the static model on {short(text)}.",
-            saved if found is None else found,
+            saved if best is None else best,
             "rules",
-            "Static nll less online nll of the same predictions,"
-            f" {which if found is not None else main}.",
+            f"Static nll less online nll of the same predictions, {which}.",
         )
     home, far = texts[0], texts[-1]
     make(
@@ -154,56 +151,47 @@ def _ladder(rows, make, kind, **wanted):
         )
 
 
+def _cache_less_overlap(keys: list, nll: np.ndarray, costs: np.ndarray) -> np.ndarray | None:
+    """`[S]`: nll of each overlap, less that of the best cache setting of at most its cost."""
+    kinds = np.array([key.split()[0].rstrip(",") for key in keys])
+    cache = kinds == "cache"
+    pairs = [
+        (nll[:, j], at_most(costs[cache], nll[:, cache], costs[j] * 1.001))
+        for j in np.flatnonzero(kinds == "overlap")
+    ]
+    differences = [overlap - best for overlap, best in pairs if best is not None]
+    return np.mean(differences, 0) if differences else None
+
+
 def _context(rows: Sequence[Row], make: Callable) -> None:
     keys, online = table(rows, "context")
     if not keys:
         return
-    _, flops = table(rows, "context", "flops")
-    kinds = np.array([key.split()[0].rstrip(",") for key in keys])
-    costs = flops.mean(0)
-    pairs = [
-        (j, at_most(costs[kinds == "cache"], online[:, kinds == "cache"], costs[j] * 1.001))
-        for j in np.flatnonzero(kinds == "overlap")
-    ]
-    differences = [online[:, j] - cache for j, cache in pairs if cache is not None]
+    costs = table(rows, "context", "flops")[1].mean(0)
+    names, static = table(rows, "context", metric="static_nll")
+    static_costs = table(rows, "context", "flops", metric="static_nll")[1].mean(0)
     make(
         "cache-beats-overlap",
         "With adaptation, a cache beats an overlapping window at equal cost.",
-        np.mean(differences, 0) if differences else None,
+        _cache_less_overlap(keys, online, costs),
         "context",
         "Nll of each overlap, less that of the cache setting of at most its FLOPs that is best in"
         " the other seeds; mean over overlaps.",
     )
-    names, static = table(rows, "context", metric="static_nll")
-    _, static_flops = table(rows, "context", "flops", metric="static_nll")
-    kinds, static_costs = (
-        np.array([key.split()[0].rstrip(",") for key in names]),
-        static_flops.mean(0),
-    )
-    pairs = [
-        (
-            j,
-            at_most(
-                static_costs[kinds == "cache"], static[:, kinds == "cache"], static_costs[j] * 1.001
-            ),
-        )
-        for j in np.flatnonzero(kinds == "overlap")
-    ]
-    differences = [static[:, j] - cache for j, cache in pairs if cache is not None]
     make(
         "cache-beats-overlap-static",
         "Without adaptation, too.",
-        np.mean(differences, 0) if differences else None,
+        _cache_less_overlap(names, static, static_costs),
         "context",
         "The same, of static evaluation.",
         OURS,
     )
-    short_one = [k for k, key in enumerate(keys) if key.startswith("none")]
-    longest = static.mean(0).argmin()
-    if short_one:
+    without = [k for k, key in enumerate(keys) if key.startswith("none")]
+    if without:
+        longest = static.mean(0).argmin()
         budget = static_costs[longest]
-        same = at_most(costs[short_one], online[:, short_one], budget * 1.001)
-        cheapest = short_one[int(costs[short_one].argmin())]
+        same = at_most(costs[without], online[:, without], budget * 1.001)
+        cheapest = without[int(costs[without].argmin())]
         best = -present(best_elsewhere(-static)) if len(static) > 1 else static[:, longest]
         value = online[:, cheapest] if same is None else same
         cost = costs[cheapest] / budget if same is None else 1.0

@@ -17,9 +17,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from lmdyn import data, online, records, transforms
+from lmdyn import data, online, records
 from lmdyn.online import Context
-from lmdyn.studies.online_adaptation.bench import Bench, Setting, adapted, measured, profile
+from lmdyn.studies.online_adaptation.bench import Bench, Setting, adapted, measured
 from lmdyn.studies.online_adaptation.config import Grid, OnlineAdaptation
 from lmdyn.studies.pretraining import train_run
 from lmdyn.studies.workers import remembered
@@ -54,7 +54,7 @@ def train_model(
         rule = (
             run.optimizer
             if size.learning_rate is None
-            else dataclasses.replace(run.optimizer, rate=size.learning_rate)
+            else dataclasses.replace(run.optimizer, learning_rate=size.learning_rate)
         )
         run = dataclasses.replace(run, model=size.model, optimizer=rule)
     run = dataclasses.replace(run, out=run_folder(study, seed, name), seed=seed)
@@ -203,38 +203,24 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     Adapted afresh to each, adapted all along, and static.
     """
     bench, grid, length = bench_of(config, study, seed), config.grid, config.document_tokens
-    documents = [
-        d[: length + 1]
-        for d in data.tokenize(shifted_stream(config), bench.tokenizer)
-        if len(d) > length
-    ]
+    tokens = data.tokenize(shifted_stream(config), bench.tokenizer)
+    documents = [d[: length + 1] for d in tokens if len(d) > length]
     chunks = online.stream(documents, chunk=grid.chunk, context=online.none(), reset="document")
-    first = math.ceil(grid.prefix / length)  # documents that rates are chosen on
-    rows, edges = (
-        [],
-        sorted({0, *(e for k in range(20) if (e := grid.chunk * 2**k) < length), length}),
-    )
+    first = math.ceil(grid.prefix / length)  # documents that learning rates are chosen on
     if len(documents) <= first:
-        return rows
-    for rank in (None, grid.rank):
+        return []
+    doubled = (e for k in range(20) if (e := grid.chunk * 2**k) < length)
+    edges = sorted({0, *doubled, length})
+    plain = functools.partial(Setting, rule=grid.main_rule, adapt="blocks.mlp", chunk=grid.chunk)
+    rows = []
+    for setting in (plain("MLPs"), plain("low-rank", rank=grid.rank)):
+        static, _ = bench.static("documents", chunks, setting)
         for reset in ("document", "never"):
-            setting = Setting(
-                "MLPs" if rank is None else "low-rank",
-                grid.main_rule,
-                "blocks.mlp",
-                rank,
-                grid.chunk,
-            )
-            stream = (
-                chunks
-                if reset == "document"
-                else chunks._replace(first=np.arange(len(chunks.first)) == 0)
-            )
-            static, _ = bench.static("documents", chunks, setting)
+            begins = chunks.first if reset == "document" else np.arange(len(chunks.first)) == 0
             found = online.choose_rate(
                 bench.model,
                 bench.params,
-                stream,
+                chunks._replace(first=begins),
                 rule=bench.rule(setting),
                 rates=bench.learning_rates(setting),
                 prefix=first * length,
@@ -248,26 +234,23 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
                 x.reshape(len(documents), length)[first:].mean(0, dtype=np.float64)
                 for x in (found.outcome.nll, static.nll)
             )
-            rows += [
-                records.row(
-                    bench.reference,
-                    "nll_at_position",
-                    float(nll[a:b].mean()),
-                    "nats",
-                    step=bench.step,
-                    analysis="position",
-                    seed=seed,
-                    stream=shifted_stream(config),
-                    tokens=(len(documents) - first) * (b - a),
-                    begin=a,
-                    end=b,
-                    reset=reset,
-                    static=float(still[a:b].mean()),
-                    rate=found.rate,
-                    **setting.tags,
-                )
-                for a, b in itertools.pairwise(edges)
-            ]
+            make = functools.partial(
+                records.row,
+                bench.reference,
+                "nll_at_position",
+                unit="nats",
+                step=bench.step,
+                analysis="position",
+                seed=seed,
+                stream=shifted_stream(config),
+                reset=reset,
+                rate=found.rate,
+                **setting.tags,
+            )
+            for a, b in itertools.pairwise(edges):
+                count, still_here = (len(documents) - first) * (b - a), float(still[a:b].mean())
+                value = float(nll[a:b].mean())
+                rows.append(make(value, tokens=count, begin=a, end=b, static=still_here))
     return rows
 
 
@@ -326,53 +309,3 @@ def resets(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
             )
         )
     return rows
-
-
-def localized(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
-    """The profile of the last stream's first chunks, and adapting by it.
-
-    Adapting where it is above its mean, and at as many places drawn at random, at equal cost.
-    """
-    bench, grid, text = bench_of(config, study, seed), config.grid, shifted_stream(config)
-    found = profile(bench, text)
-    about = {"step": bench.step, "analysis": "localized", "seed": seed, "stream": text}
-    rows = [records.row(bench.reference, **{**row, **about}) for row in found.rows()]
-    for name, adapt in [
-        ("localized", transforms.trained(found)),
-        *((f"random {k}", selector) for k, selector in enumerate(controls(found, seed))),
-    ]:
-        rows += measured(
-            bench, text, Setting(name, grid.main_rule, adapt, chunk=grid.chunk), "localized"
-        )
-    return rows
-
-
-def controls(found: Any, seed: int, draws: int = 2) -> list[str]:
-    """Selectors of equal cost.
-
-    As many attention and MLP layers as lie above the profile's mean, the lowest of them where
-    it was.
-
-    >>> controls(
-    ...     {"attention": np.array([1.0, 1.0, 3.0]), "mlp": np.array([1.0, 1.0, 3.0])},
-    ...     seed=0,
-    ...     draws=1,
-    ... )  # nothing else costs as much
-    ['blocks[2].attention+blocks[2].mlp']
-    """
-    mean = np.mean([*found["attention"], *found["mlp"]])
-    chosen = {kind: np.flatnonzero(np.asarray(found[kind]) > mean) for kind in ("attention", "mlp")}
-    lowest = min((layers.min(), kind) for kind, layers in chosen.items() if len(layers))
-    rng, made = np.random.default_rng([seed, 7]), []
-    for _ in range(draws):
-        terms = []
-        for kind, layers in chosen.items():
-            held = [lowest[0]] if kind == lowest[1] else []
-            free = np.arange(
-                lowest[0] + (kind == lowest[1] or kind == "attention"), len(found[kind])
-            )  # attention lies below the MLP of its block
-            drawn = rng.permutation(free)[: len(layers) - len(held)]
-            if len(layers):
-                terms.append(f"blocks[{','.join(map(str, sorted([*held, *drawn])))}].{kind}")
-        made.append("+".join(terms))
-    return made

@@ -19,9 +19,9 @@ from lmdyn import checkpoints, data
 from lmdyn.studies.folder import open_folder
 from lmdyn.studies.online_adaptation.claims import claims
 from lmdyn.studies.online_adaptation.config import OnlineAdaptation
+from lmdyn.studies.online_adaptation.localized_parts import localized
 from lmdyn.studies.online_adaptation.parts import (
     context,
-    localized,
     models,
     places,
     position,

@@ -91,8 +91,13 @@ def _saturation(rows) -> list[Claim]:
                 f" seeds, before the last tenth.{seen}",
             )
         )
+    return [*found, *_anisotropy(narrow, wide)]
+
+
+def _anisotropy(narrow: list[Run], wide: list[Run]) -> list[Claim]:
+    found, over = [], f"Mean over the narrow models ({_names(narrow)})"
     last = lambda run: run.anisotropy[:, -1]
-    for name, where, read in (
+    for name, place, read in (
         ("last-layer", "of the last layer", last),
         ("final", "after the last norm, which the head reads", lambda run: run.final),
     ):
@@ -102,7 +107,7 @@ def _saturation(rows) -> list[Claim]:
         found.append(
             _claim(
                 f"anisotropy-{name}",
-                f"In narrow models the anisotropy {where} rises late in training.",
+                f"In narrow models the anisotropy {place} rises late in training.",
                 over_seeds(rise),
                 "cosine",
                 "anisotropy",
@@ -114,7 +119,7 @@ def _saturation(rows) -> list[Claim]:
             found.append(
                 _claim(
                     f"anisotropy-{name}-more",
-                    f"The anisotropy {where} rises more in narrow models than in wide ones.",
+                    f"The anisotropy {place} rises more in narrow models than in wide ones.",
                     over_seeds(more),
                     "cosine",
                     "anisotropy",

@@ -5,13 +5,15 @@ share a panel of spectra, singular values are counted as a share of the width, a
 as a share of log D. Those over training are here, those on heads in `saturation_heads`.
 """
 
+import functools
 import math
 from typing import Any
 
 import altair as alt
 
 from lmdyn.report.figures import Figure, whole_numbers
-from lmdyn.report.panels import hover, means, own, panel, step_axis, tidy, upright
+from lmdyn.report.panels import hover, means, one_or_all, own, panel, step_axis, tidy, upright
+from lmdyn.studies.claims import where
 from lmdyn.studies.saturation.figure_data import (
     Rows,
     averaged,
@@ -51,92 +53,80 @@ def figures(rows: Rows) -> list[Figure]:
 
 
 def losses(rows: Rows) -> Figure | None:
-    """Losses with the law's predictions, and how far each model ends above the law."""
+    """Losses with the law's predictions, and how far each model ends above the law.
+
+    Detected saturation points are ringed.
+    """
     points = [p for p in points_of(rows, "nll") if p["step"] > 0]
     order = names(rows)
-    if not points or len({p["step"] for p in points}) < 2:
-        return None
-    color = by_name(order)
-    curves = averaged(points, 5)
     steps = sorted({p["step"] for p in points})
-    predicted = [
-        {"name": r["name"], "step": r["step"], "value": float(r["predicted"])}
-        for r in _law(rows)
-        if r["step"] is not None
-    ]
-    found = [r for r in rows if r["metric"] == "saturated" and r["value"]]
-    at = {(p["name"], p["step"]): p["value"] for p in curves}
-    marks = []
-    for r in found:
-        near = min(
-            (step for name, step in at if name == r["name"]), key=lambda step: abs(step - r["at"])
-        )
-        marks.append(
-            {
-                "name": r["name"],
-                "step": r["at"],
-                "value": at[r["name"], near],
-                "seed": r["seed"],
-                "low": r["low"],
-                "high": r["high"],
-                "rise": r["rise"],
-                "p": r["p_value"],
-            }
-        )
-    charts = [
-        _curves(
-            curves,
-            predicted,
-            marks,
-            color,
-            "Held-out loss, nats a token",
-            step_axis(steps, ticks(steps)),
-            len(order),
-        )
-    ]
-    narrow = {r["name"] for r in plain(rows) if r["narrow"]}
-    late = [p for p in curves if p["name"] in narrow and p["step"] >= steps[len(steps) // 4]]
-    if len({p["step"] for p in late}) > 2:
+    if len(steps) < 2:
+        return None
+    curves, predicted = averaged(points, 5), _law(rows)
+    marks = _saturation_points(rows, curves)
+    draw = functools.partial(_curves, color=by_name(order), shades=len(order))
+    x = step_axis(steps, ticks(steps))
+    charts = [draw(curves, predicted, marks, title="Held-out loss, nats per token", x=x)]
+    narrow, first = {r["name"] for r in plain(rows) if r["narrow"]}, steps[len(steps) // 4]
+    late = lambda found: [p for p in found if p["name"] in narrow and p["step"] >= first]
+    if len({p["step"] for p in late(curves)}) > 2:
         x = alt.X(
             "step:Q",
             title="training step",
             axis=alt.Axis(tickCount=4, format=",d"),
             scale=alt.Scale(zero=False, nice=False, padding=8),
         )
-        first = steps[len(steps) // 4]
-        shown = lambda ps: [p for p in ps if p["name"] in narrow and p["step"] >= first]
-        charts.append(
-            _curves(
-                late,
-                shown(predicted),
-                shown(marks),
-                color,
-                "The narrow ones, from a quarter of training on",
-                x,
-                len(order),
+        title = "The narrow ones, from a quarter of training on"
+        charts.append(draw(late(curves), late(predicted), late(marks), title=title, x=x))
+    if residuals := where(rows, "scaling_residual"):
+        charts.append(_residuals(residuals, by_name(order), len(order)))
+    title = "Losses, and what the scaling law of wide models predicts"
+    caption, table = _losses_caption(rows, points, predicted, marks), _losses_table(rows, order)
+    return Figure("losses", title, caption, one_or_all(charts), tidy(points), table)
+
+
+def _saturation_points(rows, curves) -> list[dict[str, Any]]:
+    """Where the detector finds that a seed's loss rises, on the curve of its model."""
+    at = {(p["name"], p["step"]): p["value"] for p in curves}
+    marks = []
+    for r in where(rows, "saturated"):
+        if r["value"]:
+            there = (step for name, step in at if name == r["name"])
+            near = min(there, key=lambda step: abs(step - r["at"]))
+            marks.append(
+                {
+                    "name": r["name"],
+                    "step": r["at"],
+                    "value": at[r["name"], near],
+                    **{k: r[k] for k in ("seed", "low", "high", "rise")},
+                    "p": r["p_value"],
+                }
             )
-        )
-    if residuals := [r for r in rows if r["metric"] == "scaling_residual"]:
-        charts.append(_residuals(residuals, color, len(order)))
-    seeds = len({p["seed"] for p in points})
+    return marks
+
+
+def _losses_caption(rows, points, predicted, marks) -> str:
+    seeds, runs = len({p["seed"] for p in points}), len(where(rows, "saturated"))
     caption = (
         "Loss of each model on held-out text,"
-        f" {'mean of ' + str(seeds) + ' seeds' if seeds > 1 else 'one seed'}, smoothed over five"
+        f" {f'mean of {seeds} seeds' if seeds > 1 else 'one seed'}, smoothed over five"
         " measurements. "
-        + (
+    )
+    if predicted:
+        caption += (
             "Dashed: what the scaling law that is fitted to the wide models predicts; triangles are"
             " in the fit, circles beyond it. "
-            if predicted
-            else ""
         )
-        + (
+    if runs:
+        caption += (
             "Rings: where the detector finds that a seed's loss has stopped falling and rises"
-            f" ({len(found)} of {sum(r['metric'] == 'saturated' for r in rows)} runs)."
-            if any(r["metric"] == "saturated" for r in rows)
-            else ""
+            f" ({len(marks)} of {runs} runs)."
         )
-    )
-    table = [
+    return caption
+
+
+def _losses_table(rows, order) -> list[dict[str, str]]:
+    return [
         {
             "model": name,
             "parameters": f"{own_[0]['parameters']:,}",
@@ -147,20 +137,12 @@ def losses(rows: Rows) -> Figure | None:
             "turns up in": _turned(rows, name),
         }
         for name in order
-        if (own_ := [r for r in rows if r["metric"] == "scaling_residual" and r["name"] == name])
+        if (own_ := where(rows, "scaling_residual", name=name))
     ]
-    return Figure(
-        "losses",
-        "Losses, and what the scaling law of wide models predicts",
-        caption,
-        tuple(charts) if len(charts) > 1 else charts[0],
-        tidy(points),
-        table,
-    )
 
 
 def _turned(rows, name) -> str:
-    own = [r for r in rows if r["metric"] == "saturated" and r["name"] == name]
+    own = where(rows, "saturated", name=name)
     return f"{sum(r['value'] for r in own):.0f} of {len(own)}"
 
 
@@ -183,7 +165,7 @@ def _law(rows) -> list[dict[str, Any]]:
                     law["value"] + law["A"] / size ** law["a"] + law["B"] / trained ** law["b"]
                 )
     return [
-        {"name": name, "step": step, "predicted": sum(v) / len(v)}
+        {"name": name, "step": step, "value": float(sum(v) / len(v))}
         for (name, step), v in sorted(curve.items())
     ]
 
@@ -327,11 +309,7 @@ def anisotropy_by_depth(rows: Rows) -> Figure | None:
         " (strong); mean over seeds."
     )
     return Figure(
-        "anisotropy-by-depth",
-        "Anisotropy by depth",
-        caption,
-        tuple(charts) if len(charts) > 1 else charts[0],
-        tidy(by_layer),
+        "anisotropy-by-depth", "Anisotropy by depth", caption, one_or_all(charts), tidy(by_layer)
     )
 
 

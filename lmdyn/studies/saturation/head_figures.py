@@ -6,7 +6,8 @@ import altair as alt
 
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import hover, own, panel, tidy, upright
+from lmdyn.report.panels import hover, one_or_all, own, panel, tidy, upright
+from lmdyn.studies.claims import where
 from lmdyn.studies.saturation.figure_data import (
     Rows,
     by_step,
@@ -23,13 +24,13 @@ STARTS = ("as it is", "trained from there", "trained from random")
 
 def spectra(rows: Rows) -> Figure | None:
     """The head's singular values by step."""
-    held = [r for r in plain(rows) if r["metric"] == "head_spectrum"]
-    if not held:
+    measured = [r for r in plain(rows) if r["metric"] == "head_spectrum"]
+    if not measured:
         return None
-    charts, data, first = [], [], min(r["seed"] for r in held)
+    charts, data, first = [], [], min(r["seed"] for r in measured)
     for name in three(names(rows)):
-        mine = [r for r in held if r["name"] == name and r["seed"] == first]
-        steps = some_steps({r["step"] for r in mine})
+        own_ = [r for r in measured if r["name"] == name and r["seed"] == first]
+        steps = some_steps({r["step"] for r in own_})
         points = [
             {
                 "name": name,
@@ -38,58 +39,50 @@ def spectra(rows: Rows) -> Figure | None:
                 "place": i / r["directions"],
                 "value": max(float(v), 1e-6),
             }
-            for r in mine
+            for r in own_
             if r["step"] in steps
             for i, v in zip(r["index"], r["values"], strict=True)
         ]
         data += points
-        x = alt.X(
-            "place:Q",
-            title="singular values, as a share of the width",
-            axis=alt.Axis(format="%", tickCount=4),
-            scale=alt.Scale(nice=False, domain=[0, 1]),
-        )
-        y = alt.Y(
-            "value:Q",
-            title=f"{name}: share of the largest",
-            axis=alt.Axis(tickCount=4, format="~g"),
-            scale=alt.Scale(type="log", nice=False),
-        )
-        base = alt.Chart().encode(x=x, y=y, color=by_step(steps))
-        tip = [
-            alt.Tooltip("step:Q", format=",d"),
-            alt.Tooltip("index:Q", title="singular value"),
-            alt.Tooltip("value:Q", title="share of the largest", format=".3g"),
-        ]
-        charts.append(
-            panel(
-                tidy(points),
-                base.mark_line(style="line"),
-                hover(base, tip),
-                shades=len(steps),
-                height=260,
-            )
-        )
+        charts.append(_spectrum(points, name, steps))
     caption = (
         "Singular values of the head by step, from early (faint) to late (strong), each as a share"
         " of the largest; one seed. Widths differ, so values are counted as shares of the width."
         " The paper finds that the spectrum flattens first, and in small models collapses later."
     )
-    return Figure(
-        "spectra",
-        "The head's spectrum by step",
-        caption,
-        tuple(charts) if len(charts) > 1 else charts[0],
-        tidy(data),
-        _spectrum_table(held, rows),
+    title, table = "The head's spectrum by step", _spectrum_table(measured, rows)
+    return Figure("spectra", title, caption, one_or_all(charts), tidy(data), table)
+
+
+def _spectrum(points, name: str, steps) -> alt.TopLevelMixin:
+    """The spectra of one model, a line for each step."""
+    x = alt.X(
+        "place:Q",
+        title="singular values, as a share of the width",
+        axis=alt.Axis(format="%", tickCount=4),
+        scale=alt.Scale(nice=False, domain=[0, 1]),
     )
+    y = alt.Y(
+        "value:Q",
+        title=f"{name}: share of the largest",
+        axis=alt.Axis(tickCount=4, format="~g"),
+        scale=alt.Scale(type="log", nice=False),
+    )
+    base = alt.Chart().encode(x=x, y=y, color=by_step(steps))
+    tip = [
+        alt.Tooltip("step:Q", format=",d"),
+        alt.Tooltip("index:Q", title="singular value"),
+        alt.Tooltip("value:Q", title="share of the largest", format=".3g"),
+    ]
+    line = base.mark_line(style="line")
+    return panel(tidy(points), line, hover(base, tip), shades=len(steps), height=260)
 
 
-def _spectrum_table(held, rows):
+def _spectrum_table(measured, rows):
     found = []
     for name in names(rows):
-        end = max((r["step"] for r in held if r["name"] == name), default=None)
-        last = [r for r in held if r["name"] == name and r["step"] == end]
+        end = max((r["step"] for r in measured if r["name"] == name), default=None)
+        last = [r for r in measured if r["name"] == name and r["step"] == end]
         if last:
             found.append(
                 {
@@ -112,11 +105,10 @@ def ranks(rows: Rows) -> Figure | None:
     if not found:
         return None
     used = [s for s in STARTS if any(p["start"] == s for p in found)]
-    critical = [
-        r for r in rows if r["metric"] == "critical_rank" and r["start"] == "trained from there"
-    ]
+    critical = [r["value"] for r in where(rows, "critical_rank", start="trained from there")]
     mean = panels.told(found, ["rank", "start"])
     every = sorted({p["rank"] for p in found})
+    best = min(m["value"] for m in mean if m["rank"] == every[-1])
     x = alt.X(
         "rank:Q",
         title="rank of the head",
@@ -124,43 +116,17 @@ def ranks(rows: Rows) -> Figure | None:
         scale=alt.Scale(type="log", nice=False, domain=[every[0], every[-1]], padding=12),
     )
     color = alt.Color("start:N", scale=alt.Scale(domain=used), legend=alt.Legend(columns=2))
-    tip = [
-        alt.Tooltip("start:N"),
-        alt.Tooltip("rank:Q"),
-        alt.Tooltip("value:Q", title="loss", format=".3f"),
-        alt.Tooltip("each:N", title="seeds"),
-    ]
-    best = min(m["value"] for m in mean if m["rank"] == every[-1])
     charts = []
     for title, most in (
-        ("Held-out loss, nats a token", math.inf),
+        ("Held-out loss, nats per token", math.inf),
         ("The same, near the best", best * 1.08),
     ):
         near = [m for m in mean if m["value"] <= most]
-        if len({m["rank"] for m in near}) < 2:
-            continue
-        y = upright(title)
-        base = alt.Chart().encode(x=x, y=y, color=color)
-        layers = [
-            own(tidy([p for p in found if p["value"] <= most]))
-            .mark_point(style="one")
-            .encode(x=x, y=y, color=color)
-        ]
-        if critical:
-            where = sum(r["value"] for r in critical) / len(critical)
-            layers.append(own([{"rank": where}]).mark_rule(style="ceiling").encode(x=x))
-        charts.append(
-            panel(
-                tidy(near),
-                *layers,
-                base.mark_line(style="mean"),
-                base.mark_point(style="dot"),
-                hover(base, tip),
-                height=260,
-            )
-        )
-    one = next(r for r in rows if r["metric"] == "head_rank")
-    said = (
+        if len({m["rank"] for m in near}) >= 2:
+            single = [p for p in found if p["value"] <= most]
+            charts.append(_by_rank(near, single, x, color, critical, title))
+    one = where(rows, "head_rank")[0]
+    dashed = (
         " Dashed: r*, where the loss of a head that is trained from the truncated one has climbed"
         f" by {one['climb']:.0%}."
         if critical
@@ -169,15 +135,33 @@ def ranks(rows: Rows) -> Figure | None:
     caption = (
         f"Heads of lower rank on the frozen body of {one['body']} (width {one['width']}), scored on"
         " text they were not trained on: the truncated singular value decomposition as it is,"
-        f" trained on from there, and trained from random parameters.{said}"
+        f" trained on from there, and trained from random parameters.{dashed}"
     )
-    return Figure(
-        "ranks",
-        "What the rank of the head costs",
-        caption,
-        tuple(charts) if len(charts) > 1 else charts[0],
-        tidy(found),
-        _rank_table(mean, used),
+    title, table = "What the rank of the head costs", _rank_table(mean, used)
+    return Figure("ranks", title, caption, one_or_all(charts), tidy(found), table)
+
+
+def _by_rank(mean, single, x, color, critical, title: str) -> alt.TopLevelMixin:
+    """Loss by rank: means with their seeds; dashed: where the critical ranks lie on average."""
+    marks = {"x": x, "y": upright(title), "color": color}
+    tip = [
+        alt.Tooltip("start:N"),
+        alt.Tooltip("rank:Q"),
+        alt.Tooltip("value:Q", title="loss", format=".3f"),
+        alt.Tooltip("each:N", title="seeds"),
+    ]
+    base = alt.Chart().encode(**marks)
+    layers = [own(tidy(single)).mark_point(style="one").encode(**marks)]
+    if critical:
+        at = sum(critical) / len(critical)
+        layers.append(own([{"rank": at}]).mark_rule(style="ceiling").encode(x=x))
+    return panel(
+        tidy(mean),
+        *layers,
+        base.mark_line(style="mean"),
+        base.mark_point(style="dot"),
+        hover(base, tip),
+        height=260,
     )
 
 
@@ -253,7 +237,7 @@ def target(rows: Rows) -> Figure | None:
         "target",
         "How many directions the text itself takes",
         caption,
-        tuple(charts) if len(charts) > 1 else charts[0],
+        one_or_all(charts),
         tidy(data),
     )
 

@@ -300,51 +300,27 @@ def target(reference: str, about: Target, context: int, seed: int, cache: str | 
         some = np.append(ends[ends < size], size)
         counts = targets.ngram_counts(ids[:size], vocab, context, ends=some, least=about.min_count)
         one = targets.target_rank(counts, about.max_values, "tokens")
-        needed, share_of = one.needed(about.error), one.values / one.values.sum()
-        whole = len(one.values) == min(present(counts.shape))
-        effective = (
-            float(np.exp(-np.sum(share_of * np.log(np.where(share_of > 0, share_of, 1)))))
-            if whole
-            else None
+        make = functools.partial(
+            records.row,
+            about.text,
+            tokens=one.tokens,
+            kind="target",
+            context=context,
+            share=share,
+            size=size,
+            seed=seed,
         )
-        tags = {
-            "kind": "target",
-            "context": context,
-            "share": share,
-            "size": size,
-            "seed": seed,
-            "contexts": one.contexts,
-        }
-        found += [
-            records.row(
-                about.text,
-                tokens=one.tokens,
-                **r,
-                **{k: v for k, v in tags.items() if k != "contexts"},
-            )
-            for r in one.rows()
-        ]
-        if needed is not None:
-            found.append(
-                records.row(
-                    about.text,
-                    "target_rank",
-                    needed,
-                    "directions",
-                    tokens=one.tokens,
-                    error=about.error,
-                    **tags,
-                )
-            )
-        if effective is not None:
-            found.append(
-                records.row(
-                    about.text,
-                    "target_effective_rank",
-                    effective,
-                    "directions",
-                    tokens=one.tokens,
-                    **tags,
-                )
-            )
+        found += [make(**{"contexts": one.contexts, **r}) for r in one.rows()]
+        directions = functools.partial(make, unit="directions", contexts=one.contexts)
+        if (needed := one.needed(about.error)) is not None:
+            found.append(directions("target_rank", needed, error=about.error))
+        if len(one.values) == min(present(counts.shape)):  # all singular values are known
+            rank = _effective_rank(one.values)
+            found.append(directions("target_effective_rank", rank))
     return found
+
+
+def _effective_rank(values: np.ndarray) -> float:
+    """The exponential of the entropy of singular values, as shares of their sum."""
+    share = values / values.sum()
+    return float(np.exp(-np.sum(share * np.log(np.where(share > 0, share, 1)))))

@@ -100,7 +100,7 @@ def ladder_tasks(config: Saturation, folder: Folder) -> list[Task]:
             )
             if config.learning_rates:
                 rule = dataclasses.replace(
-                    rule, rate=config.learning_rates[config.widths.index(width)]
+                    rule, learning_rate=config.learning_rates[config.widths.index(width)]
                 )
             train = dataclasses.replace(
                 run, model=model, optimizer=rule, seed=seed, out=str(folder.path / "runs" / name)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmdyn import records
 from lmdyn.analysis import curves
-from lmdyn.analysis.scaling_laws import fit_scaling_law
+from lmdyn.analysis.scaling_laws import ScalingLaw, fit_scaling_law
 from lmdyn.errors import InputError
 from lmdyn.studies.saturation.runs import Run, alternatives, models, plain
 from lmdyn.types import ArrayLike, Row
@@ -103,57 +103,60 @@ def _laws(rows, fit_from) -> list[dict]:
                 near = np.abs(run.steps - run.steps[place]) <= NEAR * run.steps[place]
                 points.append((run, float(run.trained[near].mean()), float(run.nll[near].mean())))
         wide = [(run.parameters, trained, loss) for run, trained, loss in points if not run.narrow]
-        if not wide:
-            if own:
-                raise InputError(
-                    "no model is wider than the narrow ones; a law is fitted to the wide ones, so"
-                    " lower narrow="
-                )
-            continue
-        law = fit_scaling_law(*np.array(wide).T, seed=seed)
-        about = {
-            "A": law.A,
-            "B": law.B,
-            "a": law.a,
-            "b": law.b,
-            "runs": len({run.width for run, *_ in points if not run.narrow}),
-        }
+        if wide:
+            law = fit_scaling_law(*np.array(wide).T, seed=seed)
+            found += _law_rows(law, seed, own, points)
+        elif own:
+            raise InputError(
+                "no model is wider than the narrow ones; a law is fitted to the wide ones, so"
+                " lower narrow="
+            )
+    return found
+
+
+def _law_rows(law: ScalingLaw, seed: int, own: list[Run], points: list[tuple]) -> list[dict]:
+    """The rows of a seed's law, of its points (run, tokens, loss) and of each run's residual."""
+    about = {
+        "A": law.A,
+        "B": law.B,
+        "a": law.a,
+        "b": law.b,
+        "runs": len({run.width for run, *_ in points if not run.narrow}),
+    }
+    found = [
+        records.row("wide models", "scaling_law", law.E, "nats", kind="summary", seed=seed, **about)
+    ]
+    predicted = lambda run, trained: float(law.predict(run.parameters, trained))
+    for run, trained, loss in points:
         found.append(
             records.row(
-                "wide models", "scaling_law", law.E, "nats", kind="summary", seed=seed, **about
+                run.name,
+                "scaling_point",
+                loss,
+                "nats",
+                trained=trained,
+                predicted=predicted(run, trained),
+                fitted=not run.narrow,
+                **_about(run),
             )
         )
-        for run, trained, loss in points:
-            predicted = float(law.predict(run.parameters, trained))
-            found.append(
-                records.row(
-                    run.name,
-                    "scaling_point",
-                    loss,
-                    "nats",
-                    trained=trained,
-                    predicted=predicted,
-                    fitted=not run.narrow,
-                    **_about(run),
-                )
+    for run in own:
+        trained = float(run.trained[-run.last :].mean())
+        beyond = law.residual(run.parameters, trained, run.end)
+        ends = {} if not math.isfinite(beyond.low) else {"low": beyond.low, "high": beyond.high}
+        found.append(
+            records.row(
+                run.name,
+                "scaling_residual",
+                beyond.value,
+                "share",
+                loss=run.end,
+                fitted=not run.narrow,
+                predicted=predicted(run, trained),
+                **ends,
+                **_about(run),
             )
-        for run in own:
-            trained = float(run.trained[-run.last :].mean())
-            beyond = law.residual(run.parameters, trained, run.end)
-            ends = {} if not math.isfinite(beyond.low) else {"low": beyond.low, "high": beyond.high}
-            found.append(
-                records.row(
-                    run.name,
-                    "scaling_residual",
-                    beyond.value,
-                    "share",
-                    loss=run.end,
-                    fitted=not run.narrow,
-                    predicted=float(law.predict(run.parameters, trained)),
-                    **ends,
-                    **_about(run),
-                )
-            )
+        )
     return found
 
 

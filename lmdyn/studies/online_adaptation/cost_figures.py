@@ -1,0 +1,202 @@
+"""The figures of online adaptation on what is gained at which cost: context, size, place."""
+
+import altair as alt
+
+from lmdyn.report.figures import Figure
+from lmdyn.report.panels import (
+    dots,
+    hover,
+    means,
+    over_steps,
+    own,
+    panel,
+    step_axis,
+    tidy,
+    told,
+    upright,
+)
+from lmdyn.studies.online_adaptation.figure_data import GAIN, Rows, gains, rows_of, text_name
+
+
+def places(rows: Rows) -> Figure | None:
+    """What each place saves, and the ladder of ranks."""
+    found = rows_of(rows, "places")
+    if not found:
+        return None
+    single = [r for r in found if r["rank"] is None]
+    ladder = [r for r in found if r["rank"] is not None]
+    charts = [
+        dots(
+            gains(single),
+            GAIN,
+            order=list(dict.fromkeys(r["setting"] for r in single)),
+            more={"mflop": ",.2f"},
+        )
+    ]
+    if ladder:
+        points = [{**p, "step": r["rank"]} for p, r in zip(gains(ladder), ladder, strict=True)]
+        whole = next(
+            (
+                means(gains([r for r in single if r["setting"] == "MLPs"]), "name")[0]
+                for r in single
+                if r["setting"] == "MLPs"
+            ),
+            None,
+        )
+        y = upright("Adapters at the MLPs: nats saved")
+        above = [] if whole is None else [own([whole]).mark_rule(style="ceiling").encode(y=y)]
+        charts.append(
+            over_steps(
+                points,
+                "Adapters at the MLPs: nats saved",
+                x=step_axis(sorted({p["step"] for p in points}), title="rank"),
+                above=above,
+            )
+        )
+    caption = (
+        "What adapting each part alone saves, on "
+        + text_name(found[0]["stream"])
+        + "; block 0 is next to the embedding. Second panel: low-rank adapters at the MLPs, by "
+        "rank; dashed: the MLPs themselves."
+    )
+    table = [
+        {
+            "part": m["name"],
+            "nats saved": f"{m['value']:.3f}",
+            "MFLOP per token": f"{m['mflop']:,.2f}",
+        }
+        for m in means(gains(found), "name")
+    ]
+    return Figure("places", "What adapts", caption, tuple(charts), tidy(gains(found)), table)
+
+
+def _costs(rows, analysis, hue, shape):
+    """Mean over seeds of nll and FLOPs, static and online."""
+    points = [
+        {
+            "name": r["setting"],
+            "hue": hue(r),
+            "shape": shape(r),
+            "chunk": r["chunk"],
+            "window": r["window"],
+            "context": r["context"],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+            "mflop": float(r["flops"] / 1e6),
+        }
+        for r in (*rows_of(rows, analysis, "static_nll"), *rows_of(rows, analysis))
+    ]
+    return points, told(points, ["hue", "shape", "name", "context", "chunk", "window"])
+
+
+def _trade(mean, hues, shapes, title):
+    x = alt.X(
+        "mflop:Q",
+        title="MFLOP per token",
+        scale=alt.Scale(type="log", nice=False, padding=14),
+        axis=alt.Axis(tickCount=5, grid=True, format="~g"),
+    )
+    base = alt.Chart().encode(x=x, y=upright(title))
+    marks = {
+        "color": alt.Color("hue:N", scale=alt.Scale(domain=hues), legend=alt.Legend(columns=2)),
+        "shape": alt.Shape(
+            "shape:N",
+            scale=alt.Scale(
+                domain=shapes, range=["circle", "diamond", "square", "triangle-up"][: len(shapes)]
+            ),
+            legend=alt.Legend(columns=2, orient="bottom"),
+        ),
+    }
+    tip = [
+        alt.Tooltip("hue:N", title="of"),
+        alt.Tooltip("shape:N", title="adapts"),
+        alt.Tooltip("context:N"),
+        alt.Tooltip("chunk:Q"),
+        alt.Tooltip("window:Q"),
+        alt.Tooltip("value:Q", title="nll", format=".3f"),
+        alt.Tooltip("mflop:Q", title="MFLOP per token", format=",.2f"),
+        alt.Tooltip("each:N", title="seeds"),
+    ]
+    front, best = [], float("inf")
+    for m in sorted(mean, key=lambda m: (m["mflop"], m["value"])):
+        if m["value"] < best:
+            best = m["value"]
+            front.append({"mflop": m["mflop"], "value": m["value"]})
+    line = (
+        own(front).mark_line(style="pale", interpolate="step-after").encode(x=x, y=upright(title))
+    )
+    return panel(
+        mean,
+        line,
+        base.mark_point(style="dot", size=90).encode(**marks),
+        hover(base, tip),
+        height=320,
+    )
+
+
+def context(rows: Rows) -> Figure | None:
+    """Nll against FLOPs, by context, static and adapted."""
+    points, mean = _costs(
+        rows,
+        "context",
+        lambda r: r["context"],
+        lambda r: "static" if r["rule"] is None else "adapted",
+    )
+    if not points:
+        return None
+    hues = list(dict.fromkeys(p["hue"] for p in points))
+    caption = (
+        "Memory in context against memory in weights: nll and cost of each context, window and"
+        " chunk, static and adapted (all parameters). Mean over seeds. The step line is the front:"
+        " nothing that costs less is better."
+    )
+    table = [
+        {
+            "context": m["name"],
+            "adapts": m["shape"],
+            "nll": f"{m['value']:.3f}",
+            "MFLOP per token": f"{m['mflop']:,.2f}",
+        }
+        for m in mean
+    ]
+    return Figure(
+        "context",
+        "Context against memory in weights",
+        caption,
+        _trade(mean, hues, ["static", "adapted"], "Nll, nats per token"),
+        tidy(points),
+        table,
+    )
+
+
+def pareto(rows: Rows) -> Figure | None:
+    """Nll against FLOPs, by model size and what adapts."""
+    name = lambda r: f"{r['size'] / 1e6:.2f} million parameters"
+    points, mean = _costs(rows, "sizes", name, lambda r: r["setting"])
+    if not points:
+        return None
+    hues = sorted({p["hue"] for p in points}, key=lambda h: float(h.split()[0]))
+    shapes = list(dict.fromkeys(p["shape"] for p in points))
+    caption = (
+        "Models of several sizes, static and adapted, with a short chunk, a long chunk and a cache."
+        " Parameters are those of blocks and head. Mean over seeds. The step line is the front:"
+        " nothing that costs less is better."
+    )
+    table = [
+        {
+            "model": m["hue"],
+            "adapts": m["shape"],
+            "context": f"{m['context']} {m['window'] or ''}, chunk {m['chunk']}",
+            "nll": f"{m['value']:.3f}",
+            "MFLOP per token": f"{m['mflop']:,.2f}",
+        }
+        for m in mean
+    ]
+    return Figure(
+        "pareto",
+        "Model size, context and adaptation at a price",
+        caption,
+        _trade(mean, hues, shapes, "Nll, nats per token"),
+        tidy(points),
+        table,
+    )

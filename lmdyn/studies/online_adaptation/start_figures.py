@@ -1,0 +1,150 @@
+"""The figures of online adaptation on resets, localized adaptation and other starts."""
+
+import altair as alt
+
+from lmdyn.report.figures import Figure, whole_numbers
+from lmdyn.report.panels import dots, hover, over_steps, panel, step_axis, tidy, told, upright
+from lmdyn.studies.online_adaptation.figure_data import GAIN, Rows, gains, rows_of, text_name
+
+
+def resets(rows: Rows) -> Figure | None:
+    """What each rule of resetting saves on a stream that turns from one text to another."""
+    found = rows_of(rows, "resets")
+    if not found:
+        return None
+    points = gains(found)
+    caption = (
+        "A stream that turns from one text to the other and back: adapted without resets, with"
+        " resets where it turns, and where the detector finds that adaptation no longer helps (all"
+        " the way back to the model as it was, or half of it)."
+    )
+    table = [
+        {
+            "resets": r["setting"],
+            "seed": str(r["seed"]),
+            "nll": f"{r['value']:.3f}",
+            "static": f"{r['static']:.3f}",
+            "alarms": str(r["alarms"]),
+            "turns found": f"{r['found']} of {r['turns']}",
+            "delay, predictions": "" if r["delay"] is None else f"{r['delay']:,.0f}",
+        }
+        for r in found
+    ]
+    return Figure(
+        "resets",
+        "When to forget",
+        caption,
+        dots(points, GAIN, order=list(dict.fromkeys(p["name"] for p in points))),
+        tidy(points),
+        table,
+    )
+
+
+def localized(rows: Rows) -> Figure | None:
+    """The gradient profile, and adapting where it is high, against as many places at random."""
+    found = rows_of(rows, "localized")
+    if not found:
+        return None
+    profile = [
+        {"layer": r["layer"], "kind": r["site"], "seed": r["seed"], "value": float(r["value"])}
+        for r in rows_of(rows, "localized", "relative_gradient_norm")
+    ]
+    mean = told(profile, ["layer", "kind"])
+    x = alt.X(
+        "layer:Q",
+        title="block",
+        axis=whole_numbers(p["layer"] for p in profile),
+        scale=alt.Scale(nice=False, padding=8),
+    )
+    base = alt.Chart().encode(
+        x=x,
+        y=upright("Gradient norm, of its size on home text"),
+        color=alt.Color("kind:N", scale=alt.Scale(domain=["attention", "mlp"])),
+    )
+    tip = [
+        alt.Tooltip("kind:N"),
+        alt.Tooltip("layer:Q"),
+        alt.Tooltip("value:Q", title="ratio", format=".3f"),
+        alt.Tooltip("each:N", title="seeds"),
+    ]
+    points = gains(
+        found, lambda r: "random, as many" if r["setting"].startswith("random") else r["setting"]
+    )
+    charts = (
+        panel(mean, base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip)),
+        dots(points, GAIN, order=["localized", "random, as many"]),
+    )
+    caption = (
+        "First: the gradient of the stream's first chunks, by attention and MLP of every block,"
+        " relative to that of home text. Second: what adapting saves where this is above its mean,"
+        " and at as many places drawn at random, at equal cost."
+    )
+    return Figure(
+        "localized", "Adapting where the gradient is large", caption, charts, tidy(points)
+    )
+
+
+def checkpoints(rows: Rows) -> Figure | None:
+    """Knowledge entropy, static and online nll from every checkpoint of the run."""
+    found = rows_of(rows, "checkpoints")
+    if not found:
+        return None
+    far = found[-1]["stream"]
+    pick = lambda source, field="value": [
+        {"step": r["step"], "seed": r["seed"], "value": float(r[field])} for r in source
+    ]
+    last = [r for r in found if r["stream"] == far]
+    x = step_axis(sorted({r["step"] for r in found}))
+    charts = (
+        over_steps(
+            pick(rows_of(rows, "checkpoints", "knowledge_entropy")), "Knowledge entropy, nats", x=x
+        ),
+        over_steps(pick(last), f"Online nll on {text_name(far)}, nats per token", x=x),
+        over_steps(pick(last, "static"), f"Static nll on {text_name(far)}, nats per token", x=x),
+    )
+    caption = (
+        "What each checkpoint of pretraining is, and what it reaches when it adapts online. Thin:"
+        " seeds; thick: their mean."
+    )
+    return Figure(
+        "checkpoints", "Which checkpoint to adapt from", caption, charts, tidy(pick(last))
+    )
+
+
+def meta(rows: Rows) -> Figure | None:
+    """What online adaptation reaches from starts that were trained on for the same cost."""
+    found = rows_of(rows, "meta")
+    if not found:
+        return None
+    order = list(dict.fromkeys(r["setting"] for r in found))
+    points = [
+        {
+            "name": r["setting"],
+            "seed": r["seed"],
+            "value": float(r["value"]),
+            "static": float(r["static"]),
+            "kind": text_name(r["stream"]),
+        }
+        for r in found
+    ]
+    before = {(r["stream"], r["seed"]): r["value"] for r in found if r["setting"] == "as it was"}
+    shown = [
+        {**p, "value": float(before[(r["stream"], r["seed"])] - r["value"])}
+        for p, r in zip(points, found, strict=True)
+        if r["setting"] != "as it was"
+    ]
+    if not shown:
+        return None
+    caption = (
+        "The model trained on for the same cost in three ways: by likelihood, by the first-order"
+        " meta-gradient (the sum of the gradients that online adaptation makes), and by the"
+        " gradient through its updates. How much lower its online nll (SGD) is than that of the"
+        " model as it was."
+    )
+    chart = dots(
+        shown,
+        "nats per token below the model as it was",
+        order=[o for o in order if o != "as it was"],
+        kinds=list(dict.fromkeys(p["kind"] for p in shown)),
+    )
+    return Figure("meta", "A start that is good to adapt from", caption, chart, tidy(points))
