@@ -18,8 +18,9 @@ from lmdyn.errors import InputError
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A binary file to write; it gets the name `path` when the block ends well, and is removed when
-    it does not.
+    """A binary file to write, which gets its name when the block ends well.
+
+    It is removed when the block does not.
 
     Args:
       path: the file's name. Its folder is made if need be; a file that is there is replaced.
@@ -44,11 +45,10 @@ def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """An empty folder to fill; it gets the name `path` when the block ends well, and is removed
-    when it does not.
+    """An empty folder to fill, which gets its name when the block ends well.
 
-    A folder that is there already is replaced: it is moved aside, and removed once the new one has
-    its name.
+    It is removed when the block does not. A folder that is there already is replaced: it is moved
+    aside, and removed once the new one has its name.
 
     Args:
       path: the folder's name.
@@ -90,19 +90,20 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a whole file, or nothing. Text is written as UTF-8.
+    r"""Writes a whole file, or nothing. Text is written as UTF-8.
 
     >>> folder = tempfile.mkdtemp()
-    >>> atomic_write(f"{folder}/a.txt", "caf\\u00e9")
+    >>> atomic_write(f"{folder}/a.txt", "caf\u00e9")
     >>> Path(folder, "a.txt").read_bytes()
-    b'caf\\xc3\\xa9'
+    b'caf\xc3\xa9'
     """
     atomic_write_all({path: content})
 
 
 def atomic_write_all(contents: Mapping[str | os.PathLike, str | bytes]) -> None:
-    """Writes several files that belong together: all are on the disk before the first gets its
-    name.
+    """Writes several files that belong together, all of them or none.
+
+    All are on the disk before the first gets its name.
 
     Args:
       contents: file name -> content. They get their names in this order, so the file whose presence
@@ -132,7 +133,8 @@ def check_writable(path: str | os.PathLike) -> Path:
 
     >>> check_writable("/dev/null/rows.jsonl")
     Traceback (most recent call last):
-    lmdyn.errors.InputError: cannot write /dev/null/rows.jsonl: /dev/null is no folder; choose another file
+    lmdyn.errors.InputError: cannot write /dev/null/rows.jsonl: /dev/null is no folder; choose
+    another file
     """
     path = Path(path)
     if path.is_dir():
@@ -149,12 +151,12 @@ def check_writable(path: str | os.PathLike) -> Path:
 
 
 def check_new_folder(path: str | os.PathLike) -> Path:
-    """`path` if a folder of that name could be made, or is there and empty; else an `InputError`.
-    Makes nothing.
+    """`path` if it is an empty folder or could be made one, else an `InputError`. Makes nothing.
 
     >>> check_new_folder("/dev/null/model")
     Traceback (most recent call last):
-    lmdyn.errors.InputError: cannot write /dev/null/model: /dev/null is no folder; choose another folder
+    lmdyn.errors.InputError: cannot write /dev/null/model: /dev/null is no folder; choose another
+    folder
     """
     path = Path(path)
     try:

@@ -47,7 +47,7 @@ def name(value):
     )
 
 
-# The metrics whose site DESIGN.md fixes; that of the others is not compared.
+# The metrics whose rows name a site; that of the others is not compared.
 SITED = ("knowledge_entropy", "anisotropy", "singular_entropy", "flops")
 
 

@@ -133,8 +133,8 @@ def parts(model):
 class Sums:
     """What hooks add up: everything that needs the inside of the model, in float64.
 
-    `coefficients`: per layer, sum over tokens of |c_i|; c is the input of `down` (METHODS.md,
-    section 2). `directions`: per site, sum over tokens of the unit vectors (section 4).
+    `coefficients`: per layer, sum over tokens of |c_i|; c is the input of `down`
+    (docs/methods.md). `directions`: per site, sum over tokens of the unit vectors.
     `attention`: per layer, the sum over heads and queries of the attention distribution's entropy,
     and how many there were.
     """

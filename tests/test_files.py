@@ -48,9 +48,14 @@ def test_several_files_are_all_there_or_none(tmp_path, monkeypatch, error, call)
 def test_an_old_file_survives_a_failed_write(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(type(error)), files.atomic_file(path) as file:
-        file.write(b"new, half")
-        raise error
+
+    def half():
+        with files.atomic_file(path) as file:
+            file.write(b"new, half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
     assert everything(tmp_path) == {path.relative_to(tmp_path): b"old"}
 
 
@@ -82,9 +87,14 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path, error, old):
         path.mkdir()
         (path / "old.txt").write_text("old")
     before = everything(tmp_path)
-    with pytest.raises(type(error)), files.atomic_folder(path) as new:
-        (new / "half.txt").write_text("half")
-        raise error
+
+    def half():
+        with files.atomic_folder(path) as new:
+            (new / "half.txt").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
     assert everything(tmp_path) == before
     assert path.exists() == old
 

@@ -69,8 +69,7 @@ def length(node: ast.FunctionDef) -> int:
 
 def parameters(node: ast.FunctionDef) -> int:
     given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-    more = [one for one in (node.args.vararg, node.args.kwarg) if one]
-    return len([one for one in given if one.arg not in ("self", "cls")]) + len(more)
+    return len([one for one in given if one.arg not in ("self", "cls")])
 
 
 @left

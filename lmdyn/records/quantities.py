@@ -1,7 +1,7 @@
-"""What the rows of a metric hold, in words: title, unit, site, caption. A table, a chart and a line
-on the terminal can be made of any metric's rows from this alone.
+"""What the rows of a metric hold, in words: title, unit, site, caption.
 
-A metric brings its `Quantity` (`lmdyn.metrics.Metric.quantities`); whoever writes its rows keeps it
+A table, a chart and a line on the terminal can be made of any metric's rows from this alone. A
+metric brings its `Quantity` (`lmdyn.metrics.Metric.quantities`); whoever writes its rows keeps it
 beside them, as `metrics` in `FILE.meta.json`.
 """
 
@@ -44,8 +44,9 @@ def describe(quantities: Iterable[Quantity]) -> dict[str, dict[str, Any]]:
 
 
 def quantity_of(row: Row, meta: Mapping[str, Any]) -> Quantity:
-    """The quantity of a row, from the provenance beside it; from the row's own name and unit where
-    that does not know it.
+    """The quantity of a row, from the provenance beside it.
+
+    Where that does not know it, the row's own name and unit serve.
 
     Args:
       row: see `lmdyn.records.row`.

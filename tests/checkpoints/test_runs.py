@@ -132,7 +132,7 @@ def test_a_run_is_not_started_twice(run):
         start(run)
     assert (run / "run.json").read_bytes() == before
     (run / "run.json").unlink()
-    with pytest.raises(InputError, match="holds checkpoints but no run.json"):
+    with pytest.raises(InputError, match=r"holds checkpoints but no run.json"):
         start(run)
 
 
@@ -473,9 +473,14 @@ def test_an_error_of_the_block_is_not_hidden_by_one_of_the_save(run, monkeypatch
     monkeypatch.setattr(
         saving.manifest, "seal", lambda *a: (_ for _ in ()).throw(OSError(28, "full"))
     )
-    with pytest.raises(KeyboardInterrupt), runs.Checkpoints(run, EVERYTHING) as writer:
-        writer.save(4, state(4), {})
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with runs.Checkpoints(run, EVERYTHING) as writer:
+            writer.save(4, state(4), {})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
 
 def test_a_position_that_is_no_json_fails_at_once(run):

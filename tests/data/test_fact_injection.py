@@ -186,7 +186,7 @@ def test_bad_files_are_named(tmp_path, text, said):
 
 
 def test_files_that_are_not_there_and_other_datasets(tmp_path):
-    with pytest.raises(InputError, match="none.json: No such file"):
+    with pytest.raises(InputError, match=r"none.json: No such file"):
         read_facts(f"json:{tmp_path}/none.json")
     for ref in ("tfds:imdb_reviews", "tfds:synthetic_world/small:time1"):
         with pytest.raises(InputError, match="without a split"):

@@ -73,7 +73,7 @@ def test_the_dummy_dataset_is_read_from_its_folder_and_is_no_text(tmp_path):
 def test_a_dataset_that_is_not_prepared(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(
-        InputError, match="'imdb_reviews' is not prepared in .*; prepare it with tfds"
+        InputError, match=r"'imdb_reviews' is not prepared in .*; prepare it with tfds"
     ):
         documents("tfds:imdb_reviews:train#text")
 

@@ -32,7 +32,7 @@ def trained():
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshr", k=rng.randint(2, 6))) for _ in range(200)]
-    lines = [" ".join(rng.choices(words + ["12", "345", "it's", "Café"], k=30)) for _ in range(200)]
+    lines = [" ".join(rng.choices([*words, "12", "345", "it's", "Café"], k=30)) for _ in range(200)]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|endoftext|>", "<|im_end|>"]
     backend.train_from_iterator(

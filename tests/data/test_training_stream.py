@@ -145,9 +145,9 @@ def test_sources_are_mixed_by_weight(weights):
 )
 def test_bad_input(options, message):
     weight, hosts = options.pop("weight", 1.0), options.pop("hosts", 1)
+    given = {"length": 4, "batch": 6, "end_of_text": END} | options
     with pytest.raises(InputError, match=message):
-        packing = data.Packing(**{"length": 4, "batch": 6, "end_of_text": END} | options)
-        data.mix([(tokens([40, 6]), weight)], packing, hosts=hosts)
+        data.mix([(tokens([40, 6]), weight)], data.Packing(**given), hosts=hosts)
 
 
 def test_no_source_is_an_error():

@@ -62,11 +62,8 @@ def test_a_run_killed_at_random_moments_ends_the_same(folder):
         share = (STEPS - max(reached, 0)) / (KILLS - killed + 1)
         target = reached + int(moments.uniform(0, 1.5) * share)
         if kind < 0.2:  # anywhere, also before the first step
-            pause = moments.uniform(0, 6)
-            until(
-                lambda started=time.monotonic(), pause=pause: time.monotonic() - started > pause,
-                process,
-            )
+            end = time.monotonic() + moments.uniform(0, 6)
+            until(lambda end=end: time.monotonic() > end, process)
         else:
             until(lambda target=target: last_step(out) >= min(target, STEPS - 9), process)
             if kind < 0.7:  # in the middle of a save
