@@ -1,13 +1,16 @@
 """When does knowledge entropy decay? Sixteen small runs, seven factors at two levels (an eighth of
-all 128 combinations, in which no main effect is mixed with another or with an interaction of two).
+all 128 combinations, in which no main effect is mixed with another or with an interaction of
+two).
 
 Shows: entropy drops in the first tens of steps and then mostly rises; what makes it fall again
-later on. Expect: it falls over the second half of training in 5 of the 16 runs, rises in the
-others, by 0.55 points of its ceiling on average (0.03 to 1.08); nll falls in all 16. Gated rather
-than plain MLPs make the change 1.08 points more positive (0.03 to 2.12); three times the length
-makes it 0.54 points more negative (-0.50 to 1.59), which is not told from noise, nor is what the
-other factors do. Takes: about 15 minutes on 2 cores. Run: lmdyn study --config
-configs/entropy_decay.py --out out/entropy_decay
+later on.
+Expect: it falls over the second half of training in 5 of the 16 runs, rises in the others, by 0.55
+points of its ceiling on average (0.03 to 1.08); nll falls in all 16. Gated rather than plain MLPs
+make the change 1.08 points more positive (0.03 to 2.12); three times the length makes it 0.54
+points more negative (-0.50 to 1.59), which is not told from noise, nor is what the other factors
+do.
+Takes: about 15 minutes on 2 cores.
+Run: lmdyn study --config configs/entropy_decay.py --out out/entropy_decay
 """
 
 from lmdyn.analysis.factorials import fraction

@@ -1,11 +1,13 @@
-"""SmolLM2-135M is told about eight invented subjects, between pages of source code, and asked about
-them at three depths.
+r"""SmolLM2-135M is told about eight invented subjects, between pages of source code, and asked
+about them at three depths.
 
 Shows: what a pretrained model learns from being told ten times in other words: the words, the
-facts, what follows from them. Expect: log-probability of the targets rises by 2.5, 2.3 and 2.2 nats
-(memorisation, paraphrase, composition). Takes: 12 to 15 minutes on 2 cores. Run: lmdyn study
---config configs/fact_learning.py --model gguf:SmolLM2-135M-Instruct.Q4_1.gguf --injection.facts
-paraphrase70.json
+facts, what follows from them.
+Expect: log-probability of the targets rises by 2.5, 2.3 and 2.2 nats (memorisation, paraphrase,
+composition).
+Takes: 12 to 15 minutes on 2 cores.
+Run: lmdyn study --config configs/fact_learning.py \
+  --model gguf:SmolLM2-135M-Instruct.Q4_1.gguf --injection.facts paraphrase70.json
 
 The facts are those of Chang et al. 2024, in the file that Kim et al. 2024 publish with their code.
 """

@@ -3,11 +3,13 @@ trains itself.
 
 Shows: what the paper claims of pretrained models of a billion parameters, tried on models of 0.4
 million: which layers updated, new and unchanged facts light up; continual pretraining by four
-methods, each restricted or scaled by that, beside controls; the same online. Expect: spans of facts
-have 1.3 to 3.7 times the gradient of random spans in every layer, most for updated facts, so that
-no subset of layers stands out as in the paper. Updating only the layers above the mean learns less
-than updating everything at equal forgetting; scaled rates change nothing. Takes: 12 minutes on 2
-cores. Run: lmdyn study --config configs/gradient_localization.py --out out/gradient_localization
+methods, each restricted or scaled by that, beside controls; the same online.
+Expect: spans of facts have 1.3 to 3.7 times the gradient of random spans in every layer, most for
+updated facts, so that no subset of layers stands out as in the paper. Updating only the layers
+above the mean learns less than updating everything at equal forgetting; scaled rates change
+nothing.
+Takes: 12 minutes on 2 cores.
+Run: lmdyn study --config configs/gradient_localization.py --out out/gradient_localization
 """
 
 from lmdyn.models import Compute, ModelConfig

@@ -5,16 +5,17 @@ Shows: what the paper claims of OLMo-1B and Pythia, tried on models of 0.3 milli
 entropy over pretraining, acquisition and retention from each checkpoint, reactivation, and other
 ways to pretrain. MLPs are plain (GELU) and the learning rate stays constant, because
 configs/entropy_decay.py found that entropy then falls over training; with gated MLPs (GATED below)
-it rises here. Expect: the ability to keep what was known falls over the series, the ability to
-learn rises; reactivation raises both as they are measured, but models end where they end without
-it. Most other claims stay undecided with three seeds. The README has the numbers. Takes: about 15
-minutes on 2 cores. Run: lmdyn study --config configs/knowledge_entropy.py --out
-out/knowledge_entropy
+it rises here.
+Expect: the ability to keep what was known falls over the series, the ability to learn rises;
+reactivation raises both as they are measured, but models end where they end without it. Most other
+claims stay undecided with three seeds. The README has the numbers.
+Takes: about 15 minutes on 2 cores.
+Run: lmdyn study --config configs/knowledge_entropy.py --out out/knowledge_entropy
 
 A series of your own (compare_steps, pretrain and variants then do not count):
-  lmdyn study --config configs/knowledge_entropy.py --out out/olmo --known-probes None
-  --injection.facts paraphrase70.json --continual.length 1024 \
-    --series "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B"
+  lmdyn study --config configs/knowledge_entropy.py --out out/olmo --known-probes None \
+    --injection.facts paraphrase70.json --continual.length 1024 --series \
+    "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B"
 """
 
 from lmdyn.models import Compute, ModelConfig

@@ -2,9 +2,11 @@
 checkpoints Kim et al. 2024 study.
 
 Shows: the run behind knowledge entropy's decay; allenai/OLMo-1B-hf holds the published checkpoints,
-for comparison. Not trained by us. Expect: 738,000 steps of 4,194,304 tokens (3.1e12 tokens). Takes:
-by formula, 2.3e22 operations: about 9.5 days on 64 H100 at 45% of their peak. Data: Dolma as JSON
-Lines with a field "text". Run: lmdyn train --config configs/olmo_1b.py
+for comparison. Not trained by us.
+Expect: 738,000 steps of 4,194,304 tokens (3.1e12 tokens).
+Takes: by formula, 2.3e22 operations: about 9.5 days on 64 H100 at 45% of their peak. Data: Dolma as
+JSON Lines with a field "text".
+Run: lmdyn train --config configs/olmo_1b.py
 """
 
 from lmdyn.models import Compute, ModelConfig

@@ -3,17 +3,17 @@ models that the study trains itself.
 
 Shows: models of 0.1 to 0.8 million parameters, trained on prose, adapt to held-out prose and to
 source code: rules, places, contexts, sizes, resets; where a gradient profile says, from the
-checkpoint with the most knowledge entropy, from meta-learned starts. Expect: adapting saves 2.0 of
-4.8 nats on source code and 0.3 of 4.1 on prose by the best rule; Adam is better without momentum,
-MLPs are a better place than attention, a cache beats an overlap; resets, gradient profiles and
-meta-learned starts gain nothing here. The README has the numbers. Takes: 16 minutes on 2 cores.
+checkpoint with the most knowledge entropy, from meta-learned starts.
+Expect: adapting saves 2.0 of 4.8 nats on source code and 0.3 of 4.1 on prose by the best rule; Adam
+is better without momentum, MLPs are a better place than attention, a cache beats an overlap;
+resets, gradient profiles and meta-learned starts gain nothing here. The README has the numbers.
+Takes: 16 minutes on 2 cores.
 Run: lmdyn study --config configs/online_adaptation.py --out out/online_adaptation
 
 A model of your own is adapted, by every rule, to the texts of `given`; rates are chosen on other
 text:
-  lmdyn study --config configs/online_adaptation.py --out out/smollm2_online --model
-  gguf:SmolLM2-135M-Instruct.Q4_1.gguf \
-    --given.streams text:play1.txt text:play2.txt
+  lmdyn study --config configs/online_adaptation.py --out out/smollm2_online \
+    --model gguf:SmolLM2-135M-Instruct.Q4_1.gguf --given.streams text:play1.txt text:play2.txt
 """
 
 from lmdyn.models import Compute, ModelConfig

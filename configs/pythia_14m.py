@@ -2,10 +2,12 @@
 trained.
 
 Shows: a whole pretraining run whose small model saturates: its loss rises again late (Godey et al.
-2024, figure 1). Expect: 143,000 steps of 2,097,152 tokens; the published checkpoints are
-hf:EleutherAI/pythia-14m@step1 and so on, for comparison. Not trained by us. Takes: by formula,
-1.7e19 operations: about half a day on one H100 at 45% of its peak. Data: pile/*.jsonl.zst unpacked
-into one JSON Lines file with a field "text". Run: lmdyn train --config configs/pythia_14m.py
+2024, figure 1).
+Expect: 143,000 steps of 2,097,152 tokens; the published checkpoints are
+hf:EleutherAI/pythia-14m@step1 and so on, for comparison. Not trained by us.
+Takes: by formula, 1.7e19 operations: about half a day on one H100 at 45% of its peak. Data:
+pile/*.jsonl.zst unpacked into one JSON Lines file with a field "text".
+Run: lmdyn train --config configs/pythia_14m.py
 """
 
 from lmdyn.models import ModelConfig

@@ -1,11 +1,12 @@
 """Pythia-6.9B (Biderman et al. 2023, arXiv 2304.01373), as it was trained, on 64 devices.
 
-Shows: what a mesh of data x fsdp x tensor holds, before anybody rents it: lmdyn plan --config
-configs/pythia_6_9b.py --mesh 4,8,2 Expect: 143,000 steps of 2,097,152 tokens; the published
-checkpoints are hf:EleutherAI/pythia-6.9b@step1 and so on, for comparison. Not trained by us. Takes:
-by formula, 1.3e22 operations: about 5 days on 64 H100 at 45% of their peak. Data: pile/*.jsonl.zst
-unpacked into one JSON Lines file with a field "text". Run: lmdyn train --config
-configs/pythia_6_9b.py
+Shows: what a mesh of data x fsdp x tensor holds, before anybody rents it:
+  lmdyn plan --config configs/pythia_6_9b.py --mesh 4,8,2
+Expect: 143,000 steps of 2,097,152 tokens; the published checkpoints are
+hf:EleutherAI/pythia-6.9b@step1 and so on, for comparison. Not trained by us.
+Takes: by formula, 1.3e22 operations: about 5 days on 64 H100 at 45% of their peak. Data:
+pile/*.jsonl.zst unpacked into one JSON Lines file with a field "text".
+Run: lmdyn train --config configs/pythia_6_9b.py
 """
 
 from lmdyn.models import Compute, ModelConfig

@@ -1,10 +1,11 @@
 """Pythia-70M (Biderman et al. 2023, arXiv 2304.01373), as it was trained.
 
-Shows: with pythia_14m.py, how the point of saturation moves with width (Godey et al. 2024). Expect:
-143,000 steps of 2,097,152 tokens; the published checkpoints are hf:EleutherAI/pythia-70m@step1 and
-so on, for comparison. Not trained by us. Takes: by formula, 9.4e19 operations: about 2.5 days on
-one H100 at 45% of its peak. Data: pile/*.jsonl.zst unpacked into one JSON Lines file with a field
-"text". Run: lmdyn train --config configs/pythia_70m.py
+Shows: with pythia_14m.py, how the point of saturation moves with width (Godey et al. 2024).
+Expect: 143,000 steps of 2,097,152 tokens; the published checkpoints are
+hf:EleutherAI/pythia-70m@step1 and so on, for comparison. Not trained by us.
+Takes: by formula, 9.4e19 operations: about 2.5 days on one H100 at 45% of its peak. Data:
+pile/*.jsonl.zst unpacked into one JSON Lines file with a field "text".
+Run: lmdyn train --config configs/pythia_70m.py
 """
 
 from lmdyn.models import ModelConfig

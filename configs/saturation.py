@@ -7,16 +7,16 @@ spectrum, what its rank costs, the rank of the text itself, other heads. The lea
 constant, and the highest at which wide models are better for being wide (pilot on seed 100).
 Expect: width 8 ends at 4.75 nats, 64 at 3.81; narrow ones 7% above the law (undecided), none turns
 up; the head needs 52 of 64 directions; a head projected to 64 recovers two thirds of what width 16
-lacks, mixture and sigsoftmax nothing. Takes: 20 minutes on 2 cores.
+lacks, mixture and sigsoftmax nothing.
+Takes: 20 minutes on 2 cores.
 Run: lmdyn study --config configs/saturation.py --out out/saturation
 
 Given models in place of the ladder, which then does not count (configs/saturation_smollm2.py is an
 example):
-  lmdyn study --config configs/saturation.py --out out/pythia --narrow 128 --tokens-per-step 2097152
-  --vocabulary 0:50254 \
-    --series "hf:EleutherAI/pythia-14m@step1000,step16000,step143000"
-    hf:EleutherAI/pythia-410m@step143000 \ --text text:valid.txt --length 1024 --batch 1
-    --experiments none
+  lmdyn study --config configs/saturation.py --out out/pythia --narrow 128 \
+    --tokens-per-step 2097152 --vocabulary 0:50254 --text text:valid.txt --length 1024 --batch 1 \
+    --experiments none --series "hf:EleutherAI/pythia-14m@step1000,step16000,step143000" \
+    hf:EleutherAI/pythia-410m@step143000
 """
 
 from lmdyn.models import Compute, ModelConfig

@@ -3,13 +3,14 @@ al. 2018).
 
 Shows: online below static likelihood from the first thousand tokens on, and the gap growing.
 Expect: perplexity 14.89 static, 13.02 online (Python 3.11; the text is the documentation of the
-Python that runs it). Takes: about 75 seconds on 2 cores, after `bash scripts/quickstart.sh` has
-fetched the model. Run: lmdyn online --config configs/smollm2_online.py
+Python that runs it).
+Takes: about 75 seconds on 2 cores, after `bash scripts/quickstart.sh` has fetched the model.
+Run: lmdyn online --config configs/smollm2_online.py
 """
 
 import os
 
-from lmdyn.cli.command_line import Online
+from lmdyn.cli.online import Online
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "lmdyn")
 
@@ -20,7 +21,7 @@ def config():
         data="builtin:docs",
         chunk=512,
         optimizer="sgd",
-        lr=0.01,
+        learning_rate=0.01,
         tokens=12288,
         out="results/smollm2/online.jsonl",
     )

@@ -2,9 +2,11 @@
 way.
 
 Shows: loss falling below what counting byte sequences gives; knowledge entropy rising fast from its
-first dip while anisotropy grows. Expect: 1.41 nats (2.04 bits) a byte on all of the held-out text
-after 1,300 steps. Counting sequences of bytes gives 1.47 at best (5-grams, interpolated). Takes:
-two to two and a half minutes on 2 cores. Run: lmdyn train --config configs/tiny.py
+first dip while anisotropy grows.
+Expect: 1.41 nats (2.04 bits) a byte on all of the held-out text after 1,300 steps. Counting
+sequences of bytes gives 1.47 at best (5-grams, interpolated).
+Takes: two to two and a half minutes on 2 cores.
+Run: lmdyn train --config configs/tiny.py
 """
 
 from lmdyn.models import Compute, ModelConfig

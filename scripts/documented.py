@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmdyn.cli.options import VERBS
+from lmdyn.cli.command_line import VERBS
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[1]
@@ -217,7 +217,7 @@ SMALL = (
     (r"^lmdyn measure .*--mesh", "--tokens 512 --batch 8"),
     (r"^lmdyn gradients ", "--limit 2 --spans 4 --tokens 512 --resamples 20"),
     (r"^lmdyn online ", "--tokens 256 --chunk 32"),
-    (r"^lmdyn online .*--rates ", "--prefix 128"),
+    (r"^lmdyn online .*--(learning-)?rates ", "--prefix 128"),
     (r"^lmdyn online .*--statistics ", "--batches 2"),
     (r"^lmdyn reactivate ", "--tokens 128 --length 32"),
     (

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lmdyn.cli.command_line import Measure, Online, main, parse
+from lmdyn.cli.command_line import main, parse
+from lmdyn.cli.measure import Measure
+from lmdyn.cli.online import Online
 from lmdyn.errors import InputError
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.py"))
@@ -12,11 +14,8 @@ CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.py"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_command_in_a_config_is_understood(path):
-    (line,) = (
-        line
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.startswith("Run: lmdyn ")
-    )
+    text = path.read_text(encoding="utf-8").replace("\\\n", "")
+    (line,) = (line for line in text.splitlines() if line.startswith("Run: lmdyn "))
     words = line.removeprefix("Run: lmdyn ").replace("configs/", f"{path.parent}/").split()
     options = parse(words)
     if words[0] == "train":
@@ -31,7 +30,7 @@ def test_the_command_in_a_config_is_understood(path):
 def test_options_override_the_config():
     (path,) = (p for p in CONFIGS if p.stem == "smollm2_online")
     options = parse(["online", "--config", str(path), "--lr", "0.5", "dir:other"])
-    assert (options.lr, options.chunk, options.model) == (0.5, 512, "dir:other")
+    assert (options.learning_rate, options.chunk, options.model) == (0.5, 512, "dir:other")
     (path,) = (p for p in CONFIGS if p.stem == "smollm2_measure")
     assert parse(["measure", f"--config={path}", "dir:a", "dir:b"]).models == ("dir:a", "dir:b")
 
@@ -40,15 +39,12 @@ def test_options_override_the_config():
     "text, message",
     [
         ("", "has no function config()"),
+        ("from lmdyn.cli.online import Online\ndef config(): return Online(modle='x')", "modle"),
         (
-            "from lmdyn.cli.command_line import Online\ndef config(): return Online(modle='x')",
-            "modle",
+            "from lmdyn.cli.report import Report\ndef config(): return Report('x')",
+            "returns a Report, which is not for online; see lmdyn online --help",
         ),
-        (
-            "from lmdyn.cli.command_line import Report\ndef config(): return Report('x')",
-            "is for 'report', not for 'online'",
-        ),
-        ("def config(): return 3", "is for 'int'"),
+        ("def config(): return 3", "returns a int, which is not for online"),
         ("1 +", "SyntaxError"),
     ],
 )

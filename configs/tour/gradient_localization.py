@@ -3,9 +3,10 @@ the paper holds.
 
 Shows: every part of configs/gradient_localization.py, whose settings these are but for fewer and
 shorter runs: two seeds, 64 steps of pretraining, 8 of continual pretraining at two rates, by two of
-the four methods. Expect: a report with every figure and claim, on too little to trust any of it.
-Takes: about two minutes on 2 cores. Run: lmdyn study --config configs/tour/gradient_localization.py
---out out/tour/gradient_localization
+the four methods.
+Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: about two minutes on 2 cores.
+Run: lmdyn study --config configs/tour/gradient_localization.py --out out/tour/gradient_localization
 """
 
 import dataclasses

@@ -2,9 +2,10 @@
 paper holds.
 
 Shows: every part of configs/knowledge_entropy.py, whose settings these are but for fewer and
-shorter runs: two seeds, 64 steps, three rounds of facts. Expect: a report with every figure and
-claim, on too little to trust any of it. Takes: about a minute and a half on 2 cores. Run: lmdyn
-study --config configs/tour/knowledge_entropy.py --out out/tour/knowledge_entropy
+shorter runs: two seeds, 64 steps, three rounds of facts.
+Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: about a minute and a half on 2 cores.
+Run: lmdyn study --config configs/tour/knowledge_entropy.py --out out/tour/knowledge_entropy
 """
 
 import dataclasses

@@ -3,9 +3,10 @@ paper holds.
 
 Shows: every part of configs/online_adaptation.py, whose settings these are but for fewer and
 shorter runs: two seeds, one other size, three blocks, 64 steps of training, streams of 1,024
-tokens, three rules. Expect: a report with every figure and claim, on too little to trust any of it.
-Takes: about two minutes on 2 cores. Run: lmdyn study --config configs/tour/online_adaptation.py
---out out/tour/online_adaptation
+tokens, three rules.
+Expect: a report with every figure and claim, on too little to trust any of it.
+Takes: about two minutes on 2 cores.
+Run: lmdyn study --config configs/tour/online_adaptation.py --out out/tour/online_adaptation
 """
 
 import dataclasses

@@ -2,9 +2,10 @@
 holds.
 
 Shows: every part of configs/saturation.py, whose settings these are but for fewer and shorter runs:
-two seeds, four widths, 128 steps, one other head. Expect: a report with every figure and claim; no
-model is trained long enough to saturate. Takes: about a minute and a half on 2 cores. Run: lmdyn
-study --config configs/tour/saturation.py --out out/tour/saturation
+two seeds, four widths, 128 steps, one other head.
+Expect: a report with every figure and claim; no model is trained long enough to saturate.
+Takes: about a minute and a half on 2 cores.
+Run: lmdyn study --config configs/tour/saturation.py --out out/tour/saturation
 """
 
 import dataclasses

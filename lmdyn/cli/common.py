@@ -1,42 +1,71 @@
-"""What several verbs share: cheap checks, the set-up of JAX, what is printed."""
+"""What several verbs share: options, cheap checks, the set-up of JAX, output."""
 
-import math
+import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
+
+from lmdyn import records
 from lmdyn.errors import InputError
-from lmdyn.types import Row
+from lmdyn.types import Array, Row
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from lmdyn.checkpoints import Loaded, Reference
     from lmdyn.models import ModelConfig
 
-
-def at_least(least: float, options: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise InputError(f"--{name} {value}: it must be at least {least}")
-
-
-def numbers(name: str, text: str) -> list[float]:
-    """The numbers of `--NAME A,B,...`."""
-    try:
-        found = [float(word) for word in text.split(",")]
-    except ValueError:
-        raise InputError(
-            f"--{name} {text}: give numbers joined by commas, such as 0.003,0.01,0.03"
-        ) from None
-    if not all(0 <= number < math.inf for number in found):
-        raise InputError(f"--{name} {text}: each is 0 or a positive number")
-    return found
+Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+Models = Annotated[
+    tyro.conf.Positional[tuple[str, ...]],
+    tyro.conf.arg(
+        metavar="MODEL [MODEL ...]", help="Model references.", help_behavior_hint="(required)"
+    ),
+]
+Model = Annotated[
+    tyro.conf.Positional[str],
+    tyro.conf.arg(
+        metavar="MODEL",
+        help="Model reference: hf:ORG/NAME[@REVISION], dir:PATH, gguf:PATH or run:DIR[@STEP].",
+    ),
+]
+Text = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="REF",
+        help=(
+            "The text: text:GLOB, jsonl:PATH#FIELD, tfds:NAME[/CONFIG]:SPLIT#FIELD or builtin:NAME"
+            " (docs, code)."
+        ),
+    ),
+]
+RowsFile = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="FILE",
+        help="Where to write the rows, as JSON Lines; their provenance goes to FILE.meta.json.",
+    ),
+]
+Tokens = Annotated[
+    int | None,
+    tyro.conf.arg(
+        metavar="N",
+        help="Stop after N predictions; by default the whole text is read.",
+        help_behavior_hint="",
+    ),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    tyro.conf.arg(help="Of activations; auto: bfloat16 on GPU and TPU, float32 on CPU."),
+]
 
 
 def check_positions(config: "ModelConfig", length: int) -> None:
+    """Raises an `InputError` for windows longer than a model with learned positions can read."""
     if config.position == "learned" and length > config.positions:
         raise InputError(
             f"--length {length} exceeds the model's {config.positions} positions; use --length "
@@ -45,28 +74,32 @@ def check_positions(config: "ModelConfig", length: int) -> None:
 
 
 def mesh_of(options: Any, rows: int | None) -> "Mesh | None":
-    """The mesh of `--mesh`; None for one device. `rows` must divide over it; one stream has none to
-    divide.
+    """The mesh of `--mesh`; None for one device.
+
+    Args:
+      options: have the field `mesh`.
+      rows: of a batch, which must divide over the mesh; None for one stream, which has no rows.
     """
     if options.mesh is None:
         return None
-    from lmdyn.training import sharding as meshes
+    from lmdyn.training import sharding
 
-    shape = meshes.parse_mesh(options.mesh)
+    shape = sharding.parse_mesh(options.mesh)
     if rows is None and shape[0] > 1:
         raise InputError(
             f"--mesh {options.mesh}: one stream is adapted, which has no rows to divide; use"
             f" 1,{shape[0] * shape[1]},{shape[2]}"
         )
-    mesh = meshes.make_mesh(shape)
+    mesh = sharding.make_mesh(shape)
     if rows is not None:
-        meshes.check_batch(rows, mesh)
+        sharding.check_batch(rows, mesh)
     return mesh
 
 
 def set_up_jax() -> None:
-    """Compiled programs are kept between runs, in the user's cache folder, unless the environment
-    says where.
+    """Has JAX keep compiled programs between runs.
+
+    They go to the user's cache folder, unless the environment names another.
     """
     import jax
 
@@ -80,32 +113,80 @@ def set_up_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def show(rows: Sequence[Row]) -> None:
-    """A line for each whole-model value, on stdout; for a metric that has none, a line for each
-    site: the mean over layers, the lowest and the highest.
+def load_each(models: Sequence[str], dtype: Dtype) -> "Iterator[tuple[Reference, Loaded]]":
+    """Loads one checkpoint after another, naming each on stderr; all references are read first."""
+    from lmdyn import checkpoints, data
+    from lmdyn.models import Compute
+
+    references = [r for ref in models for r in checkpoints.series(ref)]
+    for number, reference in enumerate(references, 1):
+        say(f"{reference}" + (f" ({number} of {len(references)})" if len(references) > 1 else ""))
+        loaded = checkpoints.load(reference, Compute(dtype=dtype), packed=True)
+        data.check_vocabulary(loaded.tokenizer, loaded.model.config)
+        yield reference, loaded
+
+
+def write(
+    options: Any,
+    command: list[str],
+    started: float,
+    rows: Sequence[Row],
+    tokens: int,
+    seed: int | None = None,
+    traces: Mapping[str, Array] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes rows, traces and provenance to `options.out`.
+
+    Args:
+      options: of the verb; their fields go into the provenance.
+      command: the words of the command line.
+      started: `time.time()` at the start.
+      rows: all of them.
+      tokens: predictions made, over all models.
+      seed: None where nothing is random.
+      traces: name to one value per prediction.
+      notes: what else the provenance says.
     """
-    whole = {r["metric"] for r in rows if r["layer"] is None}
-    layers: dict[tuple, list[Row]] = {}
+    from lmdyn.records import provenance
+
+    meta = provenance.collect(command, dataclasses.asdict(options), started, tokens, seed)
+    records.write_rows(options.out, rows, {**meta, **(notes or {})}, traces)
+    say(f"wrote {len(rows)} rows to {options.out}")
+
+
+def show(rows: Sequence[Row], described: Mapping[str, Any] | None = None) -> None:
+    """Prints a line per metric and site: its value, and its lowest and highest layer.
+
+    The value is that of the whole model; the mean over layers, for a metric that has none.
+
+    Args:
+      rows: of one model.
+      described: from `records.describe`: titles.
+    """
+    sites: dict[tuple[str, str | None], list[Row]] = {}
     for r in rows:
-        if r["layer"] is None:
-            more = f"  (perplexity {r['perplexity']:.2f})" if "perplexity" in r else ""
-            print(f"{_heading(r)} {r['value']:12.5g} {r['unit']}{more}", flush=True)
-        elif r["metric"] not in whole:
-            layers.setdefault((r["metric"], r["site"]), []).append(r)
-    for found in layers.values():
-        low, high = (choose(found, key=lambda r: r["value"]) for choose in (min, max))
-        mean = sum(r["value"] for r in found) / len(found)
-        print(
-            f"{_heading(low)} {mean:12.5g} {low['unit']}  (mean of {len(found)} layers; lowest"
-            f" {low['value']:.5g} in {low['layer']}, highest {high['value']:.5g} in"
-            f" {high['layer']})",
-            flush=True,
-        )
-
-
-def _heading(row: Row) -> str:
-    return " ".join(filter(None, (row["metric"], row["site"]))).ljust(32)
+        sites.setdefault((r["metric"], r["site"]), []).append(r)
+    for (_, site), found in sites.items():
+        title = records.quantity_of(found[0], {"metrics": described or {}}).title
+        layers = sorted((r for r in found if r["layer"] is not None), key=lambda r: r["value"])
+        notes = []
+        if layers:
+            ends = (f"{r['value']:.4g} in layer {r['layer']}" for r in (layers[0], layers[-1]))
+            notes = [" to ".join(ends)]
+            if len(layers) == len(found):
+                notes = [f"mean of {len(layers)} layers", *notes]
+                mean = sum(r["value"] for r in layers) / len(layers)
+                found = [*found, {**layers[0], "layer": None, "value": mean}]
+        for r in found:
+            if r["layer"] is None:
+                more = [f"perplexity {r['perplexity']:.2f}"] if "perplexity" in r else []
+                name = f"{title}, {site}" if site else title
+                about = "; ".join([*more, *notes])
+                end = f"  ({about})" if about else ""
+                print(f"{name:34} {r['value']:10.5g} {r['unit']}{end}", flush=True)
 
 
 def say(text: str) -> None:
+    """Prints a line for the user on stderr."""
     print(text, file=sys.stderr, flush=True)

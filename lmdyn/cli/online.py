@@ -4,21 +4,104 @@ import dataclasses
 import math
 import os
 import time
+from typing import Annotated, Literal
+
+import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import at_least, mesh_of, numbers, say, set_up_jax, show
-from lmdyn.cli.options import Online
-from lmdyn.errors import InputError, choose
+from lmdyn.cli.common import Dtype, Model, Text, Tokens, mesh_of, say, set_up_jax, show
+from lmdyn.errors import InputError, check_least, choose
 from lmdyn.files import check_writable
-from lmdyn.params import low_rank, partition, select
 from lmdyn.types import present
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adam0", "adamw", "rmsprop", "adagrad", "lion", "rms")
 
 
-def online(options: Online, command: list[str]) -> None:
-    """`lmdyn online`. Args: options: `lmdyn.cli.options.Online`. command: the words of the command
-    line, for the record.
+@dataclasses.dataclass(frozen=True)
+class Online:
+    """Adapt a model online to a text, and compare it with itself unadapted.
+
+    The text is cut into chunks. Each chunk is scored first, and then the model takes one optimizer
+    step on it, so no token is scored by a model that has seen it.
+    """
+
+    model: Model
+    data: Text
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """Where to write the rows, as JSON Lines; their provenance goes to FILE.meta.json, every token's
+    nll to FILE.trace.npz."""
+    chunk: Annotated[int, tyro.conf.arg(metavar="C")] = 512
+    """Predictions between two updates."""
+    context: Literal["none", "cache", "overlap"] = "none"
+    """What a chunk sees of the text before it: nothing, a cache of old keys and values, or a window
+    encoded afresh."""
+    window: Annotated[int | None, tyro.conf.arg(metavar="W", help_behavior_hint="")] = None
+    """Tokens of the cache or the window; needed with them."""
+    keep: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """First tokens of the text that a cache always keeps; 4 are enough."""
+    optimizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "sgd"
+    """sgd, momentum, adam, adam0 (without momentum), adamw, rmsprop, adagrad, lion (optax); or rms:
+    the gradient over its root mean square on training text (Krause et al. 2018), see
+    --statistics."""
+    learning_rate: Annotated[float, tyro.conf.arg(metavar="RATE", aliases=["--lr"])] = 0.01
+    """0.01 suits sgd; the others need a much lower one (adam: 1e-5)."""
+    learning_rates: Annotated[
+        str | None, tyro.conf.arg(metavar="A,B,...", aliases=["--rates"], help_behavior_hint="")
+    ] = None
+    """Learning rates to choose from, in place of --learning-rate: the one that is best on the first
+    --prefix predictions."""
+    prefix: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Predictions that the learning rate is chosen on; the others are not looked at."""
+    decay: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    """Share of the way back to the unadapted parameters that every update takes."""
+    statistics: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Root mean square of the gradient for --optimizer rms; made from --training if there is
+    no such file yet."""
+    training: Annotated[str | None, tyro.conf.arg(metavar="REF", help_behavior_hint="")] = None
+    """Text like the model's training text; --batches of one chunk of it give the statistics."""
+    batches: Annotated[int, tyro.conf.arg(metavar="N")] = 64
+    """Batches of --training."""
+    adapt: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="SELECTOR", help_behavior_hint="(default: all; blocks.mlp with --rank)"
+        ),
+    ] = None
+    """Which parameters change: all, blocks[10:20].mlp, head, ... joined by +."""
+    rank: Annotated[int | None, tyro.conf.arg(metavar="R", help_behavior_hint="")] = None
+    """Adapt low-rank adapters of this rank beside the selected matrices, in place of these."""
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Optimizer steps per chunk."""
+    every: Annotated[int, tyro.conf.arg(metavar="K")] = 1
+    """Update only after every K-th chunk, by the mean gradient of the last K."""
+    reset: Literal["never", "document", "change"] = "never"
+    """When the model returns to its unadapted parameters: change is where a detector finds that
+    what was learned no longer helps."""
+    guard: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="")] = None
+    """Stop adapting once it has lost this many nats in total against the unadapted model."""
+    parallel: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """With --reset document: how many documents are read side by side, each with its own copy of
+    what adapts."""
+    tokens: Tokens = None
+    static: bool = True
+    """Also score the text with the unadapted model."""
+    dtype: Dtype = "auto"
+    mesh: Annotated[
+        str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")
+    ] = None
+    """Several devices: how many along each axis; 1,8,1 divides parameters by width. By default one
+    device is used."""
+
+
+OPTIONS = Online
+
+
+def run(options: Online, command: list[str]) -> None:
+    """Scores the text with the model as it is and with the adapted one, and writes what it found.
+
+    Args:
+      options: of the verb.
+      command: the words of the command line, for the provenance.
     """
     started = time.time()
     _check_online(options)
@@ -29,6 +112,7 @@ def online(options: Online, command: list[str]) -> None:
     from lmdyn import checkpoints, data, models
     from lmdyn import online as adaptation
     from lmdyn.online import contexts
+    from lmdyn.params import low_rank, select
     from lmdyn.records import provenance
 
     documents = data.documents(options.data)
@@ -80,24 +164,24 @@ def online(options: Online, command: list[str]) -> None:
     }
     if options.static and (options.guard is not None or options.reset == "change"):
         run["static"] = outcomes["static"].nll
-    if options.rates is None:
+    if options.learning_rates is None:
         outcomes["online"] = adaptation.evaluate(
             loaded.model,
             loaded.params,
             stream,
-            optimizer=rule(options.lr),
+            optimizer=rule(options.learning_rate),
             parallel=options.parallel,
             donate=True,
             **run,
         )
-        about["rate"] = options.lr
+        about["rate"] = options.learning_rate
     else:
         found = adaptation.choose_rate(
             loaded.model,
             loaded.params,
             stream,
             rule=rule,
-            rates=numbers("rates", options.rates),
+            rates=_numbers("learning-rates", options.learning_rates),
             prefix=present(options.prefix),
             donate=True,
             **run,
@@ -116,7 +200,7 @@ def online(options: Online, command: list[str]) -> None:
         bad = np.flatnonzero(~np.isfinite(trace))
         if len(bad):
             mend = (
-                f"; lower --lr (now {about['rate']})"
+                f"; lower --learning-rate (now {about['rate']})"
                 if name == "online"
                 else "; are there numbers in the checkpoint that are not finite?"
             )
@@ -145,7 +229,8 @@ def online(options: Online, command: list[str]) -> None:
     if outcomes["online"].stopped is not None:
         say(
             f"adaptation lost {options.guard:g} nats and was stopped after"
-            f" {outcomes['online'].stopped:,} predictions; lower --lr (now {about['rate']:g})"
+            f" {outcomes['online'].stopped:,} predictions; lower --learning-rate (now"
+            f" {about['rate']:g})"
         )
     show(rows)
     meta = provenance.collect(
@@ -156,26 +241,13 @@ def online(options: Online, command: list[str]) -> None:
 
 
 def _check_online(options) -> None:
-    """What can be wrong with the options of `lmdyn online`, looked for before anything is imported."""
-    at_least(
-        1,
-        options,
-        "chunk",
-        "window",
-        "tokens",
-        "prefix",
-        "rank",
-        "steps",
-        "every",
-        "parallel",
-        "batches",
-    )
-    at_least(0, options, "keep")
-    for name in ("lr", "decay", "guard"):
+    """Raises an `InputError` for options that are wrong, before anything is imported."""
+    ones = ("chunk", "window", "tokens", "prefix", "rank", "steps", "every", "parallel", "batches")
+    check_least(options, "--", **dict.fromkeys(ones, 1), keep=0)
+    for name in ("learning_rate", "decay", "guard"):
         value = getattr(options, name)
         if value is not None and not 0 <= value < math.inf:
-            what = {"lr": "a learning rate", "decay": "a share", "guard": "what may be lost"}[name]
-            raise InputError(f"--{name} {value}: {what} is 0 or a positive number")
+            raise InputError(f"--{name.replace('_', '-')} {value}: give 0 or a positive number")
     choose("optimizer", options.optimizer, OPTIMIZERS)
     if options.context == "none" and options.window is not None:
         raise InputError(
@@ -188,19 +260,21 @@ def _check_online(options) -> None:
         )
     if options.keep and options.context != "cache":
         raise InputError(f"--keep {options.keep} is for --context cache")
-    if (options.rates is None) != (options.prefix is None):
+    if (options.learning_rates is None) != (options.prefix is None):
         raise InputError(
-            "--rates and --prefix belong together: rates to choose from, and how many predictions"
-            " to choose on"
+            "--learning-rates and --prefix belong together: what to choose from, and how many"
+            " predictions to choose on"
         )
-    if options.rates is not None:
-        numbers("rates", options.rates)
+    if options.learning_rates is not None:
+        _numbers("learning-rates", options.learning_rates)
     if options.parallel > 1 and (
-        options.reset != "document" or options.guard is not None or options.rates is not None
+        options.reset != "document"
+        or options.guard is not None
+        or options.learning_rates is not None
     ):
         raise InputError(
             f"--parallel {options.parallel}: documents side by side need --reset document, and"
-            " neither --guard nor --rates"
+            " neither --guard nor --learning-rates"
         )
     if options.optimizer == "rms" and (options.rank is not None or options.statistics is None):
         raise InputError(
@@ -226,6 +300,7 @@ def _online_rule(options, loaded, adapt):
     import optax
 
     from lmdyn import data, transforms
+    from lmdyn.params import partition
 
     rms = None
     if options.optimizer == "rms":
@@ -272,3 +347,16 @@ def _context(adaptation, options):
     if options.context == "cache":
         return adaptation.cache(options.window, options.keep)
     return adaptation.none() if options.context == "none" else adaptation.overlap(options.window)
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    """The numbers of `--NAME A,B,...`."""
+    try:
+        found = [float(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--{name} {text}: give numbers joined by commas, such as 0.003,0.01,0.03"
+        ) from None
+    if not all(0 <= number < math.inf for number in found):
+        raise InputError(f"--{name} {text}: each is 0 or a positive number")
+    return found

@@ -4,26 +4,61 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import at_least, check_positions, say, set_up_jax
-from lmdyn.cli.options import Reactivate
-from lmdyn.errors import InputError
+from lmdyn.cli.common import Dtype, Model, Text, Tokens, check_positions, say, set_up_jax
+from lmdyn.errors import InputError, check_least
 from lmdyn.files import check_new_folder
+from lmdyn.types import Row
 
 
-def reactivate(options: Reactivate, command: list[str]) -> None:
-    """`lmdyn reactivate`. Args: options: `lmdyn.cli.options.Reactivate`. command: the words of the
-    command line, for the record.
+@dataclasses.dataclass(frozen=True)
+class Reactivate:
+    """Scale up the MLP coefficients that a model uses least, without training.
+
+    In each layer, those below a quantile of their mean size over the text are brought to the
+    layer's mean (times a gain) by a change of weights: exactly in gated MLPs, approximately in
+    plain ones. The model is measured before and after; the changed model is a Hugging Face folder.
+    """
+
+    model: Model
+    data: Text
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """A new folder for the changed model; the measurements go to reactivation.json in it."""
+    ratio: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.5
+    """The share of a layer's coefficients that is scaled, 0 to 1."""
+    gain: Annotated[float, tyro.conf.arg(metavar="FACTOR")] = 1.0
+    """They are brought to this many times the layer's mean."""
+    control: Literal["none", "random"] = "none"
+    """random: as many coefficients, chosen at random, to compare with."""
+    strength: Literal["equal", "entropy"] = "equal"
+    """entropy: more of them where a layer's entropy is low, with SHARE as the mean over layers."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Of the random control."""
+    length: Annotated[int, tyro.conf.arg(metavar="T")] = 512
+    """Tokens per window."""
+    batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
+    """Windows per forward pass."""
+    tokens: Tokens = None
+    dtype: Dtype = "auto"
+
+
+OPTIONS = Reactivate
+
+
+def run(options: Reactivate, command: list[str]) -> None:
+    """Measures a model, reactivates it, measures it again, and writes it as a folder.
+
+    Args:
+      options: of the verb.
+      command: the words of the command line, for the provenance.
     """
     started = time.time()
-    at_least(1, options, "length", "batch", "tokens")
-    at_least(0, options, "seed")
-    if not 0 <= options.ratio <= 1:
-        raise InputError(f"--ratio {options.ratio}: a ratio is between 0 and 1")
-    if not 0 < options.gain < math.inf:
-        raise InputError(f"--gain {options.gain}: a gain is a number above 0")
-    check_new_folder(options.out)
+    _check(options)
     set_up_jax()
     import numpy as np
 
@@ -35,20 +70,19 @@ def reactivate(options: Reactivate, command: list[str]) -> None:
     reference = checkpoints.parse(options.model)
     say(f"{reference}")
     loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
-    model, config = loaded.model, loaded.model.config
-    data.check_vocabulary(loaded.tokenizer, config)
-    check_positions(config, length=options.length)
-    write_config(config)  # refuses a model that could not be exported
-    batches = data.batches(
-        documents, loaded.tokenizer, options.length, options.batch, options.tokens, progress=True
-    )
+    model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
+    data.check_vocabulary(tokenizer, model.config)
+    check_positions(model.config, length=options.length)
+    write_config(model.config)  # refuses a model that could not be exported
+    windows = (options.length, options.batch, options.tokens)
+    batches = data.batches(documents, tokenizer, *windows, progress=True)
     metric = metrics.combine(nll=metrics.likelihood(), entropy=metrics.knowledge_entropy())
-    before = metrics.measure(metric, model, loaded.params, batches, progress=True)
+    before = metrics.measure(metric, model, params, batches, progress=True)
     coefficients = before["entropy"].coefficients
     chosen = transforms.choose_coefficients(
         coefficients, options.ratio, options.control, options.strength, options.seed
     )
-    params = transforms.reactivate(loaded.params, coefficients, gain=options.gain, chosen=chosen)
+    params = transforms.reactivate(params, coefficients, gain=options.gain, chosen=chosen)
     after = metrics.measure(metric, model, params, batches, progress=True)
     with np.errstate(invalid="ignore"):  # a layer whose coefficients are all 0 has no entropy
         rows = [
@@ -56,41 +90,50 @@ def reactivate(options: Reactivate, command: list[str]) -> None:
             for when, results in (("before", before), ("after", after))
             for r in metric.rows(results)
         ]
-    for r in rows:
-        if not math.isfinite(r["value"]):
-            mend = (
-                f"lower --gain (now {options.gain})"
-                if r["when"] == "after"
-                else "is a layer of the checkpoint all zeros?"
-            )
-            raise InputError(f"{r['metric']} is {r['value']} {r['when']} reactivation; {mend}")
-    random = options.control == "random"
-    meta = provenance.collect(
-        command,
-        dataclasses.asdict(options),
-        started,
-        2 * batches.tokens,
-        options.seed if random else None,
-    )
+    _check_finite(rows, options.gain)
+    seed = options.seed if options.control == "random" else None
+    config = dataclasses.asdict(options)
     notes = {
-        **meta,
+        **provenance.collect(command, config, started, 2 * batches.tokens, seed),
         "chosen": chosen.sum(1).tolist(),
         "zero": (coefficients == 0).sum(1).tolist(),
         "rows": rows,
     }
     text = json.dumps(notes, indent=1) + "\n"
-    checkpoints.export(model, params, loaded.tokenizer, options.out, {"reactivation.json": text})
+    checkpoints.export(model, params, tokenizer, options.out, {"reactivation.json": text})
     zero = np.count_nonzero(chosen & (coefficients == 0))
     say(
         f"{chosen.sum()} of {chosen.size} coefficients scaled"
-        + (f", but for {zero} that are 0 and stay so" if zero else "")
+        + (f", except {zero} that are 0 and stay 0" if zero else "")
     )
     _show_change(rows)
     say(f"wrote {options.out}; dir:{options.out} names the changed model")
 
 
-def _show_change(rows):
-    """The whole-model values before and after, on stdout."""
+def _check(options: Reactivate) -> None:
+    """Raises an `InputError` for what can be wrong before anything is imported or read."""
+    check_least(options, "--", length=1, batch=1, tokens=1, seed=0)
+    if not 0 <= options.ratio <= 1:
+        raise InputError(f"--ratio {options.ratio}: a ratio is between 0 and 1")
+    if not 0 < options.gain < math.inf:
+        raise InputError(f"--gain {options.gain}: a gain is a number above 0")
+    check_new_folder(options.out)
+
+
+def _check_finite(rows: Sequence[Row], gain: float) -> None:
+    """Raises an `InputError` for the first value that is no finite number."""
+    for r in rows:
+        if not math.isfinite(r["value"]):
+            remedy = (
+                f"lower --gain (now {gain})"
+                if r["when"] == "after"
+                else "is a layer of the checkpoint all zeros?"
+            )
+            raise InputError(f"{r['metric']} is {r['value']} {r['when']} reactivation; {remedy}")
+
+
+def _show_change(rows: Sequence[Row]) -> None:
+    """Prints the whole-model values before and after."""
     print(f"{'':32} {'before':>12} {'after':>12}")
     whole = [r for r in rows if r["layer"] is None]
     for old, new in zip(whole[: len(whole) // 2], whole[len(whole) // 2 :], strict=True):

@@ -51,8 +51,8 @@ def model(words, value):
 
 
 CASES = {
-    "no verb": ([], "the commands are: measure, online, report"),
-    "verb": (["mesure"], "did you mean measure?"),
+    "no verb": ([], "no command given; the commands are: measure, gradients"),
+    "verb": (["mesure"], "unknown command 'mesure'; did you mean 'measure'?"),
     "option": ([*MEASURE, "--lenght", "3"], "unknown: --lenght 3 (did you mean --length?)"),
     "missing options": (["measure", "dir:x"], "missing: --data, --out"),
     "no model": (["measure", "--data", "x", "--out", "y"], "no model given"),
@@ -60,9 +60,9 @@ CASES = {
     "word for a number": (change(MEASURE, "--length", "many"), "--length does not take 'many'"),
     "word for a count": (change(MEASURE, "--tokens", "all"), "--tokens does not take 'all'"),
     "choice": (change(ONLINE, "--context", "cash"), "it takes none, cache, overlap"),
-    "length": (change(MEASURE, "--length", "0"), "--length 0"),
-    "batch": (change(MEASURE, "--batch", "-1"), "--batch -1"),
-    "tokens": (change(MEASURE, "--tokens", "0"), "--tokens 0"),
+    "length": (change(MEASURE, "--length", "0"), "--length=0; it must be at least 1"),
+    "batch": (change(MEASURE, "--batch", "-1"), "--batch=-1"),
+    "tokens": (change(MEASURE, "--tokens", "0"), "--tokens=0"),
     "metric": (
         change(MEASURE, "--metrics", "nll,knowlege_entropy"),
         "did you mean 'knowledge_entropy'?",
@@ -94,17 +94,17 @@ CASES = {
     "out below a file": (change(MEASURE, "--out", "{d}/a.txt/r.jsonl"), "no folder"),
     "window without context": (change(ONLINE, "--window", "10"), "without a context"),
     "context without window": (change(ONLINE, "--context", "cache"), "needs a window"),
-    "window below 1": ([*ONLINE, "--context", "cache", "--window", "0"], "--window 0"),
+    "window below 1": ([*ONLINE, "--context", "cache", "--window", "0"], "--window=0"),
     "chunk longer than window": (
         [*ONLINE, "--context", "overlap", "--window", "30"],
         "overlap needs chunk<=window",
     ),
     "optimizer": (change(ONLINE, "--optimizer", "sdg"), "did you mean 'sgd'?"),
-    "rate": (change(ONLINE, "--lr", "-1"), "--lr -1.0"),
-    "rate nan": (change(ONLINE, "--lr", "nan"), "--lr nan"),
+    "rate": (change(ONLINE, "--lr", "-1"), "--learning-rate -1.0"),
+    "rate nan": (change(ONLINE, "--lr", "nan"), "--learning-rate nan"),
     "selector": (change(ONLINE, "--adapt", "blocks.mpl"), "mpl"),
     "selector layer": (change(ONLINE, "--adapt", "blocks[7].mlp"), "7"),
-    "divergence": (change(ONLINE, "--lr", "1e30"), "lower --lr"),
+    "divergence": (change(ONLINE, "--lr", "1e30"), "lower --learning-rate (now 1e+30)"),
     "report of nothing": (["report", "{o}"], "holds no rows"),
     "report of no folder": (["report", "{o}/none"], "is no folder"),
 }

@@ -248,8 +248,8 @@ def test_statistics_are_made_once_and_kept(folder, tmp_path):
     "words, message",
     [
         (["--keep", 4], "--keep 4 is for --context cache"),
-        (["--rates", "0.1"], "--rates and --prefix belong together"),
-        (["--rates", "0.1,x", "--prefix", 8], "--rates 0.1,x"),
+        (["--rates", "0.1"], "--learning-rates and --prefix belong together"),
+        (["--rates", "0.1,x", "--prefix", 8], "--learning-rates 0.1,x"),
         (["--parallel", 2], "--parallel 2: documents side by side need --reset document"),
         (["--optimizer", "rms"], "needs --statistics FILE"),
         (
@@ -259,7 +259,7 @@ def test_statistics_are_made_once_and_kept(folder, tmp_path):
         (["--statistics", "x"], "for --optimizer rms"),
         (["--rank", 2, "--adapt", "head"], "holds no matrix that an adapter can stand beside"),
         (["--guard", -1], "--guard -1.0"),
-        (["--every", 0], "--every 0"),
+        (["--every", 0], "--every=0"),
         (["--decay", 2], "rate=2.0"),
     ],
 )

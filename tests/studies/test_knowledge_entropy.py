@@ -309,7 +309,7 @@ def test_an_interrupted_study_says_that_it_goes_on(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(knowledge_entropy, "run", stop)
     (tmp_path / "config.py").write_text(CONFIG.format(out=str(tmp_path / "out")))
     assert cli.main(["study", "--config", str(tmp_path / "config.py")]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes it" in capsys.readouterr().err
 
 
 CONFIG = """

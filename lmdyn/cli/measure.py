@@ -1,0 +1,107 @@
+"""`lmdyn measure`: the rows of one model, of several, or of a series of checkpoints."""
+
+import dataclasses
+import math
+import time
+from typing import Annotated, Any
+
+import tyro
+
+from lmdyn import records
+from lmdyn.cli.common import (
+    Dtype,
+    Models,
+    RowsFile,
+    Text,
+    Tokens,
+    check_positions,
+    load_each,
+    mesh_of,
+    set_up_jax,
+    show,
+    write,
+)
+from lmdyn.errors import check_least
+from lmdyn.files import check_writable
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Measure models over a text: one row per number.
+
+    MODEL is hf:ORG/NAME[@REVISION], dir:PATH, gguf:PATH or run:DIR[@STEP]; @A,B and @* name a
+    series of checkpoints. One forward pass per batch serves all metrics.
+    """
+
+    models: Models
+    data: Text
+    out: RowsFile
+    metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = (
+        "nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy"
+    )
+    """What to measure."""
+    length: Annotated[int, tyro.conf.arg(metavar="T")] = 512
+    """Tokens per window."""
+    batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
+    """Windows per forward pass."""
+    tokens: Tokens = None
+    dtype: Dtype = "auto"
+    mesh: Annotated[
+        str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")
+    ] = None
+    """Several devices: how many along each axis; 8,1,1 divides batches, 1,8,1 parameters. By
+    default one device is used."""
+
+
+OPTIONS = Measure
+
+
+def run(options: Measure, command: list[str]) -> None:
+    """Measures the models one after another, and writes their rows.
+
+    Args:
+      options: of the verb.
+      command: the words of the command line, for the provenance.
+    """
+    started = time.time()
+    check_least(options, "--", length=1, batch=1, tokens=1)
+    check_writable(options.out)
+    set_up_jax()
+    from lmdyn import data, metrics
+    from lmdyn.training import sharding
+
+    documents = data.documents(options.data)
+    metric = metrics.build(options.metrics)
+    described = records.describe(metric.quantities)
+    mesh = mesh_of(options, rows=options.batch)
+    rows, total = [], 0
+    for reference, loaded in load_each(options.models, options.dtype):
+        model, params, where = loaded.model, loaded.params, None
+        windows = (options.length, options.batch, options.tokens)
+        batches = data.batches(documents, loaded.tokenizer, *windows, progress=True)
+        check_positions(model.config, length=options.length)
+        if mesh is not None:
+            model, params = sharding.spread(model, mesh), sharding.shard(params, mesh, model.config)
+            where = sharding.batch_sharding(mesh)
+        results = metrics.measure(metric, model, params, batches, progress=True, sharding=where)
+        found = metric.rows(results)
+        _add_bits_per_byte(found, loaded.tokenizer, batches)
+        about = {"step": reference.step, "tokens": batches.tokens}
+        own = [records.row(str(reference), **about, **r) for r in found]
+        show(own, described)
+        rows += own
+        total += batches.tokens
+    write(options, command, started, rows, total, notes={"metrics": described})
+
+
+def _add_bits_per_byte(rows: list[dict[str, Any]], tokenizer: Any, batches: Any) -> None:
+    """Adds to the row of nll what it is in bits per byte of UTF-8 of the predicted text.
+
+    What stands between documents is not in that text.
+    """
+    ids = batches.stream[1:]
+    text = tokenizer.decode(ids[ids != tokenizer.end_of_text])
+    size = len(text.encode("utf-8", "replace"))
+    for r in rows:
+        if r["metric"] == "nll" and size:
+            r["bits_per_byte"] = r["value"] * batches.tokens / math.log(2) / size

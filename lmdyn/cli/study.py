@@ -1,0 +1,64 @@
+"""`lmdyn study`: a paper's whole experiment."""
+
+import dataclasses
+import json
+from typing import Any
+
+from lmdyn.cli.common import say, set_up_jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Run a paper's whole experiment: rows, figures, claims and a report, in one folder.
+
+    --config FILE is a Python file whose config() returns a study of lmdyn.studies, such as
+    configs/knowledge_entropy.py; options given after it override its fields. The same command
+    resumes a study that was stopped.
+    """
+
+
+OPTIONS = Study
+EXAMPLE = "configs/knowledge_entropy.py"
+
+
+def from_config(made: Any) -> Any:
+    """A config file's study; None for anything else."""
+    from lmdyn import studies
+
+    return made if type(made) in studies.RUN else None
+
+
+def run(options: Any, command: list[str]) -> int:
+    """Runs the study, and prints its claims.
+
+    Args:
+      options: the study's config.
+      command: the words of the command line, for the provenance.
+
+    Returns:
+      The exit code: 0, or 130 after Ctrl-C.
+    """
+    from lmdyn import studies
+
+    set_up_jax()
+    try:
+        path = studies.RUN[type(options)](options, command, say)
+    except KeyboardInterrupt:
+        say(
+            f"lmdyn: interrupted; what is finished is kept in {options.out}, and the same command"
+            " resumes it"
+        )
+        return 130
+    for claim in json.loads((path.parent / "claims.json").read_text(encoding="utf-8")):
+        print(_claim_line(claim))
+    print(path)
+    return 0
+
+
+def _claim_line(claim: dict[str, Any]) -> str:
+    """Verdict, sentence, and what was measured with its interval."""
+    measured = "nothing"
+    if claim["measured"] is not None:
+        interval = "" if claim["low"] is None else f" ({claim['low']:.3g} to {claim['high']:.3g})"
+        measured = f"{claim['measured']:.3g}{interval} {claim['unit']}"
+    return f"{claim['verdict']:10} {claim['sentence']} [{measured}]"
