@@ -6,7 +6,8 @@ A verb is a module of this package that has
 - `run(options, command)`: does it, and returns the exit code (None: 0);
 - where the verb needs a config file, `EXAMPLE`: one that ships with lmdyn;
 - where that file's `config()` returns something else than `OPTIONS`, `from_config(made)`: the
-  options that it stands for.
+  options that it stands for, None if none; and `from_name(name)`: the type of those that a first
+  word names.
 
 JAX and everything that needs it is imported only once the options have been read and the cheap
 mistakes are ruled out.
@@ -83,8 +84,6 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         options = parse(argv)
-        if (here := os.getcwd()) not in sys.path:  # dotted names may be of modules that lie here
-            sys.path.append(here)
         return 0 if options is None else _module(argv[0]).run(options, ["lmdyn", *argv]) or 0
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written", 130)
@@ -123,6 +122,8 @@ def parse(argv: list[str]) -> Any:
     >>> parse(["report", "results"])
     Report(folders=('results',), out=None)
     """
+    if (here := os.getcwd()) not in sys.path:  # dotted names may be of modules that lie here
+        sys.path.append(here)
     if argv[:1] in (["--version"], ["-V"]):
         import lmdyn
 
@@ -153,6 +154,8 @@ def _start(verb: str, words: list[str]) -> tuple[type, dict[str, Any], list[str]
       Their type; `{"default": ...}` where they start from a config's; the words.
     """
     module = _module(verb)
+    if words and not words[0].startswith("-") and hasattr(module, "from_name"):
+        return module.from_name(words[0]), {}, words[1:]
     path, words = split_config(words)
     if path is None:
         if hasattr(module, "EXAMPLE") and not {"-h", "--help"} & set(words):

@@ -11,9 +11,10 @@ from lmdyn.cli.common import say, set_up_jax
 class Study:
     """Run a paper's whole experiment: rows, figures, claims and a report, in one folder.
 
-    --config FILE is a Python file whose config() returns a study of lmdyn.studies, such as
-    configs/knowledge_entropy.py; options given after it override its fields. The same command
-    resumes a study that was stopped.
+    Give the study's name (lmdyn study my_package.my_study), or --config FILE: a Python file whose
+    config() returns the settings of a study, such as configs/knowledge_entropy.py. All settings are
+    options, too; lmdyn study --config FILE --help lists them. The same command resumes a study that
+    was stopped.
     """
 
 
@@ -26,6 +27,13 @@ def from_config(made: Any) -> Any:
     from lmdyn import studies
 
     return made if type(made) in studies.RUN else None
+
+
+def from_name(name: str) -> type:
+    """The options of a study by its name, such as `my_package.my_study`."""
+    from lmdyn import names
+
+    return names.resolve(name, {}, "study").CONFIG
 
 
 def run(options: Any, command: list[str]) -> int:

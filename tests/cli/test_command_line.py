@@ -91,7 +91,8 @@ def test_version(capsys):
 def test_help_needs_no_jax():
     code = (
         "import sys; from lmdyn.cli.command_line import main; main(['--help']);"
-        " [main([verb, '--help']) for verb in 'measure gradients online reactivate scaling'.split()];"
+        " verbs = 'measure gradients online reactivate scaling'.split();"
+        " [main([verb, '--help']) for verb in verbs];"
         " assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

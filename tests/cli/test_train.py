@@ -62,7 +62,7 @@ def test_a_wrong_config_is_one_line(tmp_path, capsys, written, message):
 @pytest.mark.parametrize("words, message", [
     (["--steps", "x"], "--steps does not take 'x'"),
     (["--stpes", "5"], "did you mean --steps?"),
-    (["--optimizer.rte", "5"], "did you mean --optimizer.learning-rate?"),
+    (["--optimizer.learning-rte", "5"], "did you mean --optimizer.learning-rate?"),
     (["--optimizer.name", "adm"], "it takes adamw, sgd"),
     (["--steps", "0"], "steps=0; it must be at least 1"),
     (["--mesh", "4,2"], "'4,2' is no mesh; write three numbers"),
