@@ -24,16 +24,17 @@ EXAMPLE = "configs/knowledge_entropy.py"
 
 def from_config(made: Any) -> Any:
     """A config file's study; None for anything else."""
-    from lmdyn import studies
+    from lmdyn.studies.registry import package_of
 
-    return made if type(made) in studies.RUN else None
+    package_of(made)
+    return made
 
 
 def from_name(name: str) -> type:
     """The options of a study by its name, such as `my_package.my_study`."""
-    from lmdyn import names
+    from lmdyn.studies.registry import find
 
-    return names.resolve(name, {}, "study").CONFIG
+    return find(name).CONFIG
 
 
 def run(options: Any, command: list[str]) -> int:
@@ -46,11 +47,12 @@ def run(options: Any, command: list[str]) -> int:
     Returns:
       The exit code: 0, or 130 after Ctrl-C.
     """
-    from lmdyn import studies
+    from lmdyn.studies.registry import package_of
 
+    package = package_of(options)
     set_up_jax()
     try:
-        path = studies.RUN[type(options)](options, command, say)
+        path = package.run(options, command, say)
     except KeyboardInterrupt:
         say(
             f"lmdyn: interrupted; what is finished is kept in {options.out}, and the same command"
