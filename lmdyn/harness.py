@@ -22,7 +22,7 @@ from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.models import forward, new_cache
 from lmdyn.models.config import Compute
-from lmdyn.models.loss import logits
+from lmdyn.models.heads import head_of
 from lmdyn.models.modules import LanguageModel
 from lmdyn.types import Params
 
@@ -206,7 +206,9 @@ class Harness(TemplateLM):
     def _next(self, params, cache, tokens):
         """The likeliest token after `tokens [1, n]`, and the cache with them."""
         out = forward(self.model, params, tokens, cache=cache)
-        return jnp.argmax(logits(params, out.states[:, -1])[0]), out.cache
+        head = head_of(self.model.config)
+        logits = head.logits(head.matrices(params), out.states[:, -1])
+        return jnp.argmax(logits[0]), out.cache
 
 
 def _batch(cut, size: int) -> ProbeBatch:

@@ -5,10 +5,10 @@ Matrix products only; a multiply-add counts as 2.
 
 from typing import NamedTuple
 
-from lmdyn.models.attention import blocked
+from lmdyn.models.attention import query_blocks
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.forward import shapes
-from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models.heads import head_of
 from lmdyn.params import Adapters, Partition, flatten
 
 
@@ -36,7 +36,7 @@ class ChunkSizes(NamedTuple):
         """
         return sum(
             (stop - start) * end
-            for start, stop, end in blocked.blocks(self.encoded, self.encoded + self.cached)
+            for start, stop, end in query_blocks(self.encoded, self.encoded + self.cached)
         )
 
 
@@ -72,12 +72,7 @@ def head_weights(config: ModelConfig) -> int:
     ... ]  # 3 (4 4 + 4 + 4 9)
     [36, 26, 168]
     """
-    kind = head_kinds.of(config)
-    if kind is None:
-        return config.width * config.vocab
-    return kind.size + (kind.copies - 2) * config.width * config.vocab * config.head.startswith(
-        "mixture"
-    )
+    return head_of(config).products
 
 
 def forward_flops(
@@ -176,7 +171,7 @@ def backward_flops(
     72
     """
     chosen = dict(part.chosen)
-    head = "embed" if config.tied_head else "head"
+    head = head_of(config).place
     # The gradient of the head's inputs is needed by everything below the head.
     below = any(path[0] != "head" for path in chosen)
     total = 2 * head_weights(config) * scored * (below + any(path[0] == head for path in chosen))

@@ -12,10 +12,10 @@ import numpy as np
 import optax
 
 from lmdyn.costs.flop_counts import ChunkSizes, block_weights
-from lmdyn.models.attention import blocked
+from lmdyn.models.attention import query_blocks
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.forward import shapes
-from lmdyn.models.loss import _block_rows
+from lmdyn.models.tiles import tile_rows
 from lmdyn.params import Adapters, Partition
 from lmdyn.types import present
 
@@ -77,7 +77,7 @@ def evaluation_memory(
     held += 2 * config.depth * past * config.kv_heads * config.head_width
     # Forward: the matrices of one layer, the scores of one block of queries, the MLP.
     scores = config.heads * max(
-        (stop - start) * end for start, stop, end in blocked.blocks(encoded, encoded + past)
+        (stop - start) * end for start, stop, end in query_blocks(encoded, encoded + past)
     )
     forward = layer + scores + 2 * encoded * config.mlp_width
     if part is None:
@@ -92,7 +92,7 @@ def evaluation_memory(
     held += state + (gradients if isinstance(part, Adapters) else 0)
     # Left by the forward pass for the backward pass, which stops at the lowest trained block.
     kept = (config.depth - part.lowest) * _floats_per_token(config, part) * encoded
-    head = 2 * _block_rows(sizes.scored, config.vocab) * config.vocab
+    head = 2 * tile_rows(sizes.scored, config.vocab) * config.vocab
     backward = (
         gradients + layer + 3 * scores + encoded * (4 * config.mlp_width + 10 * config.width)
         if part.lowest < config.depth

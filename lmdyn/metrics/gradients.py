@@ -23,10 +23,11 @@ from lmdyn.data import ProbeBatch, check_tokens
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.models import forward, ops
-from lmdyn.models.loss import BLOCK_BYTES, matrix, scores
-from lmdyn.models.matrices.grad_norm import GradNormProbe, gram
-from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
+from lmdyn.models.heads import head_of, project
+from lmdyn.models.matrices import GradNormProbe, stored
+from lmdyn.models.matrices.grad_norm import gram
 from lmdyn.models.modules import LanguageModel
+from lmdyn.models.tiles import tile_rows
 from lmdyn.params import groups as grouping
 from lmdyn.params.selectors import flatten, unflatten
 from lmdyn.types import Array, Params
@@ -128,8 +129,7 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
     batch, length = inputs.shape
     leaves = flatten(params)
     leaves.pop(HEAD, None)
-    table = leaves.pop(EMBED)[inputs]
-    table = unpack(table) if isinstance(table, QuantizedMatrix) else table
+    table = stored(leaves.pop(EMBED)[inputs])[0]
     # A sequence's own table has the T rows that it reads, in their order: the gradient of those,
     # and never of all V rows.
     reader = model.clone(
@@ -155,7 +155,7 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
     own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, *leaf.shape)), start)
     final, back = jax.vjp(jax.vmap(states), own, table)
 
-    top = _head(params, final, inputs, targets, span, most)
+    top = _head(model, params, final, inputs, targets, span, most)
     found, d_rows = back(top.d_final)
     squares = {path: _own_square(path, gradient) for path, gradient in found.items()}
     if HEAD in wanted:
@@ -208,11 +208,11 @@ class Top(NamedTuple):
     """`[B, S, T]`: gradient of the logits of those tokens that the sequence reads"""
 
 
-def _head(params, final, inputs, targets, span, most: int) -> Top:
+def _head(model, params, final, inputs, targets, span, most: int) -> Top:
     """The loss of every sequence and its gradient, at the tokens of spans only; logits `[B, S, V]`
     in blocks of sequences.
     """
-    head, tied = matrix(params)
+    matrix, vocab_first = head_of(model.config).single_matrix(params)
     at = jnp.argsort(~span, axis=1, stable=True)[:, :most]  # the span's tokens come first
     counts = jnp.take_along_axis(span, at, 1)
     weights = counts / jnp.maximum(counts.sum(1, keepdims=True), 1)
@@ -220,15 +220,15 @@ def _head(params, final, inputs, targets, span, most: int) -> Top:
 
     def one(sequence):
         x, target, weight, ids = sequence
-        logits = scores(x, head, tied)
+        logits = project(x, matrix, vocab_first)
         log_p = jax.nn.log_softmax(logits)
         hit = jax.nn.one_hot(target, logits.shape[1])
         d_logits = (jnp.exp(log_p) - hit) * weight[:, None]
-        d_x = scores(d_logits.astype(x.dtype), head, not tied)
+        d_x = project(d_logits.astype(x.dtype), matrix, not vocab_first)
         loss = -jnp.sum(weight * jnp.take_along_axis(log_p, target[:, None], 1)[:, 0])
         return loss, d_x.astype(x.dtype), jnp.sum(gram(x) * gram(d_logits)), d_logits[:, ids]
 
-    several = max(1, BLOCK_BYTES // (4 * most * head.shape[0 if tied else 1]))
+    several = tile_rows(len(inputs), most * model.config.vocab)
     sequences = (states, jnp.take_along_axis(targets, at, 1), weights, inputs)
     run = (
         jax.vmap(one)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lmdyn.metrics import base
-from lmdyn.models.forward import token_nll
+from lmdyn.models.loss import token_nll
 from lmdyn.models.modules import LanguageModel
 from lmdyn.records import Quantity
 from lmdyn.types import Array, Params

@@ -16,7 +16,7 @@ from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, predic
 from lmdyn.metrics.geometry import anisotropy
 from lmdyn.metrics.likelihood import likelihood
 from lmdyn.metrics.spectra import head_spectrum, layer_spectra, singular_entropy
-from lmdyn.models.forward import observe
+from lmdyn.models.loss import observe
 from lmdyn.models.modules import LanguageModel
 from lmdyn.types import Params, Tree
 

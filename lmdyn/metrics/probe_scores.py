@@ -19,8 +19,7 @@ from lmdyn.data import ProbeBatch, check_tokens
 from lmdyn.errors import InputError
 from lmdyn.models import ops
 from lmdyn.models.forward import forward
-from lmdyn.models.heads import kinds as head_kinds
-from lmdyn.models.loss import matrix, token_scores
+from lmdyn.models.heads import head_of
 from lmdyn.models.modules import LanguageModel
 from lmdyn.types import Params
 
@@ -42,14 +41,13 @@ def _step(model):
     def step(params, inputs, places, targets):
         states = forward(model, params, inputs).states
         asked = jnp.take_along_axis(states, places[:, :, None], 1)
-        flat, kind = asked.reshape(-1, asked.shape[-1]), head_kinds.of(model.config)
-        if kind is None:
-            head, tied = matrix(params)
-            found = token_scores(flat, head, targets.reshape(-1), tied, model.batch_sharding)
-        else:
-            found = head_kinds.token_scores(
-                kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)
-            )
+        head = head_of(model.config)
+        found = head.token_scores(
+            head.matrices(params),
+            asked.reshape(-1, asked.shape[-1]),
+            targets.reshape(-1),
+            model.batch_sharding,
+        )
         return jax.tree.map(lambda out: out.reshape(targets.shape), found)
 
     return step

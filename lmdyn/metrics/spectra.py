@@ -11,8 +11,8 @@ import numpy as np
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.metrics.entropies import entropy
-from lmdyn.models.loss import matrix
-from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
+from lmdyn.models.heads import output_matrix
+from lmdyn.models.matrices import stored
 from lmdyn.params.selectors import flatten, select
 from lmdyn.records import Quantity
 from lmdyn.types import Array, Params
@@ -164,7 +164,7 @@ def spectrum_of(params: Params, selector: str) -> Spectra:
     ((1, 2), (2, 2), [1.0, 1.0])
     """
     if "head" not in params and re.search(r"\bhead\b", selector):
-        params = {**params, "head": {"kernel": matrix(params)[0]}}
+        params = {**params, "head": {"kernel": output_matrix(params)[0]}}
     leaves, found = flatten(params), {}
     for path, layers in select(params, selector).items():
         leaf = leaves[path]
@@ -188,7 +188,7 @@ def spectrum_of(params: Params, selector: str) -> Spectra:
 
 
 def _finite(matrix, name) -> np.ndarray:
-    matrix = np.asarray(unpack(matrix) if isinstance(matrix, QuantizedMatrix) else matrix)
+    matrix = np.asarray(stored(matrix)[0])
     if not np.isfinite(matrix).all() or not matrix.any():
         what = "is all zero" if np.isfinite(matrix).all() else "has a number that is not finite"
         raise InputError(
@@ -211,10 +211,9 @@ def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
     >>> head_of({"head": {"kernel": np.diag([4.0, 2.0, 1.0])}}, slice(0, 2)).values.tolist()
     [4.0, 2.0]
     """
-    other = "head" in params and "kernel" not in params["head"]
-    head, tied = (params["head"]["output"]["kernel"], False) if other else matrix(params)
+    head, vocab_first = output_matrix(params)
     if vocabulary is not None:
-        size = head.shape[0 if tied else 1]
+        size = head.shape[0 if vocab_first else 1]
         start, stop, _ = vocabulary.indices(size)
         if start >= stop:
             asked = ":".join(
@@ -224,7 +223,7 @@ def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
                 f"vocabulary {asked} holds no token of the head's {size}; use 0:{size}, or a part"
                 " of it"
             )
-        head = head[start:stop] if tied else head[:, start:stop]
+        head = head[start:stop] if vocab_first else head[:, start:stop]
     return Spectrum(singular_values(_finite(head, "head")), "head")
 
 

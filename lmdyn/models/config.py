@@ -6,9 +6,13 @@ F MLP width, V vocabulary, P positions.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
+
+import jax
 
 from lmdyn.errors import InputError, choose
+from lmdyn.models.attention.choice import choose_kernel
+from lmdyn.models.heads.registry import head_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,29 +46,6 @@ class RotaryScaling:
     beta_slow: float = 1.0
     attention_factor: float | None = None
     truncate: bool = True
-
-
-HEADS = {"full": False, "low_rank": True, "mixture": True, "sigsoftmax": False, "projected": True}
-"""Kinds of output head, and whether a number goes with it."""
-
-
-def parse_head(text: str) -> tuple[str, int]:
-    """The kind of a head and its number: rank, components or width; 0 for kinds without one.
-
-    Raises:
-      InputError: another kind, or a number that is missing, not wanted or below 1.
-
-    >>> parse_head("mixture:4"), parse_head("full")
-    (('mixture', 4), ('full', 0))
-    """
-    kind, colon, number = text.partition(":")
-    choose("head", kind, tuple(HEADS))
-    if HEADS[kind] != bool(colon) or (colon and not (number.isdecimal() and int(number))):
-        raise InputError(
-            f"head='{text}'; write "
-            + (f"{kind}:N with a number of 1 or more" if HEADS[kind] else f"'{kind}' alone")
-        )
-    return kind, int(number or 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +94,8 @@ class ModelConfig:
     mlp_bias: bool = False
     tied_head: bool = False
     head: str = "full"
-    """What predicts from the final states: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax` or `projected:P` (`lmdyn.models.heads.kinds`)."""
+    """What predicts from the final states: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax`, `projected:P`, or a
+    head of your own by its dotted name (`lmdyn.models.heads.make_head`)."""
     init: Literal["normal", "depth", "small"] = "normal"
     """`normal`: all matrices normal(0, init_std). `depth`: as `normal`, with the two matrices that write to the
     residual divided by sqrt(2 L) (GPT-2). `small`: std sqrt(2 / (5 D)), and 2 / (L sqrt(D)) for those two (GPT-NeoX)."""
@@ -143,17 +125,7 @@ class ModelConfig:
             allowed = getattr(field.type, "__args__", ())
             if allowed and all(isinstance(a, str) for a in allowed):
                 choose(field.name, getattr(self, field.name), allowed)
-        kind, size = parse_head(self.head)
-        if kind != "full" and self.tied_head:
-            raise InputError(
-                f"head='{self.head}' has matrices of its own, which the embedding cannot stand for;"
-                " it needs tied_head=False"
-            )
-        if kind == "low_rank" and size > min(self.width, self.vocab):
-            raise InputError(
-                f"head='{self.head}': rank {size} of a head [{self.width}, {self.vocab}]; use 1 to"
-                f" {min(self.width, self.vocab)}"
-            )
+        head_of(self)  # refuses what cannot be
         if self.position == "rotary" and (self.rotary_width % 2 or self.rotary_width < 2):
             raise InputError(
                 f"rotary_share={self.rotary_share} of head_width={self.head_width} rotates"
@@ -196,3 +168,11 @@ class Compute:
     attention: Literal["auto", "blocked", "xla", "cudnn"] = "auto"
     unroll: int = 1
     remat: Literal["none", "dots", "full"] = "none"
+
+    def resolved(self) -> "Compute":
+        """The same with every `auto` decided for the device that JAX runs on."""
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        kernel: Any = choose_kernel(self.attention)
+        return dataclasses.replace(self, dtype=dtype, attention=kernel)

@@ -18,12 +18,10 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from lmdyn.errors import InputError, choose
-from lmdyn.models import loss as heads
 from lmdyn.models import rotary
-from lmdyn.models.attention.blocked import Reach
+from lmdyn.models.attention import Reach
 from lmdyn.models.config import ModelConfig
-from lmdyn.models.heads import kinds as head_kinds
-from lmdyn.models.modules import LanguageModel, Shared, resolve
+from lmdyn.models.modules import LanguageModel, Shared
 from lmdyn.types import Array, Params, Tree
 
 BLOCK_SITES = (
@@ -34,8 +32,6 @@ BLOCK_SITES = (
     "attention.probabilities",
 )
 STATE_SITES = ("residual", "final")
-HEAD_SITES = ("nll", "log_probabilities")
-SITES = tuple(dict.fromkeys(BLOCK_SITES + STATE_SITES + HEAD_SITES))
 
 
 class Forward(NamedTuple):
@@ -105,7 +101,7 @@ def new_cache(model: LanguageModel, batch: int, window: int) -> Tree:
     """
     config = model.config
     kept = (config.depth, batch, window, config.kv_heads, config.head_width)
-    dtype = resolve(model.compute).dtype
+    dtype = model.compute.resolved().dtype
     return {
         "key": jnp.zeros(kept, dtype),
         "value": jnp.zeros(kept, dtype),
@@ -223,159 +219,3 @@ def forward(
     if "final" in taps:
         tapped["final"] = taps["final"](states, mask)
     return Forward(states, cache, tapped)
-
-
-def logits(model: LanguageModel, params: Params, tokens: Array, **options: Any) -> jax.Array:
-    """Next-token logits `[B, T, V]` in float32 of tokens `[B, T]`; options as for `forward`. Those
-    of another head than the full one are log-probabilities.
-
-    >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(
-    ...     ModelConfig(
-    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
-    ...     )
-    ... )
-    >>> logits(model, init(model), jnp.ones([1, 5], jnp.int32)).shape
-    (1, 5, 11)
-    """
-    states = forward(model, params, tokens, **options).states
-    kind = head_kinds.of(model.config)
-    if kind is None:
-        return heads.logits(params, states)
-    found = kind.log_probabilities(
-        head_kinds.flat(kind, params), states.reshape(-1, states.shape[-1])
-    )
-    return found.reshape(*states.shape[:-1], kind.vocab)
-
-
-def loss(
-    model: LanguageModel,
-    params: Params,
-    inputs: Array,
-    targets: Array,
-    weights: Array,
-    **options: Any,
-) -> tuple[jax.Array, tuple[jax.Array, Forward]]:
-    """`sum weights * nll`, with its gradient fused: what training and online adaptation minimise.
-
-    Args:
-      inputs: `[B, T]` integers.
-      targets: `[B, S]` integers, S <= T: the last S inputs are scored, the others are context.
-      weights: `[B, S]` float32; for the mean over counted tokens, `mask / mask.sum()`.
-      options: as for `forward`.
-
-    Returns:
-      A float32 scalar (nats), and `(nll [B, S], Forward)`. No gradient flows through the nll.
-
-    >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(
-    ...     ModelConfig(
-    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
-    ...     )
-    ... )
-    >>> ids, weights = jnp.ones([1, 5], jnp.int32), jnp.full([1, 5], 0.2)
-    >>> total, (nll, _) = loss(model, init(model), ids, ids, weights)
-    >>> bool(abs(total - nll.mean()) < 1e-6)
-    True
-    """
-    out, kind = forward(model, params, inputs, **options), head_kinds.of(model.config)
-    flat, targets_, weights = (
-        out.states[:, -targets.shape[1] :].reshape(-1, out.states.shape[-1]),
-        targets.reshape(-1),
-        weights.reshape(-1),
-    )
-    if kind is None:
-        head, tied = heads.matrix(params)
-        total, nll = cast(
-            Any, heads.weighted_nll(flat, head, targets_, weights, tied, model.batch_sharding)
-        )
-    else:
-        total, nll = cast(
-            Any,
-            head_kinds.weighted_nll(kind, head_kinds.flat(kind, params), flat, targets_, weights),
-        )
-    return total, (nll.reshape(targets.shape), out)
-
-
-def token_nll(
-    model: LanguageModel, params: Params, inputs: Array, targets: Array, **options: Any
-) -> jax.Array:
-    """Negative log-likelihood `[B, T]`, in nats, of each target given its input and what came
-    before.
-
-    Differentiable, but for training `loss` is faster: it does not compute the logits twice.
-
-    >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(
-    ...     ModelConfig(
-    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
-    ...     )
-    ... )
-    >>> token_nll(
-    ...     model, init(model), jnp.ones([1, 5], jnp.int32), jnp.ones([1, 5], jnp.int32)
-    ... ).shape
-    (1, 5)
-    """
-    states, kind = forward(model, params, inputs, **options).states, head_kinds.of(model.config)
-    flat = states.reshape(-1, states.shape[-1])
-    if kind is not None:
-        return head_kinds.token_nll(
-            kind, head_kinds.flat(kind, params), flat, targets.reshape(-1)
-        ).reshape(targets.shape)
-    head, tied = heads.matrix(params)
-    return heads.token_nll(flat, head, targets.reshape(-1), tied, model.batch_sharding).reshape(
-        targets.shape
-    )
-
-
-def observe(
-    model: LanguageModel,
-    params: Params,
-    inputs: Array,
-    targets: Array,
-    mask: Array,
-    taps: Mapping[str, Callable],
-) -> dict:
-    """One forward pass for any taps; the head is computed only if a tap asks for predictions.
-
-    Args:
-      inputs, targets: `[B, T]` integers.
-      mask: `[B, T]` booleans: which tokens count.
-      taps: `{site: reducer}` with any of `SITES`.
-
-    Returns:
-      `{site: reduced}`.
-
-    >>> from lmdyn.models import LanguageModel, ModelConfig
-    >>> model = LanguageModel(
-    ...     ModelConfig(
-    ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
-    ...     )
-    ... )
-    >>> ids, mask = jnp.ones([1, 5], jnp.int32), jnp.ones([1, 5], bool)
-    >>> taps = {
-    ...     "mlp.coefficients": lambda c, mask: jnp.sum(
-    ...         jnp.where(mask[..., None], jnp.abs(c), 0), (0, 1)
-    ...     ),
-    ...     "nll": lambda nll, mask: jnp.sum(nll * mask),
-    ... }
-    >>> found = observe(model, init(model), ids, ids, mask, taps)
-    >>> found["mlp.coefficients"].shape, found["nll"].shape  # [L, F], and a number
-    ((2, 10), ())
-    """
-    for site in taps:
-        choose("tap site", site, SITES)
-    body = {site: reducer for site, reducer in taps.items() if site not in HEAD_SITES}
-    top = {site: reducer for site, reducer in taps.items() if site in HEAD_SITES}
-    out = forward(model, params, inputs, mask=mask, taps=body)
-    tapped = dict(out.tapped)
-    if top:
-        flat, kind = lambda a: a.reshape(-1, *a.shape[2:]), head_kinds.of(model.config)
-        tokens = flat(out.states), flat(targets), flat(mask)
-        if kind is None:
-            tapped |= heads.observe(params, *tokens, top, model.batch_sharding)
-        else:
-            own = head_kinds.flat(kind, params)
-            score = lambda x: kind.log_probabilities(own, x)
-            tapped |= heads.observe_with(score, kind.vocab * kind.copies, *tokens, top)
-    return tapped

@@ -18,12 +18,10 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from lmdyn.models import ops, rotary
-from lmdyn.models.attention import blocked as attention
+from lmdyn.models.attention import Reach, attend
 from lmdyn.models.config import Compute, ModelConfig
-from lmdyn.models.heads import kinds as head_kinds
-from lmdyn.models.matrices.grad_norm import GradNormProbe
-from lmdyn.models.matrices.lora import LoRAMatrix
-from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
+from lmdyn.models.heads import head_of
+from lmdyn.models.matrices import is_substitute, stored
 from lmdyn.types import Array, Tree
 
 
@@ -34,7 +32,7 @@ class Shared(NamedTuple):
     """`[B, T]`: which tokens count in taps."""
     query_angles: Any = None
     key_angles: Any = None
-    reach: attention.Reach | None = None
+    reach: Reach | None = None
 
 
 def _std(config: ModelConfig, writes_residual: bool) -> float:
@@ -50,12 +48,9 @@ def _std(config: ModelConfig, writes_residual: bool) -> float:
 
 
 def _matrix(module: nn.Module, name: str, std: float, shape):
-    """The module's matrix: a float32 array `shape`, or whatever stands in its place:
-    `QuantizedMatrix`, `LoRAMatrix` or `GradNormProbe`.
-    """
-    there = module.has_variable("params", name)
-    if there and isinstance(
-        found := module.get_variable("params", name), QuantizedMatrix | LoRAMatrix | GradNormProbe
+    """The module's matrix: a float32 array `shape`, or whatever stands in its place."""
+    if module.has_variable("params", name) and is_substitute(
+        found := module.get_variable("params", name)
     ):
         return found
     return module.param(name, nn.initializers.normal(std), shape)
@@ -106,8 +101,7 @@ class Embed(nn.Module):
         table = _matrix(self, "embedding", self.std, (self.size, self.width))
         # Gathered along the width first: else the gradient of every token would be gathered on
         # every device.
-        found = ops.all_gather_axis(table, 1, self.batch_sharding)[ids]
-        return unpack(found) if isinstance(found, QuantizedMatrix) else found
+        return stored(ops.all_gather_axis(table, 1, self.batch_sharding)[ids])[0]
 
 
 class Attention(nn.Module):
@@ -155,13 +149,15 @@ class Attention(nn.Module):
             )
         query = query * config.head_width**-0.5
 
-        tapped = None
-        if self.compute.attention == "blocked" or self.tap is not None:
-            y, tapped = attention.attend(query, key, value, shared.reach, self.tap, shared.mask)
-        else:
-            y = attention.attend_by_library(
-                query, key, value, shared.reach, implementation=self.compute.attention
-            )
+        y, tapped = attend(
+            query,
+            key,
+            value,
+            shared.reach,
+            kernel=self.compute.attention,
+            tap=self.tap,
+            mask=shared.mask,
+        )
         y = y.reshape(batch, length, config.heads * config.head_width)
         return (
             Linear(config.width, config.output_bias, _std(config, True), name="output")(y),
@@ -211,11 +207,11 @@ class Block(nn.Module):
             Norm(config, name="mlp_norm"),
         )
         before = config.norm_place == "input"
-        attend = Attention(
+        attention = Attention(
             config, self.compute, self.taps.get("attention.probabilities"), name="attention"
         )
 
-        y, cache, probabilities = attend(attention_norm(x) if before else x, cache, shared)
+        y, cache, probabilities = attention(attention_norm(x) if before else x, cache, shared)
         if probabilities is not None:
             gathered["attention.probabilities"] = probabilities
         y = y if before else attention_norm(y)
@@ -232,7 +228,7 @@ class Block(nn.Module):
 
 class LanguageModel(nn.Module):
     """A decoder language model: tokens to final states (the head reads them, see
-    `lmdyn.models.loss`).
+    `lmdyn.models.heads`).
 
     Attributes:
       config: the architecture.
@@ -263,7 +259,7 @@ class LanguageModel(nn.Module):
 
     def setup(self) -> None:
         """Makes the submodules; Flax calls it."""
-        config, compute = self.config, resolve(self.compute)
+        config, compute = self.config, self.compute.resolved()
         std = _std(config, False)
         self.embed = Embed(config.vocab, config.width, std, self.batch_sharding)
         if config.position == "learned":
@@ -284,14 +280,14 @@ class LanguageModel(nn.Module):
         )(config, compute, self.taps, self.batch_sharding)
         self.final_norm = Norm(config)
         if not config.tied_head:
-            self.head = Head(config, std)
+            self.head = OutputHead(config, std)
 
     def embedded(self, tokens: Array, positions: Array) -> jax.Array:
         """`[B, T]` tokens and positions to `[B, T, D]`, in the compute dtype."""
         x = self.embed(tokens)
         if self.config.position == "learned":
             x = x + self.positions(positions)
-        return ops.constrain_rows(x.astype(resolve(self.compute).dtype), self.batch_sharding)
+        return ops.constrain_rows(x.astype(self.compute.resolved().dtype), self.batch_sharding)
 
     def run(self, x: Array, cache: Tree, shared: Shared) -> Any:
         """Through the blocks: `[B, T, D]` to `[B, T, D]`, the new cache `[L, ...]`, and the tapped
@@ -316,42 +312,29 @@ class LanguageModel(nn.Module):
         return x
 
 
-class Head(nn.Module):
-    """Holds the head's parameters; `lmdyn.models.loss` and `head_kinds` compute with them."""
+class OutputHead(nn.Module):
+    """Holds the head's parameters; `lmdyn.models.heads` computes with them."""
 
     config: ModelConfig
     std: float
 
     @nn.compact
     def __call__(self, x: Array) -> None:
-        kind = head_kinds.of(self.config)
-        if kind is None:
-            _matrix(self, "kernel", self.std, (x.shape[-1], self.config.vocab))
-            return
-        for name, shape in head_kinds.matrices(kind).items():
+        head = head_of(self.config)
+        for name, shape in head.shapes.items():
             # What only widens or narrows keeps the size of states; what gives scores or weights
-            # begins near 0, as a full head does.
-            Matrix(
-                shape, self.std if name in ("output", "prior") else shape[0] ** -0.5, name=name
-            )()
+            # begins near 0.
+            std = self.std if name in head.scoring else shape[0] ** -0.5
+            if name == "kernel":  # a full head's, which lies there by itself
+                _matrix(self, name, std, shape)
+            else:
+                HeadMatrix(shape, std, name=name)()
 
 
-class Matrix(nn.Module):
+class HeadMatrix(nn.Module):
     shape: tuple[int, int]
     std: float
 
     @nn.compact
     def __call__(self) -> Any:
         return _matrix(self, "kernel", self.std, self.shape)
-
-
-def resolve(compute: Compute) -> Compute:
-    """`compute` with every `auto` decided for the device that JAX runs on."""
-    platform = jax.default_backend()
-    dtype = (
-        compute.dtype if compute.dtype != "auto" else "float32" if platform == "cpu" else "bfloat16"
-    )
-    chosen = compute.attention
-    if chosen == "auto":
-        chosen = "xla" if platform == "gpu" else "blocked"
-    return dataclasses.replace(compute, dtype=dtype, attention=chosen)

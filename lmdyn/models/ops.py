@@ -13,9 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lmdyn.models.matrices.grad_norm import GradNormProbe, product
-from lmdyn.models.matrices.lora import LoRAMatrix, beside
-from lmdyn.models.matrices.quantized import QuantizedMatrix, decoded
+from lmdyn.models.matrices.base import apply, is_substitute
 from lmdyn.types import Array
 
 ACTIVATIONS = {
@@ -31,8 +29,7 @@ def linear(x: Array, kernel: Any, bias: Array | None = None) -> jax.Array:
 
     Args:
       x: `[..., D]`.
-      kernel: `[D, F]`, `QuantizedMatrix` as `[F, D]`, `LoRAMatrix`: either of them with an adapter
-        beside it; or `GradNormProbe`.
+      kernel: `[D, F]`, or what stands in its place (`lmdyn.models.matrices`).
       bias: `[F]` or None.
 
     Returns:
@@ -41,16 +38,7 @@ def linear(x: Array, kernel: Any, bias: Array | None = None) -> jax.Array:
     >>> linear(jnp.ones([2, 3, 4]), jnp.ones([4, 5])).shape
     (2, 3, 5)
     """
-    flat = x.reshape(-1, x.shape[-1])
-    if isinstance(kernel, GradNormProbe):
-        y = product(flat, kernel)
-    else:
-        matrix = decoded(kernel.kernel if isinstance(kernel, LoRAMatrix) else kernel)
-        y = flat @ matrix.astype(x.dtype)
-    if bias is not None:
-        y = y + bias.astype(x.dtype)
-    if isinstance(kernel, LoRAMatrix):
-        y = y + beside(flat, kernel)
+    y = apply(jnp.asarray(x).reshape(-1, x.shape[-1]), kernel, bias)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
@@ -129,7 +117,7 @@ def all_gather_axis(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | N
     Along the model width, which every row of the batch needs: without this, the compiler would move
     activations.
     """
-    if rows is None or isinstance(matrix, QuantizedMatrix):
+    if rows is None or is_substitute(matrix):
         return matrix
     spec = [PartitionSpec.UNCONSTRAINED] * matrix.ndim
     spec[axis] = None

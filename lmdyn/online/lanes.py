@@ -9,7 +9,7 @@ S lanes, C predictions a chunk.
 import functools
 import heapq
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from lmdyn.models import forward, loss
-from lmdyn.models.loss import matrix, weighted_nll
+from lmdyn.models.heads import head_of
 from lmdyn.models.modules import LanguageModel
 from lmdyn.online.contexts import Context, kept, seen
 from lmdyn.online.core import Carry, learned
@@ -121,10 +121,8 @@ def adapt(
     Returns:
       The carry after the last step, and nll `[n, S, C]` in nats.
     """
-    own_head = model.config.head != "full" or (
-        part is not None
-        and any(path[0] == ("embed" if model.config.tied_head else "head") for path in part.chosen)
-    )
+    head = head_of(model.config)
+    own_head = part is not None and any(path[0] == head.place for path in part.chosen)
 
     def restart(carry, first):
         one = lambda old, new: jnp.where(first.reshape(-1, *[1] * jnp.ndim(new)), new, old)
@@ -155,10 +153,9 @@ def adapt(
             if own_head:
                 return found[0].sum(), (found[1], cache)
             # One head for all lanes: its blocks of logits are those of all tokens together.
-            head, tied = matrix(rest)
             flat = found.reshape(-1, found.shape[-1])
-            total, nll = cast(
-                Any, weighted_nll(flat, head, chunk.targets.reshape(-1), weights.reshape(-1), tied)
+            total, nll = head.weighted_nll(
+                head.matrices(rest), flat, chunk.targets.reshape(-1), weights.reshape(-1)
             )
             return total, (nll.reshape(weights.shape), cache)
 

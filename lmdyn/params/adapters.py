@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lmdyn.errors import InputError
-from lmdyn.models.matrices.lora import LoRAMatrix, merged
-from lmdyn.models.matrices.quantized import QuantizedMatrix
+from lmdyn.models.matrices import LoRAMatrix, dense, sides
 from lmdyn.params.partitions import Partition, joined
 from lmdyn.params.selectors import Path, flatten, select, unflatten
 from lmdyn.types import Params, Tree, present
@@ -56,7 +55,7 @@ class Adapters:
         for number, path in enumerate(path for path in leaves if _is_matrix(path)):
             if path not in self.chosen:
                 continue
-            rows, columns = _sides(leaves[path])
+            rows, columns = sides(leaves[path])
             key = jax.random.fold_in(jax.random.key(self.seed), number)
             draw = lambda layer, key=key, rows=rows: jax.random.normal(
                 jax.random.fold_in(key, layer), (rows, self.rank)
@@ -79,8 +78,8 @@ class Adapters:
         """
         beside, stacks = flatten(adapters), [flatten(stack) for stack in rest["blocks"]]
         for path, layers in self.chosen.items():
-            sides = [self.part.pieces(beside[(*path[:-1], side)], layers) for side in "ab"]
-            for (number, a), (_, b) in zip(*sides, strict=True):
+            factors = [self.part.pieces(beside[(*path[:-1], side)], layers) for side in "ab"]
+            for (number, a), (_, b) in zip(*factors, strict=True):
                 stacks[number][path[1:]] = LoRAMatrix(stacks[number][path[1:]], a, b, self.scale)
         return {**rest, "blocks": tuple(unflatten(stack) for stack in stacks)}
 
@@ -89,13 +88,11 @@ class Adapters:
         (decoded, if quantised).
         """
         params = self.merge(adapters, rest)
-        is_adapted = lambda node: isinstance(node, LoRAMatrix)
-        stacks = jax.tree.map(
-            lambda node: merged(node) if is_adapted(node) else node,
-            params["blocks"],
-            is_leaf=is_adapted,
-        )
-        return {**params, "blocks": joined([flatten(stack) for stack in stacks])}
+        stacks = [flatten(stack) for stack in params["blocks"]]
+        for path, layers in self.chosen.items():
+            for number, _ in self.part.stacks(layers):
+                stacks[number][path[1:]] = dense(stacks[number][path[1:]])
+        return {**params, "blocks": joined(stacks)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +127,11 @@ class LowRank:
                 f"there are {', '.join(names)}"
             )
         for path in chosen:
-            if self.rank > min(sides := _sides(leaves[path])):
+            rows, columns = sides(leaves[path])
+            if self.rank > min(rows, columns):
                 raise InputError(
-                    f"rank={self.rank} exceeds the smaller side of {'.'.join(path)}, {sides[0]} by"
-                    f" {sides[1]}; use rank<={min(sides)}"
+                    f"rank={self.rank} exceeds the smaller side of {'.'.join(path)}, {rows} by"
+                    f" {columns}; use rank<={min(rows, columns)}"
                 )
         depth = next(leaf.shape[0] for path, leaf in leaves.items() if path[0] == "blocks")
         return Adapters(Partition(chosen, depth), self.rank, self.scale, self.seed)
@@ -177,9 +175,3 @@ def low_rank(
 
 def _is_matrix(path: Path) -> bool:
     return path[0] == "blocks" and path[-1] == "kernel"
-
-
-def _sides(leaf) -> tuple[int, int]:
-    """(in, out) of a stacked matrix."""
-    rows, columns = leaf.shape[-2:]
-    return (columns, rows) if isinstance(leaf, QuantizedMatrix) else (rows, columns)

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmdyn.errors import InputError
-from lmdyn.models.matrices.quantized import QuantizedMatrix, decoded
+from lmdyn.models.matrices import concatenate, require_array
 from lmdyn.params.selectors import Path, flatten, select, unflatten
 from lmdyn.types import Array, Params, Tree
 
@@ -35,14 +34,7 @@ def joined(stacks: Sequence[Mapping[Path, Any]]) -> dict:
     them only is decoded.
     """
 
-    def join(leaves):
-        if len(leaves) == 1:
-            return leaves[0]
-        if len({isinstance(leaf, QuantizedMatrix) for leaf in leaves}) > 1:
-            leaves = [decoded(leaf) for leaf in leaves]
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *leaves)
-
-    return unflatten({path: join([stack[path] for stack in stacks]) for path in stacks[0]})
+    return unflatten({path: concatenate([stack[path] for stack in stacks]) for path in stacks[0]})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,16 +135,19 @@ class Partition:
         ... ]
         [(0, [5.0]), (2, [6.0, 7.0])]
         """
-        inside = [
-            (number, stop - start)
-            for number, (start, stop) in enumerate(itertools.pairwise(self.cuts))
-            if start in layers
-        ]
-        numbers, sizes = zip(*inside, strict=True)
+        numbers, sizes = zip(*self.stacks(layers), strict=True)
         parts = (
             [jnp.asarray(leaf)] if len(sizes) == 1 else jax.lax.split(jnp.asarray(leaf), sizes)
         )  # one piece is no copy
         return list(zip(numbers, parts, strict=True))
+
+    def stacks(self, layers: Sequence[int]) -> list[tuple[int, int]]:
+        """The stacks of blocks that chosen layers lie in: `[(number, how many layers), ...]`."""
+        return [
+            (number, stop - start)
+            for number, (start, stop) in enumerate(itertools.pairwise(self.cuts))
+            if start in layers
+        ]
 
     def join(self, chosen: Tree, rest: Tree) -> Params:
         """Ordinary parameters again: one stack of blocks."""
@@ -192,10 +187,6 @@ def partition(params: Params, selector: str) -> Partition:
     chosen = select(params, selector)
     leaves = flatten(params)
     for path in chosen:
-        if isinstance(leaves[path], QuantizedMatrix):
-            raise InputError(
-                f"{'.'.join(path)} is quantised ({leaves[path].kind}) and cannot be trained; load"
-                " the model without packed"
-            )
+        require_array(".".join(path), leaves[path], "trained")
     depth = next(leaf.shape[0] for path, leaf in leaves.items() if path[0] == "blocks")
     return Partition(chosen, depth)

@@ -23,7 +23,6 @@ from lmdyn.data.token_store import default_cache
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
 from lmdyn.models import LanguageModel, forward
-from lmdyn.models.modules import resolve
 from lmdyn.types import Params, present
 
 FORMAT = 1
@@ -97,7 +96,7 @@ def _digest(model, params, batches) -> str:
         name: part for name, part in params.items() if name != "head"
     }  # states do not depend on the head
     made = hashlib.sha256(
-        f"{FORMAT} {model.config} {resolve(model.compute)} {batches.length}".encode()
+        f"{FORMAT} {model.config} {model.compute.resolved()} {batches.length}".encode()
     )
     for path, leaf in jax.tree_util.tree_flatten_with_path(body)[0]:
         leaf = np.ascontiguousarray(leaf)

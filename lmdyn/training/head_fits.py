@@ -9,7 +9,7 @@ Shape letters: N tokens, D width, V vocabulary.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from lmdyn.errors import InputError
 from lmdyn.metrics.base import add, zeros
-from lmdyn.models.heads import kinds as head_kinds
-from lmdyn.models.heads.kinds import Head
+from lmdyn.models.heads import Head
 from lmdyn.types import Array
 
 
@@ -51,11 +50,11 @@ def fit_heads(
     """Trains heads on fixed states; what one does never depends on the others.
 
     Args:
-      kinds: `{name: head}`, from `lmdyn.models.heads.kinds`.
+      kinds: `{name: head}`, from `lmdyn.models.heads`.
       states: `[N, D]`; a memory map is read batch by batch. targets: `[N]`.
       steps: updates. Tokens are shuffled anew each time all have been seen.
       batch: tokens of an update.
-      params: `{name: params}` to start from, such as `head_kinds.truncated`; heads that are not in
+      params: `{name: params}` to start from, such as `heads.truncations`; heads that are not in
         it start afresh.
       optimizer: one that treats each parameter by itself, so no clipping by a global norm; default
         Adam, its rate falling from 2e-3 to 0.
@@ -66,7 +65,8 @@ def fit_heads(
 
     >>> rng = np.random.default_rng(0)
     >>> states, targets = rng.normal(size=(64, 5)).astype(np.float32), rng.integers(0, 7, 64)
-    >>> ladder = {f"rank {r}": head_kinds.low_rank(5, 7, r) for r in (1, 3, 5)}
+    >>> from lmdyn.models.heads import LowRankHead
+    >>> ladder = {f"rank {r}": LowRankHead(5, 7, r) for r in (1, 3, 5)}
     >>> fitted = fit_heads(ladder, states, targets, steps=30, batch=16)
     >>> fitted.params["rank 3"]["down"].shape, len(fitted.losses["rank 1"])
     ((5, 3), 30)
@@ -88,7 +88,7 @@ def fit_heads(
     def update(trained, state, x, target):
         def objective(trained):
             losses = {
-                name: cast(Any, head_kinds.weighted_nll(head, trained[name], x, target, weights))[0]
+                name: head.weighted_nll(trained[name], x, target, weights)[0]
                 for name, head in kinds.items()
             }
             return sum(losses.values()), losses
@@ -133,7 +133,8 @@ def score_heads(
     Args: as for `fit_heads`; every token counts once.
 
     >>> states, targets = np.ones([9, 3], np.float32), np.arange(9) % 4
-    >>> head = head_kinds.full(3, 4)
+    >>> from lmdyn.models.heads import FullHead
+    >>> head = FullHead(3, 4)
     >>> round(
     ...     score_heads(
     ...         {"full": head}, {"full": {"kernel": np.zeros([3, 4])}}, states, targets, batch=4
@@ -146,10 +147,7 @@ def score_heads(
 
     @jax.jit
     def score(total, x, target, counts):
-        nll = {
-            name: head_kinds.token_nll(head, params[name], x, target)
-            for name, head in kinds.items()
-        }
+        nll = {name: head.token_nll(params[name], x, target) for name, head in kinds.items()}
         return {
             name: add(total[name], jnp.sum(jnp.where(counts, nll[name], 0.0))) for name in kinds
         }
@@ -168,9 +166,7 @@ def score_heads(
 
 def _check(kinds, states, targets, *, batch, steps=1, at_least=None):
     if not kinds:
-        raise InputError(
-            "no head to train; name one or more, such as head_kinds.full(width, vocab)"
-        )
+        raise InputError("no head to train; name one or more, such as FullHead(width, vocab)")
     for name, value in (("steps", steps), ("batch", batch)):
         if value < 1:
             raise InputError(f"{name}={value}; it must be at least 1")

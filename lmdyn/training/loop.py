@@ -361,9 +361,7 @@ def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[step
 
 
 def _dtype(config: TrainConfig) -> str:
-    from lmdyn.models.modules import resolve
-
-    return resolve(config.compute).dtype
+    return config.compute.resolved().dtype
 
 
 def _write_meta(folder: Path, meta: dict[str, Any], quantities: Iterable[records.Quantity]) -> None:

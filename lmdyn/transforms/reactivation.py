@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.errors import InputError, choose
-from lmdyn.models.matrices.quantized import QuantizedMatrix
+from lmdyn.models.matrices import require_array
 from lmdyn.params.selectors import select
 from lmdyn.transforms.measured import Measured
 from lmdyn.types import ArrayLike, Params, Tree
@@ -328,9 +328,5 @@ def _up(params):
         )
     select(params, "blocks.mlp.up.kernel")  # says what the model has, if not that
     up = params["blocks"]["mlp"]["up"]
-    if isinstance(up["kernel"], QuantizedMatrix):
-        raise InputError(
-            f"blocks.mlp.up.kernel is quantised ({up['kernel'].kind}) and cannot be changed; load"
-            " the model without packed"
-        )
+    require_array("blocks.mlp.up.kernel", up["kernel"], "changed")
     return up

@@ -7,6 +7,7 @@ from flax import traverse_util
 
 from lmdyn import models
 from lmdyn.checkpoints.formats.safetensors import read_folder
+from lmdyn.models.heads import head_of
 from tests.checkpoints.cases import CASES
 
 pytest.importorskip("transformers")
@@ -25,7 +26,9 @@ def run(config, params, tokens):
 
     def loss(params):
         total, (_, forward) = models.loss(model, params, tokens[:, :-1], tokens[:, 1:], weights)
-        return total, logits(params, forward.states)
+        head = head_of(model.config)
+        logits = jax.vmap(lambda states: head.logits(head.matrices(params), states))
+        return total, logits(forward.states)
 
     quick = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
     gradients, logits = jax.jit(jax.grad(loss, has_aux=True), compiler_options=quick)(params)

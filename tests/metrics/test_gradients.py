@@ -13,7 +13,8 @@ from lmdyn import metrics, models
 from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
-from lmdyn.models.matrices import quantized as packed
+from lmdyn.models.matrices import stored
+from lmdyn.models.matrices.quantized import from_bytes
 from lmdyn.params import GROUPS, flatten, select, unflatten
 from tests.checkpoints.cases import CASES, random_model
 from tests.helpers import assert_close, small
@@ -138,7 +139,7 @@ def test_the_head_in_blocks_of_sequences_is_the_whole(monkeypatch):
     args = (params, batch.inputs, batch.targets, batch.span)
     wanted = compiled(model)(*args)
     monkeypatch.setattr(
-        models.loss, "BLOCK_BYTES", 3 * 4 * 11 * 61
+        models.tiles, "TILE_BYTES", 3 * 4 * 11 * 61
     )  # three sequences, and then one
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-6), compiled(model, most=11)(*args), wanted)
 
@@ -210,8 +211,8 @@ def test_quantised_weights_are_measured_as_they_are():
             out, inner = (leaf.shape[-1], leaf.shape[-2]) if path[-1] == "kernel" else leaf.shape
             rows = rng.integers(0, 256, (*leaf.shape[:-2], out, inner // 32, 34), np.uint8)
             rows[..., :2] = np.array([2e-3], np.float16).view(np.uint8)
-            quantised[path] = packed.from_bytes(rows.reshape(*leaf.shape[:-2], out, -1), "Q8_0")
-            dense = np.asarray(packed.unpack(quantised[path]))
+            quantised[path] = from_bytes(rows.reshape(*leaf.shape[:-2], out, -1), "Q8_0")
+            dense = np.asarray(stored(quantised[path])[0])
             plain[path] = dense.swapaxes(-1, -2) if path[-1] == "kernel" else dense
     batch = probes()
     args = (batch.inputs, batch.targets, batch.span)

@@ -11,7 +11,7 @@ from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.metrics import probe_scores as spans
-from lmdyn.models import loss as heads
+from lmdyn.models import heads, tiles
 from tests.checkpoints.cases import VOCAB, random_model
 from tests.helpers import assert_close
 
@@ -109,11 +109,11 @@ def test_both_ways_to_score_a_span_agree(case):
 
 
 def test_a_set_of_probes_is_compiled_once_and_the_head_sees_spans_only(case, monkeypatch):
-    seen = []
-    scored = lambda states, *rest: seen.append(states.shape) or heads.token_scores(states, *rest)
-    monkeypatch.setattr(
-        spans, "heads", types.SimpleNamespace(matrix=heads.matrix, token_scores=scored)
+    seen, score = [], heads.Head.token_scores
+    scored = lambda head, matrices, states, *rest: (
+        seen.append(states.shape) or score(head, matrices, states, *rest)
     )
+    monkeypatch.setattr(heads.Head, "token_scores", scored)
     spans._step.cache_clear()
     for _ in range(2):  # 7 probes in 3 groups of 3, twice
         metrics.score_probes(case.model, case.params, case.batch, rows=3)
@@ -123,7 +123,7 @@ def test_a_set_of_probes_is_compiled_once_and_the_head_sees_spans_only(case, mon
 
 def test_blocks_of_the_head_change_nothing(case, monkeypatch):
     whole = metrics.score_probes(case.model, case.params, case.batch)
-    monkeypatch.setattr(heads, "BLOCK_BYTES", 4 * VOCAB * 5)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 4 * VOCAB * 5)
     spans._step.cache_clear()
     found = metrics.score_probes(case.model, case.params, case.batch)
     spans._step.cache_clear()

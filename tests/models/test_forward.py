@@ -9,8 +9,9 @@ import pytest
 
 from lmdyn import models
 from lmdyn.errors import InputError
-from lmdyn.models import loss as heads
-from lmdyn.models.attention import blocked as attention
+from lmdyn.models import tiles
+from lmdyn.models.attention import blocked_attention
+from lmdyn.models.heads import FullHead, head_of
 from lmdyn.params import flatten, partition
 from tests.helpers import KINDS, assert_close, jit_logits, small, tokens
 
@@ -31,7 +32,7 @@ def test_blocked_attention_is_the_textbook_formula(length, past):
     key, value = rng.normal(size=(2, 2, length + past, 2, 5)).astype(np.float32)
     allowed = np.arange(length + past)[None] <= np.arange(length)[:, None] + past
     assert_close(
-        attention.attend(query, key, value)[0], naive_attention(query, key, value, allowed), 1e-5
+        blocked_attention(query, key, value)[0], naive_attention(query, key, value, allowed), 1e-5
     )
 
 
@@ -40,7 +41,7 @@ def test_attention_gradient_is_that_of_the_library():
     query = rng.normal(size=(2, 300, 6, 5)).astype(np.float32)
     key, value = rng.normal(size=(2, 2, 300, 2, 5)).astype(np.float32)
     out = rng.normal(size=query.shape).astype(np.float32)
-    ours = jax.jit(jax.grad(lambda *a: jnp.sum(attention.attend(*a)[0] * out), (0, 1, 2)))(
+    ours = jax.jit(jax.grad(lambda *a: jnp.sum(blocked_attention(*a)[0] * out), (0, 1, 2)))(
         query, key, value
     )
     library = lambda *a: jnp.sum(jax.nn.dot_product_attention(*a, is_causal=True, scale=1.0) * out)
@@ -60,7 +61,7 @@ def test_attention_rounds_alike_with_and_without_a_gradient(past):
     key, value = rng.normal(size=(2, 1, 512 + past, 3, 64)).astype(np.float32)
 
     def objective(*arrays):
-        out = attention.attend(*arrays)[0]
+        out = blocked_attention(*arrays)[0]
         return jnp.sum(out * out), out
 
     plain = jax.jit(lambda *arrays: objective(*arrays)[1])(query, key, value)
@@ -73,12 +74,12 @@ def test_cached_continuation_equals_the_full_forward(kind):
     model, params = small(kind)
     ids = tokens(21)[None]
     full = jit_logits(model, params, ids)
-    cache, found = models.new_cache(model, 1, 21), []
+    cache, found, head = models.new_cache(model, 1, 21), [], head_of(model.config)
     run = jax.jit(lambda p, part, cache: models.forward(model, p, part, cache=cache))
     for part in (ids[:, :9], ids[:, 9:10], ids[:, 10:]):
         out = run(params, part, cache)
         cache = out.cache
-        found.append(heads.logits(params, out.states))
+        found.append(head.logits(head.matrices(params), out.states[0])[None])
     assert_close(jnp.concatenate(found, 1), full, 1e-5)
 
 
@@ -124,13 +125,13 @@ def test_cut_stacks_give_the_same_loss_and_gradient(selector):
 @pytest.mark.parametrize("block", [3, 10**9])
 @pytest.mark.parametrize("tied", [True, False])
 def test_fused_loss_is_the_plain_one(monkeypatch, tied, block):
-    monkeypatch.setattr(heads, "BLOCK_BYTES", 4 * 61 * block)
+    monkeypatch.setattr(tiles, "TILE_BYTES", 4 * 61 * block)
     rng = np.random.default_rng(5)
     states, head = (
         rng.normal(size=(11, 7)).astype(np.float32),
         rng.normal(size=(7, 61)).astype(np.float32),
     )
-    head = head.T if tied else head
+    head, name = (head.T, "embedding") if tied else (head, "kernel")
     targets, weights = rng.integers(0, 61, 11), rng.random(11).astype(np.float32)
 
     def plain(states, head):
@@ -139,7 +140,7 @@ def test_fused_loss_is_the_plain_one(monkeypatch, tied, block):
         return 3.0 * jnp.sum(nll * weights), nll
 
     fused = lambda s, h: (lambda total, nll: (3.0 * total, nll))(
-        *heads.weighted_nll(s, h, targets, weights, tied)
+        *FullHead(7, 61).weighted_nll({name: h}, s, targets, weights)
     )
     (total, nll), found = jax.value_and_grad(fused, (0, 1), has_aux=True)(states, head)
     (wanted, plain_nll), gradients = jax.value_and_grad(plain, (0, 1), has_aux=True)(states, head)

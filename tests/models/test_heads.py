@@ -2,23 +2,33 @@
 rank 1, truncation.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lmdyn.errors import InputError
-from lmdyn.models import loss as heads
-from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models import tiles
+from lmdyn.models.heads import (
+    FullHead,
+    LowRankHead,
+    MixtureHead,
+    ProjectedHead,
+    SigsoftmaxHead,
+    output_kernel,
+    truncations,
+)
 from tests.helpers import assert_close, small
 
 D, V, N = 5, 13, 7
 KINDS = {
-    "full": head_kinds.full(D, V),
-    "low_rank": head_kinds.low_rank(D, V, 3),
-    "mixture": head_kinds.mixture(D, V, 3),
-    "sigsoftmax": head_kinds.sigsoftmax(D, V),
-    "projected": head_kinds.projected(D, V, 9),
+    "full": FullHead(D, V),
+    "low_rank": LowRankHead(D, V, 3),
+    "mixture": MixtureHead(D, V, 3),
+    "sigsoftmax": SigsoftmaxHead(D, V),
+    "projected": ProjectedHead(D, V, 9),
 }
 
 
@@ -31,20 +41,25 @@ def gelu(z):
     return 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
 
 
+def log_p(head, matrices, states):
+    """Log-probabilities: the full head's logits are not normalised."""
+    return jax.nn.log_softmax(head.logits(matrices, states))
+
+
 def written_out(kind, p, x):
     """The papers' formulas, one component at a time."""
     if kind == "mixture":
         latents = [np.tanh(x @ p["latent"][:, k * D : (k + 1) * D]) for k in range(3)]
         return sum(
-            softmax(x @ p["prior"])[:, [k]] * softmax(latents[k] @ p["kernel"]) for k in range(3)
+            softmax(x @ p["prior"])[:, [k]] * softmax(latents[k] @ p["output"]) for k in range(3)
         )
     if kind == "sigsoftmax":
-        z = x @ p["kernel"]
+        z = x @ p["output"]
         score = np.exp(z) / (1 + np.exp(-z))
         return score / score.sum(-1, keepdims=True)
     if kind == "projected":
-        return softmax(gelu(x @ p["wide"]) @ p["kernel"])
-    return softmax(x @ (p["kernel"] if kind == "full" else p["down"] @ p["up"]))
+        return softmax(gelu(x @ p["wide"]) @ p["output"])
+    return softmax(x @ (p["kernel"] if kind == "full" else p["down"] @ p["output"]))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +73,7 @@ def data():
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_are_the_formula(data, kind):
     params = jax.jit(KINDS[kind].init)(jax.random.key(1))
-    found = np.exp(jax.jit(KINDS[kind].log_probabilities)(params, data[0]))
+    found = np.exp(jax.jit(functools.partial(log_p, KINDS[kind]))(params, data[0]))
     wanted = written_out(
         kind,
         {name: np.asarray(p, np.float64) for name, p in params.items()},
@@ -75,18 +90,18 @@ def test_the_fused_loss_and_its_gradient_are_the_plain_ones_in_any_blocks(monkey
     params = jax.jit(head.init)(jax.random.key(2))
 
     def plain(params, states):
-        nll = -head.log_probabilities(params, states)[jnp.arange(N), targets]
+        nll = -log_p(head, params, states)[jnp.arange(N), targets]
         return jnp.sum(nll * weights), nll
 
-    fused = lambda params, states: head_kinds.weighted_nll(head, params, states, targets, weights)
+    fused = lambda params, states: head.weighted_nll(params, states, targets, weights)
     (total, nll), wanted = jax.jit(jax.value_and_grad(plain, (0, 1), has_aux=True))(params, states)
     for bytes_ in (2**27, 4 * V * head.copies * 3):  # one block, and blocks of three tokens
-        monkeypatch.setattr(heads, "BLOCK_BYTES", bytes_)
+        monkeypatch.setattr(tiles, "TILE_BYTES", bytes_)
         together = jax.jit(
             lambda p, x: (
                 jax.value_and_grad(fused, (0, 1), has_aux=True)(p, x),
                 fused(p, x)[0],
-                head_kinds.token_nll(head, p, x, targets),
+                head.token_nll(p, x, targets),
             )
         )
         ((found_total, found_nll), found), without_gradient, differentiable = together(
@@ -100,27 +115,24 @@ def test_the_fused_loss_and_its_gradient_are_the_plain_ones_in_any_blocks(monkey
 
 
 @pytest.mark.optimized
-def test_memory_is_that_of_one_block():
+def test_memory_is_that_of_one_tile(monkeypatch):
     """2^14 tokens of a vocabulary of 2^12, whose log-probabilities would take 256 MiB, in blocks of
     2^7 tokens.
     """
-    head, tokens = head_kinds.mixture(8, 2**12, 2), 2**14
+    head, tokens = MixtureHead(8, 2**12, 2), 2**14
 
     def gradient(params, states, targets):
-        return jax.grad(
-            lambda p: head_kinds.weighted_nll(head, p, states, targets, jnp.ones(tokens))[0]
-        )(params)
+        return jax.grad(lambda p: head.weighted_nll(p, states, targets, jnp.ones(tokens))[0])(
+            params
+        )
 
     shapes = (
         jax.eval_shape(head.init, jax.random.key(0)),
         jnp.zeros([tokens, 8]),
         jnp.zeros(tokens, int),
     )
-    before, heads.BLOCK_BYTES = heads.BLOCK_BYTES, 2**21 * head.copies
-    try:
-        used = jax.jit(gradient).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
-    finally:
-        heads.BLOCK_BYTES = before
+    monkeypatch.setattr(tiles, "TILE_BYTES", 2**21 * head.copies)
+    used = jax.jit(gradient).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
     assert used < 2**26
 
 
@@ -130,17 +142,17 @@ def test_rank_D_loses_nothing_and_lower_ranks_are_the_truncated_decomposition(ki
     decomposition.
     """
     _, params = small(kind)
-    kernel = head_kinds.kernel_of(params)
+    kernel = output_kernel(params)
     width, vocab = kernel.shape
     rng = np.random.default_rng(3)
     states, targets = rng.normal(size=(9, width)).astype(np.float32), rng.integers(0, vocab, 9)
-    ladder = head_kinds.truncated(kernel, [2, 7, width])
-    nll = jax.jit(lambda head, p: head_kinds.token_nll(head, p, states, targets), static_argnums=0)
-    whole = nll(head_kinds.low_rank(width, vocab, width), ladder[width])
-    assert_close(whole, nll(head_kinds.full(width, vocab), {"kernel": kernel}), 1e-5)
+    ladder = truncations(kernel, [2, 7, width])
+    nll = jax.jit(lambda head, p: head.token_nll(p, states, targets), static_argnums=0)
+    whole = nll(LowRankHead(width, vocab, width), ladder[width])
+    assert_close(whole, nll(FullHead(width, vocab), {"kernel": kernel}), 1e-5)
     left, singular, right = np.linalg.svd(np.asarray(kernel, np.float64), full_matrices=False)
     for rank in (2, 7):
-        product = ladder[rank]["down"].astype(np.float64) @ ladder[rank]["up"]
+        product = ladder[rank]["down"].astype(np.float64) @ ladder[rank]["output"]
         assert_close(product, (left[:, :rank] * singular[:rank]) @ right[:rank], 1e-5)
 
 
@@ -149,13 +161,16 @@ def test_rank_one_on_states_of_one_direction_is_a_unigram_model():
     distribution in closed form.
     """
     counts = np.arange(1, V + 1.0)
-    head = head_kinds.low_rank(D, V, 1)
-    params = {"down": np.eye(D, 1, dtype=np.float32), "up": np.log(counts)[None].astype(np.float32)}
+    head = LowRankHead(D, V, 1)
+    params = {
+        "down": np.eye(D, 1, dtype=np.float32),
+        "output": np.log(counts)[None].astype(np.float32),
+    }
     states = np.concatenate(
         [np.ones([N, 1]), np.random.default_rng(4).normal(size=(N, D - 1))], 1
     ).astype(np.float32)
     assert_close(
-        np.exp(jax.jit(head.log_probabilities)(params, states)),
+        np.exp(jax.jit(functools.partial(log_p, head))(params, states)),
         np.tile(counts / counts.sum(), (N, 1)),
         1e-6,
     )
@@ -167,7 +182,9 @@ def test_nonlinear_heads_break_the_bottleneck():
     """
     states = np.random.default_rng(5).normal(size=(40, D)).astype(np.float32) * 3
     for kind, head in KINDS.items():
-        found = jax.jit(head.log_probabilities)(jax.jit(head.init)(jax.random.key(6)), states)
+        found = jax.jit(functools.partial(log_p, head))(
+            jax.jit(head.init)(jax.random.key(6)), states
+        )
         spread = np.linalg.svd(np.asarray(found, np.float64), compute_uv=False)
         rank = int(np.sum(spread > 1e-5 * spread[0]))
         assert rank == {"full": D + 1, "low_rank": 3 + 1}.get(kind, rank)
@@ -177,10 +194,10 @@ def test_nonlinear_heads_break_the_bottleneck():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: head_kinds.low_rank(D, V, 6), "rank=6 of a head \\[5, 13\\]; use 1 to 5"),
-        (lambda: head_kinds.low_rank(V, D, 0), "use 1 to 5"),
-        (lambda: head_kinds.mixture(D, V, 0), "components=0"),
-        (lambda: head_kinds.projected(D, V, 0), "wide=0"),
+        (lambda: LowRankHead(D, V, 6), "rank=6 of a head \\[5, 13\\]; use 1 to 5"),
+        (lambda: LowRankHead(V, D, 0), "use 1 to 5"),
+        (lambda: MixtureHead(D, V, 0), "components=0"),
+        (lambda: ProjectedHead(D, V, 0), "wide=0"),
     ],
 )
 def test_impossible_heads_say_why(make, message):

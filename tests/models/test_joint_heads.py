@@ -14,8 +14,7 @@ from lmdyn import data, metrics, models, online, training
 from lmdyn.checkpoints import hf_config
 from lmdyn.errors import InputError
 from lmdyn.metrics import probe_scores as spans
-from lmdyn.models import loss as heads
-from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models.heads import Head, head_of, make_head, project
 from tests.helpers import SMALL, assert_close, batch
 
 KINDS = ("low_rank:5", "mixture:2", "sigsoftmax", "projected:31")
@@ -84,7 +83,7 @@ def test_a_head_is_trained_with_its_body(made):
     model, params = made
     if model.config.head not in ("mixture:2", "projected:31"):
         pytest.skip(
-            "two kinds will do: the gradients of all are held against plain ones in test_head_kinds"
+            "two kinds will do: the gradients of all are held against plain ones in test_heads"
         )
     b = batch(4, 9)
     state = training.start(params, optimizer := optax.adam(1e-2))
@@ -121,8 +120,7 @@ def test_online_evaluation_scores_with_the_head():
 
 def test_sizes_are_those_of_the_parameters(made):
     model, params = made
-    kind = head_kinds.of(model.config)
-    assert kind.size == sum(leaf.size for leaf in jax.tree.leaves(params["head"]))
+    assert head_of(model.config).size == sum(leaf.size for leaf in jax.tree.leaves(params["head"]))
 
 
 @pytest.mark.parametrize(
@@ -132,11 +130,13 @@ def test_sizes_are_those_of_the_parameters(made):
             dict(head="mixture:2", tied_head=True),
             "matrices of its own, which the embedding cannot stand for; it needs tied_head=False",
         ),
-        (dict(head="low_rank:25"), "rank 25 of a head \\[24, 61\\]; use 1 to 24"),
+        (dict(head="low_rank:25"), "rank=25 of a head \\[24, 61\\]; use 1 to 24"),
         (dict(head="mixture"), "write mixture:N"),
         (dict(head="mixture:0"), "write mixture:N"),
         (dict(head="full:3"), "write 'full' alone"),
         (dict(head="mixed:3"), "head 'mixed'"),
+        (dict(head="math.sqrt"), "no subclass of lmdyn.models.heads.Head"),
+        (dict(head="tests.models.nothing.Own"), "there is no module 'tests.models.nothing'"),
     ],
 )
 def test_impossible_heads_say_why(change, message):
@@ -147,6 +147,29 @@ def test_impossible_heads_say_why(change, message):
 def test_what_needs_one_matrix_refuses_another_head(made):
     model, params = made
     with pytest.raises(InputError, match="needs a full head"):
-        heads.matrix(params)
+        head_of(model.config).single_matrix(params)
     with pytest.raises(InputError, match="head="):
         hf_config.write_config(model.config)
+
+
+class Sharpened(Head):
+    """A head of one's own: twice the full head's logits."""
+
+    shapes = property(lambda self: {"output": (self.width, self.vocab)})
+
+    def logits(self, matrices, states):
+        return jax.nn.log_softmax(2 * project(states, matrices["output"]))
+
+
+def test_a_head_of_ones_own_is_named_by_its_dotted_name():
+    name = f"{__name__}.Sharpened"
+    own = models.LanguageModel(dataclasses.replace(SMALL, depth=1, head=name))
+    assert make_head(name, 24, 61) == Sharpened(24, 61)
+    params, b = models.init(own, seed=1), batch(2, 5)
+    full = models.LanguageModel(dataclasses.replace(SMALL, depth=1))
+    doubled = {**params, "head": {"kernel": 2 * params["head"]["output"]["kernel"]}}
+    step = lambda model, p: models.loss(model, p, b.inputs, b.targets, b.mask / b.mask.sum())[0]
+    found = jax.jit(jax.grad(lambda p: step(own, p)))(params)
+    wanted = jax.jit(jax.grad(lambda p: step(full, p)))(doubled)
+    assert_close(found["embed"]["embedding"], wanted["embed"]["embedding"], 1e-5)
+    assert_close(found["head"]["output"]["kernel"], 2 * wanted["head"]["kernel"], 1e-5)

@@ -11,7 +11,7 @@ import pytest
 
 from lmdyn import costs, models, online
 from lmdyn.errors import InputError
-from lmdyn.models import loss as heads
+from lmdyn.models.heads import head_of
 from lmdyn.online import lanes
 from lmdyn.params import LowRank, flatten, low_rank, partition, select
 from tests.helpers import KINDS, assert_close, small, tokens
@@ -106,7 +106,8 @@ def test_cache_without_adaptation_is_a_full_forward_over_the_same_reach(kind):
             return super().run(x, cache, shared._replace(reach=Band(jnp.asarray(allowed))))
 
     states = models.forward(Banded(model.config), params, ids[:, :-1]).states
-    logits = heads.logits(params, states)[0]
+    head = head_of(model.config)
+    logits = head.logits(head.matrices(params), states[0])
     wanted = -jnp.take_along_axis(jax.nn.log_softmax(logits), ids[0, 1:, None], 1)[:, 0]
     assert_close(short.nll, wanted, 1e-5)
 

@@ -6,7 +6,8 @@ import pytest
 
 from lmdyn import models
 from lmdyn.errors import InputError
-from lmdyn.models.matrices.quantized import decoded, from_bytes
+from lmdyn.models.matrices import dense
+from lmdyn.models.matrices.quantized import from_bytes
 from lmdyn.params import flatten, low_rank, unflatten
 from tests.helpers import assert_close, jit_logits, small, tokens
 
@@ -84,13 +85,13 @@ def test_beside_a_quantised_body():
             blocks[..., :2] = np.array([0.01], np.float16).view(np.uint8)
             blocks[..., 2:] = rng.integers(0, 256, blocks[..., 2:].shape)
             packed[path] = from_bytes(blocks.reshape(3, columns, -1), "Q8_0")
-    decoded_leaves = {path: decoded(leaf) for path, leaf in packed.items()}
+    dense_leaves = {path: dense(leaf) for path, leaf in packed.items()}
     where, ids = low_rank("blocks[1:].mlp", rank=5), IDS % 13
-    part, plain = (where.partition(unflatten(leaves)) for leaves in (packed, decoded_leaves))
+    part, plain = (where.partition(unflatten(leaves)) for leaves in (packed, dense_leaves))
     assert part == plain
     adapters, rest = part.split(unflatten(packed))
     adapters = random_like(adapters)
-    whole = plain.join(adapters, plain.split(unflatten(decoded_leaves))[1])
+    whole = plain.join(adapters, plain.split(unflatten(dense_leaves))[1])
     assert_close(
         jit_logits(model, part.merge(adapters, rest), ids), jit_logits(model, whole, ids), 1e-5
     )

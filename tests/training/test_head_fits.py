@@ -7,7 +7,7 @@ import pytest
 
 from lmdyn import data, models
 from lmdyn.errors import InputError
-from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models.heads import FullHead, LowRankHead, MixtureHead, output_kernel, truncations
 from lmdyn.training import final_states as module
 from lmdyn.training.final_states import final_states
 from lmdyn.training.head_fits import fit_heads, score_heads
@@ -43,7 +43,7 @@ def test_one_step_is_gradient_descent_written_out():
     states, targets = some()
     kernel = np.random.default_rng(1).normal(size=(D, V)).astype(np.float32)
     found = fit_heads(
-        {"full": head_kinds.full(D, V)},
+        {"full": FullHead(D, V)},
         states,
         targets,
         steps=1,
@@ -65,7 +65,7 @@ def test_rank_one_on_equal_states_learns_the_unigram_distribution():
     share = np.bincount(targets, minlength=V) / N
     entropy = -np.sum(share * np.log(np.where(share > 0, share, 1)))
     states = np.tile(np.float32([1, -1, 0.5, 0, 2]), (N, 1))
-    ladder = {rank: head_kinds.low_rank(D, V, rank) for rank in (1, 4)}
+    ladder = {rank: LowRankHead(D, V, rank) for rank in (1, 4)}
     found = fit_heads(ladder, states, targets, steps=400, batch=N, optimizer=optax.adam(0.1))
     scores = score_heads(ladder, found.params, states, targets, batch=7)
     assert scores[1] == pytest.approx(entropy, abs=2e-3)
@@ -75,7 +75,7 @@ def test_rank_one_on_equal_states_learns_the_unigram_distribution():
 
 def test_heads_do_not_depend_on_their_company():
     states, targets = some()
-    kinds = {"low": head_kinds.low_rank(D, V, 2), "mixture": head_kinds.mixture(D, V, 2)}
+    kinds = {"low": LowRankHead(D, V, 2), "mixture": MixtureHead(D, V, 2)}
     run = lambda kinds: fit_heads(kinds, states, targets, steps=7, batch=9, seed=3)
     together, alone = run(kinds), run({"low": kinds["low"]})
     assert_close(together.losses["low"], alone.losses["low"], 1e-6)
@@ -89,7 +89,7 @@ def test_every_token_is_seen_once_before_any_comes_again():
     whatever their order.
     """
     states, targets = some()
-    head = {"full": head_kinds.full(D, V)}
+    head = {"full": FullHead(D, V)}
     found = fit_heads(head, states, targets, steps=8, batch=10, optimizer=optax.sgd(0.0))
     whole = score_heads(head, found.params, states, targets, batch=16)["full"]
     assert_close(found.losses["full"].reshape(2, 4).mean(1), [whole, whole], 1e-5)
@@ -101,10 +101,10 @@ def test_a_ladder_starts_from_the_truncated_head_of_a_model_and_rank_D_loses_not
     higher one more.
     """
     model, params, batches, kept = cached
-    kernel = head_kinds.kernel_of(params)
+    kernel = output_kernel(params)
     width, vocab = kernel.shape
-    starts = head_kinds.truncated(kernel, [2, 8, width])
-    ladder = {rank: head_kinds.low_rank(width, vocab, rank) for rank in starts}
+    starts = truncations(kernel, [2, 8, width])
+    ladder = {rank: LowRankHead(width, vocab, rank) for rank in starts}
     before = score_heads(ladder, starts, kept.states, kept.targets, batch=32)
     nll = jax.jit(models.token_nll, static_argnums=0)
     own = np.concatenate(
@@ -194,7 +194,7 @@ def test_bad_input_says_why(change, message):
     with pytest.raises(InputError, match=message):
         fit_heads(
             **{
-                "kinds": {"full": head_kinds.full(D, V)},
+                "kinds": {"full": FullHead(D, V)},
                 "states": states,
                 "targets": targets,
                 "steps": 9,

@@ -52,7 +52,7 @@ def cases():
     "make,kind,shape", [pytest.param(*case[1:], id=f"{case[0]}-{case[3]}") for case in cases()]
 )
 def test_loss_and_gradients_are_those_of_one_device(make, kind, shape, monkeypatch):
-    monkeypatch.setattr(models.loss, "BLOCK_BYTES", 4 * 64 * 7)  # several ragged blocks of rows
+    monkeypatch.setattr(models.tiles, "TILE_BYTES", 4 * 64 * 7)  # several ragged blocks of rows
     model, params = make(kind)
     batch = helpers.batch(8, 9, masked=True)
     (wanted, nll), gradient = gradients(model, params, batch)
@@ -201,7 +201,7 @@ def compiled(shape):
 
 @pytest.mark.parametrize("shape", [(2, 4, 1), (2, 2, 2)])
 def test_activations_stay_where_their_rows_are(shape, capfd, monkeypatch):
-    monkeypatch.setattr(models.loss, "BLOCK_BYTES", 4 * 64 * 5)
+    monkeypatch.setattr(models.tiles, "TILE_BYTES", 4 * 64 * 5)
     text = compiled(shape)
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
     gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", text)

@@ -11,45 +11,22 @@ key-value heads, R = H / G heads that share one, K head width.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lmdyn.models.attention.reach import Reach, allowed_keys
 from lmdyn.types import Array, present
 
 MASKED = -1e30
 
 
-class Reach(NamedTuple):
-    """Which keys a query may see: those at a position `0 <= key <= query`, in its own document.
-
-    `query` `[B, T]`, `key` `[B, S]`: positions, -1 for an empty place of a cache. The two document
-    arrays have the same shapes, or are None when everything is one document.
-    """
-
-    query: Array
-    key: Array
-    query_document: Array | None = None
-    key_document: Array | None = None
-
-    def allows(self, start: int, stop: int, end: int) -> Array:
-        """`[B, 1, stop - start, end]` booleans, for queries `start:stop` and keys `:end`."""
-        query, key = self.query[:, start:stop, None], self.key[:, None, :end]
-        allowed = (key <= query) & (key >= 0)
-        if self.query_document is not None:
-            allowed &= (
-                self.query_document[:, start:stop, None]
-                == present(self.key_document)[:, None, :end]
-            )
-        return allowed[:, None]
-
-
-def blocks(queries: int, keys: int) -> list[tuple[int, int, int]]:
+def query_blocks(queries: int, keys: int) -> list[tuple[int, int, int]]:
     """(start, stop, end): queries `start:stop` meet keys `:end`. At most 16 blocks, of 128 queries
     or more.
 
-    >>> blocks(300, 310)
+    >>> query_blocks(300, 310)
     [(0, 128, 138), (128, 256, 266), (256, 300, 310)]
     """
     size = max(128, -(-queries // 16))
@@ -57,19 +34,6 @@ def blocks(queries: int, keys: int) -> list[tuple[int, int, int]]:
         (a, min(a + size, queries), keys - queries + min(a + size, queries))
         for a in range(0, queries, size)
     ]
-
-
-def _allowed(reach: Reach | None, start, stop, end, past, share=1):
-    """Which of the keys `:end` the queries `start:stop` may see; the rows are repeated for `share`
-    heads.
-
-    `[1 or B, 1, share * (stop - start), end]` booleans.
-    """
-    if reach is not None:
-        return jnp.tile(reach.allows(start, stop, end), (1, 1, share, 1))
-    shape = (1, 1, share * (stop - start), end)
-    query = jax.lax.broadcasted_iota(jnp.int32, shape, 2) % (stop - start) + (start + past)
-    return jax.lax.broadcasted_iota(jnp.int32, shape, 3) <= query
 
 
 def _grouped(x, groups):
@@ -105,7 +69,7 @@ def _scores(query, key, allowed):
     return jnp.where(allowed, scores, MASKED)
 
 
-def attend(
+def blocked_attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
@@ -127,7 +91,7 @@ def attend(
       `[B, T, H, K]`, and what `tap` gathered (None without it).
 
     >>> x = jnp.ones([1, 3, 2, 4])
-    >>> attend(x, x, x)[0].shape
+    >>> blocked_attention(x, x, x)[0].shape
     (1, 3, 2, 4)
     """
     if tap is None:
@@ -140,8 +104,8 @@ def attend(
     query = _grouped(query, groups)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     outputs, gathered = [], None
-    for start, stop, end in blocks(query.shape[3], key.shape[2]):
-        allowed = _allowed(reach, start, stop, end, past, share)
+    for start, stop, end in query_blocks(query.shape[3], key.shape[2]):
+        allowed = allowed_keys(reach, start, stop, end, past, share)
         probabilities = jax.nn.softmax(
             _scores(_rows(query, start, stop), key[:, :, :end], allowed), axis=-1
         )
@@ -165,8 +129,8 @@ def _attend_forward(query, key, value, reach):
     query = _grouped(query, groups)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     outputs, normalizers = [], []
-    for start, stop, end in blocks(query.shape[3], key.shape[2]):
-        allowed = _allowed(reach, start, stop, end, past, share)
+    for start, stop, end in query_blocks(query.shape[3], key.shape[2]):
+        allowed = allowed_keys(reach, start, stop, end, past, share)
         scores = _scores(_rows(query, start, stop), key[:, :, :end], allowed)
         peak = scores.max(-1, keepdims=True)
         # Probabilities come from the log-normaliser, as in the backward pass, and not from a
@@ -191,9 +155,9 @@ def _attend_backward(saved, d_output):
     # contracted over its row axis is half as fast on a CPU when that side is the large one.
     wide = (batch, groups, width, key.shape[2])
     d_query, d_key, d_value = [], jnp.zeros(wide, jnp.float32), jnp.zeros(wide, jnp.float32)
-    for start, stop, end in blocks(length, key.shape[2]):
+    for start, stop, end in query_blocks(length, key.shape[2]):
         q, d_o, norm, d = (_rows(x, start, stop) for x in (query, d_output, normalizer, delta))
-        allowed = _allowed(reach, start, stop, end, past, share)
+        allowed = allowed_keys(reach, start, stop, end, past, share)
         probabilities = jnp.exp(_scores(q, key[:, :, :end], allowed) - norm)
         d_probabilities = jnp.einsum(
             "bgqk,bgsk->bgqs", d_o, value[:, :, :end], preferred_element_type=jnp.float32
@@ -211,29 +175,3 @@ def _attend_backward(saved, d_output):
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
-
-
-@functools.partial(jax.jit, static_argnames="implementation")
-def attend_by_library(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    reach: Reach | None = None,
-    *,
-    implementation: str,
-) -> jax.Array:
-    """The same by `jax.nn.dot_product_attention`: what is fast on a GPU (`xla`, or `cudnn` in
-    bfloat16).
-    """
-    length, keys = query.shape[1], key.shape[1]
-    allowed = _allowed(reach, 0, length, keys, keys - length)
-    plain = reach is None and keys == length
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        mask=None if plain else allowed,
-        is_causal=plain,
-        scale=1.0,
-        implementation=cast(Any, implementation),
-    )

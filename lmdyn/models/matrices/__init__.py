@@ -1,1 +1,29 @@
-"""What may stand where a matrix stands: quantized, low-rank beside it, gradient-norm probe."""
+"""What may stand where a matrix stands: quantised, low-rank beside it, gradient-norm probe."""
+
+from lmdyn.models.matrices.base import (
+    Matrix,
+    apply,
+    concatenate,
+    dense,
+    is_substitute,
+    require_array,
+    sides,
+    stored,
+)
+from lmdyn.models.matrices.grad_norm import GradNormProbe
+from lmdyn.models.matrices.lora import LoRAMatrix
+from lmdyn.models.matrices.quantized import QuantizedMatrix
+
+__all__ = [
+    "GradNormProbe",
+    "LoRAMatrix",
+    "Matrix",
+    "QuantizedMatrix",
+    "apply",
+    "concatenate",
+    "dense",
+    "is_substitute",
+    "require_array",
+    "sides",
+    "stored",
+]

@@ -24,13 +24,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmdyn.models.matrices.quantized import QuantizedMatrix, unpack
+from lmdyn.models.matrices.base import Matrix, dense, sides
 from lmdyn.types import Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class GradNormProbe:
+class GradNormProbe(Matrix):
     """A matrix, or a stack of them, with a place for its gradient's squared norm.
 
     Attributes:
@@ -49,6 +49,20 @@ class GradNormProbe:
 
     matrix: Any
     square: jax.Array
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """`(in, out)`."""
+        return sides(self.matrix)
+
+    def apply(self, x: jax.Array, bias: Array | None) -> jax.Array:
+        """`x W + bias` of one sequence `[T, in]`."""
+        y = product(x, self)
+        return y if bias is None else y + bias.astype(x.dtype)
+
+    def dense(self) -> jax.Array:
+        """W."""
+        return dense(self.matrix)
 
 
 def gram(x: Array) -> jax.Array:
@@ -79,31 +93,30 @@ def product(x: Array, kernel: GradNormProbe) -> jax.Array:
     return _product(x, kernel.matrix, kernel.square)
 
 
-def _dense(matrix, dtype):
-    return (unpack(matrix).T if isinstance(matrix, QuantizedMatrix) else matrix).astype(dtype)
-
-
 @jax.custom_vjp
 def _product(x, matrix, square):
-    return x @ _dense(matrix, x.dtype)
+    return x @ dense(matrix).astype(x.dtype)
 
 
 def _by_pairs(tokens: int, matrix) -> bool:
     """Whether the pairs of tokens are the cheaper way."""
-    first, second = matrix.shape
+    first, second = sides(matrix)
     return tokens * (first + second) < first * second
 
 
 def _forward(x, matrix, square):
+    # x_TD; of its own gradient's norm, the backward pass needs x x^T (TT) or x itself.
     return _product(x, matrix, square), (gram(x) if _by_pairs(len(x), matrix) else x, matrix)
 
 
 def _backward(saved, d_y):
     kept, matrix = saved
-    d_x = d_y @ _dense(matrix, d_y.dtype).T
+    # d x = g W^T, as for any matrix
+    d_x = d_y @ dense(matrix).astype(d_y.dtype).T
     if _by_pairs(len(d_y), matrix):
+        # |x^T g|^2 = sum of (x x^T) * (g g^T) over pairs of tokens
         square = jnp.sum(kept * gram(d_y))
-    else:
+    else:  # long sequences: the gradient x^T g, [D, F], is the smaller one
         square = jnp.sum(jnp.square(jnp.dot(kept.T, d_y, preferred_element_type=jnp.float32)))
     return d_x, None, square
 

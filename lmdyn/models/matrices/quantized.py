@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn.models.matrices.base import Matrix, apply
 from lmdyn.types import Array
 
 KINDS = ("Q4_0", "Q4_1", "Q8_0")
@@ -23,8 +24,10 @@ BLOCK = 32
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class QuantizedMatrix:
+class QuantizedMatrix(Matrix):
     """A quantised matrix, or a stack of them. Made by `from_bytes`.
+
+    It lies in memory as `[..., out, in]`, or as an embedding's table `[V, D]`.
 
     Attributes:
       codes: `[..., out, in / 32, 16]` uint8 (two numbers a byte: the block's first half in the low
@@ -44,9 +47,31 @@ class QuantizedMatrix:
         """`[..., out, in]`."""
         return (*self.codes.shape[:-2], self.codes.shape[-2] * BLOCK)
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """`(in, out)`."""
+        return self.shape[-1], self.shape[-2]
+
+    @property
+    def described(self) -> str:
+        """For the message that it cannot be trained or changed."""
+        return f"quantised ({self.kind})"
+
     def __getitem__(self, index: Any) -> "QuantizedMatrix":
         """Some of the first axis: layers of a stack, or rows of a matrix."""
         return jax.tree.map(lambda part: part[index], self)
+
+    def apply(self, x: jax.Array, bias: Array | None) -> jax.Array:
+        """`x W + bias`, W decoded."""
+        return apply(x, self.dense(), bias)
+
+    def dense(self) -> jax.Array:
+        """`[..., in, out]` float32."""
+        return unpack(self).swapaxes(-1, -2)
+
+    def stored(self) -> tuple[jax.Array, bool]:
+        """`[..., out, in]` float32."""
+        return unpack(self), True
 
 
 def from_bytes(rows: np.ndarray, kind: str) -> QuantizedMatrix:
@@ -75,12 +100,13 @@ def from_bytes(rows: np.ndarray, kind: str) -> QuantizedMatrix:
     )
 
 
-def unpack(matrix: Any) -> Any:
-    """`[..., out, in]` float32 of a `QuantizedMatrix` matrix."""
+def unpack(matrix: QuantizedMatrix) -> Any:
+    """`[..., out, in]` float32."""
     codes = matrix.codes
     if matrix.kind == "Q8_0":
         numbers = codes.astype(jnp.float32)
     else:
+        # Two numbers a byte: the block's first half in the low bits.
         numbers = jnp.concatenate([codes & 15, codes >> 4], -1).astype(jnp.float32)
     if matrix.kind == "Q4_0":
         numbers = numbers - 8.0
@@ -88,8 +114,3 @@ def unpack(matrix: Any) -> Any:
     if matrix.offset is not None:
         numbers = numbers + matrix.offset[..., None].astype(jnp.float32)
     return numbers.reshape(matrix.shape)
-
-
-def decoded(matrix: Any) -> Any:
-    """`[..., in, out]` float32 of a `QuantizedMatrix` matrix; any other passes unchanged."""
-    return unpack(matrix).swapaxes(-1, -2) if isinstance(matrix, QuantizedMatrix) else matrix

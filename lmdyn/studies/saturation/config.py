@@ -8,7 +8,6 @@ import tyro
 
 from lmdyn.errors import InputError, check_least, choose
 from lmdyn.models import ModelConfig
-from lmdyn.models.config import parse_head
 from lmdyn.studies.config import SeededStudyConfig
 from lmdyn.training import TrainConfig
 from lmdyn.types import present
@@ -164,7 +163,7 @@ class Saturation(SeededStudyConfig):
             if not 0 < heads.climb < 1:
                 raise InputError(f"heads.climb={heads.climb}; it is a share, such as 0.01")
             for kind in heads.alternatives:
-                if parse_head(kind)[0] == "full":
+                if kind == "full":
                     raise InputError(
                         "heads.alternatives: a full head is always among them; name the others"
                     )

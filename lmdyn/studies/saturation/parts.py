@@ -18,7 +18,7 @@ from lmdyn import checkpoints, data, metrics, records
 from lmdyn.errors import InputError
 from lmdyn.metrics import targets
 from lmdyn.models import Compute, ModelConfig, shapes
-from lmdyn.models.heads import kinds as head_kinds
+from lmdyn.models.heads import LowRankHead, make_head, output_kernel, truncations
 from lmdyn.params import flatten
 from lmdyn.report.figures import short
 from lmdyn.studies.pretraining import train_run
@@ -213,17 +213,14 @@ def head_ranks(reference: str, heads: Heads, how: Frozen, seed: int) -> list[dic
     width, vocab = loaded.model.config.width, loaded.model.config.vocab
     ranks = sorted({*heads.ranks, width})
     starts = {
-        f"truncated {r}": p
-        for r, p in head_kinds.truncated(head_kinds.kernel_of(loaded.params), ranks).items()
+        f"truncated {r}": p for r, p in truncations(output_kernel(loaded.params), ranks).items()
     }
-    ladder = {f"truncated {r}": head_kinds.low_rank(width, vocab, r) for r in ranks}
+    ladder = {f"truncated {r}": LowRankHead(width, vocab, r) for r in ranks}
     losses = {
         ("as it is", int(name.split()[1])): nll
         for name, nll in _scores(ladder, starts, test, heads).items()
     }
-    wanted = ladder | {
-        f"scratch {r}": head_kinds.low_rank(width, vocab, r) for r in ranks if heads.scratch
-    }
+    wanted = ladder | {f"scratch {r}": LowRankHead(width, vocab, r) for r in ranks if heads.scratch}
     for name, nll in _fitted(wanted, fit, test, heads, seed, heads.learning_rate, starts).items():
         start, rank = name.split()
         losses[
@@ -262,7 +259,7 @@ def head_alternatives(reference: str, heads: Heads, how: Frozen, seed: int) -> l
     """Other kinds of head on a frozen body, and a full one, all from random parameters."""
     loaded, fit, test, tags = _body(reference, heads, how)
     width, vocab = loaded.model.config.width, loaded.model.config.vocab
-    kinds = {name: head_kinds.named(name, width, vocab) for name in ("full", *heads.alternatives)}
+    kinds = {name: make_head(name, width, vocab) for name in ("full", *heads.alternatives)}
     own = kinds["full"].size
     return [
         records.row(

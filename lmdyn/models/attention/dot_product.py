@@ -1,0 +1,38 @@
+"""Attention by `jax.nn.dot_product_attention`: XLA's, or cuDNN's flash attention.
+
+Shape letters: B batch, T queries, S keys (S >= T: the last T keys are the queries' own), H heads, G
+key-value heads, K head width.
+"""
+
+import functools
+from typing import Any, cast
+
+import jax
+
+from lmdyn.models.attention.reach import Reach, allowed_keys
+
+
+@functools.partial(jax.jit, static_argnames="implementation")
+def dot_product_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    reach: Reach | None = None,
+    *,
+    implementation: str,
+) -> jax.Array:
+    """The same by `jax.nn.dot_product_attention`: what is fast on a GPU (`xla`, or `cudnn` in
+    bfloat16).
+    """
+    length, keys = query.shape[1], key.shape[1]
+    allowed = allowed_keys(reach, 0, length, keys, keys - length)
+    plain = reach is None and keys == length
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=None if plain else allowed,
+        is_causal=plain,
+        scale=1.0,
+        implementation=cast(Any, implementation),
+    )

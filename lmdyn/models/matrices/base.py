@@ -1,0 +1,129 @@
+"""What may stand in a matrix's place in a model's parameters, and the functions that take either.
+
+A `Matrix` (quantised, with low-rank adapters beside it, with a place for its gradient's norm)
+stands where a float32 array `[..., in, out]` would; a leading axis is for layers. The functions
+here take arrays and those alike, so that nothing else asks which it is.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lmdyn.errors import InputError
+from lmdyn.types import Array
+
+
+class Matrix(abc.ABC):
+    """What stands in the place of a matrix W `[..., in, out]`; a pytree, so that layers of a stack
+    can be cut and scanned.
+    """
+
+    described = "no array"
+    """For the message that it cannot be trained or changed."""
+
+    @property
+    @abc.abstractmethod
+    def sides(self) -> tuple[int, int]:
+        """`(in, out)`."""
+
+    @abc.abstractmethod
+    def apply(self, x: jax.Array, bias: Array | None) -> jax.Array:
+        """`x W + bias` of `[N, in]`, in the dtype of `x`."""
+
+    @abc.abstractmethod
+    def dense(self) -> jax.Array:
+        """W as one float32 array `[..., in, out]`."""
+
+    def stored(self) -> tuple[jax.Array, bool]:
+        """W in float32 as it lies in memory, and whether that is `[..., out, in]`."""
+        return self.dense(), False
+
+
+def is_substitute(leaf: Any) -> bool:
+    """Whether something stands in an array's place."""
+    return isinstance(leaf, Matrix)
+
+
+def apply(x: jax.Array, matrix: Any, bias: Array | None = None) -> jax.Array:
+    """`x W + bias`, in the dtype of `x`.
+
+    Args:
+      x: `[N, in]`.
+      matrix: W, an array `[in, out]` or a `Matrix`.
+      bias: `[out]` or None.
+
+    Returns:
+      `[N, out]`.
+
+    >>> apply(jnp.ones([2, 4]), jnp.ones([4, 3]), jnp.ones([3])).tolist()
+    [[5.0, 5.0, 5.0], [5.0, 5.0, 5.0]]
+    """
+    if isinstance(matrix, Matrix):
+        return matrix.apply(x, bias)
+    y = x @ matrix.astype(x.dtype)
+    return y if bias is None else y + bias.astype(x.dtype)
+
+
+def dense(matrix: Any) -> Any:
+    """W as one float32 array `[..., in, out]`; an array passes unchanged.
+
+    >>> dense(jnp.ones([2, 3])).shape
+    (2, 3)
+    """
+    return matrix.dense() if isinstance(matrix, Matrix) else matrix
+
+
+def stored(matrix: Any) -> tuple[Any, bool]:
+    """W in float32 as it lies in memory, and whether that is `[..., out, in]`.
+
+    The first alone is the table of an embedding, which is looked up by rows.
+
+    >>> stored(jnp.ones([2, 3]))[1]
+    False
+    """
+    return matrix.stored() if isinstance(matrix, Matrix) else (matrix, False)
+
+
+def sides(matrix: Any) -> tuple[int, int]:
+    """`(in, out)` of W.
+
+    >>> sides(jnp.ones([5, 2, 3]))
+    (2, 3)
+    """
+    return matrix.sides if isinstance(matrix, Matrix) else tuple(matrix.shape[-2:])
+
+
+def concatenate(stacks: Sequence[Any]) -> Any:
+    """One stack of layers from several; where something stands in the place of some of them only,
+    all are made dense.
+
+    >>> concatenate([jnp.ones([1, 2, 3]), jnp.ones([2, 2, 3])]).shape
+    (3, 2, 3)
+    """
+    if len(stacks) == 1:
+        return stacks[0]
+    if len({isinstance(stack, Matrix) for stack in stacks}) > 1:
+        stacks = [dense(stack) for stack in stacks]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *stacks)
+
+
+def require_array(name: str, leaf: Any, done: str) -> None:
+    """Refuses a parameter that is no array.
+
+    Args:
+      name: of the parameter.
+      leaf: an array or a `Matrix`.
+      done: what is asked of it, such as `trained`.
+
+    Raises:
+      InputError: something stands in the array's place.
+
+    >>> require_array("head.kernel", jnp.ones([2, 3]), "trained")
+    """
+    if isinstance(leaf, Matrix):
+        raise InputError(
+            f"{name} is {leaf.described} and cannot be {done}; load the model without packed"
+        )
