@@ -21,7 +21,7 @@ from tests.helpers import assert_close, small
 
 LENGTHS, LENGTH = (11, 7, 9, 11), 11
 SPANS = ((10,), (2, 3, 4), (1, 7), range(11))  # one token, several, apart from each other, all
-GROUPS = (
+MEASURED = (
     *GROUPS,
     "blocks.attention.key",
     "blocks[1:].mlp.down+blocks[0].attention.query",
@@ -84,7 +84,7 @@ def test_norms_are_those_of_torch_one_sequence_at_a_time(name, tmp_path):
     theirs.save_pretrained(tmp_path / "model")
     config, params = read_folder(tmp_path / "model")
     batch = probes()
-    groups = [group for group in GROUPS if GROUPS.get(group) != group or group in params]
+    groups = [group for group in MEASURED if GROUPS.get(group) != group or group in params]
     model = models.LanguageModel(config, models.Compute(dtype="float32"))
     found = compiled(model, tuple(groups))(params, batch.inputs, batch.targets, batch.span)
     wanted = {group: [] for group in groups}
