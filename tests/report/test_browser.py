@@ -14,11 +14,9 @@ import pytest
 from lmdyn import records, report
 from lmdyn.report.studies import find, package_of
 from tests.report import browser, cases, test_studies
-from tests.studies import (
-    saturation_cases,
-    test_gradient_localization_figures,
-    test_online_adaptation_figures,
-)
+from tests.studies.gradient_localization.test_figures import rows as gradient_localization
+from tests.studies.online_adaptation.test_figures import whole as online_adaptation
+from tests.studies.saturation.cases import study as saturation
 
 pytestmark = pytest.mark.skipif(not browser.FOUND, reason="no Chromium here")
 WIDTHS = (400, 1400)
@@ -65,9 +63,9 @@ ROWS = {
     "knowledge entropy": test_studies.whole,
     "entropy decay": test_studies.decay,
     "fact learning": test_studies.told,
-    "gradient localization": test_gradient_localization_figures.rows,
-    "online adaptation": test_online_adaptation_figures.whole,
-    "saturation": lambda: saturation_cases.study(seeds=2),
+    "gradient localization": gradient_localization,
+    "online adaptation": online_adaptation,
+    "saturation": lambda: saturation(seeds=2),
     "scaling law": law,
 }
 

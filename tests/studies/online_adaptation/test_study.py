@@ -19,7 +19,7 @@ from lmdyn.params import low_rank, partition
 from lmdyn.studies import online_adaptation
 from lmdyn.studies.online_adaptation.localized_parts import controls
 from lmdyn.studies.online_adaptation.tables import at_most
-from tests.studies.online_cases import GRID, small
+from tests.studies.online_adaptation.cases import GRID, small
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from lmdyn.studies.saturation import figures as saturation
 from lmdyn.studies.saturation.claims import claims
 from lmdyn.studies.saturation.summary import summary
 from tests.report.test_figures import drawn
-from tests.studies import saturation_cases as planted
+from tests.studies.saturation import cases as planted
 
 EVERY = [
     "losses",

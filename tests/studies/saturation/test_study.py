@@ -20,7 +20,7 @@ from lmdyn.studies.saturation.runs import since_elsewhere
 from lmdyn.studies.saturation.study import ladder_tasks
 from lmdyn.studies.saturation.summary import summary
 from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
-from tests.studies import saturation_cases as planted
+from tests.studies.saturation import cases as planted
 
 
 @pytest.fixture(scope="module")
