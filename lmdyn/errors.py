@@ -1,11 +1,11 @@
-"""The one error that a user can mend."""
+"""The one error that a user can correct."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 class InputError(ValueError):
-    """Bad input. The message is one line that names the value, the limit and the mend.
+    """Bad input. The message is one line that names the value, the limit and the remedy.
 
     The command line prints it and exits with code 2; from Python it is a `ValueError`.
 
@@ -15,14 +15,14 @@ class InputError(ValueError):
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` if it is among the `known` names, else an `InputError` that lists them and the
-    nearest.
+    """`name` if it is among the `known` names, else an `InputError` that lists them.
 
     >>> choose("metric", "likelihood", ["likelihood", "anisotropy"])
     'likelihood'
     >>> choose("metric", "likelyhood", ["likelihood", "anisotropy"])
     Traceback (most recent call last):
-    lmdyn.errors.InputError: unknown metric 'likelyhood'; did you mean 'likelihood'? known: anisotropy, likelihood
+    lmdyn.errors.InputError: unknown metric 'likelyhood'; did you mean 'likelihood'? known:
+    anisotropy, likelihood
     """
     import difflib
 
@@ -35,12 +35,12 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def check_least(instance: Any, where: str = "", **least: float) -> None:
-    """Raises an `InputError` for the first field that is below its least value; a field that is
-    None is left out.
+    """Raises an `InputError` for the first field below its least value; None is left out.
 
     Args:
-      instance: has the fields. where: what stands before their names, such as `further.`. least:
-        the least value by field.
+      instance: has the fields.
+      where: what stands before their names, such as `further.`.
+      **least: the least value by field.
 
     >>> from types import SimpleNamespace
     >>> check_least(SimpleNamespace(batch=8, limit=None), batch=1, limit=1)
@@ -54,8 +54,9 @@ def check_least(instance: Any, where: str = "", **least: float) -> None:
 
 
 def check_types(instance: Any) -> None:
-    """Raises an `InputError` that names the first field of a dataclass (or of one inside it) whose
-    value has another type.
+    """Raises an `InputError` for the first field of a dataclass whose value has another type.
+
+    Fields of dataclasses inside it are checked too.
 
     >>> import dataclasses
     >>> @dataclasses.dataclass

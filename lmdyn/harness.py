@@ -77,7 +77,7 @@ class Harness(TemplateLM):
             )
         if rows < 1:
             raise InputError(f"rows={rows}; it must be at least 1")
-        self.length, self.batch_sharding = window, rows
+        self.length, self.rows = window, rows
         self._advance = jax.jit(self._next, donate_argnums=1)
 
     @property
@@ -129,7 +129,7 @@ class Harness(TemplateLM):
                 self.model,
                 self.params,
                 _batch([cut[i] for i in chosen], size),
-                rows=self.batch_sharding,
+                rows=self.rows,
             )
             for i, mean, exact in zip(chosen, scores.log_probability, scores.exact, strict=True):
                 found[i] = (float(mean) * cut[i][1], bool(exact))

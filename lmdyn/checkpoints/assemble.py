@@ -24,28 +24,31 @@ BLOCK_NUMBERS = 2**18
 
 
 class Source(NamedTuple):
-    """The tensors of a checkpoint, unread.
-
-    `label`: for messages. `shapes`: by name. `read(name, start, stop)`: those rows (of the first
-    axis) of a tensor, as a numpy array of floats.
-    """
+    """The tensors of a checkpoint, unread."""
 
     label: str
+    """for messages"""
     shapes: dict[str, tuple[int, ...]]
+    """by name"""
     read: Callable[[str, int, int], np.ndarray]
+    """`(name, start, stop)`: those rows (of the first axis) of a tensor, as floats"""
 
 
 class Place(NamedTuple):
-    """Where one leaf of our tree comes from: the rule, its shape without the layer axis, and its
-    number of layers.
-    """
+    """Where one leaf of our tree comes from."""
 
     rule: Rule
     shape: tuple[int, ...]
+    """without the layer axis"""
     layers: int | None
+    """how many; None for a leaf that is not stacked"""
 
     def sources(self) -> list[str]:
-        """Names of the file's tensors, in the order of layers."""
+        """Names of the file's tensors, in the order of layers.
+
+        >>> Place(Rule("blocks/mlp_norm/scale", "h.{layer}.ln_2.weight"), (6,), 2).sources()
+        ['h.0.ln_2.weight', 'h.1.ln_2.weight']
+        """
         if self.layers is None:
             return [self.rule.source]
         return [self.rule.source.format(layer=i) for i in range(self.layers)]
@@ -54,8 +57,19 @@ class Place(NamedTuple):
 def places(config: ModelConfig, rules: Iterable[Rule]) -> list[Place]:
     """The place of every leaf of the parameters of `config`.
 
+    Args:
+      config: of the model.
+      rules: of its family.
+
     Raises:
       InputError: the table of this family has no place for a leaf.
+
+    >>> from lmdyn.checkpoints.families import family
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> places(config, family("llama").rules)[0].rule.source
+    'layers.{layer}.self_attn.k_proj.weight'
     """
     by_path = {rule.path: rule for rule in rules}
     found = []
@@ -90,12 +104,26 @@ def assemble(
     """The parameters of `config`, read from `source`.
 
     Args:
+      config: of the model.
+      rules: of its family.
+      source: the tensors of the checkpoint.
       ignored: regular expressions of tensors that may be there and mean nothing.
       keep: None, or `Place -> leaf or None`: what it gives is taken as it is, without becoming
         float32.
 
     Raises:
       InputError: names a tensor that is missing, unknown, of another shape, or not finite.
+
+    >>> from lmdyn.checkpoints.families import family
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model, rules = models.LanguageModel(config), family("llama").rules
+    >>> files = {one.name: one for one in disassemble(config, rules, models.init(model))}
+    >>> shapes = {name: one.shape for name, one in files.items()}
+    >>> source = Source("memory", shapes, lambda name, *rows: files[name].make()[slice(*rows)])
+    >>> assemble(config, rules, source)["embed"]["embedding"].shape
+    (257, 6)
     """
     wanted = places(config, rules)
     _check_names(wanted, source, ignored)
@@ -163,8 +191,9 @@ def _fill(config: ModelConfig, place: Place, source: Source) -> np.ndarray:
 
 
 def _rows(shape: tuple[int, ...], layout: str):
-    """Rows to read at a time: about a megabyte, which keeps a transposition in the processor's
-    cache. Layouts that mix rows are read whole.
+    """Rows to read at a time: about a megabyte, so that a transposition stays in the CPU's cache.
+
+    Layouts that mix rows are read whole.
     """
     step = (
         max(1, BLOCK_NUMBERS * shape[0] // max(1, int(np.prod(shape))))
@@ -175,9 +204,7 @@ def _rows(shape: tuple[int, ...], layout: str):
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty float32 array at a multiple of 64 bytes, which JAX on a CPU takes over without a
-    copy.
-    """
+    """An empty float32 array at a multiple of 64 bytes: JAX on a CPU takes it without a copy."""
     size = int(np.prod(shape))
     buffer = np.empty(size + 16, np.float32)
     start = (-buffer.ctypes.data % 64) // 4
@@ -185,21 +212,32 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Stored(NamedTuple):
-    """A tensor of a file to be written: `make()` gives it as a contiguous float32 array of `shape`."""
+    """A tensor of a file to be written."""
 
     name: str
     shape: tuple[int, ...]
     make: Callable[[], np.ndarray]
+    """gives it as a contiguous float32 array of that shape"""
 
 
 def disassemble(config: ModelConfig, rules: Iterable[Rule], params: Params) -> list[Stored]:
     """The inverse of `assemble`; nothing is copied before `make` is called.
 
     Args:
+      config: of the model.
+      rules: of its family.
       params: our tree, as numpy or JAX arrays.
 
     Raises:
       InputError: a parameter is missing or has another shape than `config` wants.
+
+    >>> from lmdyn.checkpoints.families import family
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> params = models.init(models.LanguageModel(config))
+    >>> disassemble(config, family("llama").rules, params)[-1].shape
+    (257, 6)
     """
     leaves: dict[str, Any] = cast(dict, traverse_util.flatten_dict(params, sep="/"))
     together: dict[str, list[Place]] = {}

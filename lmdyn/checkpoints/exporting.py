@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 
 from lmdyn.checkpoints.assemble import Stored, disassemble
@@ -13,7 +10,7 @@ from lmdyn.checkpoints.families import HEADS, family
 from lmdyn.checkpoints.hf_config import write_config
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
-from lmdyn.files import check_new_folder
+from lmdyn.files import atomic_folder, check_new_folder
 from lmdyn.models import LanguageModel
 from lmdyn.types import Params, PathLike
 
@@ -29,10 +26,10 @@ def export(
 ) -> None:
     """Writes `config.json`, float32 safetensors, `tokenizer.json` and what goes with them.
 
-    All or nothing: the files are written into a hidden folder beside `folder`, which is renamed at
-    the end.
+    All or nothing, see `lmdyn.files.atomic_folder`.
 
     Args:
+      model: its config says which family is written.
       params: the model's tree.
       tokenizer: None leaves its files out.
       folder: must not exist, or be empty.
@@ -57,35 +54,25 @@ def export(
     values = write_config(model.config)
     if tokenizer is not None:
         values["eos_token_id"] = tokenizer.end_of_text
-    partial = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        _write_weights(model.config, values["model_type"], params, partial)
-        _write_json(partial / "config.json", values)
-        if tokenizer is not None:
-            _write_tokenizer(tokenizer, partial)
-        for name, text in (notes or {}).items():
-            (partial / name).write_text(text, encoding="utf-8")
-        for file in partial.iterdir():
-            _sync(file)
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o777 & ~mask)  # mkdtemp makes it private
-        os.replace(partial, folder)
-    except BaseException as err:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(err, Exception) and not isinstance(err, InputError):
-            reason = getattr(err, "strerror", None) or " ".join(str(err).split())
-            raise InputError(
-                f"{folder} could not be written: {reason}; nothing was left behind"
-            ) from err
+        with atomic_folder(folder) as partial:
+            _write_weights(model.config, values["model_type"], params, partial)
+            _write_json(partial / "config.json", values)
+            if tokenizer is not None:
+                _write_tokenizer(tokenizer, partial)
+            for name, text in (notes or {}).items():
+                (partial / name).write_text(text, encoding="utf-8")
+    except InputError:
         raise
+    except Exception as err:
+        reason = getattr(err, "strerror", None) or " ".join(str(err).split())
+        raise InputError(
+            f"{folder} could not be written: {reason}; nothing was left behind"
+        ) from err
 
 
 def _write_weights(config, name: str, params, folder: pathlib.Path):
-    """One `model.safetensors`, or shards of at most `SHARD_BYTES` (and one tensor) with an index."""
+    """One `model.safetensors`, or with an index shards of at most `SHARD_BYTES` and one tensor."""
     entry = family(name)
     shards: list[list[Stored]] = [[]]
     size = total = 0
@@ -113,11 +100,10 @@ def _write_weights(config, name: str, params, folder: pathlib.Path):
 
 
 def _write_shard(path: pathlib.Path, shard: list[Stored]):
-    """A safetensors file, one tensor in memory at a time (the library's `save_file` holds two
-    copies of all).
+    """A safetensors file, one tensor in memory at a time.
 
-    Format: a length, that much JSON, then the tensors
-    (https://github.com/huggingface/safetensors#format).
+    The library's `save_file` holds two copies of all. Format: a length, that much JSON, then the
+    tensors (https://github.com/huggingface/safetensors#format).
     """
     header: dict = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -152,8 +138,3 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path):
 
 def _write_json(path: pathlib.Path, values: dict):
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _sync(path: pathlib.Path):
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -7,6 +7,8 @@ configuration classes (version 5), because a key that is missing from `config.js
 that default.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lmdyn.names import resolve
@@ -40,11 +42,11 @@ class Family(NamedTuple):
     """our fields that every member shares"""
     rules: tuple[Rule, ...]
     """where the parameters lie"""
-    only: dict[str, Any] = {}
+    only: Mapping[str, Any] = MappingProxyType({})
     """keys that have one value we can represent"""
     rotary: tuple[str, str | None] | None = ("rope_theta", None)
     """the keys of version 4 for base and share; None: no such key, or no rotary positions"""
-    written: dict[str, Any] = {}
+    written: Mapping[str, Any] = MappingProxyType({})
     """keys that are written besides"""
 
 

@@ -95,7 +95,7 @@ def _lookup(entry: Family, keys: tuple[str, ...], values: dict):
 
 
 def _checked(field: str, value, key: str):
-    """`value` if it has the type of our `field`, else an error that names the `key` of config.json."""
+    """`value` if it has the type of our `field`, else an error that names the config's `key`."""
     kind = _FIELD_TYPES[field]
     if kind in (int, bool) and type(value) is not kind:
         raise InputError(
@@ -147,8 +147,9 @@ def _refuse(name: str, entry: Family, values: dict):
 
 
 def _read_rotary(name: str, entry: Family, values: dict, positions: int) -> dict:
-    """Base, share and scaling, from either layout; `rope_scaling` goes before `rope_parameters`, as
-    in transformers.
+    """Base, share and scaling, from either layout.
+
+    `rope_scaling` goes before `rope_parameters`, as in transformers.
     """
     assert entry.rotary is not None  # asked of families with rotary positions only
     base_key, share_key = entry.rotary
@@ -243,6 +244,12 @@ def write_config(config: ModelConfig) -> dict:
     Raises:
       InputError: no known family combines these choices; the message names the nearest and what
         differs.
+
+    >>> config = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> write_config(config)["model_type"]
+    'llama'
     """
     differences = {}
     for name, entry in FAMILIES.items():

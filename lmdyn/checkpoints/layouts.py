@@ -1,5 +1,4 @@
-"""How one tensor of ours lies inside a tensor of a file: transposed, fused with its neighbours, or
-permuted.
+"""How one tensor of ours lies inside a tensor of a file: transposed, fused, or permuted.
 
 Our kernels are `[in, out]`; queries, keys and values are separate; rotary numbers lie in halves. A
 `Layout` says how to get there from a file, and back. Shape letters: D width, H heads, G key-value
@@ -15,16 +14,14 @@ from lmdyn.models.config import ModelConfig
 
 
 class Layout(NamedTuple):
-    """One way in which a file holds a tensor.
-
-    `shape(ours, config)`: the file's shape, from the shape of ours. `take(tensor, part, config)`:
-    ours, from the file's (a view where possible). `give(parts, config)`: the file's, from all the
-    parts of ours that it holds.
-    """
+    """One way in which a file holds a tensor."""
 
     shape: Callable[[tuple[int, ...], ModelConfig], tuple[int, ...]]
+    """the file's shape, from the shape of ours"""
     take: Callable[[np.ndarray, int, ModelConfig], np.ndarray]
+    """ours, from the file's tensor and which part of it (a view where possible)"""
     give: Callable[[list[np.ndarray], ModelConfig], np.ndarray]
+    """the file's, from all the parts of ours that it holds"""
 
 
 def _kv_width(config: ModelConfig, part: int) -> tuple[int, int]:
@@ -60,11 +57,11 @@ def _give_interleaved(parts, config):
 
 
 def halves_from_pairs(rows: np.ndarray, head_width: int) -> np.ndarray:
-    """Rows of queries or keys with rotary numbers in pairs (x0 y0 x1 y1), put into halves (x0 x1 y0
-    y1).
+    """Rows of queries or keys from rotary pairs (x0 y0 x1 y1) to halves (x0 x1 y0 y1).
 
     Args:
       rows: `[H K, ...]`.
+      head_width: K.
 
     >>> halves_from_pairs(np.arange(4), 4).tolist()
     [0, 2, 1, 3]

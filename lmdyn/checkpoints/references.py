@@ -1,9 +1,9 @@
-"""Where a model is: `hf:ORG/NAME[@REVISION]`, `dir:PATH`, `gguf:PATH`, `run:DIR[@STEP]`, and series
-of them.
+"""Where a model is, and series of models.
 
-After `@` comes one revision, a list (`@step1000,step2000`), a range (`@step0..step1000`, both ends
-included), or `*`. Of a `dir:` the revisions are its subfolders that hold a checkpoint; of a `run:`
-they are its steps (`@100..1000`), and without one it is the last checkpoint that is whole.
+References are `hf:ORG/NAME[@REVISION]`, `dir:PATH`, `gguf:PATH` and `run:DIR[@STEP]`. After `@`
+comes one revision, a list (`@step1000,step2000`), a range (`@step0..step1000`, both ends included),
+or `*`. Of a `dir:` the revisions are its subfolders that hold a checkpoint; of a `run:` they are
+its steps (`@100..1000`), and without one it is the last checkpoint that is whole.
 """
 
 import dataclasses
@@ -35,7 +35,11 @@ class Reference:
 
     @property
     def step(self) -> int | None:
-        """The training step that the revision (of a `dir:` without one, the folder) names, or None."""
+        """The training step that the revision names (of a `dir:` without one, the folder), or None.
+
+        >>> Reference("dir", "models/checkpoint-500").step
+        500
+        """
         name = self.revision
         if name is None and self.kind == "dir":
             name = pathlib.Path(self.path).name
@@ -48,7 +52,11 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """What to call the model in results; revisions that are steps are left to `step`."""
+        """What to call the model in results; revisions that are steps are left to `step`.
+
+        >>> Reference("hf", "EleutherAI/pythia-70m", "step1000").name
+        'EleutherAI/pythia-70m'
+        """
         base = self.path if self.kind == "hf" else pathlib.Path(self.path).resolve().name
         base = base.removesuffix(".gguf")
         return base if self.revision is None or self.step is not None else f"{base}@{self.revision}"
@@ -60,8 +68,7 @@ class Reference:
 
 
 def series(ref: str) -> list[Reference]:
-    """The checkpoints that `ref` names, in the order given; those of `*` and of ranges in the order
-    of their steps.
+    """The checkpoints that `ref` names, in the order given; of `*` and ranges by their steps.
 
     Raises:
       InputError: not a reference, or nothing matches.

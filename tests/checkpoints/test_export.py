@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmdyn import checkpoints, models
+from lmdyn import checkpoints, files, models
 from lmdyn.checkpoints import exporting
 from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.data import tokenizers
@@ -61,9 +61,9 @@ def test_shards(loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "SHARD_BYTES", 2000)
     checkpoints.export(loaded.model, loaded.params, loaded.tokenizer, tmp_path / "out")
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
-    files = sorted(p.name for p in (tmp_path / "out").glob("*.safetensors"))
-    assert len(files) > 2
-    assert sorted(set(index["weight_map"].values())) == files
+    shards = sorted(p.name for p in (tmp_path / "out").glob("*.safetensors"))
+    assert len(shards) > 2
+    assert sorted(set(index["weight_map"].values())) == shards
     again = checkpoints.load(f"dir:{tmp_path}/out")
     assert jax.tree.all(
         jax.tree.map(lambda a, b: bool((a == b).all()), again.params, loaded.params)
@@ -80,7 +80,15 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(loaded, tmp_path):
     assert left(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("failing", ["_write_shard", "_write_json", "_write_tokenizer", "_sync"])
+@pytest.mark.parametrize(
+    "module, failing",
+    [
+        (exporting, "_write_shard"),
+        (exporting, "_write_json"),
+        (exporting, "_write_tokenizer"),
+        (files, "_sync"),
+    ],
+)
 @pytest.mark.parametrize(
     "failure, raised",
     [
@@ -88,11 +96,13 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(loaded, tmp_path):
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )
-def test_a_failure_leaves_nothing_behind(loaded, tmp_path, monkeypatch, failing, failure, raised):
+def test_a_failure_leaves_nothing_behind(
+    loaded, tmp_path, monkeypatch, module, failing, failure, raised
+):
     def fail(*args, **options):
         raise failure
 
-    monkeypatch.setattr(exporting, failing, fail)
+    monkeypatch.setattr(module, failing, fail)
     with pytest.raises(raised) as caught:
         checkpoints.export(loaded.model, loaded.params, loaded.tokenizer, tmp_path / "new" / "out")
     if raised is InputError:

@@ -124,7 +124,7 @@ def test_a_full_disk(run):
         "3",
         (
             f"{run}: checkpoint 5 could not be written: File too large; those before it are whole;"
-            " free some space, or mend this, and start again"
+            " free some space, or fix the cause, and start again"
         ),
         "6",
     ]

@@ -1,5 +1,6 @@
-"""GGUF files (llama.cpp): metadata to `ModelConfig`, tensors dequantised one at a time, tokenizer
-included.
+"""GGUF files (llama.cpp).
+
+Metadata become a `ModelConfig` and a tokenizer, tensors are dequantised one at a time.
 """
 
 import functools
@@ -85,6 +86,8 @@ def read_gguf(
     """The model and the tokenizer of a GGUF file.
 
     Args:
+      path: of the file.
+      name: of the tokenizer, for reports.
       packed: matrices of the kinds that `lmdyn.models.QuantizedMatrix` knows stay quantised; the
         others become float32.
 
@@ -129,9 +132,7 @@ def read_gguf(
 
 
 def _packed(header: Header, config: ModelConfig, place: Place) -> QuantizedMatrix | None:
-    """A leaf as the file has it, or None where that cannot be: another kind, fused with its
-    neighbours, no matrix.
-    """
+    """A leaf as the file has it, or None: of another kind, fused with its neighbours, no matrix."""
     tensors = [header.tensors[name] for name in place.sources()]
     kind = tensors[0].kind.name
     embedding = place.rule.layout == "plain" and len(place.shape) == 2
@@ -268,9 +269,7 @@ def _scaling(header: Header, architecture: str, found: dict) -> RotaryScaling | 
 
 
 def _llama3(divisors: np.ndarray, found: dict) -> RotaryScaling | None:
-    """The scaling whose frequencies are the plain ones over `divisors` `[K / 2]`, if Llama 3's rule
-    can give them.
-    """
+    """Llama 3's scaling, whose frequencies are the plain ones over `divisors` `[K / 2]`, if any."""
     divisors = divisors.reshape(-1).astype(np.float64)
     if np.allclose(divisors, 1.0):
         return None

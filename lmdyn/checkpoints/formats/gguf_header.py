@@ -36,24 +36,27 @@ _PLAIN = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
 
 class Tensor(NamedTuple):
-    """Where one tensor lies: `shape` as numpy has it (slowest axis first), `kind` of quantisation,
-    bytes in the file.
-    """
+    """Where one tensor lies."""
 
     shape: tuple[int, ...]
+    """as numpy has it, slowest axis first"""
     kind: gguf.GGMLQuantizationType
+    """of quantisation"""
     start: int
+    """in the file, in bytes"""
     size: int
+    """in bytes"""
 
 
 class Header(NamedTuple):
-    """`fields`: plain Python values by key. `tensors`: by name. `data`: the whole file, mapped into
-    memory.
-    """
+    """Metadata, and where the tensors lie."""
 
     fields: dict[str, Any]
+    """plain Python values by key"""
     tensors: dict[str, Tensor]
+    """by name"""
     data: np.ndarray
+    """the whole file, mapped into memory"""
 
 
 class _Cursor:

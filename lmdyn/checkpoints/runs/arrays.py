@@ -1,6 +1,4 @@
-"""Trees of arrays as nested dicts with string keys, which Orbax stores under names that say what
-they are.
-"""
+"""Trees of arrays as nested dicts with string keys: Orbax stores them under names that mean it."""
 
 from typing import Any
 
@@ -13,8 +11,9 @@ Path = tuple[str, ...]
 
 
 def named(tree: Tree) -> dict[Path, Any]:
-    """The leaves of any pytree by their path: keys of dicts, fields of NamedTuples, positions in
-    lists.
+    """The leaves of any pytree by their path.
+
+    A path holds keys of dicts, fields of NamedTuples, and positions in lists.
 
     >>> import optax
     >>> state = optax.chain(optax.clip(1.0), optax.trace(0.9)).init({"w": np.ones(2)})
@@ -59,13 +58,21 @@ def describe(leaves: dict[Path, Any]) -> dict[str, list]:
 
 
 def stored(leaves: dict[Path, Any]) -> dict[Path, Any]:
-    """Those leaves that have numbers in them; Orbax refuses the others."""
+    """Those leaves that have numbers in them; Orbax refuses the others.
+
+    >>> list(stored({("a",): np.ones(2), ("b",): np.ones(0)}))
+    [('a',)]
+    """
     return {path: leaf for path, leaf in leaves.items() if np.size(leaf)}
 
 
 def local(leaf: Any) -> Any:
-    """A leaf that Orbax can write: NumPy arrays are copied, so that the caller may go on to change
-    them.
+    """A leaf that Orbax can write.
+
+    NumPy arrays are copied, so that the caller may change them meanwhile.
+
+    >>> local(np.arange(3)).tolist()
+    [0, 1, 2]
     """
     if isinstance(leaf, jax.Array) and (jax.process_count() == 1 or not leaf.is_fully_addressable):
         return leaf

@@ -1,5 +1,6 @@
-"""What a checkpoint must look like on disk, so that damage is found: a size and a checksum for
-every file.
+"""What a checkpoint must look like on disk, so that damage is found.
+
+Every file has a size and a checksum.
 """
 
 import functools
@@ -19,18 +20,24 @@ CHUNK = 2**22
 
 
 class DamagedError(InputError):
-    """A file is not what was written: cut short, deleted, or with other bytes. One line that names
-    it.
+    """A file is not what was written: cut short, deleted, or with other bytes.
 
-    >>> isinstance(
-    ...     DamagedError("checkpoint 8: params is cut short"), InputError
-    ... )  # the command line says it in one line
+    The message is one line that names it.
+
+    >>> isinstance(DamagedError("checkpoint 8: params is cut short"), InputError)
     True
     """
 
 
 def write_signed(path: Path, content: Mapping) -> None:
-    """Writes `content` as JSON with its own checksum, whole or not at all."""
+    """Writes `content` as JSON with its own checksum, whole or not at all.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.json"
+    >>> write_signed(path, {"format": 1})
+    >>> read_signed(path)
+    {'format': 1}
+    """
     atomic_write(path, signed(content))
 
 
@@ -51,6 +58,10 @@ def read_signed(path: Path) -> dict:
 
     Raises:
       DamagedError: the file is missing, or any byte of it has changed.
+
+    >>> read_signed(Path("/nowhere/a.json"))
+    Traceback (most recent call last):
+    lmdyn.checkpoints.runs.manifest.DamagedError: a.json is missing
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -73,11 +84,19 @@ def _dump(content) -> str:
 
 
 def seal(folder: Path, content: Mapping) -> None:
-    """Writes `checkpoint.json`: `content`, and the size and checksum of every file in `folder`; all
-    flushed to the disk.
+    """Writes `checkpoint.json`: `content`, and the size and checksum of every file in `folder`.
+
+    All is flushed to the disk.
 
     Raises:
       OSError: what the operating system says.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "a").write_text("abc")
+    >>> seal(folder, {"step": 3})
+    >>> check(folder)["files"]
+    {'a': [3, '352441c2']}
     """
     files = {}
     for root, _, names in os.walk(folder):
@@ -102,6 +121,10 @@ def check(folder: Path, items: tuple[str, ...] | None = None) -> dict:
 
     Raises:
       DamagedError: names the first file that is not as it was written.
+
+    >>> check(Path("/nowhere"))
+    Traceback (most recent call last):
+    lmdyn.checkpoints.runs.manifest.DamagedError: checkpoint.json is missing
     """
     content = read_signed(folder / NAME)
     if content.get("format") != FORMAT:
@@ -130,16 +153,15 @@ def check(folder: Path, items: tuple[str, ...] | None = None) -> dict:
 
 @functools.lru_cache(maxsize=4096)
 def _known_checksum(path: str, *state: int) -> str:
-    """The checksum of a file; read once for each state (size, time of change, inode) that it is
-    found in.
-    """
+    """The checksum of a file, read once for each state (size, time of change, inode) of it."""
     with open(path, "rb") as file:
         return _checksum(file)
 
 
 def _checksum(file) -> str:
-    """CRC-32: this guards against accidents, costs a third of SHA-256, and lets other threads run
-    meanwhile.
+    """CRC-32, which guards against accidents.
+
+    It costs a third of SHA-256, and lets other threads run meanwhile.
     """
     checksum = 0
     while chunk := file.read(CHUNK):
@@ -148,7 +170,10 @@ def _checksum(file) -> str:
 
 
 def sync(folder: PathLike) -> None:
-    """Flushes a folder to the disk: which names it holds."""
+    """Flushes a folder to the disk: which names it holds.
+
+    >>> sync("/tmp")
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 def shared(make: Callable[[], T]) -> T:
-    """What `make()` gives on the first process, on every process; what is raised there is an
-    `InputError` on the others.
+    """What `make()` gives on the first process, on every process.
 
-    With one process that is `make()`. With several, all of them must call this, in the same order.
+    What is raised there is an `InputError` on the others. With one process that is `make()`. With
+    several, all of them must call this, in the same order.
 
     Args:
       make: a function without arguments that returns JSON.
@@ -53,7 +53,11 @@ def shared(make: Callable[[], T]) -> T:
 
 
 def failed(problem: bool) -> int | None:
-    """The first process that has a problem, or None; all processes must call this."""
+    """The first process that has a problem, or None; all processes must call this.
+
+    >>> failed(True), failed(False)
+    (0, None)
+    """
     if jax.process_count() == 1:
         return 0 if problem else None
     from jax.experimental import multihost_utils
@@ -63,8 +67,9 @@ def failed(problem: bool) -> int | None:
 
 
 class _Quiet(logging.Filter):
-    """Drops what Orbax logs: each of its failures comes back as an exception, which the caller
-    reports in one line.
+    """Drops what Orbax logs.
+
+    Each of its failures comes back as an exception, which the caller reports in one line.
     """
 
     def filter(self, record):
@@ -72,11 +77,10 @@ class _Quiet(logging.Filter):
 
 
 class _Unasked(logging.Filter):
-    """Drops what asyncio says of Orbax's writes that failed after the first one had: nobody asks
-    them for their exception.
+    """Drops what asyncio says of Orbax's writes that failed after the first one had.
 
-    They speak when they are collected, which may be as late as the end of the process, so this
-    stays for good.
+    Nobody asks them for their exception. They speak when they are collected, which may be as late
+    as the end of the process, so this stays for good.
     """
 
     def filter(self, record):
@@ -99,6 +103,9 @@ def quiet() -> Iterator[None]:
     and each of them prints a traceback about a closed event loop; those are dropped too. So is the
     warning about the writes that were made and never begun, which Python gives when it collects
     them: as late as the end of the process, so that filter stays for good.
+
+    >>> with quiet():
+    ...     pass
     """
     log, silence, before = logging.getLogger("absl"), _Quiet(), sys.unraisablehook
 

@@ -81,11 +81,11 @@ def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, A
 def restore_latest(
     path: PathLike, like: Mapping[str, Any], warn: Callable[[str], None]
 ) -> tuple[int, dict, Any] | None:
-    """The last checkpoint that is whole, as `(step, items, position)`; None where a run has none
-    yet.
+    """The last checkpoint that is whole, as `(step, items, position)`; None if there is none yet.
 
     Args:
-      path, like: as for `restore`.
+      path: as for `restore`.
+      like: as for `restore`.
       warn: is given one line for each damaged checkpoint that is passed over.
 
     Raises:
@@ -102,9 +102,7 @@ def restore_latest(
     >>> runs.create(
     ...     folder, model=tiny, tokenizer=tokenizers.byte_tokenizer(), config={}, data={}
     ... )
-    >>> restore_latest(
-    ...     folder, {"params": {"w": jnp.zeros(3)}}, warn=print
-    ... ) is None  # nothing was saved yet
+    >>> restore_latest(folder, {"params": {"w": jnp.zeros(3)}}, warn=print) is None
     True
     """
     there = shared(lambda: run_folder.steps(path))

@@ -28,7 +28,11 @@ class Retention:
             raise InputError(f"every={self.every}: use every>=1, or None")
 
     def keep(self, step: int, steps: Sequence[int]) -> bool:
-        """Whether `step` is kept, of all the `steps` there are."""
+        """Whether `step` is kept, of all the `steps` there are.
+
+        >>> Retention(last=1).keep(3, [3, 4])
+        False
+        """
         return (
             step in sorted(steps)[-self.last :]
             or (self.every is not None and step % self.every == 0)
@@ -36,5 +40,9 @@ class Retention:
         )
 
     def kept(self, steps: Sequence[int]) -> list[int]:
-        """Those of `steps` that are kept."""
+        """Those of `steps` that are kept.
+
+        >>> Retention(last=1).kept([3, 4, 5])
+        [4, 5]
+        """
         return [step for step in sorted(steps) if self.keep(step, steps)]

@@ -41,7 +41,10 @@ def create(
 
     Args:
       folder: made if need be; must not be a run yet.
-      config, data: any JSON.
+      model: its architecture.
+      tokenizer: what the data are tokenised with.
+      config: any JSON.
+      data: any JSON.
 
     Raises:
       InputError: the folder is a run already, or cannot be written.
@@ -230,8 +233,9 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def latest(folder: PathLike) -> int:
-    """The step of the last checkpoint whose parameters are whole. Of damaged ones after it,
-    `warnings` tell.
+    """The step of the last checkpoint whose parameters are whole.
+
+    Of damaged ones after it, `warnings` tell.
 
     Raises:
       InputError: the folder is no run, or has no whole checkpoint.
@@ -269,7 +273,11 @@ def latest(folder: PathLike) -> int:
 
 
 def checkpoint(folder: PathLike, step: int) -> Path:
-    """The folder of a checkpoint."""
+    """The folder of a checkpoint.
+
+    >>> checkpoint("out/run", 20).as_posix()
+    'out/run/checkpoints/20'
+    """
     return Path(folder, "checkpoints", str(step))
 
 
@@ -278,6 +286,11 @@ def require(folder: PathLike, step: int) -> Path:
 
     Raises:
       InputError: there is none of that step; names the nearest.
+
+    >>> require("/nowhere", 20)
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: /nowhere is no run: no such folder; name the folder that a training run
+    wrote
     """
     found = steps(folder)
     if step in found:

@@ -83,16 +83,17 @@ class Checkpoints:
             shutil.rmtree(self._parent / name, ignore_errors=True)
 
     def save(self, step: int, items: Mapping[str, Any], position: Any) -> None:
-        """Writes a checkpoint. Waits for the one before, then returns as soon as the arrays may be
-        changed or donated.
+        """Writes a checkpoint, in the background.
 
-        A whole checkpoint of that step is left as it is; a damaged one is replaced.
+        Waits for the one before, then returns as soon as the arrays may be changed or donated. A
+        whole checkpoint of that step is left as it is; a damaged one is replaced.
 
         Args:
           step: 0 or more.
           items: `params`, the whole tree; `optimizer`; and any other pytrees of arrays. Their bits
             come back as they are.
-          position: JSON: everything else that is needed to go on, such as the position in the data.
+          position: JSON: everything else that is needed to resume, such as the position in the
+            data.
 
         Raises:
           InputError: this checkpoint, or the one before it, could not be written. All others are
@@ -154,9 +155,7 @@ class Checkpoints:
         self._written.add(self._step)
 
     def resume(self, like: Mapping[str, Any], warn: Say) -> tuple[int, dict, Any] | None:
-        """As `restore_latest`; and moves damaged checkpoints after the one restored out of the way,
-        to `.damaged`.
-        """
+        """As `restore_latest`; damaged checkpoints after the one restored move to `.damaged`."""
         found = restoring.restore_latest(self.path, like, warn)
         if found is not None:
             shared(functools.partial(self._set_aside, found[0]))
@@ -193,9 +192,7 @@ class Checkpoints:
         self._stack.close()
 
     def _finish(self, writer, content: dict):
-        """In the background: waits for Orbax, writes the checksums, gives the checkpoint its name,
-        deletes old ones.
-        """
+        """Waits for Orbax, writes checksums, names the checkpoint, deletes old ones."""
         self._together = False
         try:
             with contextlib.closing(writer):
@@ -260,7 +257,7 @@ class Checkpoints:
     def _failure(self, err: BaseException) -> InputError:
         return InputError(
             f"{self.path}: checkpoint {self._step} could not be written: {_reason(err)}; "
-            "those before it are whole; free some space, or mend this, and start again"
+            "those before it are whole; free some space, or fix the cause, and start again"
         )
 
 
@@ -301,8 +298,7 @@ def _reason(err: BaseException) -> str:
 
 @contextlib.contextmanager
 def _lock(path: Path):
-    """Keeps a second process from writing to the same run; ends with the process, however that
-    ends.
+    """Keeps a second process from writing to the same run; it ends with the process.
 
     A POSIX record lock: children do not inherit it, so that a data worker which outlives a killed
     process holds nothing.
