@@ -1,5 +1,6 @@
-"""Any model of ours on public benchmarks, through EleutherAI's lm-evaluation-harness (extra
-`eval`): what an update or an adaptation forgot beyond the texts at hand.
+"""Any model of ours on public benchmarks, through EleutherAI's lm-evaluation-harness (`eval`).
+
+They show what an update or an adaptation forgot beyond the texts at hand.
 
     import lm_eval, lmdyn.harness
     lm = lmdyn.harness.Harness("gguf:SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -41,8 +42,9 @@ PREFILL = 64
 
 
 class Harness(TemplateLM):
-    """A model as the harness sees it: log-likelihoods of continuations and of whole texts, and
-    greedy generation.
+    """A model as the harness sees it.
+
+    It gives log-likelihoods of continuations and of whole texts, and generates greedily.
 
     Args:
       model: a model reference, or what `lmdyn.load` returned.
@@ -82,25 +84,33 @@ class Harness(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
+        """The token that ends a text."""
         return self.tokens.end_of_text
 
     @property
     def max_length(self) -> int:
+        """T at most."""
         return self.length
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
+        """The ids of a text, without special tokens."""
         return [int(i) for i in self.tokens.encode(string)]
 
     def tok_decode(self, tokens: Sequence[int]) -> str:
+        """The text of ids."""
         return self.tokens.decode(tokens)
 
     def _loglikelihood_tokens(
         self, requests, disable_tqdm: bool = False, **kwargs
     ) -> list[tuple[float, bool]]:
-        """`requests`: `(texts, context ids, continuation ids)`. Log-probability of the continuation
-        in nats, and whether greedy decoding would write it.
+        """Log-probability of each continuation in nats, and whether greedy decoding would write it.
+
+        Args:
+          requests: `(texts, context ids, continuation ids)`.
+          disable_tqdm: no bar.
+          **kwargs: other things that the harness says.
         """
         cut = []
         for _, context, continuation in requests:
@@ -126,10 +136,7 @@ class Harness(TemplateLM):
         ):
             chosen = [i for i, own in enumerate(sizes) if own == size]
             scores = metrics.score_probes(
-                self.model,
-                self.params,
-                _batch([cut[i] for i in chosen], size),
-                rows=self.rows,
+                self.model, self.params, _batch([cut[i] for i in chosen], size), rows=self.rows
             )
             for i, mean, exact in zip(chosen, scores.log_probability, scores.exact, strict=True):
                 found[i] = (float(mean) * cut[i][1], bool(exact))
@@ -141,6 +148,7 @@ class Harness(TemplateLM):
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False
     ) -> list[float]:
+        """The log-probability of whole texts, in nats."""
         windows, owner = [], []
         for number, request in enumerate(requests):
             rolled = utils.get_rolling_token_windows(
@@ -159,8 +167,9 @@ class Harness(TemplateLM):
         return found.tolist()
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Greedy decoding, one request at a time, with a cache of keys and values. Sampling is
-        refused, not ignored.
+        """Greedy decoding, one request at a time, with a cache of keys and values.
+
+        Sampling is refused, not ignored.
         """
         found = []
         for request in tqdm(requests, desc="generating", unit="text", disable=disable_tqdm):
@@ -212,9 +221,7 @@ class Harness(TemplateLM):
 
 
 def _batch(cut, size: int) -> ProbeBatch:
-    """Requests `(ids, tokens of the continuation)` as probes whose span is the continuation, padded
-    behind to `size` tokens.
-    """
+    """Requests `(ids, tokens of the continuation)` as probes whose span is the continuation."""
     inputs, targets = np.zeros((2, len(cut), size), np.int32)
     mask, span = np.zeros((2, len(cut), size), bool)
     for row, (ids, scored) in enumerate(cut):

@@ -1,4 +1,4 @@
-"""Every family computes what `transformers` computes: logits, and the gradient of every parameter."""
+"""Every family computes what `transformers` computes: logits, and every parameter's gradient."""
 
 import jax
 import numpy as np

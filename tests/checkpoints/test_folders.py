@@ -1,4 +1,4 @@
-"""Hugging Face folders: whole, in shards, in half precision; and every way in which one can be bad."""
+"""Hugging Face folders: whole, in shards, in half precision; and every way one can be bad."""
 
 import json
 

@@ -27,7 +27,8 @@ import jax, jax.numpy as jnp, numpy as np
 from lmdyn.checkpoints import runs
 folder = sys.argv[1]
 def state(step):
-    return {"params": {f"w{i}": jnp.full([50, 40], step + i / 8) for i in range(20)}, "optimizer": {"count": jnp.int32(step)}}
+    params = {f"w{i}": jnp.full([50, 40], step + i / 8) for i in range(20)}
+    return {"params": params, "optimizer": {"count": jnp.int32(step)}}
 """
 LIKE = {
     "params": {f"w{i}": np.zeros([50, 40], np.float32) for i in range(20)},
@@ -174,7 +175,8 @@ def test_one_writer_at_a_time(run):
 
 
 TWO = """
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = flags
 port, rank, warned = sys.argv[2], int(sys.argv[3]), []
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
@@ -185,7 +187,8 @@ def place(x, spec):
     return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda index: x[index])
 def spread(step):
     whole = jax.tree.map(np.asarray, state(step))
-    return {"params": {k: place(v, P("data", "fsdp") if k != "w3" else P()) for k, v in whole["params"].items()},
+    where = lambda k: P("data", "fsdp") if k != "w3" else P()
+    return {"params": {k: place(v, where(k)) for k, v in whole["params"].items()},
             "optimizer": jax.tree.map(lambda x: place(x, P()), whole["optimizer"])}
 """
 
@@ -207,7 +210,7 @@ def two(script: str, folder) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_two_processes_write_one_run(run):
-    """And read it again; what is damaged is passed over by both; one process reads what two wrote."""
+    """And read it again; both pass over what is damaged; one process reads what two wrote."""
     write = """
     with runs.Checkpoints(folder, runs.Retention(powers_of_two=False, last=2)) as writer:
         assert writer.resume(spread(0), warned.append) is None
@@ -230,7 +233,8 @@ def test_two_processes_write_one_run(run):
             for a, b in zip(found.addressable_shards, wanted.addressable_shards, strict=True):
                 assert (a.data == b.data).all()
         assert (step, position) == (3, {"step": 3})
-        assert len(warned) == 1 and "checkpoint 4 is damaged: params/ocdbt.process_1/d/" in warned[0]
+        assert len(warned) == 1
+        assert "checkpoint 4 is damaged: params/ocdbt.process_1/d/" in warned[0]
         try:
             runs.restore(folder, 9, spread(0))
         except InputError as err:

@@ -208,3 +208,19 @@ def test_probes_that_cannot_be_encoded(tmp_path):
     path = write(tmp_path, {"prompt": "ok", "target": "x"}, {"prompt": "", "target": "Lima"})
     with pytest.raises(InputError, match=r"line 2: the target 'Lima' begins with the first token"):
         encode_probes(read_probes(str(path)), tokenizer)
+
+
+def sums(path, least, most="9"):
+    """A format of probes that somebody else wrote."""
+    numbers = range(int(least), int(most) + 1)
+    return tuple(
+        parse_probe({"prompt": f"{path}: {n} + 1 =", "target": str(n + 1)}) for n in numbers
+    )
+
+
+def test_a_format_by_its_dotted_name():
+    name = "tests.data.test_probes.sums"
+    assert [found.target for found in read_probes(f"{name}:a@2,4")] == ["3", "4", "5"]
+    assert len(read_probes(f"{name}:a@2")) == 8
+    with pytest.raises(InputError, match=f"cannot be read; write {name}:PATH@LEAST,MOST"):
+        read_probes(f"{name}:a")

@@ -124,3 +124,14 @@ def test_bytes_that_are_not_utf8_are_located(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"abcde\xe9f")
     with pytest.raises(InputError, match="is not UTF-8: byte 0xe9 at offset 5"):
         documents(f"text:{tmp_path}/a.txt")[0]
+
+
+def reversed_lines(ref, rest):
+    """A kind of source that somebody else wrote."""
+    return Documents(ref, rest.split(","), lambda line: line[::-1])
+
+
+def test_a_kind_of_source_by_its_dotted_name():
+    assert list(documents("tests.data.test_sources.reversed_lines:ab,cd")) == ["ba", "dc"]
+    with pytest.raises(InputError, match="has no attribute 'reversed_line'"):
+        documents("tests.data.test_sources.reversed_line:ab")

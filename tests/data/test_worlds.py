@@ -26,7 +26,7 @@ def entities(world, time=1):
 
 
 def told(world, text, times=(0, 1)):
-    """{(entity, attribute, template, time)}: every sentence that `text` holds, by trying them all."""
+    """{(entity, attribute, template, time)}: every sentence in `text`, by trying them all."""
     found = set()
     for entity in entities(world):
         who = name(world, entity)
@@ -397,16 +397,16 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_importing_the_data_package_imports_no_tfds():
     code = (
-        "import sys, lmdyn.data, lmdyn.data.worlds.world, lmdyn.data.probes.probe; print('tensorflow_datasets'"
-        " in sys.modules)"
+        "import sys, lmdyn.data, lmdyn.data.worlds.world, lmdyn.data.probes.probe;"
+        " print('tensorflow_datasets' in sys.modules)"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "False\n"
     )
     code = (
-        "import sys; from lmdyn.data.worlds.tfds_builder import SyntheticWorld; print('tensorflow' in"
-        " sys.modules)"
+        "import sys; from lmdyn.data.worlds.tfds_builder import SyntheticWorld;"
+        " print('tensorflow' in sys.modules)"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
