@@ -1,14 +1,13 @@
-"""Holds lmdyn against scripts/reference.py: the same model and texts, every metric, and online
-adaptation.
+"""Compares lmdyn with scripts/reference.py: the same model and texts, every metric, adaptation.
 
-    python scripts/compare.py --model gguf:model.gguf --data text:book.txt --data text:other.txt
-    --tokens 12288
+    python scripts/compare.py --model gguf:model.gguf --data text:book.txt --data text:other.txt \\
+      --tokens 12288
 
 Prints a table of the worst relative difference over layers; exit code 1 if any exceeds the
 tolerance, or a row is missing. Both sides run as subprocesses, one after the other. `--keep FOLDER`
 keeps their rows, and a later run reuses those of the reference (same model, text and settings).
-Needs `pip install .[bench]`. SmolLM2-135M, 12,288 predictions, 2 cores: about 5 minutes a text for
-the reference, and as long for lmdyn.
+Needs `pip install .[bench]`. SmolLM2-135M, 12,288 predictions, 2 cores: about 5 minutes per text
+for the reference, and as long for lmdyn.
 """
 
 import argparse
@@ -41,7 +40,7 @@ def run(command, out, reuse=False):
 
 
 def name(value):
-    """A file name for anything: its readable letters, and a hash so that different things differ."""
+    """A file name for anything: its readable letters, and a hash that tells things apart."""
     return (
         re.sub(r"[^\w.-]+", "_", value)[-40:] + "-" + hashlib.sha256(value.encode()).hexdigest()[:8]
     )
@@ -89,7 +88,7 @@ def compare(ours, theirs, tolerance):
 
 
 def compare_traces(ours, theirs, tolerance):
-    """Lines for every token's nll: mean and largest absolute difference, relative to the mean nll."""
+    """Lines for each token's nll: mean and largest difference, relative to the mean nll."""
     with np.load(ours) as a, np.load(theirs) as b:
         for run_name in ("static", "online"):
             x, y = a[run_name].astype(np.float64), b[run_name].astype(np.float64)

@@ -1,5 +1,4 @@
-"""The commands that README.md, docs/ and the docstrings of configs show, and what makes each of them
-small enough to try.
+"""The commands that README.md, docs/ and the configs show, and what makes each small enough to try.
 
 A command is tried as it is written, but for two things, which both stand here:
 
@@ -38,7 +37,6 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 
 
 # --- what the texts show
-# -----------------------------------------------------------------------------------------------
 
 
 def commands(text: str) -> list[str]:
@@ -113,8 +111,8 @@ ALL = list(
         + [line for path in CONFIGS for line in in_config(path)]
     )
 )
-"""README's in their order, since later ones take what earlier ones made; then those of the pages and
-of the configs."""
+"""README's in their order, since later ones take what earlier ones made; then the pages' and the
+configs'."""
 
 
 def words_of(line: str) -> list[str]:
@@ -123,7 +121,6 @@ def words_of(line: str) -> list[str]:
 
 
 # --- where each is tried
-# -----------------------------------------------------------------------------------------------
 
 ELSEWHERE = {
     r"bash scripts/quickstart\.sh$": (
@@ -140,8 +137,8 @@ ELSEWHERE = {
 
 HEAVY = (
     (
-        r"lmdyn study --config"
-        r" configs/(tour/)?(entropy_decay|gradient_localization|knowledge_entropy|online_adaptation|saturation)\.py"
+        r"lmdyn study --config configs/(tour/)?(entropy_decay|gradient_localization"
+        r"|knowledge_entropy|online_adaptation|saturation)\.py"
     ),
     r"bash scripts/launch_local\.sh",
     r"python scripts/",
@@ -184,7 +181,6 @@ def needs(line: str) -> list[str]:
 
 
 # --- smaller options
-# ---------------------------------------------------------------------------------------------------
 
 STAND_INS = (
     (r"gguf:\S+?\.gguf", "dir:model"),
@@ -234,8 +230,8 @@ SMALL = (
     (
         r"launch_local\.sh",
         (
-            f"{RUN} --data.batch 8 --evaluation.tokens 256 --evaluation.metrics nll --model.depth 1 --out"
-            " runs/local"
+            f"{RUN} --data.batch 8 --evaluation.tokens 256 --evaluation.metrics nll"
+            " --model.depth 1 --out runs/local"
         ),
     ),
     (
@@ -260,10 +256,10 @@ SMALL = (
     ),
     (r"^lmdyn study my_studies\.", "--length 16 --passages 2 --seeds 2 --workers 1"),
     (r"scripts/compare\.py", "--tokens 256 --length 64 --chunk 64"),
-    (r"scripts/benchmark\.py", "--repeats 1"),
-    (r"scripts/benchmark\.py .*--tokens", "--tokens 512"),
-    (r"scripts/profile_gradients\.py", "--sequences 2 --repeats 1"),
-    (r"scripts/benchmark_targets\.py", "--tokens 2e5 --vocab 500 --classes 16 --values 20"),
+    (r"benchmarks/benchmark\.py", "--repeats 1"),
+    (r"benchmarks/benchmark\.py .*--tokens", "--tokens 512"),
+    (r"benchmarks/profile_gradients\.py", "--sequences 2 --repeats 1"),
+    (r"benchmarks/target_ranks\.py", "--tokens 2e5 --vocab 500 --classes 16 --values 20"),
 )
 """Options that make a line small, by what it is; of two that say the same the later one counts."""
 
@@ -271,8 +267,10 @@ SMALL = (
 def small(line: str) -> list[str]:
     """The words of a command, made small, with stand-ins for what is not here.
 
-    >>> small("lmdyn online gguf:MODEL.gguf --data text:book.txt --tokens 12288 --out a.jsonl")
-    ['lmdyn', 'online', 'dir:model', '--data', 'text:book.txt', '--out', 'a.jsonl', '--tokens', '256', '--chunk', '32']
+    >>> " ".join(
+    ...     small("lmdyn online gguf:MODEL.gguf --data text:book.txt --tokens 12288 --out a")
+    ... )
+    'lmdyn online dir:model --data text:book.txt --out a --tokens 256 --chunk 32'
     """
     more = [
         words for sign, options in SMALL if re.search(sign, line) for words in _options(options)
@@ -310,7 +308,6 @@ def without(words: list[str], option: str) -> list[str]:
 
 
 # --- smaller configs
-# ---------------------------------------------------------------------------------------------------
 
 
 def smaller(value: Any, changes: dict[str, Any]) -> Any:
@@ -348,7 +345,8 @@ def text(old: Any) -> Any:
     return re.sub(
         r"people=\d+,places=\d+,new=[\d.]+,updated=([\d.]+)",
         lambda found: (
-            f"people={'24,places=8' if float(found[1]) else '10,places=5'},new=0.4,updated={0.4 if float(found[1]) else 0.0}"
+            f"people={'24,places=8' if float(found[1]) else '10,places=5'},new=0.4,"
+            f"updated={0.4 if float(found[1]) else 0.0}"
         ),
         old,
     )
@@ -531,7 +529,7 @@ LESS: dict[str, dict[str, Any]] = {
         "compute.unroll": 1,
     },
 }
-"""What a study's config becomes, by the config's name; those of configs/tour, which have the same parts, become the same."""
+"""What a study's config becomes, by its name; those of configs/tour become the same."""
 
 
 def small_config(path: str) -> Any:
@@ -540,7 +538,6 @@ def small_config(path: str) -> Any:
 
 
 # --- what the commands find
-# --------------------------------------------------------------------------------------------
 
 STAND_IN = '''"""Stands in for {path}: the same, with less of everything (scripts/documented.py)."""
 

@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
-# From nothing to a report: installs lmdyn into .venv, and then shows all that it does at small scale, in one HTML page. Gets
-# SmolLM2-135M, measures it on text that comes with Python and adapts it online to that text; trains a tiny model and measures it on the
-# way; runs the four studies in their smallest sizes (configs/tour). About ten minutes on 2 cores after the download. What is done is
-# not done again; a step that was stopped goes on. Without a network or the right file it goes on without SmolLM2-135M, and says so.
+# From nothing to a page of results, in about five minutes on 2 cores after installing (into .venv) and downloading:
+#   bash scripts/quickstart.sh         SmolLM2-135M is measured, adapts to a text, and is shown facts; a small run is trained
+#   bash scripts/quickstart.sh --all   and the four studies in their smallest sizes (configs/tour): about ten minutes more
+# What is done is not done again; a step that was stopped is resumed. Without a network, or with the wrong file, the tour goes without
+# SmolLM2-135M, and says so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
 
+case "$*" in
+"") studies="" ;;
+--all) studies="knowledge_entropy gradient_localization saturation online_adaptation" ;;
+*) fail "usage: bash scripts/quickstart.sh [--all]" ;;
+esac
 venv=.venv
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/lmdyn
 out=results/quickstart
 file=SmolLM2-135M-Instruct.Q4_1.gguf
 text=builtin:docs
-tokens=8192
-studies="knowledge_entropy gradient_localization saturation online_adaptation"
+facts=configs/tour/facts.jsonl
+tokens=6144
 
 make_venv "$venv"
 needs=$(stamp_of setup.py scripts/constraints.txt)
@@ -60,12 +66,12 @@ PYTHON
   return "$checked"
 }
 
-# once TARGET SAYING COMMAND...: runs `lmdyn COMMAND... --out TARGET`, unless that was done, by the same command and configs; what
+# once TARGET SAYING COMMAND...: runs `lmdyn COMMAND... --out TARGET`, unless that was done by the same command and configs; what
 # another one left there is removed first.
 once() {
   local target=$out/$1 saying=$2 mark=$out/marks/${1//\//.} configs=() word stamp
   shift 2
-  for word; do case $word in configs/tour/*) configs+=("$word" "${word/tour\//}") ;; esac done
+  for word; do case $word in configs/tour/*.py) configs+=("$word" "${word/tour\//}") ;; configs/*) configs+=("$word") ;; esac done
   stamp=$(printf '%s\n' "$*" | cat - "${configs[@]+"${configs[@]}"}" | cksum)
   if [ -e "$target" ] && [ "$(cat "$mark.done" 2>/dev/null)" = "$stamp" ]; then
     say "made already: $target (remove it to make it again)"
@@ -75,7 +81,7 @@ once() {
   mkdir -p "$out/marks"
   printf '%s' "$stamp" >"$mark.begun"
   say "$saying"
-  "$venv/bin/lmdyn" "$@" --out "$target" >"$mark.txt"
+  "$venv/bin/lmdyn" "$@" --out "$target" | tee "$mark.txt"
   printf '%s' "$stamp" >"$mark.done"
 }
 
@@ -85,13 +91,15 @@ if [ -f "$cache/$file" ]; then
   say "SmolLM2-135M is in $cache"
 else
   say "getting SmolLM2-135M (87 MB) into $cache"
-  get_model || say "going on without SmolLM2-135M: a later run tries again"
+  get_model || say "continuing without SmolLM2-135M: a later run tries again"
 fi
 if [ -f "$cache/$file" ]; then
-  once smollm2/measure.jsonl "measuring SmolLM2-135M on $text, $tokens predictions" \
+  once smollm2/measure.jsonl "measuring SmolLM2-135M on $text: likelihood, entropies, anisotropy, the head's spectrum" \
     measure "gguf:$cache/$file" --data "$text" --tokens "$tokens" --length 512
-  once smollm2/online.jsonl "adapting it online to $text: each chunk of 512 predictions is scored, then learned from" \
-    online "gguf:$cache/$file" --data "$text" --tokens "$tokens" --chunk 512 --optimizer sgd --lr 0.01
+  once smollm2/online.jsonl "adapting it to $text while it reads: each chunk of 512 predictions is scored, then learned from" \
+    online "gguf:$cache/$file" --data "$text" --tokens "$tokens" --chunk 512 --optimizer sgd --learning-rate 0.01
+  once smollm2/gradients.jsonl "showing it eight facts it knows and eight that were made up: which layers do they light up?" \
+    gradients "gguf:$cache/$file" --probe "$facts" --reference "$text" --spans 32 --tokens 2048
   pages+=("$out/smollm2")
 fi
 
@@ -102,7 +110,8 @@ for study in $studies; do
   pages+=("$out/$study")
 done
 
-say "drawing the report of everything"
+say "drawing the page"
 "$venv/bin/lmdyn" report "${pages[@]}" --out "$out/report.html" >/dev/null
-[ -f "$cache/$file" ] || say "SmolLM2-135M is not in the report, since it could not be had"
-say "done in $((SECONDS / 60)) minutes after installing: open $PWD/$out/report.html in a browser"
+[ -f "$cache/$file" ] || say "SmolLM2-135M is not on the page, since it could not be had"
+[ -n "$studies" ] || say "with --all the tour also runs the four studies"
+say "done in $((SECONDS / 60)) min $((SECONDS % 60)) s after installing: open $PWD/$out/report.html in a browser"

@@ -1,8 +1,7 @@
-"""The figure of README.md: one panel of each study, from their rows, as SVG for light and for dark
-pages.
+"""The figure of README.md: one panel per study, from their rows, as SVG for light and dark pages.
 
-    python scripts/readme_figure.py out/knowledge_entropy out/gradient_localization out/saturation
-    out/online_adaptation
+    python scripts/readme_figure.py out/knowledge_entropy out/gradient_localization \\
+      out/saturation out/online_adaptation
 
 writes notebooks/figures/instruments.svg and instruments-dark.svg.
 """

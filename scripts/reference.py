@@ -1,17 +1,17 @@
-"""The numbers of `lmdyn measure` and `lmdyn online`, computed a second time in PyTorch from their
-definitions.
+"""The numbers of `lmdyn measure` and `lmdyn online`, by their definitions in PyTorch.
+
+    python scripts/reference.py gguf:model.gguf measure --data text:book.txt --tokens 12288 \\
+      --out rows.jsonl
+    python scripts/reference.py dir:model online --data text:book.txt --chunk 512 --lr 0.01 \\
+      --out rows.jsonl
 
 Nothing here imports lmdyn, and nothing here is meant to be fast: the model is the one of
-`transformers`, the quantities are taken with hooks, sums are float64. `scripts/compare.py` holds
-the two against each other.
+`transformers`, the quantities are taken with hooks, sums are float64. `scripts/compare.py` compares
+the two.
 
-    python scripts/reference.py gguf:model.gguf measure --data text:book.txt --tokens 12288 --out
-    rows.jsonl python scripts/reference.py dir:model online --data text:book.txt --chunk 512 --lr
-    0.01 --out rows.jsonl
-
-Needs `pip install .[bench]` (torch, transformers). Takes one forward (measure), or two forwards and
-a backward (online) a token: SmolLM2-135M on 2 cores measures about 400 tokens a second and adapts
-on about 130.
+Needs `pip install .[bench]` (torch, transformers). Takes one forward pass per token (measure), or
+two forward passes and a backward pass (online): SmolLM2-135M on 2 cores measures about 400 tokens
+per second and adapts on about 130.
 """
 
 import argparse
@@ -44,7 +44,6 @@ METRICS = (
 
 
 # --- model, tokenizer and text
-# ---------------------------------------------------------------------------------------
 
 
 def load(ref, attention="eager", dtype=torch.float32):
@@ -127,7 +126,6 @@ def parts(model):
 
 
 # --- measuring
-# -------------------------------------------------------------------------------------------------------
 
 
 class Sums:
@@ -239,7 +237,6 @@ def row(metric, site, layer, value, unit="nats", **extra):
 
 
 # --- online adaptation
-# -----------------------------------------------------------------------------------------------
 
 
 def online(model, stream, chunk, context, window, adapt=None, make_optimizer=None):
@@ -372,7 +369,6 @@ def select(model, selector):
 
 
 # --- command line
-# ----------------------------------------------------------------------------------------------------
 
 
 def parse(argv=None):

@@ -1,15 +1,15 @@
-"""Tries every command that README.md and the docstrings of configs show, at a small size, before a
-release.
+"""Tries every command that the README, the docs and the configs show, at a small size.
 
-    python scripts/try_commands.py                  all of them: about 20 minutes of CPU, most of it
-    compiling python scripts/try_commands.py saturation       those that match a regular expression,
-    and what they need python scripts/try_commands.py --list
+    python scripts/try_commands.py              all of them: 20 minutes of CPU, mostly compiling
+    python scripts/try_commands.py saturation   those that match a regular expression, and what they
+                                                need
+    python scripts/try_commands.py --list
 
-Each is run in a process of its own, in a temporary folder where stand-ins lie for what is not here
-(documented.py), and what it made is looked at: rows and their numbers, checkpoints, claims and
-their verdicts, figures, pages. One line a command: seconds of CPU, what it made, the command. Exit
-code 1 if one failed; what it said is printed. The scripts that compare with PyTorch need `pip
-install ".[bench]"`. Runs on the CPU, as 8 devices.
+Run it before a release. Each command runs in a process of its own, in a temporary folder with
+stand-ins for what is not here (documented.py), and what it made is looked at: rows and their
+numbers, checkpoints, claims and their verdicts, figures, pages. One line per command: seconds of
+CPU, what it made, the command. Exit code 1 if one failed; what it said is printed. The scripts that
+compare with PyTorch need `pip install ".[bench]"`. Runs on the CPU, as 8 devices.
 """
 
 import argparse
@@ -43,7 +43,7 @@ SAYS = {
     "compare.py": "all within the tolerance",
     "benchmark.py": "ratio|gain|more",
     "profile_gradients.py": r"norms of each sequence.* s CPU",
-    "benchmark_targets.py": "values 16 and 17",
+    "target_ranks.py": "values 16 and 17",
 }
 """What a script that measures prints at its end."""
 
@@ -67,7 +67,6 @@ def need(holds: Any, what: str) -> None:
 
 
 # --- running
-# -----------------------------------------------------------------------------------------------------------
 
 
 def in_a_process(words: list[str], devices: int = 8) -> Ended:
@@ -191,7 +190,6 @@ def checked(ended: Ended, line: str) -> None:
 
 
 # --- what they made
-# ----------------------------------------------------------------------------------------------------
 
 
 def rows_of(path: str | Path) -> list[dict]:
@@ -332,7 +330,6 @@ MADE = {
 
 
 # --- all of them
-# -------------------------------------------------------------------------------------------------------
 
 
 def cpu_seconds() -> float:

@@ -5,19 +5,19 @@ misspelt fails. Then each is run small, with stand-ins for the models and texts 
 (scripts/documented.py has both), and what it made is looked at: rows, checkpoints, claims and their
 verdicts, figures, pages (scripts/try_commands.py). Where:
 
-| command | run by |
-| --- | --- |
-| lmdyn measure, gradients, online, reactivate, train, plan, scaling, report | here, all of them |
-| lmdyn study of given models: fact_learning, saturation_smollm2, `--series`, `--model` | here |
-| lmdyn study that trains its models: five configs, and the four of configs/tour | scripts/try_commands.py; their parts here in tests/studies |
-| python scripts/compare.py, benchmark.py, profile_gradients.py | scripts/try_commands.py, with a tiny model |
-| bash scripts/launch_local.sh | scripts/try_commands.py: two processes train; its signals and exit codes in tests/test_scripts.py and \
-tests/training/test_distributed.py |
-| bash scripts/launch_tpu_pod.sh, sbatch scripts/launch_slurm.sh | here, with stand-ins for gcloud, sbatch and srun: what every host would start; \
-stopping and going on in tests/test_scripts.py |
-| bash scripts/quickstart.sh | tests/test_scripts.py, with stand-ins for pip and lmdyn; its commands are those of configs/tour |
-| bash scripts/test.sh | it is what runs this |
-| pip install | nowhere: its extras and files are looked up here |
+- `lmdyn measure, gradients, online, reactivate, train, plan, scaling, report`: here, all of them.
+- `lmdyn study` of given models (fact_learning, saturation_smollm2, `--series`, `--model`): here.
+- `lmdyn study` that trains its models (five configs, and the four of configs/tour):
+  scripts/try_commands.py; their parts in tests/studies.
+- `python scripts/compare.py`, `scripts/benchmarks/`: scripts/try_commands.py, with a tiny model.
+- `bash scripts/launch_local.sh`: scripts/try_commands.py, where two processes train; its signals
+  and exit codes in tests/test_scripts.py and tests/training/test_distributed.py.
+- `bash scripts/launch_tpu_pod.sh`, `sbatch scripts/launch_slurm.sh`: here, with stand-ins for
+  gcloud, sbatch and srun: what every host would start; stopping and resuming in tests/test_scripts.py.
+- `bash scripts/quickstart.sh`: tests/test_scripts.py, with stand-ins for pip and lmdyn; its
+  commands are those of configs/tour.
+- `bash scripts/test.sh`: it is what runs this.
+- `pip install`: nowhere; its extras and files are looked up here.
 
 `python scripts/try_commands.py` runs all but the last three, each in a process of its own.
 """
@@ -127,7 +127,7 @@ def understood(words):
 )
 def test_a_misspelt_command_is_noticed(line, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(InputError, match="--chunks|--mesh|--narrows|tini.py"):
+    with pytest.raises(InputError, match=r"--chunks|--mesh|--narrows|tini\.py"):
         understood(words_of(line)[1:])
 
 

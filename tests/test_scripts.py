@@ -15,7 +15,7 @@ MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 STUDIES = ("knowledge_entropy", "gradient_localization", "saturation", "online_adaptation")
 
 PYTHON = f"""#!/usr/bin/env bash
-# pip and imports are let through; the download is what DOWNLOAD says; the script on standard input is run.
+# pip and imports are let through; DOWNLOAD says how the download ends; standard input is run
 case "$*" in
 *"pip download"*)
   [ "$DOWNLOAD" = wrong ] || exit 1
@@ -61,7 +61,7 @@ class Clone:
         program(self.folder / ".venv/bin/python", PYTHON)
         program(self.folder / ".venv/bin/lmdyn", LMDYN)
 
-    def run(self, download="none", fails=""):
+    def run(self, *words, download="none", fails=""):
         """(exit code, what was said, calls of lmdyn) of one quickstart."""
         self.calls.write_text("")
         env = {
@@ -72,7 +72,10 @@ class Clone:
             "FAILS": fails,
         }
         ended = subprocess.run(
-            ["bash", self.folder / "scripts/quickstart.sh"], env=env, capture_output=True, text=True
+            ["bash", self.folder / "scripts/quickstart.sh", *words],
+            env=env,
+            capture_output=True,
+            text=True,
         )
         return ended.returncode, ended.stdout + ended.stderr, self.calls.read_text().splitlines()
 
@@ -86,25 +89,31 @@ def clone(tmp_path):
     return Clone(tmp_path)
 
 
-def test_the_tour_is_everything_once(clone):
+def test_the_tour_is_the_real_model_and_one_small_run(clone):
     clone.have_model()
     code, said, calls = clone.run()
     assert code == 0, said
-    assert [call.split()[0] for call in calls] == [
-        "measure",
-        "online",
-        "train",
-        *["study"] * 4,
-        "report",
-    ]
-    assert [call.split()[2] for call in calls[2:7]] == [
+    verbs = [call.split()[0] for call in calls]
+    assert verbs == ["measure", "online", "gradients", "train", "report"]
+    assert calls[-1].startswith("report results/quickstart/smollm2 results/quickstart/tiny --out ")
+    assert "with --all" in said
+    code, said, calls = clone.run("--everything")
+    assert code != 0 and "usage: " in said and not calls
+
+
+def test_all_adds_the_studies_once(clone):
+    clone.have_model()
+    code, said, calls = clone.run("--all")
+    assert code == 0, said
+    assert [call.split()[0] for call in calls[3:]] == ["train", *["study"] * 4, "report"]
+    assert [call.split()[2] for call in calls[3:8]] == [
         "configs/tour/tiny.py",
         *(f"configs/tour/{name}.py" for name in STUDIES),
     ]
     folders = [f"results/quickstart/{name}" for name in ("smollm2", "tiny", *STUDIES)]
     assert calls[-1] == f"report {' '.join(folders)} --out results/quickstart/report.html"
     assert f"open {clone.folder}/results/quickstart/report.html" in said
-    code, said, calls = clone.run()
+    code, said, calls = clone.run("--all")
     assert code == 0 and [call.split()[0] for call in calls] == ["report"], (
         "what is done is not done again"
     )
@@ -112,12 +121,12 @@ def test_the_tour_is_everything_once(clone):
 
 def test_only_what_rests_on_a_changed_config_is_made_again(clone):
     clone.have_model()
-    clone.run()
+    clone.run("--all")
     with open(clone.folder / "configs/saturation.py", "a") as file:
         file.write("# changed\n")
     stale = clone.folder / "results/quickstart/saturation/stale"
     stale.touch()
-    _, _, calls = clone.run()
+    _, _, calls = clone.run("--all")
     assert [call.split()[:3] for call in calls[:-1]] == [
         ["study", "--config", "configs/tour/saturation.py"]
     ]
@@ -125,9 +134,9 @@ def test_only_what_rests_on_a_changed_config_is_made_again(clone):
 
 
 def test_a_step_that_fails_ends_it_and_goes_on_later(clone):
-    code, _, calls = clone.run(fails="gradient_localization")
+    code, _, calls = clone.run("--all", fails="gradient_localization")
     assert code != 0 and "gradient_localization" in calls[-1]
-    code, _, calls = clone.run()
+    code, _, calls = clone.run("--all")
     assert code == 0 and "gradient_localization" in calls[0]
     assert (clone.folder / "results/quickstart/gradient_localization/part").exists(), (
         "what there was of it was kept"
@@ -142,14 +151,14 @@ def test_a_step_that_fails_ends_it_and_goes_on_later(clone):
     ],
 )
 def test_it_goes_on_without_the_model_and_says_so(clone, download, reason):
-    code, said, calls = clone.run(download)
+    code, said, calls = clone.run(download=download)
     assert code == 0, said
     assert (
         reason in said
-        and "going on without SmolLM2-135M" in said
-        and "SmolLM2-135M is not in the report" in said
+        and "continuing without SmolLM2-135M" in said
+        and "SmolLM2-135M is not on the page" in said
     )
-    assert [call.split()[0] for call in calls] == ["train", *["study"] * 4, "report"]
+    assert [call.split()[0] for call in calls] == ["train", "report"]
     assert "smollm2" not in calls[-1] and not list(clone.cache.iterdir()), (
         "nothing half is left in the cache"
     )

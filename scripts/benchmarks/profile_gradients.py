@@ -1,7 +1,9 @@
-"""Where the time of gradient norms goes: the parts of `metrics.gradient_norms`, each as a program
-of its own, beside what its products cost alone.
+"""Where the time of gradient norms goes.
 
-    python scripts/profile_gradients.py --model gguf:MODEL.gguf
+The parts of `metrics.gradient_norms` run each as a program of its own, beside what its products
+cost alone.
+
+    python scripts/benchmarks/profile_gradients.py --model gguf:MODEL.gguf
 
 Prints CPU seconds, best of `--repeats`: products of the weights alone (as many operations as the
 forward pass has), the forward pass, forward and backward of activations with no norm taken, and the

@@ -1,8 +1,9 @@
-"""The rank of the target at full size: a text of 1e8 tokens whose rank is known is counted in
-bounded memory, and its leading singular values found.
+"""The rank of the target at full size, on a text of 1e8 tokens whose rank is known.
 
-    python scripts/benchmark_targets.py
-    python scripts/benchmark_targets.py --tokens 1e6 --vocab 5000 --classes 32 --values 64
+The text is counted in bounded memory, and its leading singular values are found.
+
+    python scripts/benchmarks/target_ranks.py
+    python scripts/benchmarks/target_ranks.py --tokens 1e6 --vocab 5000 --classes 32 --values 64
 
 Every word belongs to one of `--classes` classes, and what follows a word is Zipf's law over an
 order of the vocabulary that is its class's own. So the distributions of the language have that

@@ -1,16 +1,15 @@
-"""The job of `benchmark.py` that is the heart of a study: several starting points go through one
-lesson, and are asked what they know.
+"""The job `lesson` of `benchmark.py`: several models go through one lesson, as in a study.
 
 Three models of the shape `tiny` are each trained for 24 steps of 8 x 256 tokens, and before, in
-between and after, 64 probes of 40 tokens are scored. lmdyn teaches two at once, as a study does on
+between and after, 64 probes of 40 tokens are scored. lmdyn trains two at once, as a study does on
 a CPU, through one compiled step.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from benchmark_jobs import Job, Side, use_onednn
-from benchmark_training import RULE, SHAPES, make, plain
+from given_models import Job, Side, use_onednn
+from training_steps import RULE, SHAPES, make, plain, torch_adamw
 
 STARTS, STEPS, ASK, ROWS, LENGTH = 3, 24, 12, 8, 256
 PROBES, WIDTH, SPAN = 64, 40, 6
@@ -97,18 +96,7 @@ def torch_lesson(setting):
         if setting.side == "onednn":
             use_onednn(torch, model)
         model = model.to(setting.device)
-        norms = {id(p) for n, p in model.named_parameters() if "norm" in n}
-        parts = [
-            [p for p in model.parameters() if (id(p) in norms) == is_norm]
-            for is_norm in (False, True)
-        ]
-        groups = [
-            {"params": parts[0], "weight_decay": RULE["weight_decay"]},
-            {"params": parts[1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(
-            groups, RULE["rate"], (RULE["b1"], RULE["b2"]), RULE["eps"], fused=True
-        )
+        optimizer = torch_adamw(torch, model)
         for number, window in enumerate(windows):
             if number % ASK == 0:
                 ask(model)

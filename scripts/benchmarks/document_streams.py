@@ -1,5 +1,6 @@
-"""The job `streams` of `benchmark.py`: documents with an adapter each, side by side over one body,
-against the same one after another.
+"""The job `streams` of `benchmark.py`: documents with an adapter each, read side by side.
+
+They share one model, and are compared with the same documents one after another.
 
 8 documents of random tokens, low-rank adapters of rank 8 at the MLPs, Adam, chunks of 16 to 512; a
 document has 2 chunks at least, and 1,024 tokens (128 for the large shape) at least. PyTorch does
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from benchmark_training import SHAPES, make, plain
+from training_steps import SHAPES, make, plain
 
 STREAMS, RANK, RATE = 8, 8, 1e-3
 LEAST = {"tiny": 1024, "135m": 128}
@@ -78,7 +79,7 @@ def lmdyn_streams(order):
 
 def torch_streams(order):
     import torch
-    from benchmark_jobs import use_onednn
+    from given_models import use_onednn
 
     shape, path = SHAPES[order["shape"]], f"{order['out']}.{order['shape']}"
     model = plain(torch, {**shape, "positions": ROOM}, np.load(f"{path}.npz"), order["device"])
@@ -179,8 +180,10 @@ def show_streams(shape, results):
 
 
 def run_streams(fresh, common, out, repeats, shapes, lengths):
-    """The whole job. Args: fresh: runs one side's order in a process of its own, see
-    `benchmark.py`.
+    """The whole job.
+
+    Args:
+      fresh: runs one side's order in a process of its own, see `benchmark.py`.
     """
     found, same = {}, []
     for shape in shapes:

@@ -1,5 +1,4 @@
-"""The training jobs of `benchmark.py`: a step of lmdyn against a plain PyTorch transformer of the
-same shape and weights.
+"""The training jobs of `benchmark.py`: a step of lmdyn against the same model in plain PyTorch.
 
 Both start from the same random weights and read the same batches, so that they must end at the same
 loss.
@@ -12,13 +11,30 @@ import time
 from pathlib import Path
 
 import numpy as np
-from benchmark_jobs import Job, Side, use_onednn
+from given_models import Job, Side, use_onednn
 
 SHAPES = {
-    "tiny": {"vocab": 257, "width": 128, "depth": 4, "heads": 4, "head_width": 32, "mlp_width": 512, "positions": 256},
-    "135m": {"vocab": 49152, "width": 576, "depth": 30, "heads": 9, "kv_heads": 3, "head_width": 64, "mlp_width": 1536,
-             "positions": 512, "tied_head": True},
-}  # fmt: skip
+    "tiny": {
+        "vocab": 257,
+        "width": 128,
+        "depth": 4,
+        "heads": 4,
+        "head_width": 32,
+        "mlp_width": 512,
+        "positions": 256,
+    },
+    "135m": {
+        "vocab": 49152,
+        "width": 576,
+        "depth": 30,
+        "heads": 9,
+        "kv_heads": 3,
+        "head_width": 64,
+        "mlp_width": 1536,
+        "positions": 512,
+        "tied_head": True,
+    },
+}
 ROWS, STEPS, WARM = {"tiny": 16, "135m": 1}, {"tiny": 40, "135m": 8}, 2
 if os.environ.get(
     "BENCHMARK_SMALL"
@@ -35,7 +51,7 @@ if os.environ.get(
         "positions": 128,
     }
     ROWS, STEPS = {"tiny": 2, "135m": 1}, {"tiny": 3, "135m": 3}
-RULE = {"rate": 3e-4, "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
+RULE = {"learning_rate": 3e-4, "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
 
 
 def make(name):
@@ -165,6 +181,18 @@ def plain(torch, shape, weights, device):
     return Model()
 
 
+def torch_adamw(torch, model):
+    """PyTorch's AdamW by RULE; norms do not decay."""
+    norms = [p for n, p in model.named_parameters() if "norm" in n]
+    others = [p for n, p in model.named_parameters() if "norm" not in n]
+    groups = [
+        {"params": others, "weight_decay": RULE["weight_decay"]},
+        {"params": norms, "weight_decay": 0.0},
+    ]
+    betas = (RULE["b1"], RULE["b2"])
+    return torch.optim.AdamW(groups, RULE["learning_rate"], betas, RULE["eps"], fused=True)
+
+
 def torch_train(name):
     def side(setting):
         import torch
@@ -175,17 +203,7 @@ def torch_train(name):
         if setting.side == "onednn":
             use_onednn(torch, model)
         model = model.to(setting.device)
-        norms = {id(p) for n, p in model.named_parameters() if "norm" in n}
-        groups = [
-            {
-                "params": [p for p in model.parameters() if (id(p) in norms) == is_norm],
-                "weight_decay": 0.0 if is_norm else RULE["weight_decay"],
-            }
-            for is_norm in (False, True)
-        ]
-        optimizer = torch.optim.AdamW(
-            groups, RULE["rate"], (RULE["b1"], RULE["b2"]), RULE["eps"], fused=True
-        )
+        optimizer = torch_adamw(torch, model)
         windows = torch.from_numpy(batches(name, setting.stream)).long().to(setting.device)
         mixed = torch.autocast(setting.device, torch.bfloat16, setting.dtype == "bfloat16")
 

@@ -1,28 +1,31 @@
-"""Speed and memory of lmdyn against PyTorch doing the same work, in the same run, on the same
-machine.
+"""Speed and memory of lmdyn against PyTorch doing the same work, in the same run.
 
-    python scripts/benchmark.py entropy online gradients --model gguf:model.gguf --data
-    text:book.txt python scripts/benchmark.py tiny 135m lesson watch
+    python scripts/benchmarks/benchmark.py entropy online gradients --model gguf:model.gguf
+    python scripts/benchmarks/benchmark.py tiny 135m lesson watch
 
-entropy  knowledge entropy over windows of 512: the model's body only, no output head on either side
-online   adaptation in chunks of 512, no context, plain SGD on all parameters, every token scored
-before its update gradients  norms of each sequence's own gradient, attention and MLP of every
-layer, 32 sequences of 40 tokens whose last 4 are the span tiny     training steps: 4 layers of
-width 128, 16 x 256 tokens of bytes, clipping and AdamW (`train` is tiny and 135m) 135m     training
-steps: the shape of SmolLM2-135M, random weights, 1 x 512 tokens, clipping and AdamW lesson   three
-models go through the same continual training, with probes before, between and after streams  8
-documents with an adapter each, one after another and side by side, over chunks of 16 to 512, tiny
-and 135m watch    what measuring the whole default set every 50 steps adds to the time of training
-`tiny`; lmdyn alone
+entropy    knowledge entropy over windows of 512: the model's body only, no output head
+online     adaptation in chunks of 512, no context, plain SGD on all parameters; every token is
+           scored before the update on it
+gradients  norms of each sequence's own gradient, attention and MLP of every layer; 32 sequences of
+           40 tokens whose last 4 are the span
+tiny       training steps: 4 layers of width 128, 16 x 256 tokens of bytes, clipping and AdamW
+135m       training steps: the shape of SmolLM2-135M, random weights, 1 x 512 tokens; `train` is
+           tiny and 135m
+lesson     three models go through the same continual training, with probes before, between and
+           after
+streams    8 documents with an adapter each, one after another and side by side, over chunks of 16
+           to 512, tiny and 135m
+watch      what measuring the whole default set every 50 steps adds to the time of training `tiny`;
+           lmdyn alone
 
 Each side runs in a fresh process of its own, in turns, with the same threads and numbers (float32
 on a CPU); PyTorch once as installed and, on a CPU, once more with oneDNN's matrix products. Where a
 side can choose its batch size, the first turn tries each and keeps the fastest. The results are
 compared: different work is no benchmark. Compilation and warm-up are timed apart. A GPU that both
-see is used. A job is a function a side, in JOBS (benchmark_jobs.py, benchmark_training.py,
-benchmark_studies.py). Needs `pip install .[bench]`.
+see is used. Each job is a function per side, in JOBS (given_models.py, training_steps.py,
+lessons.py). Needs `pip install .[bench]`.
 
-Memory of the process (of the device, on a GPU): `loaded`, held once the model is there; `run`, the
+Memory of the process (of the device, on a GPU): `loaded`, held once the model is loaded; `run`, the
 most in the timed run; `peak`, the most from loading on, compilation included; `whole`, the most
 ever, reading the file included. For `entropy` with `gguf:`, lmdyn holds quantised weights and
 PyTorch float32 ones (with `dir:` both hold float32).
@@ -46,18 +49,17 @@ import tempfile
 import time
 from pathlib import Path
 
-import benchmark_jobs
-import benchmark_streams
-import benchmark_studies
-import benchmark_training
+import document_streams
+import given_models
+import lessons
 import numpy as np
-from benchmark_jobs import LENGTH, Setting
+import training_steps
+from given_models import LENGTH, Setting
 
-JOBS = benchmark_jobs.JOBS | benchmark_training.JOBS | benchmark_studies.JOBS
+JOBS = given_models.JOBS | training_steps.JOBS | lessons.JOBS
 
 
 # --- one side in its own process
-# -------------------------------------------------------------------------------------
 
 
 def peak(library):
@@ -112,12 +114,15 @@ def compile_clock():
     return seconds
 
 
-def work(order):
-    """Loads, warms up and runs one side of a job; returns its numbers. Called in a fresh process."""
+def limit_cores(order):
+    """Keeps this process to as many cores as it is to have threads: XLA makes one per core."""
     if order["device"] == "cpu" and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(
-            0, sorted(os.sched_getaffinity(0))[: order["threads"]]
-        )  # what XLA counts
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: order["threads"]])
+
+
+def work(order):
+    """The numbers of one side of a job: loads, warms up, runs. Called in a fresh process."""
+    limit_cores(order)
     if order["side"] != "lmdyn":
         import torch
 
@@ -160,14 +165,13 @@ def make_model(order):
 
 def watch(order):
     """What measuring inside a run costs."""
-    return benchmark_training.watch(order)
+    return training_steps.watch(order)
 
 
 def streams(order):
     """Documents side by side, one side of the comparison."""
-    if order["device"] == "cpu" and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: order["threads"]])
-    return benchmark_streams.streams(order)
+    limit_cores(order)
+    return document_streams.streams(order)
 
 
 def tokens_of(order):
@@ -215,11 +219,10 @@ def fresh(function, order):
 
 
 # --- the whole benchmark
-# ---------------------------------------------------------------------------------------------
 
 
 def benchmark(name, common, repeats, batches=None):
-    """{side: list of results, one a turn} of a job; the first turn chooses each side's batch size."""
+    """{side: results, one per turn} of a job; the first turn chooses each side's batch size."""
     sides = ["lmdyn", "torch"] + ["onednn"] * (
         common["device"] == "cpu" and common["dtype"] == "float32"
     )
@@ -297,7 +300,7 @@ def main():
     )
     parser.add_argument("--shapes", default="tiny,135m", help="of streams")
     parser.add_argument(
-        "--lengths", default=",".join(map(str, benchmark_streams.LENGTHS)), help="chunks of streams"
+        "--lengths", default=",".join(map(str, document_streams.LENGTHS)), help="chunks of streams"
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -334,11 +337,11 @@ def main():
             order = common | {"model": model, "stream": f"{order['out']}.npy"}
             results[name] = benchmark(name, order, args.repeats, args.batches)
         if "watch" in wanted:
-            benchmark_training.show_watch(fresh(watch, common))
+            training_steps.show_watch(fresh(watch, common))
         same = []
         if "streams" in wanted:
             lengths = [int(n) for n in args.lengths.split(",")]
-            results["streams"], same = benchmark_streams.run_streams(
+            results["streams"], same = document_streams.run_streams(
                 functools.partial(fresh, streams),
                 common,
                 folder,

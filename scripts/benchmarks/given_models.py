@@ -8,7 +8,7 @@ import numpy as np
 
 LENGTH, RATE = 512, 0.01
 PROBES, WIDTH, SPAN = 32, 40, 4
-"""Of the job `gradients`: sequences, their tokens, and how many of the last of them are the span."""
+"""Of the job `gradients`: sequences, their tokens, and the tokens of the span at their end."""
 
 
 class Job(NamedTuple):
@@ -21,7 +21,7 @@ class Job(NamedTuple):
     batches: tuple
     what: str
     model: Callable | None = None
-    """Makes a model at a path and returns its reference, for jobs that bring their own; else `--model` is needed."""
+    """Makes a model at a path and returns its reference; without it, `--model` is needed."""
     tokens: int = 0
     """How many tokens the job needs, if it decides that itself."""
     timed: int = 0
@@ -51,7 +51,6 @@ class Side(NamedTuple):
 
 
 # --- lmdyn
-# -----------------------------------------------------------------------------------------------------------
 
 
 def lmdyn_model(setting, packed=False):
@@ -119,7 +118,6 @@ def lmdyn_gradients(setting):
 
 
 # --- PyTorch, as someone who knows it would write it
-# ---------------------------------------------------------------
 
 
 def torch_model(setting):
