@@ -119,8 +119,8 @@ metric_list:
         loaded.model,
         loaded.params,
         [loaded.tokenizer.encode(" 4 4 4" * 30)],
-        optimizer=optax.sgd(0.3),
-        chunk=16,
+        optax.sgd(0.3),
+        online.OnlineConfig(chunk=16),
     )
     adapted = Harness(loaded, learnt.params)
     asked = requests("loglikelihood", [("4 4", " 4")])

@@ -1,10 +1,12 @@
 """`lmdyn online`: static and dynamic evaluation of one stream."""
 
 import dataclasses
+import functools
 import math
 import os
 import time
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -13,6 +15,9 @@ from lmdyn.cli.common import Dtype, Model, Text, Tokens, mesh_of, say, set_up_ja
 from lmdyn.errors import InputError, check_least, choose
 from lmdyn.files import check_writable
 from lmdyn.types import present
+
+if TYPE_CHECKING:
+    from lmdyn.online import ChunkStream, OnlineConfig
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adam0", "adamw", "rmsprop", "adagrad", "lion", "rms")
 
@@ -28,8 +33,8 @@ class Online:
     model: Model
     data: Text
     out: Annotated[str, tyro.conf.arg(metavar="FILE")]
-    """Where to write the rows, as JSON Lines; their provenance goes to FILE.meta.json, every token's
-    nll to FILE.trace.npz."""
+    """Where to write the rows, as JSON Lines; their provenance goes to FILE.meta.json, every
+    token's nll to FILE.trace.npz."""
     chunk: Annotated[int, tyro.conf.arg(metavar="C")] = 512
     """Predictions between two updates."""
     context: Literal["none", "cache", "overlap"] = "none"
@@ -55,8 +60,8 @@ class Online:
     decay: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
     """Share of the way back to the unadapted parameters that every update takes."""
     statistics: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Root mean square of the gradient for --optimizer rms; made from --training if there is
-    no such file yet."""
+    """Root mean square of the gradient for --optimizer rms; made from --training if there is no
+    such file yet."""
     training: Annotated[str | None, tyro.conf.arg(metavar="REF", help_behavior_hint="")] = None
     """Text like the model's training text; --batches of one chunk of it give the statistics."""
     batches: Annotated[int, tyro.conf.arg(metavar="N")] = 64
@@ -104,151 +109,234 @@ def run(options: Online, command: list[str]) -> None:
       command: the words of the command line, for the provenance.
     """
     started = time.time()
-    _check_online(options)
+    _check(options)
+    rates = _learning_rates(options)
     check_writable(options.out)
     set_up_jax()
-    import numpy as np
-
-    from lmdyn import checkpoints, data, models
-    from lmdyn import online as adaptation
-    from lmdyn.online import contexts
-    from lmdyn.params import low_rank, select
     from lmdyn.records import provenance
+
+    plan = _plan(options)
+    outcomes, about = _evaluate(options, plan, rates)
+    rows, traces = _rows(plan, outcomes, about)
+    _say_events(options, outcomes["online"], about["rate"])
+    show(rows)
+    rows += _costs(plan, outcomes)
+    meta = provenance.collect(
+        command, dataclasses.asdict(options), started, sum(map(len, traces.values()))
+    )
+    records.write_rows(options.out, rows, meta, traces)
+    say(f"wrote {len(rows)} rows to {options.out}")
+
+
+class _Plan(NamedTuple):
+    """A model, a text, and how one is adapted to the other."""
+
+    reference: Any
+    loaded: Any
+    stream: "ChunkStream"
+    config: "OnlineConfig"
+    part: Any
+
+
+def _plan(options: Online) -> _Plan:
+    """Reads model and text, and refuses what does not fit together before the long work."""
+    from lmdyn import checkpoints, data, models, online
+    from lmdyn.online.contexts import check_positions
 
     documents = data.documents(options.data)
     reference = checkpoints.parse(options.model)
-    context = _context(adaptation, options)
+    config = _config(options)
     mesh = mesh_of(options, rows=None)
     say(f"{reference}")
     loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)
-    contexts.check(context, options.chunk, loaded.model.config)
-    adapt = options.adapt or ("all" if options.rank is None else "blocks.mlp")
-    if options.rank is not None:
-        adapt = low_rank(adapt, rank=options.rank)
-        adapt.partition(loaded.params)
-    else:
-        select(loaded.params, adapt)
+    check_positions(config.context, config.chunk, loaded.model.config)
+    part = config.partition(loaded.params)
     if mesh is not None:
-        from lmdyn.training import sharding as meshes
+        from lmdyn.training.sharding import shard
 
-        loaded = loaded._replace(params=meshes.shard(loaded.params, mesh, loaded.model.config))
+        loaded = loaded._replace(params=shard(loaded.params, mesh, loaded.model.config))
     docs = data.tokenize(documents, loaded.tokenizer, options.tokens, progress=True)
-    end = loaded.tokenizer.end_of_text
-    reset = adaptation.change() if options.reset == "change" else options.reset
-    if options.reset != "document":
-        data.windows(
-            data.join(docs, end), options.chunk, tokens=options.tokens
-        )  # refuses a text shorter than one chunk
-    stream = adaptation.stream(
-        docs,
+    config = dataclasses.replace(config, end_of_text=loaded.tokenizer.end_of_text)
+    stream = online.chunk_stream(docs, config)
+    least = min(options.chunk, options.tokens or options.chunk)
+    if options.reset != "document" and stream.tokens < least:
+        raise InputError(
+            f"the text has {stream.tokens + 1} tokens, and one chunk of {least} predictions needs"
+            f" {least + 1}; give more text, or --chunk {stream.tokens} or less"
+        )
+    return _Plan(reference, loaded, stream, config, part)
+
+
+def _config(options: Online) -> "OnlineConfig":
+    """The options as the library takes them."""
+    from lmdyn import online
+    from lmdyn.params import low_rank
+
+    context = online.none()
+    if options.context == "cache":
+        context = online.cache(present(options.window), options.keep)
+    elif options.context == "overlap":
+        context = online.overlap(present(options.window))
+    adapt = options.adapt or ("all" if options.rank is None else "blocks.mlp")
+    return online.OnlineConfig(
         chunk=options.chunk,
         context=context,
-        reset="document" if options.reset == "document" else "never",
-        end_of_text=end,
+        adapt=adapt if options.rank is None else low_rank(adapt, rank=options.rank),
+        steps=options.steps,
+        every=options.every,
+        reset=online.ChangeDetector() if options.reset == "change" else options.reset,
+        guard=options.guard,
+        parallel=options.parallel,
         tokens=options.tokens,
     )
-    run = {"chunk": options.chunk, "context": context, "progress": True}
-    outcomes, about = {}, {}
+
+
+def _evaluate(options: Online, plan: _Plan, rates: list[float] | None) -> tuple[dict, dict]:
+    """Outcomes by name, `static` and `online`; and how the learning rate came about."""
+    from lmdyn import online
+
+    model, params, config = plan.loaded.model, plan.loaded.params, plan.config
+    outcomes: dict[str, Any] = {}
     if options.static:
-        outcomes["static"] = adaptation.evaluate(
-            loaded.model, loaded.params, stream, optimizer=None, reset="document", **run
+        plain = online.OnlineConfig(config.chunk, config.context, reset="document")
+        outcomes["static"] = online.evaluate(
+            model, params, plan.stream, config=plain, progress=True
         )
-    rule = _online_rule(options, loaded, adapt)
-    run |= {
-        "adapt": adapt,
-        "reset": reset,
-        "steps": options.steps,
-        "every": options.every,
-        "guard": options.guard,
+    rule = _rule(options, plan)
+    static = outcomes["static"].nll if options.static and config.compares else None
+    if rates is None:
+        outcomes["online"] = online.evaluate(
+            model,
+            params,
+            plan.stream,
+            rule(options.learning_rate),
+            config,
+            static=static,
+            progress=True,
+            donate=True,
+        )
+        return outcomes, {"rate": options.learning_rate}
+    search = online.LearningRateSearch(rule, rates, present(options.prefix))
+    found = online.choose_learning_rate(
+        model, params, plan.stream, search, config, static=static, progress=True, donate=True
+    )
+    outcomes["online"] = found.outcome
+    tried = ", ".join(f"{rate:g}: {nll:.4f}" for rate, nll in found.tried.items())
+    say(
+        f"learning rate {found.learning_rate:g} chosen on the first {found.prefix:,} predictions"
+        f" ({tried} nats)"
+    )
+    return outcomes, {
+        "rate": found.learning_rate,
+        "prefix": found.prefix,
+        "tried": {f"{k:g}": v if math.isfinite(v) else None for k, v in found.tried.items()},
     }
-    if options.static and (options.guard is not None or options.reset == "change"):
-        run["static"] = outcomes["static"].nll
-    if options.learning_rates is None:
-        outcomes["online"] = adaptation.evaluate(
-            loaded.model,
-            loaded.params,
-            stream,
-            optimizer=rule(options.learning_rate),
-            parallel=options.parallel,
-            donate=True,
-            **run,
-        )
-        about["rate"] = options.learning_rate
-    else:
-        found = adaptation.choose_rate(
-            loaded.model,
-            loaded.params,
-            stream,
-            rule=rule,
-            rates=_numbers("learning-rates", options.learning_rates),
-            prefix=present(options.prefix),
-            donate=True,
-            **run,
-        )
-        outcomes["online"] = found.outcome
-        tried = ", ".join(f"{rate:g}: {nll:.4f}" for rate, nll in found.tried.items())
-        say(f"rate {found.rate:g} chosen on the first {found.prefix:,} predictions ({tried} nats)")
-        about |= {
-            "rate": found.rate,
-            "prefix": found.prefix,
-            "tried": {f"{k:g}": v if math.isfinite(v) else None for k, v in found.tried.items()},
-        }
-    traces, rows, costs = {}, [], []
+
+
+def _rows(plan: _Plan, outcomes: dict, about: dict) -> tuple[list[dict], dict]:
+    """The rows of nll, and every token's nll by name.
+
+    Raises:
+      InputError: an nll that is not a number.
+    """
+    import numpy as np
+
+    mean = lambda nll: float(nll.mean(dtype=np.float64))
+    traces, rows = {}, []
     for name, outcome in outcomes.items():
-        trace = np.asarray(outcome.nll, np.float32)
+        traces[name] = trace = np.asarray(outcome.nll, np.float32)
         bad = np.flatnonzero(~np.isfinite(trace))
         if len(bad):
-            mend = (
-                f"; lower --learning-rate (now {about['rate']})"
+            remedy = (
+                f"lower --learning-rate (now {about['rate']})"
                 if name == "online"
-                else "; are there numbers in the checkpoint that are not finite?"
+                else "are there numbers in the checkpoint that are not finite?"
             )
             raise InputError(
-                f"{name} nll is {trace[bad[0]]} at prediction {bad[0]} of {len(trace)}{mend}"
+                f"{name} nll is {trace[bad[0]]} at prediction {bad[0]} of {len(trace)}; {remedy}"
             )
-        mean = lambda part: float(part.mean(dtype=np.float64))
-        told = {"step": reference.step, "tokens": len(trace)}
-        extra = {"perplexity": math.exp(min(mean(trace), 700))}
+        more = {"perplexity": math.exp(min(mean(trace), 700))}
         if "prefix" in about:
-            extra["after_prefix"] = mean(trace[about["prefix"] :])
+            more["after_prefix"] = mean(trace[about["prefix"] :])
         if name == "online":
-            extra |= about | {"resets": list(outcome.resets), "stopped": outcome.stopped}
-        rows.append(
-            records.row(str(reference), f"{name}_nll", mean(trace), "nats", **extra, **told)
-        )
-        costs.append(
-            records.row(str(reference), "flops", float(outcome.flops), "flops", site=name, **told)
-        )
-        traces[name] = trace
-    if outcomes["online"].resets:
-        say(
-            "the detector reset the model after"
-            f" {', '.join(f'{n:,}' for n in outcomes['online'].resets)} predictions"
-        )
-    if outcomes["online"].stopped is not None:
-        say(
-            f"adaptation lost {options.guard:g} nats and was stopped after"
-            f" {outcomes['online'].stopped:,} predictions; lower --learning-rate (now"
-            f" {about['rate']:g})"
-        )
-    show(rows)
-    meta = provenance.collect(
-        command, dataclasses.asdict(options), started, sum(map(len, traces.values()))
-    )
-    records.write_rows(options.out, rows + costs, meta, traces)
-    say(f"wrote {len(rows + costs)} rows to {options.out}")
+            more |= about | {"resets": list(outcome.resets), "stopped": outcome.stopped}
+        rows.append(_row(plan, f"{name}_nll", mean(trace), "nats", len(trace), **more))
+    return rows, traces
 
 
-def _check_online(options) -> None:
-    """Raises an `InputError` for options that are wrong, before anything is imported."""
+def _costs(plan: _Plan, outcomes: dict) -> list[dict]:
+    """The rows of FLOPs."""
+    return [
+        _row(plan, "flops", float(outcome.flops), "flops", len(outcome.nll), site=name)
+        for name, outcome in outcomes.items()
+    ]
+
+
+def _row(plan: _Plan, metric: str, value: float, unit: str, tokens: int, **more: Any) -> dict:
+    reference = plan.reference
+    more |= {"step": reference.step, "tokens": tokens}
+    return records.row(str(reference), metric, value, unit, **more)
+
+
+def _say_events(options: Online, outcome: Any, rate: float) -> None:
+    if outcome.resets:
+        after = ", ".join(f"{count:,}" for count in outcome.resets)
+        say(f"the detector reset the model after {after} predictions")
+    if outcome.stopped is not None:
+        say(
+            f"adaptation lost {options.guard:g} nats and was stopped after {outcome.stopped:,}"
+            f" predictions; lower --learning-rate (now {rate:g})"
+        )
+
+
+def _rule(options: Online, plan: _Plan) -> Callable[[float], Any]:
+    """`learning rate -> optimizer`."""
+    import optax
+
+    from lmdyn import transforms
+
+    rms = _statistics(options, plan).of(plan.part) if options.optimizer == "rms" else None
+
+    def scaled_by_rms(rate):
+        scale = transforms.scale_by_prior_rms(present(rms), present(rms).mean / 2)
+        return optax.chain(scale, optax.scale_by_learning_rate(rate))
+
+    named = {
+        "momentum": functools.partial(optax.sgd, momentum=0.9),
+        "adam0": functools.partial(optax.adam, b1=0.0),
+        "rms": scaled_by_rms,
+    }
+    rule = named.get(options.optimizer) or getattr(optax, options.optimizer)
+    if not options.decay:
+        return rule
+    return lambda rate: optax.chain(rule(rate), transforms.decay_to_prior(options.decay, rms))
+
+
+def _statistics(options: Online, plan: _Plan) -> Any:
+    """Root mean square gradients, from their file, or made and written there."""
+    from lmdyn import data, transforms
+
+    path, loaded = present(options.statistics), plan.loaded
+    if os.path.exists(path):
+        return transforms.load_rms(path)
+    say(f"gradients of {options.batches} batches of {options.chunk} tokens of {options.training}")
+    tokens = options.batches * options.chunk
+    batches = data.batches(present(options.training), loaded.tokenizer, options.chunk, 1, tokens)
+    found = transforms.gradient_rms(loaded.model, loaded.params, batches, progress=True)
+    transforms.save_rms(path, found)
+    return found
+
+
+def _check(options: Online) -> None:
+    """Refuses options that are out of range or exclude each other, before anything is imported."""
     ones = ("chunk", "window", "tokens", "prefix", "rank", "steps", "every", "parallel", "batches")
     check_least(options, "--", **dict.fromkeys(ones, 1), keep=0)
-    for name in ("learning_rate", "decay", "guard"):
+    for name, most in (("learning_rate", math.inf), ("decay", 1.0), ("guard", math.inf)):
         value = getattr(options, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise InputError(f"--{name.replace('_', '-')} {value}: give 0 or a positive number")
-    choose("optimizer", options.optimizer, OPTIMIZERS)
+        if value is not None and not (0 <= value <= most and value < math.inf):
+            limit = "a share from 0 to 1" if most == 1 else "0 or a positive number"
+            raise InputError(f"--{name.replace('_', '-')} {value}: give {limit}")
     if options.context == "none" and options.window is not None:
         raise InputError(
             f"--window {options.window} without a context; add --context cache or --context overlap"
@@ -265,8 +353,6 @@ def _check_online(options) -> None:
             "--learning-rates and --prefix belong together: what to choose from, and how many"
             " predictions to choose on"
         )
-    if options.learning_rates is not None:
-        _numbers("learning-rates", options.learning_rates)
     if options.parallel > 1 and (
         options.reset != "document"
         or options.guard is not None
@@ -276,87 +362,37 @@ def _check_online(options) -> None:
             f"--parallel {options.parallel}: documents side by side need --reset document, and"
             " neither --guard nor --learning-rates"
         )
-    if options.optimizer == "rms" and (options.rank is not None or options.statistics is None):
+    _check_optimizer(options)
+
+
+def _check_optimizer(options: Online) -> None:
+    choose("optimizer", options.optimizer, OPTIMIZERS)
+    if options.optimizer != "rms":
+        if options.statistics is not None or options.training is not None:
+            raise InputError("--statistics and --training are for --optimizer rms")
+        return
+    if options.rank is not None or options.statistics is None:
         raise InputError(
             "--optimizer rms needs --statistics FILE, of the parameters themselves (no --rank)"
         )
-    if (
-        options.optimizer == "rms"
-        and options.training is None
-        and not os.path.exists(options.statistics)
-    ):
+    if options.training is None and not os.path.exists(options.statistics):
         raise InputError(
             f"--statistics {options.statistics} is not there yet; add --training REF, a text to"
             " make them from"
         )
-    if options.optimizer != "rms" and (
-        options.statistics is not None or options.training is not None
-    ):
-        raise InputError("--statistics and --training are for --optimizer rms")
 
 
-def _online_rule(options, loaded, adapt):
-    """`rate -> optimizer`."""
-    import optax
-
-    from lmdyn import data, transforms
-    from lmdyn.params import partition
-
-    rms = None
-    if options.optimizer == "rms":
-        if os.path.exists(options.statistics):
-            found = transforms.load_rms(options.statistics)
-        else:
-            say(
-                f"gradients of {options.batches} batches of {options.chunk} tokens of"
-                f" {options.training}"
-            )
-            batches = data.batches(
-                options.training,
-                loaded.tokenizer,
-                options.chunk,
-                1,
-                options.batches * options.chunk,
-            )
-            found = transforms.gradient_rms(loaded.model, loaded.params, batches, progress=True)
-            transforms.save_rms(options.statistics, found)
-        rms = found.of(partition(loaded.params, adapt))
-
-    def rule(rate):
-        if rms is not None:
-            scaled = optax.chain(
-                transforms.scale_by_prior_rms(rms, rms.mean / 2), optax.scale_by_learning_rate(rate)
-            )
-        elif options.optimizer == "momentum":
-            scaled = optax.sgd(rate, momentum=0.9)
-        elif options.optimizer == "adam0":
-            scaled = optax.adam(rate, b1=0.0)
-        else:
-            scaled = getattr(optax, options.optimizer)(rate)
-        return (
-            optax.chain(scaled, transforms.decay_to_prior(options.decay, rms))
-            if options.decay
-            else scaled
-        )
-
-    rule(1.0)  # refuses a decay out of range
-    return rule
-
-
-def _context(adaptation, options):
-    if options.context == "cache":
-        return adaptation.cache(options.window, options.keep)
-    return adaptation.none() if options.context == "none" else adaptation.overlap(options.window)
-
-
-def _numbers(name: str, text: str) -> list[float]:
-    """The numbers of `--NAME A,B,...`."""
+def _learning_rates(options: Online) -> list[float] | None:
+    """The numbers of `--learning-rates A,B,...`; None where they are not given."""
+    text = options.learning_rates
+    if text is None:
+        return None
     try:
         found = [float(word) for word in text.split(",")]
     except ValueError:
         raise InputError(
-            f"--{name} {text}: give numbers joined by commas, such as 0.003,0.01,0.03"
+            f"--learning-rates {text}: give numbers joined by commas, such as 0.003,0.01,0.03"
         ) from None
     if not all(0 <= number < math.inf for number in found):
-        raise InputError(f"--{name} {text}: each is 0 or a positive number")
+        raise InputError(f"--learning-rates {text}: each is 0 or a positive number")
     return found

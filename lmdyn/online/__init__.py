@@ -1,27 +1,31 @@
 """Online adaptation: memory in weights, against context, cost and shift."""
 
+from lmdyn.online.change_detection import ChangeDetector
+from lmdyn.online.config import OnlineConfig
 from lmdyn.online.contexts import Context, cache, none, overlap
-from lmdyn.online.core import adapt, start
-from lmdyn.online.evaluate import Outcome, evaluate
-from lmdyn.online.rate_search import Chosen, choose_rate
-from lmdyn.online.resets import Change, change
-from lmdyn.online.rules import at_any_rate
-from lmdyn.online.streams import Stream, stream
+from lmdyn.online.core import Adaptation, adapt, start
+from lmdyn.online.dynamic_evaluation import Outcome, evaluate
+from lmdyn.online.learning_rates import ChosenLearningRate, LearningRateSearch, choose_learning_rate
+from lmdyn.online.streams import ChunkStream, chunk_stream
+from lmdyn.online.update_rules import every, learning_rate_as_state
 
 __all__ = [
-    "Change",
-    "Chosen",
+    "Adaptation",
+    "ChangeDetector",
+    "ChosenLearningRate",
+    "ChunkStream",
     "Context",
+    "LearningRateSearch",
+    "OnlineConfig",
     "Outcome",
-    "Stream",
     "adapt",
-    "at_any_rate",
     "cache",
-    "change",
-    "choose_rate",
+    "choose_learning_rate",
+    "chunk_stream",
     "evaluate",
+    "every",
+    "learning_rate_as_state",
     "none",
     "overlap",
     "start",
-    "stream",
 ]

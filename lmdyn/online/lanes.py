@@ -1,9 +1,8 @@
-"""Documents side by side: every lane adapts to documents of its own, one after another, over one
-shared body.
+"""Documents side by side: each lane adapts to its own documents over one shared body.
 
 A lane has its own copy of what adapts, its own optimizer state and cache; whatever does not adapt
 is there once, and its matrices meet the tokens of all lanes in one product. Shape letters: n steps,
-S lanes, C predictions a chunk.
+S lanes, C predictions of a chunk.
 """
 
 import functools
@@ -14,26 +13,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from lmdyn.models import forward, loss
 from lmdyn.models.heads import head_of
-from lmdyn.models.modules import LanguageModel
-from lmdyn.online.contexts import Context, kept, seen
-from lmdyn.online.core import Carry, learned
-from lmdyn.online.rules import never
-from lmdyn.online.streams import Stream
-from lmdyn.params.adapters import Adapters
-from lmdyn.params.partitions import Partition
-from lmdyn.types import Tree, present
+from lmdyn.online.contexts import forward_inputs, update_cache
+from lmdyn.online.core import Adaptation, Carry, take_steps
+from lmdyn.online.streams import ChunkStream
+from lmdyn.types import Array, Tree, present
 
 
 def schedule(first: np.ndarray, lanes: int) -> np.ndarray:
-    """Which chunk each lane reads at each step: the longest document left goes to the lane that is
-    free first.
+    """Which chunk each lane reads at each step.
+
+    The longest document left goes to the lane that is free first.
 
     Args:
-      first: `[n]` booleans of a `Stream`: where a document begins.
+      first: `[n]` booleans of a `ChunkStream`: where a document begins.
       lanes: S; no more than there are documents are used.
 
     Returns:
@@ -89,98 +84,106 @@ def segments(order: np.ndarray, worth: float) -> list[np.ndarray]:
     return [*found, order[start:, :width]]
 
 
-def laid_out(chunks: Stream, order: np.ndarray) -> Stream:
-    """The stream's chunks as a schedule places them: arrays `[steps, lanes, ...]`; an idle lane's
-    chunk counts nowhere.
+def place_chunks(chunks: ChunkStream, order: np.ndarray) -> ChunkStream:
+    """The stream's chunks as a schedule places them; an idle lane's chunk counts nowhere.
+
+    Args:
+      chunks: a stream of documents, each reset.
+      order: `[steps, lanes]`, from `schedule`.
+
+    Returns:
+      A stream whose arrays are `[steps, lanes, ...]`.
+
+    >>> from lmdyn.online import OnlineConfig, chunk_stream
+    >>> chunks = chunk_stream(np.arange(9), OnlineConfig(chunk=4))
+    >>> place_chunks(chunks, np.array([[0, -1], [1, -1]])).mask.any(-1).tolist()
+    [[True, False], [True, False]]
     """
     placed = jax.tree.map(lambda array: array[np.maximum(order, 0)], chunks)
     busy = order >= 0
     return placed._replace(mask=placed.mask & busy[..., None], first=placed.first & busy)
 
 
-def adapt(
-    model: LanguageModel,
-    part: Partition | Adapters | None,
-    optimizer: optax.GradientTransformation | None,
-    context: Context,
-    fresh: Tree,
-    rest: Tree,
-    carry: Carry,
-    chunks: Stream,
-    *,
-    steps: int = 1,
+def adapt_lanes(
+    adaptation: Adaptation, fresh: Carry | None, rest: Tree, carry: Carry, chunks: ChunkStream
 ) -> tuple[Carry, jax.Array]:
     """The pure core, as `lmdyn.online.adapt`, for lanes.
 
     Args:
+      adaptation: what adapts to what; nothing is compared with the static model.
       fresh: the carry before the first chunk of a document, of one lane; None never resets.
       rest: what does not adapt, there once.
       carry: leaves with a leading axis S.
-      chunks: from `laid_out`.
+      chunks: from `place_chunks`.
 
     Returns:
       The carry after the last step, and nll `[n, S, C]` in nats.
     """
-    head = head_of(model.config)
-    own_head = part is not None and any(path[0] == head.place for path in part.chosen)
 
-    def restart(carry, first):
-        one = lambda old, new: jnp.where(first.reshape(-1, *[1] * jnp.ndim(new)), new, old)
+    def restart(carry: Carry, first_S: Array) -> Carry:
+        one = lambda old, new: jnp.where(first_S.reshape(-1, *[1] * jnp.ndim(new)), new, old)
         return jax.tree.map(one, carry, fresh)
 
-    def step(carry, chunk: Stream):
+    def step(carry: Carry, chunk: ChunkStream):
         if fresh is not None:
             carry = jax.lax.cond(
                 chunk.first.any(), restart, lambda carry, first: carry, carry, chunk.first
             )
-        weights = chunk.mask.astype(jnp.float32) / jnp.maximum(chunk.mask.sum(1, keepdims=True), 1)
-        length = chunk.targets.shape[1]
-
-        def alone(chosen, cache, chunk, weights):
-            params = rest if part is None else part.merge(chosen, rest)
-            options = seen(context, cache, chunk)
-            if own_head:
-                total, (nll, out) = loss(
-                    model, params, chunk.inputs[None], chunk.targets[None], weights[None], **options
-                )
-                return (total, nll[0]), kept(context, cache, out.cache, length)
-            out = forward(model, params, chunk.inputs[None], **options)
-            return out.states[0, -length:], kept(context, cache, out.cache, length)
-
-        def objective(chosen):
-            found: Any
-            found, cache = jax.vmap(alone)(chosen, carry.cache, chunk, weights)
-            if own_head:
-                return found[0].sum(), (found[1], cache)
-            # One head for all lanes: its blocks of logits are those of all tokens together.
-            flat = found.reshape(-1, found.shape[-1])
-            total, nll = head.weighted_nll(
-                head.matrices(rest), flat, chunk.targets.reshape(-1), weights.reshape(-1)
-            )
-            return total, (nll.reshape(weights.shape), cache)
-
-        if part is None:
-            _, (nll, cache) = objective(None)
-            return carry._replace(cache=cache), nll
-        slope = jax.grad(objective, has_aux=True)
-        chosen, state, (nll, cache) = learned(
-            slope, jax.vmap(present(optimizer).update), carry.chosen, carry.optimizer, steps
+        objective = _objective(adaptation, rest, carry.cache, chunk)
+        if adaptation.part is None:
+            _, (nll_SC, cache) = objective(None)
+            return carry._replace(cache=cache), nll_SC
+        trainable, state, (nll_SC, cache) = take_steps(
+            jax.grad(objective, has_aux=True),
+            jax.vmap(present(adaptation.optimizer).update),
+            carry.trainable,
+            carry.optimizer,
+            adaptation.steps,
         )
-        return carry._replace(chosen=chosen, optimizer=state, cache=cache), nll
+        return carry._replace(trainable=trainable, optimizer=state, cache=cache), nll_SC
 
     return jax.lax.scan(step, carry, chunks)
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(
-    model: LanguageModel,
-    part: Partition | Adapters | None,
-    update: Callable,
-    context: Context,
-    steps: int = 1,
-) -> Callable:
-    """The jitted core, which owns its carry; `update` is an optimizer's."""
-    optimizer = None if update is None else optax.GradientTransformation(never, update)
-    return jax.jit(
-        functools.partial(adapt, model, part, optimizer, context, steps=steps), donate_argnums=2
-    )
+def compiled_lanes(adaptation: Adaptation) -> Callable:
+    """`adapt_lanes`, jitted; it owns its carry."""
+    return jax.jit(functools.partial(adapt_lanes, adaptation), donate_argnums=2)
+
+
+def _objective(adaptation: Adaptation, rest: Tree, cache: Tree, chunk: ChunkStream) -> Callable:
+    """`trainable -> (sum of the lanes' losses, (nll [S, C], caches))` of one step.
+
+    Lanes meet in nothing but the sum, so its gradient is each lane's own.
+    """
+    model, part, context = adaptation.model, adaptation.part, adaptation.context
+    weights_SC = chunk.mask.astype(jnp.float32) / jnp.maximum(chunk.mask.sum(1, keepdims=True), 1)
+    length = chunk.targets.shape[1]
+    head = head_of(model.config)
+    own_head = part is not None and any(path[0] == head.place for path in part.chosen)
+
+    def alone(trainable, cache, chunk, weights_C):
+        params = rest if part is None else part.merge(trainable, rest)
+        options = forward_inputs(context, cache, chunk)
+        if own_head:  # the head differs by lane: loss and nll are a lane's own
+            total, (nll_1C, out) = loss(
+                model, params, chunk.inputs[None], chunk.targets[None], weights_C[None], **options
+            )
+            return (total, nll_1C[0]), update_cache(context, cache, out.cache, length)
+        out = forward(model, params, chunk.inputs[None], **options)
+        return out.states[0, -length:], update_cache(context, cache, out.cache, length)
+
+    def objective(trainable):
+        found: Any
+        found, caches = jax.vmap(alone)(trainable, cache, chunk, weights_SC)
+        if own_head:
+            total_S, nll_SC = found
+            return total_S.sum(), (nll_SC, caches)
+        # One head for all lanes: its blocks of logits are those of all tokens together.
+        states_ND, targets_N = found.reshape(-1, found.shape[-1]), chunk.targets.reshape(-1)
+        total, nll_N = head.weighted_nll(
+            head.matrices(rest), states_ND, targets_N, weights_SC.reshape(-1)
+        )
+        return total, (nll_N.reshape(weights_SC.shape), caches)
+
+    return objective

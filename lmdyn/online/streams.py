@@ -2,7 +2,7 @@
 
 Chunks tile the stream: the last token of one chunk is the first input of the next, so that every
 token but the first of the stream (or, with resets, of each document) is predicted exactly once.
-Shape letters: n chunks, C predictions a chunk, W tokens of an overlap window.
+Shape letters: n chunks, C predictions of a chunk, W tokens of an overlap window, N predictions.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,13 @@ import numpy as np
 
 from lmdyn.costs import ChunkSizes
 from lmdyn.data import join
-from lmdyn.errors import InputError, choose
+from lmdyn.errors import InputError
+from lmdyn.online.config import OnlineConfig
 from lmdyn.online.contexts import Context
 
-RESETS = ("never", "document")
 
-
-class Stream(NamedTuple):
-    """Chunks in order, as NumPy arrays. Made by `stream`.
+class ChunkStream(NamedTuple):
+    """Chunks in order, as NumPy arrays. Made by `chunk_stream`.
 
     Attributes:
       inputs: `[n, C]` int32; with an overlap window `[n, W]`, the chunk's own inputs last.
@@ -48,70 +47,41 @@ class Stream(NamedTuple):
         return ChunkSizes(len(self.first), self.inputs.shape[1], self.targets.shape[1], cached)
 
 
-def _chunks(tokens: np.ndarray, chunk: int, context: Context):
-    predictions = len(tokens) - 1
-    count = -(-predictions // chunk)
-    fill = count * chunk - predictions
-    mask = np.arange(count * chunk) < predictions
-    inputs, targets = np.pad(tokens[:-1], (0, fill)), np.pad(tokens[1:], (0, fill))
-    shape = (count, chunk)
-    first = np.arange(count) == 0
-    if context.kind != "overlap":
-        return inputs.reshape(shape), None, targets.reshape(shape), mask.reshape(shape), first
-    ends = np.minimum(chunk * (1 + np.arange(count)), predictions)[:, None]
-    index = ends - context.window + np.arange(context.window)[None]
-    positions = np.where(index >= 0, index - np.maximum(ends - context.window, 0), -1)
-    own = index[:, -chunk:]
-    mask = own >= chunk * np.arange(count)[:, None]
-    return tokens[np.maximum(index, 0)], positions, tokens[np.maximum(own + 1, 0)], mask, first
-
-
-def stream(
-    documents: Sequence[np.ndarray] | np.ndarray,
-    *,
-    chunk: int,
-    context: Context,
-    reset: str = "never",
-    end_of_text: int | None = None,
-    tokens: int | None = None,
-) -> Stream:
+def chunk_stream(
+    documents: ChunkStream | Sequence[np.ndarray] | np.ndarray, config: OnlineConfig
+) -> ChunkStream:
     """Cuts documents into chunks.
 
     Args:
-      documents: token ids, one integer array a document (or one array alone).
-      chunk: C.
-      context: how much each chunk sees; an overlap's windows are laid out here.
-      reset: `never` joins the documents by `end_of_text` into one stream; `document` keeps them
-        apart, and no chunk crosses from one into the next.
-      end_of_text: needed to join two documents or more.
-      tokens: stop after this many predictions.
+      documents: token ids, one integer array per document (or one array alone); a `ChunkStream` is
+        returned as it is.
+      config: `chunk`, `context`, `tokens`; `reset="document"` keeps documents apart, so that no
+        chunk crosses from one into the next; otherwise `end_of_text` joins them.
 
     Raises:
-      InputError: nothing to predict, an unknown reset, or documents that cannot be joined.
+      InputError: nothing to predict, or documents that cannot be joined.
 
-    >>> from lmdyn.online import none
-    >>> s = stream(np.arange(8), chunk=3, context=none())
+    >>> s = chunk_stream(np.arange(8), OnlineConfig(chunk=3))
     >>> s.inputs.tolist(), s.targets.tolist(), s.tokens
     ([[0, 1, 2], [3, 4, 5], [6, 0, 0]], [[1, 2, 3], [4, 5, 6], [7, 0, 0]], 7)
     """
-    choose("reset", reset, RESETS)
+    if isinstance(documents, ChunkStream):
+        return documents
     if isinstance(documents, np.ndarray):
         documents = [documents]
-    if tokens is not None and tokens < 1:
-        raise InputError(f"tokens={tokens}: at least 1 prediction is needed")
     documents = [np.asarray(document, np.int32) for document in documents]
-    if reset == "never" and len(documents) > 1:
-        if end_of_text is None:
+    if config.reset != "document" and len(documents) > 1:
+        if config.end_of_text is None:
             raise InputError(
                 f"{len(documents)} documents and no end-of-text token to join them by; give"
                 " end_of_text, or reset='document'"
             )
-        documents = [join(documents, end_of_text)]
-    left, parts = np.inf if tokens is None else tokens, []
+        documents = [join(documents, config.end_of_text)]
+    left, parts = np.inf if config.tokens is None else config.tokens, []
     for document in documents:
         document = document[: int(min(len(document), left + 1))]
         if len(document) > 1:
-            parts.append(_chunks(document, chunk, context))
+            parts.append(_chunks(document, config.chunk, config.context))
             left -= len(document) - 1
         if left < 1:
             break
@@ -119,9 +89,30 @@ def stream(
         raise InputError(
             "the text has fewer than 2 tokens, so there is nothing to predict; give a longer text"
         )
-    inputs, positions, targets, mask, first = zip(*parts, strict=True)
-    joined = [
-        None if part[0] is None else np.concatenate(part)
-        for part in (inputs, positions, targets, mask, first)
+    fields = [
+        None if arrays[0] is None else np.concatenate(arrays) for arrays in zip(*parts, strict=True)
     ]
-    return Stream(*cast(Any, joined))
+    return ChunkStream(*cast(Any, fields))
+
+
+def _chunks(tokens: np.ndarray, chunk: int, context: Context) -> tuple:
+    """The fields of one document's `ChunkStream`."""
+    predictions = len(tokens) - 1
+    count = -(-predictions // chunk)
+    first_n = np.arange(count) == 0
+    if context.kind != "overlap":  # the last chunk is padded at its end
+        fill, shape = count * chunk - predictions, (count, chunk)
+        inputs_nC, targets_nC = (
+            np.pad(ids, (0, fill)).reshape(shape) for ids in (tokens[:-1], tokens[1:])
+        )
+        mask_nC = (np.arange(count * chunk) < predictions).reshape(shape)
+        return inputs_nC, None, targets_nC, mask_nC, first_n
+    # A window ends where its chunk does; the last one is filled with tokens before its chunk.
+    ends_n1 = np.minimum(chunk * (1 + np.arange(count)), predictions)[:, None]
+    index_nW = ends_n1 - context.window + np.arange(context.window)[None]
+    begins_n1 = np.maximum(ends_n1 - context.window, 0)
+    positions_nW = np.where(index_nW >= 0, index_nW - begins_n1, -1)
+    own_nC = index_nW[:, -chunk:]
+    mask_nC = own_nC >= chunk * np.arange(count)[:, None]
+    targets_nC = tokens[np.maximum(own_nC + 1, 0)]
+    return tokens[np.maximum(index_nW, 0)], positions_nW, targets_nC, mask_nC, first_n

@@ -163,9 +163,7 @@ def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Localized:
-    """What adapts, and how much, by a profile: made by `localized`, for `lmdyn.online.evaluate(...,
-    adapt=...)`.
-    """
+    """What adapts, and how much, by a profile: made by `localized`, for `OnlineConfig(adapt=...)`."""
 
     profile: Mapping
     mode: str
@@ -194,8 +192,7 @@ class Localized:
 def localized(
     profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = KINDS
 ) -> Localized:
-    """What online adaptation changes, by a relative profile: `online.evaluate(...,
-    adapt=localized(profile))`.
+    """What online adaptation changes, by a relative profile: `OnlineConfig(adapt=localized(r))`.
 
     Args:
       profile, mode, groups: as for `localize`. With `freeze` only what has `r > mean(r)` adapts, at

@@ -66,11 +66,8 @@ def lmdyn_streams(order):
                 model,
                 params,
                 list(documents(order["shape"], chunk)),
-                optimizer=optimizer,
-                chunk=chunk,
-                adapt=low,
-                reset="document",
-                parallel=parallel,
+                optimizer,
+                online.OnlineConfig(chunk, adapt=low, reset="document", parallel=parallel),
             )
             seconds, outcome = timed(run, order["repeats"])
             found[f"{chunk} {name}"] = {"speed": len(outcome.nll) / seconds, "nll": outcome.mean}

@@ -85,10 +85,10 @@ def lmdyn_online(setting):
     from lmdyn import online
 
     model, params = lmdyn_model(setting)
-    rule = {"optimizer": optax.sgd(RATE), "chunk": LENGTH, "context": online.none(), "adapt": "all"}
+    config = online.OnlineConfig(chunk=LENGTH)
 
     def run():
-        return online.evaluate(model, params, [setting.stream], **rule).mean
+        return online.evaluate(model, params, [setting.stream], optax.sgd(RATE), config).mean
 
     return Side(run, run)
 

@@ -25,13 +25,12 @@ def both(context, selector, optimizer, **changes):
     adapters = isinstance(selector, LowRank)
     part = selector.partition(shapes) if adapters else selector and partition(shapes, selector)
     chosen, rest = jax.eval_shape(part.split, shapes) if part else (None, shapes)
-    carry = jax.eval_shape(lambda c: online.start(model, c, optimizer, context), chosen)
-    chunks = online.stream(tokens(3 * CHUNK + 1, vocab=2048), chunk=CHUNK, context=context)
+    adaptation = online.Adaptation(model, part, optimizer, context)
+    carry = jax.eval_shape(lambda c: online.start(adaptation, c), chosen)
+    settings = online.OnlineConfig(chunk=CHUNK, context=context)
+    chunks = online.chunk_stream(tokens(3 * CHUNK + 1, vocab=2048), settings)
     run = jax.jit(
-        lambda rest, carry: online.adapt(
-            model, part, optimizer, context, None, rest, carry, chunks
-        ),
-        donate_argnums=1,
+        lambda rest, carry: online.adapt(adaptation, None, rest, carry, chunks), donate_argnums=1
     )
     found = run.lower(rest, carry).compile().memory_analysis()
     taken = (

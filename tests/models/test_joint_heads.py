@@ -104,16 +104,10 @@ def test_online_evaluation_scores_with_the_head():
     params = models.init(model, seed=1)
     ids = batch(1, 21).inputs[0]
     docs = [ids[:11], ids[11:]]
-    alone = online.evaluate(model, params, docs, optimizer=None, chunk=5, reset="document")
+    plain = online.OnlineConfig(chunk=5, reset="document")
+    alone = online.evaluate(model, params, docs, config=plain)
     lanes = online.evaluate(
-        model,
-        params,
-        docs,
-        optimizer=optax.sgd(0.0),
-        chunk=5,
-        adapt="blocks",
-        reset="document",
-        parallel=2,
+        model, params, docs, optax.sgd(0.0), dataclasses.replace(plain, adapt="blocks", parallel=2)
     )
     assert_close(lanes.nll, alone.nll, 1e-5)
 

@@ -12,6 +12,7 @@ from lmdyn.params import low_rank
 from tests import helpers
 from tests.helpers import assert_close, small, tokens
 from tests.online import reference
+from tests.online.helpers import evaluate
 
 TEXT = tokens(20 * 7 + 1)
 
@@ -19,7 +20,7 @@ TEXT = tokens(20 * 7 + 1)
 def test_adamw_on_adapters_is_that_of_pytorch_chunk_by_chunk():
     model, params = small()
     where = low_rank("blocks[1:].mlp", rank=3, scale=2.0, seed=5)
-    found = online.evaluate(
+    found = evaluate(
         model, params, TEXT, optimizer=optax.adamw(0.01, weight_decay=0.1), chunk=7, adapt=where
     )
 
@@ -46,7 +47,7 @@ def test_adamw_on_adapters_is_that_of_pytorch_chunk_by_chunk():
                 for i in (1, 2)
             ]
             assert_close(found.adapted["blocks"]["mlp"][name][side], last, 1e-4)
-    merged = online.evaluate(model, found.params, TEXT, chunk=7)
+    merged = evaluate(model, found.params, TEXT, chunk=7)
     assert_close(merged.nll, reference.online(theirs, TEXT, 7, lambda: None), 1e-4)
 
 
@@ -56,11 +57,9 @@ def test_rate_zero_equals_static_bit_for_bit(context):
     model, params = small()
     options = dict(chunk=5, context=context, reset="document")
     documents = [TEXT[:33], TEXT[40:60]]
-    static = online.evaluate(model, params, documents, **options)
+    static = evaluate(model, params, documents, **options)
     where = low_rank("blocks.attention+blocks.mlp", rank=2)
-    still = online.evaluate(
-        model, params, documents, optimizer=optax.sgd(0.0), adapt=where, **options
-    )
+    still = evaluate(model, params, documents, optimizer=optax.sgd(0.0), adapt=where, **options)
     np.testing.assert_array_equal(still.nll, static.nll)
     jax.tree.map(np.testing.assert_array_equal, still.params, params)
 

@@ -12,6 +12,7 @@ from lmdyn.errors import InputError
 from lmdyn.online import lanes
 from lmdyn.params import low_rank
 from tests.helpers import assert_close, small, tokens
+from tests.online.helpers import chunked, evaluate
 
 DOCUMENTS = [tokens(length, seed) for seed, length in enumerate([23, 9, 58, 2, 17, 31, 6])]
 LOW = low_rank("blocks[1:].mlp", rank=3)
@@ -37,10 +38,10 @@ LOW = low_rank("blocks[1:].mlp", rank=3)
 def test_the_same_numbers_as_one_by_one(kind, context, adapt, optimizer):
     model, params = small(kind)
     options = dict(optimizer=optimizer, chunk=5, context=context, adapt=adapt, reset="document")
-    alone = online.evaluate(model, params, DOCUMENTS, **options)
-    together = online.evaluate(model, params, DOCUMENTS, parallel=3, **options)
+    alone = evaluate(model, params, DOCUMENTS, **options)
+    together = evaluate(model, params, DOCUMENTS, parallel=3, **options)
     if optimizer is not None:
-        still = online.evaluate(model, params, DOCUMENTS, **options | {"optimizer": None})
+        still = evaluate(model, params, DOCUMENTS, **options | {"optimizer": None})
         assert np.abs(alone.nll - still.nll).max() > 0.05
     assert_close(together.nll, alone.nll, 1e-5)
 
@@ -56,8 +57,8 @@ def test_lanes_that_end_are_left_out(monkeypatch):
     options = dict(
         optimizer=optax.sgd(1.0), chunk=5, context=online.cache(8), adapt=LOW, reset="document"
     )
-    alone = online.evaluate(model, params, DOCUMENTS, **options)
-    together = online.evaluate(model, params, DOCUMENTS, parallel=4, progress=True, **options)
+    alone = evaluate(model, params, DOCUMENTS, **options)
+    together = evaluate(model, params, DOCUMENTS, parallel=4, progress=True, **options)
     assert_close(together.nll, alone.nll, 1e-5)
     assert (
         abs(together.flops / alone.flops - 1) < 1e-9
@@ -99,18 +100,16 @@ def test_the_body_is_there_once():
     model = models.LanguageModel(config)
     part = low_rank("blocks.mlp", rank=1).partition(models.shapes(config))
     chosen, rest = jax.eval_shape(part.split, models.shapes(config))
-    context, optimizer = online.none(), optax.sgd(0.1)
-    fresh = jax.eval_shape(lambda c: online.start(model, c, optimizer, context), chosen)
-    chunks = online.stream(
-        [tokens(9, seed) for seed in range(8)], chunk=4, context=context, reset="document"
-    )
+    adaptation = online.Adaptation(model, part, optax.sgd(0.1))
+    fresh = jax.eval_shape(lambda c: online.start(adaptation, c), chosen)
+    chunks = chunked([tokens(9, seed) for seed in range(8)], chunk=4, reset="document")
 
     def memory(count):
-        placed = lanes.laid_out(chunks, lanes.schedule(chunks.first, count))
+        placed = lanes.place_chunks(chunks, lanes.schedule(chunks.first, count))
         carry = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), fresh
         )
-        run = lanes.compiled(model, part, optimizer.update, context)
+        run = lanes.compiled_lanes(adaptation)
         return run.lower(fresh, rest, carry, placed).compile().memory_analysis().temp_size_in_bytes
 
     body = sum(leaf.size * 4 for leaf in jax.tree.leaves(rest["blocks"]))
@@ -123,7 +122,5 @@ def test_the_body_is_there_once():
 )
 def test_bad_input_is_one_clear_line(options, message):
     with pytest.raises(InputError, match=message) as error:
-        online.evaluate(
-            *small(), DOCUMENTS, optimizer=optax.sgd(0.1), chunk=5, end_of_text=0, **options
-        )
+        evaluate(*small(), DOCUMENTS, optimizer=optax.sgd(0.1), chunk=5, end_of_text=0, **options)
     assert "\n" not in str(error.value)

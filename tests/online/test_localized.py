@@ -11,6 +11,7 @@ from lmdyn.params import flatten
 from lmdyn.studies.gradient_localization.restrictions import restriction, selector
 from lmdyn.studies.gradient_localization.stream_parts import streamed
 from tests.helpers import small, tokens
+from tests.online.helpers import chunked, evaluate
 
 PROFILE = {"attention": [0.5, 1.4, 0.9], "mlp": [0.7, 0.8, 2.0]}  # mean 1.05
 RULE = optax.sgd(0.05)
@@ -18,7 +19,7 @@ RULE = optax.sgd(0.05)
 
 def run(adapt, optimizer=RULE, **options):
     model, params = small(scale=1.0)
-    return online.evaluate(
+    return evaluate(
         model, params, tokens(60), optimizer=optimizer, chunk=12, adapt=adapt, **options
     )
 
@@ -44,10 +45,10 @@ def test_scale_multiplies_the_updates_of_layers():
     """By hand: one chunk, one step of SGD, updates times r over its mean."""
     model, params = small(scale=1.0)
     ids = tokens(13)
-    found = online.evaluate(
+    found = evaluate(
         model, params, ids, optimizer=RULE, chunk=12, adapt=transforms.localized(PROFILE, "scale")
     ).params
-    plain = online.evaluate(model, params, ids, optimizer=RULE, chunk=12, adapt="all").params
+    plain = evaluate(model, params, ids, optimizer=RULE, chunk=12, adapt="all").params
     for group, r in PROFILE.items():
         path = ("blocks", group, {"attention": "query", "mlp": "down"}[group], "kernel")
         before, all_alike, scaled = (
@@ -60,14 +61,14 @@ def test_scale_multiplies_the_updates_of_layers():
 
 @pytest.mark.parametrize("mode", ["plain", "freeze", "scale"])
 def test_the_study_runs_every_restriction_in_one_program_with_the_same_numbers(mode):
-    """Rates in the state, 0 where frozen, against `online.evaluate` that leaves frozen layers out."""
+    """Rates in the state, 0 where frozen, against a selector that leaves frozen layers out."""
     model, params = small(scale=1.0)
-    chunks = online.stream(tokens(60), chunk=12, context=online.none())
+    chunks = chunked(tokens(60), chunk=12, context=online.none())
     rates = restriction(mode, PROFILE, seed=4)
     found = streamed("any", model, 2)(params, rates, 0.01, chunks)[chunks.mask]
     optimizer = optax.chain(optax.scale_by_adam(b1=0.0), optax.scale(-0.01))
     adapt = transforms.localized(PROFILE, "scale") if mode == "scale" else selector(rates)
-    wanted = online.evaluate(
+    wanted = evaluate(
         model, params, chunks, optimizer=optimizer, chunk=12, adapt=adapt, steps=2
     ).nll
     np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)

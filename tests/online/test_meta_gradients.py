@@ -12,23 +12,26 @@ from lmdyn import online
 from lmdyn.errors import InputError
 from lmdyn.online.meta_gradients import meta_gradient
 from tests.helpers import assert_close, small, tokens
+from tests.online.helpers import chunked, evaluate
 
 RATE, CHUNKS = (
     0.2,
-    online.stream(tokens(18), chunk=5, context=online.none()),
+    chunked(tokens(18), chunk=5, context=online.none()),
 )  # the last chunk is ragged
 
 
 @functools.cache
 def slope(order):
     model, params = small(scale=3.0)
-    return jax.jit(functools.partial(meta_gradient, model, rate=RATE, order=order))(params, CHUNKS)
+    return jax.jit(functools.partial(meta_gradient, model, learning_rate=RATE, order=order))(
+        params, CHUNKS
+    )
 
 
 def test_the_full_gradient_is_that_of_the_online_nll():
     """Central differences of what `online.evaluate` reports, along a few directions."""
     model, params = small(scale=3.0)
-    nll = lambda p: online.evaluate(model, p, CHUNKS, chunk=5, optimizer=optax.sgd(RATE)).nll.mean(
+    nll = lambda p: evaluate(model, p, CHUNKS, chunk=5, optimizer=optax.sgd(RATE)).nll.mean(
         dtype=np.float64
     )
     found = slope("full")
@@ -40,7 +43,9 @@ def test_the_full_gradient_is_that_of_the_online_nll():
         )
         norm = optax.global_norm(along)
         along = jax.tree.map(
-            lambda a, g: a / norm + g / optax.global_norm(found.gradient), along, found.gradient
+            lambda a, g, n=norm: a / n + g / optax.global_norm(found.gradient),
+            along,
+            found.gradient,
         )
         moved = [
             nll(jax.tree.map(lambda p, a, s=sign: p + s * step * a, params, along))
@@ -56,12 +61,12 @@ def test_the_first_order_is_the_sum_of_the_updates():
     """
     model, params = small(scale=3.0)
     found = slope("first")
-    after = online.evaluate(model, params, CHUNKS, chunk=5, optimizer=optax.sgd(RATE)).params
+    after = evaluate(model, params, CHUNKS, chunk=5, optimizer=optax.sgd(RATE)).params
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-4), found.after, after)
-    firsts = online.Stream(
+    firsts = online.ChunkStream(
         *(None if part is None else part[:2] for part in CHUNKS)
     )  # two full chunks: equal weights
-    only = jax.jit(functools.partial(meta_gradient, model, rate=RATE))(params, firsts)
+    only = jax.jit(functools.partial(meta_gradient, model, learning_rate=RATE))(params, firsts)
     moved = jax.tree.map(lambda old, new: (old - new) / RATE / 2, params, only.after)
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-3), only.gradient, moved)
     assert_close(found.nll, slope("full").nll, 1e-6)
@@ -73,4 +78,4 @@ def test_the_first_order_is_the_sum_of_the_updates():
 
 def test_an_unknown_order_is_refused():
     with pytest.raises(InputError, match="unknown order 'second'"):
-        meta_gradient(*small(), CHUNKS, rate=0.1, order="second")
+        meta_gradient(*small(), CHUNKS, learning_rate=0.1, order="second")

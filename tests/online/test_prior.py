@@ -11,12 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lmdyn import online, transforms
+from lmdyn import transforms
 from lmdyn.data import Batch
 from lmdyn.errors import InputError
 from lmdyn.params import partition
 from tests.helpers import assert_close, small, tokens
 from tests.online import reference
+from tests.online.helpers import evaluate
 
 CHUNK, EPS, RATE, DECAY = 7, 0.02, 0.002, 0.3
 TEXT = tokens(20 * CHUNK + 1)
@@ -75,7 +76,7 @@ def test_the_rule_is_that_of_pytorch_chunk_by_chunk(selector):
         optax.scale_by_learning_rate(RATE),
         transforms.decay_to_prior(DECAY, rms),
     )
-    found = online.evaluate(model, params, TEXT, optimizer=optimizer, chunk=CHUNK, adapt=selector)
+    found = evaluate(model, params, TEXT, optimizer=optimizer, chunk=CHUNK, adapt=selector)
 
     decoder, m, mean = theirs()
     prior = {name: p.detach().clone() for name, p in decoder.named_parameters()}

@@ -5,6 +5,7 @@ import pytest
 
 from lmdyn import online
 from lmdyn.errors import InputError
+from tests.online.helpers import chunked
 
 
 @pytest.mark.parametrize("length", [2, 3, 7, 8, 29])
@@ -14,7 +15,7 @@ from lmdyn.errors import InputError
 )
 def test_every_token_but_the_first_is_predicted_once(length, chunk, context):
     text = np.arange(100, 100 + length)
-    found = online.stream(text, chunk=chunk, context=context)
+    found = chunked(text, chunk=chunk, context=context)
     assert found.targets[found.mask].tolist() == text[1:].tolist()
     own = found.inputs[:, -chunk:]
     assert own[found.mask].tolist() == text[:-1].tolist()
@@ -30,17 +31,17 @@ def test_every_token_but_the_first_is_predicted_once(length, chunk, context):
 
 def test_documents_are_joined_or_kept_apart():
     documents = [np.array([1, 2, 3]), np.array([4, 5])]
-    joined = online.stream(documents, chunk=4, context=online.none(), end_of_text=9)
+    joined = chunked(documents, chunk=4, context=online.none(), end_of_text=9)
     assert joined.targets[joined.mask].tolist() == [2, 3, 9, 4, 5]
-    apart = online.stream(documents, chunk=4, context=online.none(), reset="document")
+    apart = chunked(documents, chunk=4, context=online.none(), reset="document")
     assert apart.targets[apart.mask].tolist() == [2, 3, 5]
     assert apart.first.tolist() == [True, True]
-    cut = online.stream(documents, chunk=4, context=online.none(), end_of_text=9, tokens=3)
+    cut = chunked(documents, chunk=4, context=online.none(), end_of_text=9, tokens=3)
     assert cut.targets[cut.mask].tolist() == [2, 3, 9]
 
 
 def test_texts_without_a_prediction_are_refused():
     with pytest.raises(InputError, match="fewer than 2 tokens"):
-        online.stream(np.array([1]), chunk=4, context=online.none())
+        chunked(np.array([1]), chunk=4, context=online.none())
     with pytest.raises(InputError, match="end-of-text"):
-        online.stream([np.array([1]), np.array([2])], chunk=4, context=online.none())
+        chunked([np.array([1]), np.array([2])], chunk=4, context=online.none())

@@ -100,10 +100,8 @@ def test_measuring_and_adapting_run_divided(folder):
             loaded.model,
             params,
             docs,
-            optimizer=optax.sgd(0.1),
-            chunk=16,
-            tokens=64,
-            end_of_text=256,
+            optax.sgd(0.1),
+            online.OnlineConfig(chunk=16, tokens=64, end_of_text=256),
         ).nll
     )
     np.testing.assert_allclose(

@@ -95,11 +95,11 @@ def test_metrics_are_those_of_one_device(shape):
 )
 def test_online_adaptation_is_that_of_one_device(shape, adapt, context):
     model, params = even("gated")
-    options = {"optimizer": optax.adam(1e-3), "chunk": 7, "adapt": adapt, "context": context}
-    wanted = online.evaluate(model, params, [helpers.tokens(60)], **options)
+    how = optax.adam(1e-3), online.OnlineConfig(chunk=7, adapt=adapt, context=context)
+    wanted = online.evaluate(model, params, [helpers.tokens(60)], *how)
     mesh = meshes.make_mesh(shape)
     placed = meshes.shard(params, mesh, model.config)
-    found = online.evaluate(model, placed, [helpers.tokens(60)], **options)
+    found = online.evaluate(model, placed, [helpers.tokens(60)], *how)
     helpers.assert_close(found.nll, wanted.nll, 1e-5)
     assert found.params["blocks"]["mlp"]["up"]["kernel"].sharding.spec == P(None, "fsdp", "tensor")
 

@@ -42,15 +42,11 @@ def adapt_online(
     subject, plan = load_subject(config, seed), present(config.online)
     model, params = subject.model, subject.params
     docs = data.tokenize(for_seed(plan.text, seed), subject.tokenizer, plan.tokens)
-    context = online.none()
-    chunks = online.stream(
-        docs,
-        chunk=plan.chunk,
-        context=context,
-        end_of_text=subject.tokenizer.end_of_text,
-        tokens=plan.tokens,
+    how = online.OnlineConfig(
+        chunk=plan.chunk, end_of_text=subject.tokenizer.end_of_text, tokens=plan.tokens
     )
-    static = online.evaluate(model, params, chunks, chunk=plan.chunk)
+    chunks = online.chunk_stream(docs, how)
+    static = online.evaluate(model, params, chunks, config=how)
     about = {"step": subject.reference.step, "tokens": chunks.tokens, "seed": seed}
     make = functools.partial(records.row, str(subject.reference), unit="nats", **about)
     rows = [make("static_nll", static.mean, flops=static.flops)]
@@ -59,7 +55,7 @@ def adapt_online(
         for mode in MODES:
             rates = restriction(mode, r, seed)
             part = partition(params, selector(rates))
-            flops = costs.evaluation_flops(model.config, chunks.sizes(context), part, steps)
+            flops = costs.evaluation_flops(model.config, chunks.sizes(how.context), part, steps)
             for rate in plan.learning_rates:
                 nll = run(params, rates, rate, chunks)[chunks.mask]
                 mean = float(nll.mean(dtype=np.float64))
@@ -80,20 +76,18 @@ def streamed(config: GradientLocalization, model: LanguageModel, steps: int) -> 
     As `online.evaluate`, but all restrictions run in one compiled program; a rate of 0 gives
     the numbers of a selector that leaves the layer out.
     """
-    context = online.none()
     optimizer = optax.chain(
         optax.scale_by_adam(b1=0.0), optax.scale(-1.0), transforms.adjustable_rates(GROUPS)
     )
     part = partition(models.shapes(model.config), "all")
+    adaptation = online.Adaptation(model, part, optimizer, steps=steps)
     core = jax.jit(
-        lambda rest, carry, chunks: online.adapt(
-            model, part, optimizer, context, None, rest, carry, chunks, steps=steps
-        )[1][0]
+        lambda rest, carry, chunks: online.adapt(adaptation, None, rest, carry, chunks)[1][0]
     )
 
     def run(params, rates: Rates, rate: float, chunks):
         chosen, rest = part.split(params)
-        carry = online.start(model, chosen, optimizer, context)
+        carry = online.start(adaptation, chosen)
         return np.asarray(
             core(rest, carry._replace(optimizer=rates.put(carry.optimizer, rate)), chunks)
         )

@@ -21,8 +21,7 @@ from lmdyn.costs.flop_counts import block_weights
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.models.config import Compute
-from lmdyn.online import Context, Stream
-from lmdyn.online.contexts import check
+from lmdyn.online import ChunkStream, Context
 from lmdyn.params import LowRank, low_rank, partition
 from lmdyn.studies.online_adaptation.config import Grid
 from lmdyn.studies.online_adaptation.rules import RULES
@@ -54,8 +53,12 @@ class Setting:
 
     @property
     def part(self) -> str | LowRank:
-        """What `lmdyn.online.evaluate` takes as `adapt`."""
+        """What adapts, for `lmdyn.online.OnlineConfig`."""
         return self.adapt if self.rank is None else low_rank(self.adapt, rank=self.rank)
+
+    def config(self, **more: Any) -> online.OnlineConfig:
+        """What `lmdyn.online.evaluate` takes; `more` are further fields of it."""
+        return online.OnlineConfig(chunk=self.chunk, context=self.context, adapt=self.part, **more)
 
     @property
     def tags(self) -> dict[str, Any]:
@@ -153,7 +156,7 @@ class Bench:
         return self.known[reference]
 
     def static(
-        self, key: Any, stream: Stream, setting: Setting, params: Params | None = None
+        self, key: Any, stream: ChunkStream, setting: Setting, params: Params | None = None
     ) -> tuple[online.Outcome, float]:
         """The static evaluation of a stream in a setting's context, and the seconds it took.
 
@@ -167,33 +170,28 @@ class Bench:
                 self.model,
                 begin,
                 jax.tree.map(lambda part: part[:piece], stream),
-                chunk=setting.chunk,
-                context=setting.context,
-                piece=piece,
+                config=setting.config(piece=piece),
             )  # so that the second one's time is not the compiler's
             started = time.perf_counter()
-            found = online.evaluate(
-                self.model, begin, stream, chunk=setting.chunk, context=setting.context, piece=piece
-            )
+            found = online.evaluate(self.model, begin, stream, config=setting.config(piece=piece))
             self.known[place] = found, time.perf_counter() - started
         return self.known[place]
 
 
-def cut(bench: Bench, text: np.ndarray, setting: Setting) -> Stream:
+def cut(bench: Bench, text: np.ndarray, setting: Setting) -> ChunkStream:
     """A text as the chunks of a setting."""
-    check(setting.context, setting.chunk, bench.model.config)
-    return online.stream(text, chunk=setting.chunk, context=setting.context)
+    return online.chunk_stream(text, setting.config())
 
 
 def adapted(
     bench: Bench,
     key: Any,
-    stream: Stream,
+    stream: ChunkStream,
     setting: Setting,
     params: Params | None = None,
     **options: Any,
-) -> tuple[online.Chosen, np.ndarray, np.ndarray]:
-    """One setting on one stream: `(Chosen, nll that counts, static nll of the same)`.
+) -> tuple[online.ChosenLearningRate, np.ndarray, np.ndarray]:
+    """One setting on one stream: `(ChosenLearningRate, nll that counts, static nll of the same)`.
 
     Args:
       bench: the model and texts.
@@ -201,26 +199,20 @@ def adapted(
       stream: what is adapted to.
       setting: how.
       params: where adaptation starts; the bench's if None.
-      **options: of `lmdyn.online.choose_rate`, such as `reset`.
+      **options: of `lmdyn.online.OnlineConfig`, such as `reset`.
     """
     grid, begin = bench.grid, bench.params if params is None else params
     static, _ = bench.static(key, stream, setting, begin)
     rates, prefix = bench.learning_rates(setting), grid.prefix
     if grid.choose_on is not None:
         rates, prefix = (_rate_elsewhere(bench, setting),), setting.chunk
-    found = online.choose_rate(
+    found = online.choose_learning_rate(
         bench.model,
         begin,
         stream,
-        rule=bench.rule(setting),
-        rates=rates,
-        prefix=prefix,
-        chunk=setting.chunk,
-        context=setting.context,
-        adapt=setting.part,
+        online.LearningRateSearch(bench.rule(setting), rates, prefix),
+        setting.config(guard=grid.guard, **options),
         static=static.nll,
-        guard=grid.guard,
-        **options,
     )
     return found, found.outcome.nll[bench.skipped :], static.nll[bench.skipped :]
 
@@ -233,18 +225,12 @@ def _rate_elsewhere(bench: Bench, setting: Setting) -> float:
         text, trials = bench.text(present(grid.choose_on))[: grid.prefix + setting.chunk + 1], {}
         if len(rates) > 1:
             stream = cut(bench, text, setting)
-            trials = online.choose_rate(
+            trials = online.choose_learning_rate(
                 bench.model,
                 bench.params,
                 stream,
-                rule=bench.rule(setting),
-                rates=rates,
-                prefix=grid.prefix,
-                chunk=setting.chunk,
-                context=setting.context,
-                adapt=setting.part,
-                piece=1,
-                guard=grid.guard,
+                online.LearningRateSearch(bench.rule(setting), rates, grid.prefix),
+                setting.config(piece=1, guard=grid.guard),
                 static=bench.static("choose", stream, setting)[0].nll,
             ).tried
         bench.known[place] = (
@@ -308,7 +294,7 @@ def measured(
         "flops": found.outcome.flops / count,
         "trials": found.flops / count,
         "seconds": found.seconds / count,
-        "rate": found.rate,
+        "rate": found.learning_rate,
         "tried": {f"{rate:g}": min(value, 1e9) for rate, value in found.tried.items()},
         "stopped": found.outcome.stopped,
     }

@@ -205,7 +205,7 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     bench, grid, length = bench_of(config, study, seed), config.grid, config.document_tokens
     tokens = data.tokenize(shifted_stream(config), bench.tokenizer)
     documents = [d[: length + 1] for d in tokens if len(d) > length]
-    chunks = online.stream(documents, chunk=grid.chunk, context=online.none(), reset="document")
+    chunks = online.chunk_stream(documents, online.OnlineConfig(chunk=grid.chunk, reset="document"))
     first = math.ceil(grid.prefix / length)  # documents that learning rates are chosen on
     if len(documents) <= first:
         return []
@@ -217,18 +217,15 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
         static, _ = bench.static("documents", chunks, setting)
         for reset in ("document", "never"):
             begins = chunks.first if reset == "document" else np.arange(len(chunks.first)) == 0
-            found = online.choose_rate(
+            found = online.choose_learning_rate(
                 bench.model,
                 bench.params,
                 chunks._replace(first=begins),
-                rule=bench.rule(setting),
-                rates=bench.learning_rates(setting),
-                prefix=first * length,
-                chunk=grid.chunk,
-                adapt=setting.part,
+                online.LearningRateSearch(
+                    bench.rule(setting), bench.learning_rates(setting), first * length
+                ),
+                setting.config(guard=grid.guard, reset=reset),
                 static=static.nll,
-                guard=grid.guard,
-                reset=reset,
             )
             nll, still = (
                 x.reshape(len(documents), length)[first:].mean(0, dtype=np.float64)
@@ -244,7 +241,7 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
                 seed=seed,
                 stream=shifted_stream(config),
                 reset=reset,
-                rate=found.rate,
+                rate=found.learning_rate,
                 **setting.tags,
             )
             for a, b in itertools.pairwise(edges):
@@ -257,8 +254,8 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
 RESETS = {
     "never": {},
     "at changes": {"reset": "document"},
-    "detector": {"reset": online.change(warmup=8)},
-    "detector, half way": {"reset": online.change(warmup=8, back=0.5)},
+    "detector": {"reset": online.ChangeDetector(warmup=8)},
+    "detector, half way": {"reset": online.ChangeDetector(warmup=8, back=0.5)},
 }
 
 
@@ -275,7 +272,7 @@ def resets(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
         for k in range(count)
     ]
     whole = np.concatenate([*pieces, pieces[0][:1]])
-    chunks, rows = online.stream(whole, chunk=grid.chunk, context=online.none()), []
+    chunks, rows = online.chunk_stream(whole, online.OnlineConfig(chunk=grid.chunk)), []
     turns = np.arange(len(chunks.first)) % (length // grid.chunk) == 0
     for name, options in RESETS.items():
         setting = Setting(name, grid.main_rule, chunk=grid.chunk)
@@ -300,7 +297,7 @@ def resets(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
                 stream="mixed",
                 static=float(still.mean(dtype=np.float64)),
                 flops=found.outcome.flops / chunks.tokens,
-                rate=found.rate,
+                rate=found.learning_rate,
                 alarms=len(alarms),
                 turns=len(late),
                 found=len(delays),

@@ -95,7 +95,7 @@ def train_start(bench: Bench, rule: Meta, order: str, seed: int) -> Any:
     params, state = jax.tree.map(jnp.copy, bench.params), optimizer.init(bench.params)
     for places in starts:
         episodes = [
-            online.stream(text[a : a + span + 1], chunk=chunk, context=online.none())
+            online.chunk_stream(text[a : a + span + 1], online.OnlineConfig(chunk=chunk))
             for a in places
         ]
         stacked = jax.tree.map(lambda *parts: np.stack(parts), *episodes)
@@ -110,7 +110,7 @@ def _meta_step(model, outer: float, inner: float, order: str):
 
     def step(params, state, episodes):
         def one(summed, episode):
-            found = meta_gradient(model, params, episode, rate=rate, order=kind).gradient
+            found = meta_gradient(model, params, episode, learning_rate=rate, order=kind).gradient
             return jax.tree.map(jnp.add, summed, found), None
 
         total, _ = jax.lax.scan(one, jax.tree.map(jnp.zeros_like, params), episodes)

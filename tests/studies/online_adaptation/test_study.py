@@ -52,16 +52,15 @@ def test_a_setting_is_what_the_library_gives_by_hand(done):
         stream="builtin:code:test",
         setting="SGD",
     )
-    static = online.evaluate(model, params, text, chunk=16)
+    static = online.evaluate(model, params, text, config=online.OnlineConfig(chunk=16))
     alone = {
         rate: (
             online.evaluate(
                 model,
                 params,
                 text,
-                optimizer=optax.sgd(rate),
-                chunk=16,
-                guard=GRID.guard,
+                optax.sgd(rate),
+                online.OnlineConfig(chunk=16, guard=GRID.guard),
                 static=static.nll,
             ).nll
         )
@@ -93,7 +92,7 @@ def test_a_setting_is_what_the_library_gives_by_hand(done):
         setting="low-rank",
     )
     part = low_rank("blocks.mlp", rank=2).partition(params)
-    chunks = online.stream(text, chunk=16, context=online.none())
+    chunks = online.chunk_stream(text, online.OnlineConfig(chunk=16))
     assert low["flops"] == pytest.approx(
         (costs.evaluation_flops(model.config, chunks.sizes(online.none()), part)) / 320
     )
@@ -201,13 +200,15 @@ def test_a_given_model_goes_through_every_rule(tmp_path):
     text = data.join(data.tokenize("builtin:code:test", tokenizers.byte_tokenizer(), 320), 256)[
         :321
     ]
-    static = online.evaluate(model, init(model), text, chunk=16)
+    static = online.evaluate(model, init(model), text, config=online.OnlineConfig(chunk=16))
     assert one(rows, metric="static_nll")["value"] == pytest.approx(static.mean, rel=1e-4)
     other = data.join(data.tokenize("builtin:code:train", tokenizers.byte_tokenizer(), 320), 256)[
         :65
     ]
     tried = {
-        rate: online.evaluate(model, init(model), other, optimizer=optax.sgd(rate), chunk=16).mean
+        rate: online.evaluate(
+            model, init(model), other, optax.sgd(rate), online.OnlineConfig(chunk=16)
+        ).mean
         for rate in (0.1, 1.0)
     }
     assert found["SGD"]["rate"] == min(tried, key=tried.get)
@@ -249,7 +250,7 @@ def test_random_places_cost_what_localized_ones_do():
     )
     params, chunks, rng = (
         shapes(config),
-        online.stream(np.arange(33), chunk=8, context=online.none()),
+        online.chunk_stream(np.arange(33), online.OnlineConfig(chunk=8)),
         np.random.default_rng(0),
     )
     sizes = chunks.sizes(online.none())

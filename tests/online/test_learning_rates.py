@@ -15,6 +15,7 @@ from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig, init
 from lmdyn.params import low_rank
 from tests.helpers import assert_close, small, tokens
+from tests.online.helpers import evaluate
 
 TEXT, CHUNK, RATES = tokens(91), 5, (0.0, 30.0, 1e5)
 PLAIN = dict(chunk=CHUNK, adapt="blocks.mlp")
@@ -22,10 +23,11 @@ PLAIN = dict(chunk=CHUNK, adapt="blocks.mlp")
 
 def test_a_rate_is_chosen_on_the_prefix_alone():
     model, params = small()
-    found = online.choose_rate(model, params, TEXT, rule=optax.sgd, rates=RATES, prefix=38, **PLAIN)
+    search, config = online.LearningRateSearch(optax.sgd, RATES, 38), online.OnlineConfig(**PLAIN)
+    found = online.choose_learning_rate(model, params, TEXT, search, config)
     assert found.prefix == 40  # whole chunks
     wanted = {
-        rate: online.evaluate(model, params, TEXT[:41], optimizer=optax.sgd(rate), **PLAIN).mean
+        rate: evaluate(model, params, TEXT[:41], optimizer=optax.sgd(rate), **PLAIN).mean
         for rate in RATES
     }
     for rate, nll in wanted.items():
@@ -33,29 +35,27 @@ def test_a_rate_is_chosen_on_the_prefix_alone():
             not np.isfinite(nll) and found.tried[rate] == np.inf
         )
     assert (
-        found.rate
+        found.learning_rate
         == min(wanted, key=lambda rate: wanted[rate] if np.isfinite(wanted[rate]) else np.inf)
         == 30.0
     )
-    alone = online.evaluate(model, params, TEXT, optimizer=optax.sgd(found.rate), **PLAIN)
+    alone = evaluate(model, params, TEXT, optimizer=optax.sgd(found.learning_rate), **PLAIN)
     assert_close(found.outcome.nll, alone.nll, 1e-6)
     assert found.rest == pytest.approx(alone.nll[40:].mean(), rel=1e-6)
     assert found.flops == pytest.approx(
         alone.flops * (1 + 3 * 8 / 18)
     )  # 3 trials over 8 of 18 chunks
     other = np.concatenate([TEXT[:41], tokens(50, seed=9)])
-    again = online.choose_rate(
-        model, params, other, rule=optax.sgd, rates=RATES, prefix=38, **PLAIN
-    )
-    assert (again.rate, again.tried) == (found.rate, found.tried)
+    again = online.choose_learning_rate(model, params, other, search, config)
+    assert (again.learning_rate, again.tried) == (found.learning_rate, found.tried)
     assert np.abs(again.outcome.nll[41:] - found.outcome.nll[41:]).max() > 0.1
 
 
 def test_all_rates_share_one_program():
     model, params = small()
-    compiled = online.evaluate.__globals__["_compiled"]
-    make = online.at_any_rate(optax.adam)
-    run = lambda optimizer: online.evaluate(model, params, TEXT, optimizer=optimizer, **PLAIN)
+    compiled = online.evaluate.__globals__["compiled"]
+    make = online.learning_rate_as_state(optax.adam)
+    run = lambda optimizer: evaluate(model, params, TEXT, optimizer=optimizer, **PLAIN)
     run(make(0.01))
     before = compiled.cache_info().misses
     assert_close(run(make(0.003)).nll, run(make(0.003)).nll, 0)
@@ -66,16 +66,16 @@ def test_all_rates_share_one_program():
 def test_runs_in_pieces_give_the_same_numbers():
     model, params = small()
     options = dict(optimizer=optax.adam(0.01), context=online.cache(8), **PLAIN)
-    whole = online.evaluate(model, params, TEXT, **options)
-    cut = online.evaluate(model, params, TEXT, piece=7, **options)  # 7, 7 and 4 of 18 chunks
+    whole = evaluate(model, params, TEXT, **options)
+    cut = evaluate(model, params, TEXT, piece=7, **options)  # 7, 7 and 4 of 18 chunks
     np.testing.assert_array_equal(cut.nll, whole.nll)
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(rates=()), "at least one"),
-        (dict(rates=(-1.0,)), "each 0 or a positive"),
+        (dict(learning_rates=()), "at least one"),
+        (dict(learning_rates=(-1.0,)), "each 0 or a positive"),
         (dict(prefix=90), "must go on after it"),
         (dict(prefix=0), "at least 1 prediction"),
         (dict(every=0), "every=0"),
@@ -83,18 +83,16 @@ def test_runs_in_pieces_give_the_same_numbers():
     ],
 )
 def test_bad_input_is_one_clear_line(options, message):
-    model, params = small()
+    search = dict(rule=optax.sgd, learning_rates=(0.1,), prefix=20)
+    changed = {name: value for name, value in options.items() if name in search}
+    config = PLAIN | {name: value for name, value in options.items() if name not in search}
+
+    def run():
+        tried = online.LearningRateSearch(**search | changed)
+        online.choose_learning_rate(*small(), TEXT, tried, online.OnlineConfig(**config))
+
     with pytest.raises(InputError, match=message) as error:
-        if "rates" in options or "prefix" in options:
-            online.choose_rate(
-                model,
-                params,
-                TEXT,
-                **dict(rule=optax.sgd, rates=(0.1,), prefix=20) | options,
-                **PLAIN,
-            )
-        else:
-            online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), **PLAIN, **options)
+        run()
     assert "\n" not in str(error.value)
 
 
@@ -180,7 +178,7 @@ def test_the_options_of_the_command_line_are_those_of_the_library(folder, tmp_pa
     given = dict(zip(words[::2], words[1::2], strict=True))
     options = dict(chunk=8, end_of_text=tokenizer.end_of_text)
     if "--rank" in given:
-        wanted = online.evaluate(
+        wanted = evaluate(
             model,
             params,
             documents,
@@ -191,34 +189,30 @@ def test_the_options_of_the_command_line_are_those_of_the_library(folder, tmp_pa
             **options,
         )
     elif "--rates" in given:
-        found = online.choose_rate(
+        found = online.choose_learning_rate(
             model,
             params,
             documents,
-            rule=optax.sgd,
-            rates=(0.01, 0.3),
-            prefix=80,
-            steps=2,
-            adapt="blocks.mlp",
-            **options,
+            online.LearningRateSearch(optax.sgd, (0.01, 0.3), 80),
+            online.OnlineConfig(steps=2, adapt="blocks.mlp", **options),
         )
         wanted = found.outcome
         row = records.read_rows(out)[1]
-        assert (row["rate"], row["prefix"]) == (found.rate, 80)
+        assert (row["rate"], row["prefix"]) == (found.learning_rate, 80)
         assert row["after_prefix"] == pytest.approx(found.rest)
     elif "--guard" in given:
-        wanted = online.evaluate(
+        wanted = evaluate(
             model,
             params,
             documents,
             optimizer=optax.sgd(0.1),
             guard=50.0,
-            reset=online.change(),
+            reset=online.ChangeDetector(),
             **options,
         )
     else:
         rule = optax.chain(optax.sgd(0.1), transforms.decay_to_prior(0.1))
-        wanted = online.evaluate(
+        wanted = evaluate(
             model,
             params,
             documents,
@@ -260,7 +254,7 @@ def test_statistics_are_made_once_and_kept(folder, tmp_path):
         (["--rank", 2, "--adapt", "head"], "holds no matrix that an adapter can stand beside"),
         (["--guard", -1], "--guard -1.0"),
         (["--every", 0], "--every=0"),
-        (["--decay", 2], "rate=2.0"),
+        (["--decay", 2], "--decay 2.0"),
     ],
 )
 def test_bad_options_end_in_one_line(folder, tmp_path, capsys, words, message):

@@ -15,6 +15,7 @@ from lmdyn.models.heads import head_of
 from lmdyn.online import lanes
 from lmdyn.params import LowRank, flatten, low_rank, partition, select
 from tests.helpers import KINDS, assert_close, small, tokens
+from tests.online.helpers import chunked, evaluate
 
 CONTEXTS = [online.none(), online.cache(11), online.cache(3), online.overlap(12), online.overlap(5)]
 TEXT = tokens(48)
@@ -50,12 +51,12 @@ def by_hand(kind, text, rate, chunk, context, swapped=False):
         inputs, targets = text[None, begin:stop], text[None, begin + 1 : stop + 1]
         weights = np.zeros(targets.shape, np.float32)
         weights[:, start - begin :] = 1 / (stop - start)
-        score = lambda p: token_nll(model, p, inputs, targets)[0, start - begin :]
-        before = score(params)
+        before = token_nll(model, params, inputs, targets)
         params = jax.tree.map(
             lambda p, g: p - rate * g, params, gradient(model, params, inputs, targets, weights)
         )
-        nll.append(score(params) if swapped else before)
+        scored = token_nll(model, params, inputs, targets) if swapped else before
+        nll.append(scored[0, start - begin :])
     return np.concatenate(nll), params
 
 
@@ -64,9 +65,7 @@ def test_it_is_score_then_learn(context):
     model, params = small()
     text = TEXT[:33]  # the last chunk is ragged
     wanted, last = by_hand("gated", text, 0.3, 5, context)
-    outcome = online.evaluate(
-        model, params, text, optimizer=optax.sgd(0.3), chunk=5, context=context
-    )
+    outcome = evaluate(model, params, text, optimizer=optax.sgd(0.3), chunk=5, context=context)
     assert_close(outcome.nll, wanted, 1e-4)
     jax.tree.map(lambda a, b: assert_close(a, b, 1e-3), outcome.params, last)
     cheating, _ = by_hand("gated", text, 0.3, 5, context, swapped=True)
@@ -80,8 +79,8 @@ def test_rate_zero_equals_static_bit_for_bit(context, reset):
     model, params = small()
     options = dict(chunk=5, context=context, reset=reset, end_of_text=0)
     documents = [TEXT, TEXT[7:20], TEXT[3:33]]
-    static = online.evaluate(model, params, documents, **options)
-    still = online.evaluate(model, params, documents, optimizer=optax.sgd(0.0), **options)
+    static = evaluate(model, params, documents, **options)
+    still = evaluate(model, params, documents, optimizer=optax.sgd(0.0), **options)
     np.testing.assert_array_equal(still.nll, static.nll)
     jax.tree.map(np.testing.assert_array_equal, still.params, params)
 
@@ -90,11 +89,11 @@ def test_rate_zero_equals_static_bit_for_bit(context, reset):
 def test_cache_without_adaptation_is_a_full_forward_over_the_same_reach(kind):
     model, params = small(kind)
     ids, chunk = TEXT[None], 5
-    everything = online.evaluate(model, params, TEXT, chunk=chunk, context=online.cache(47))
+    everything = evaluate(model, params, TEXT, chunk=chunk, context=online.cache(47))
     assert_close(everything.nll, models.token_nll(model, params, ids[:, :-1], ids[:, 1:])[0], 1e-5)
 
     window = 7  # query t of chunk i sees keys from 7 before the chunk's start on, in every layer
-    short = online.evaluate(model, params, TEXT, chunk=chunk, context=online.cache(window))
+    short = evaluate(model, params, TEXT, chunk=chunk, context=online.cache(window))
     length = len(TEXT) - 1
     begin = np.arange(length) // chunk * chunk - window
     allowed = (np.arange(length)[None] <= np.arange(length)[:, None]) & (
@@ -118,9 +117,7 @@ def test_a_cache_keeps_the_first_tokens(chunk, window, keep):
     in order.
     """
     model, params = small()
-    found = online.evaluate(
-        model, params, TEXT, chunk=chunk, context=online.cache(window, keep=keep)
-    ).nll
+    found = evaluate(model, params, TEXT, chunk=chunk, context=online.cache(window, keep=keep)).nll
     run = jax.jit(
         lambda inputs, targets, cache, positions: models.loss(
             model,
@@ -155,7 +152,7 @@ def test_a_cache_keeps_the_first_tokens(chunk, window, keep):
         wanted.append(nll[0])
     assert_close(found, np.concatenate(wanted), 1e-5)
     if window < 12:
-        plain = online.evaluate(model, params, TEXT, chunk=chunk, context=online.cache(window)).nll
+        plain = evaluate(model, params, TEXT, chunk=chunk, context=online.cache(window)).nll
         assert np.abs(found - plain).max() > 0.01
 
 
@@ -165,7 +162,7 @@ def test_cache_learns_without_gradient_through_the_past():
     """
     model, params = small()
     text, chunk, rate, window = tokens(16), 5, 0.3, 11
-    found = online.evaluate(
+    found = evaluate(
         model, params, text, optimizer=optax.sgd(rate), chunk=chunk, context=online.cache(window)
     ).nll
     cache, wanted = models.new_cache(model, 1, window), []
@@ -195,9 +192,9 @@ def test_documents_start_afresh_and_order_does_not_matter():
     model, params = small()
     documents = [tokens(23, 1), tokens(9, 2), tokens(31, 3)]
     options = dict(optimizer=optax.adam(0.01), chunk=5, context=online.cache(8), reset="document")
-    alone = [online.evaluate(model, params, [d], **options).nll for d in documents]
-    together = online.evaluate(model, params, documents, **options).nll
-    shuffled = online.evaluate(model, params, documents[::-1], **options).nll
+    alone = [evaluate(model, params, [d], **options).nll for d in documents]
+    together = evaluate(model, params, documents, **options).nll
+    shuffled = evaluate(model, params, documents[::-1], **options).nll
     assert_close(together, np.concatenate(alone), 1e-6)
     assert_close(shuffled, np.concatenate(alone[::-1]), 1e-6)
 
@@ -207,9 +204,7 @@ def test_documents_start_afresh_and_order_does_not_matter():
 )
 def test_only_what_is_selected_changes(selector):
     model, params = small()
-    outcome = online.evaluate(
-        model, params, TEXT, optimizer=optax.sgd(0.1), chunk=7, adapt=selector
-    )
+    outcome = evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), chunk=7, adapt=selector)
     chosen = select(params, selector)
     before, after = flatten(params), flatten(outcome.params)
     for path, leaf in before.items():
@@ -227,7 +222,7 @@ def test_only_what_is_selected_changes(selector):
             assert same == (layer not in layers), (path, layer)
     everything = partition(params, "all")
     part = partition(params, selector)
-    chunks = online.stream(TEXT, chunk=7, context=online.none())
+    chunks = chunked(TEXT, chunk=7, context=online.none())
     assert costs.evaluation_flops(
         model.config, chunks.sizes(online.none()), part
     ) < costs.evaluation_flops(model.config, chunks.sizes(online.none()), everything)
@@ -235,8 +230,8 @@ def test_only_what_is_selected_changes(selector):
 
 def test_donated_parameters_give_the_same_numbers():
     model, params = small()
-    kept = online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), chunk=5)
-    given = online.evaluate(
+    kept = evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), chunk=5)
+    given = evaluate(
         model, jax.tree.map(jnp.copy, params), TEXT, optimizer=optax.sgd(0.1), chunk=5, donate=True
     )
     np.testing.assert_array_equal(given.nll, kept.nll)
@@ -246,10 +241,10 @@ def test_donated_parameters_give_the_same_numbers():
 def test_pieces_with_a_progress_bar_give_the_same_numbers(monkeypatch):
     import importlib
 
-    module = importlib.import_module("lmdyn.online.evaluate")
+    module = importlib.import_module("lmdyn.online.dynamic_evaluation")
     model, params = small()
     options = dict(optimizer=optax.adam(0.01), chunk=5, context=online.cache(8))
-    whole = online.evaluate(model, params, TEXT[:46], **options).nll
+    whole = evaluate(model, params, TEXT[:46], **options).nll
     monkeypatch.setattr(
         module,
         "_pieces",
@@ -258,7 +253,7 @@ def test_pieces_with_a_progress_bar_give_the_same_numbers(monkeypatch):
         ],
     )
     np.testing.assert_array_equal(
-        online.evaluate(model, params, TEXT[:46], progress=True, **options).nll, whole
+        evaluate(model, params, TEXT[:46], progress=True, **options).nll, whole
     )
 
 
@@ -297,16 +292,20 @@ def counts(context, selector, parallel):
     part = selector.partition(shapes) if adapters else selector and partition(shapes, selector)
     chosen, rest = jax.eval_shape(part.split, shapes) if part else (None, shapes)
     optimizer = optax.sgd(0.1) if part else None
-    carry = jax.eval_shape(lambda c: online.start(model, c, optimizer, context), chosen)
+    adaptation = online.Adaptation(model, part, optimizer, context)
+    carry = jax.eval_shape(lambda c: online.start(adaptation, c), chosen)
     documents = [tokens(257, seed, vocab=2048) for seed in range(parallel)]
-    chunks = online.stream(documents, chunk=256, context=context, reset="document")
+    chunks = chunked(documents, chunk=256, context=context, reset="document")
     core, placed = online.adapt, chunks
     if parallel > 1:
-        core, placed = lanes.adapt, lanes.laid_out(chunks, lanes.schedule(chunks.first, parallel))
+        core, placed = (
+            lanes.adapt_lanes,
+            lanes.place_chunks(chunks, lanes.schedule(chunks.first, parallel)),
+        )
         carry = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((parallel, *leaf.shape), leaf.dtype), carry
         )
-    run = lambda rest, carry: core(model, part, optimizer, context, None, rest, carry, placed)
+    run = lambda rest, carry: core(adaptation, None, rest, carry, placed)
     counted = jax.jit(run).lower(rest, carry).compile().cost_analysis()["flops"]
     return costs.evaluation_flops(config, chunks.sizes(context), part), counted
 
@@ -341,5 +340,5 @@ def test_bad_input_is_one_clear_line(kind, options, message):
     if kind == "narrow":
         model = models.LanguageModel(dataclasses.replace(model.config, vocab=60))
     with pytest.raises(InputError, match=message.replace("[", r"\[")) as error:
-        online.evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), **options)
+        evaluate(model, params, TEXT, optimizer=optax.sgd(0.1), **options)
     assert "\n" not in str(error.value)

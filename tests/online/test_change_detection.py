@@ -11,15 +11,18 @@ import pytest
 
 from lmdyn import models, online
 from lmdyn.errors import InputError
-from lmdyn.online import resets
+from lmdyn.online import change_detection
 from lmdyn.params import flatten
 from tests.helpers import assert_close, small, tokens
+from tests.online.helpers import evaluate
 
 
 @functools.cache
 def alarms(rule):
     one = lambda xs: jax.lax.scan(
-        lambda seen, x: resets.follow(rule, seen, x), resets.unseen(), xs
+        lambda state, x: change_detection.update_cusum(rule, state, x),
+        change_detection.start_cusum(),
+        xs,
     )[1]
     return jax.jit(jax.vmap(one))
 
@@ -38,7 +41,7 @@ def by_hand(rule, excess):
 
 
 @pytest.mark.parametrize(
-    "rule", [online.change(), online.change(threshold=3.0, slack=0.25, warmup=5)]
+    "rule", [online.ChangeDetector(), online.ChangeDetector(threshold=3.0, slack=0.25, warmup=5)]
 )
 def test_alarms_are_those_of_the_definition(rule):
     rng = np.random.default_rng(0)
@@ -59,7 +62,7 @@ def test_false_alarms_are_rare_and_changes_are_found_soon(noise, apart):
         if noise == "normal"
         else rng.standard_t(6, (2000, 500)) / 1.5**0.5
     )
-    rule = online.change()
+    rule = online.ChangeDetector()
     rate = float(np.mean(alarms(rule)(draw.astype(np.float32))))
     assert (
         rate < 1 / apart
@@ -79,7 +82,7 @@ def test_false_alarms_are_rare_and_changes_are_found_soon(noise, apart):
 
 
 def test_an_excess_that_never_varies_gives_no_alarm():
-    assert not alarms(online.change())(jnp.zeros([1, 300])).any()
+    assert not alarms(online.ChangeDetector())(jnp.zeros([1, 300])).any()
 
 
 CHUNK = 5
@@ -89,27 +92,25 @@ PLAIN = dict(chunk=CHUNK, adapt="blocks.mlp")
 
 @functools.cache
 def static():
-    return online.evaluate(*small(), TEXT, chunk=CHUNK)
+    return evaluate(*small(), TEXT, chunk=CHUNK)
 
 
 def test_at_an_alarm_the_model_begins_again():
     model, params = small()
     options = dict(optimizer=optax.adam(0.003), **PLAIN)
-    found = online.evaluate(
-        model, params, TEXT, reset=online.change(threshold=3.0, warmup=6), **options
+    found = evaluate(
+        model, params, TEXT, reset=online.ChangeDetector(threshold=3.0, warmup=6), **options
     )
     assert found.resets
     cuts = [0, *found.resets, len(TEXT) - 1]
     pieces = [TEXT[a : b + 1] for a, b in itertools.pairwise(cuts)]
-    assert_close(
-        found.nll, online.evaluate(model, params, pieces, reset="document", **options).nll, 1e-5
-    )
-    plain = online.evaluate(model, params, TEXT, **options)
+    assert_close(found.nll, evaluate(model, params, pieces, reset="document", **options).nll, 1e-5)
+    plain = evaluate(model, params, TEXT, **options)
     assert np.abs(found.nll - plain.nll).max() > 0.1
     # the alarms are those of the detector on the excess, taken from outside
     excess = (found.nll - static().nll).reshape(-1, CHUNK).mean(1)
     alarm = np.asarray(
-        alarms(online.change(threshold=3.0, warmup=6))(excess[None].astype(np.float32))
+        alarms(online.ChangeDetector(threshold=3.0, warmup=6))(excess[None].astype(np.float32))
     )[0]
     assert tuple((np.flatnonzero(alarm) + 1) * CHUNK) == found.resets
     assert abs(found.flops - plain.flops - static().flops) < 1
@@ -118,11 +119,11 @@ def test_at_an_alarm_the_model_begins_again():
 def test_a_decayed_copy_lies_between():
     model, params = small()
     options = dict(optimizer=optax.adam(0.003), static=static().nll, **PLAIN)
-    rule = functools.partial(online.change, threshold=3.0, warmup=6)
-    first = online.evaluate(model, params, TEXT, reset=rule(), **options).resets[0]
+    rule = functools.partial(online.ChangeDetector, threshold=3.0, warmup=6)
+    first = evaluate(model, params, TEXT, reset=rule(), **options).resets[0]
     at = {"tokens": first, "static": static().nll[:first]}
-    after = online.evaluate(model, params, TEXT, reset=rule(back=0.25), **options | at)
-    before = online.evaluate(
+    after = evaluate(model, params, TEXT, reset=rule(back=0.25), **options | at)
+    before = evaluate(
         model, params, TEXT[: first - CHUNK + 1], optimizer=options["optimizer"], **PLAIN
     )
     assert after.resets == (first,)
@@ -137,10 +138,10 @@ def test_a_decayed_copy_lies_between():
 def test_the_guard_stops_what_diverges(rate, context):
     model, params = small()
     options = dict(optimizer=optax.sgd(rate), context=context, chunk=CHUNK, adapt="head+blocks.mlp")
-    still = online.evaluate(model, params, TEXT, chunk=CHUNK, context=context)
-    loose = online.evaluate(model, params, TEXT, **options)
+    still = evaluate(model, params, TEXT, chunk=CHUNK, context=context)
+    loose = evaluate(model, params, TEXT, **options)
     assert not loose.mean < still.mean + 1  # it diverges, or is no number
-    found = online.evaluate(model, params, TEXT, guard=10.0, **options)
+    found = evaluate(model, params, TEXT, guard=10.0, **options)
     assert np.isfinite(found.nll).all()
     np.testing.assert_array_equal(found.nll[found.stopped :], still.nll[found.stopped :])
     lost = np.cumsum(found.nll - still.nll)
@@ -152,9 +153,9 @@ def test_the_guard_stops_what_diverges(rate, context):
 def test_the_guard_leaves_the_others_alone():
     model, params = small()
     options = dict(optimizer=optax.sgd(0.1), **PLAIN)
-    found = online.evaluate(model, params, TEXT, guard=10.0, **options)
+    found = evaluate(model, params, TEXT, guard=10.0, **options)
     assert found.stopped is None
-    assert_close(found.nll, online.evaluate(model, params, TEXT, **options).nll, 1e-6)
+    assert_close(found.nll, evaluate(model, params, TEXT, **options).nll, 1e-6)
 
 
 def test_several_steps_a_chunk_and_one_every_few_chunks():
@@ -183,7 +184,7 @@ def test_several_steps_a_chunk_and_one_every_few_chunks():
                     held = []
         return np.concatenate(wanted)
 
-    run = functools.partial(online.evaluate, model, params, chunk=CHUNK)
+    run = functools.partial(evaluate, model, params, chunk=CHUNK)
     twice = run(text, optimizer=optax.sgd(0.2), steps=2)
     assert_close(twice.nll, by_hand(2, 1), 1e-4)
     assert twice.flops == 2 * run(text, optimizer=optax.sgd(0.2)).flops
@@ -212,7 +213,7 @@ GROWING = optax.GradientTransformation(
 )
 def test_bad_input_is_one_clear_line(options, message):
     with pytest.raises(InputError, match=message) as error:
-        online.evaluate(*small(), TEXT, **dict(optimizer=optax.sgd(0.1), chunk=CHUNK) | options)
+        evaluate(*small(), TEXT, **dict(optimizer=optax.sgd(0.1), chunk=CHUNK) | options)
     assert "\n" not in str(error.value)
 
 
@@ -222,4 +223,4 @@ def test_bad_input_is_one_clear_line(options, message):
 )
 def test_a_rule_that_makes_no_sense_is_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        online.change(**options)
+        online.ChangeDetector(**options)
