@@ -33,6 +33,13 @@ class Adaptation:
       steps: optimizer steps on every chunk.
       detector: resets the model where the text changes; None does not look.
       guard: nats that may be lost against the static model; None does not look.
+
+    >>> from lmdyn import models
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> Adaptation(models.LanguageModel(config)).context  # static evaluation
+    Context(kind='none', window=0, keep=0)
     """
 
     model: LanguageModel
