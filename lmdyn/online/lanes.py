@@ -2,7 +2,7 @@
 
 A lane has its own copy of what adapts, its own optimizer state and cache; whatever does not adapt
 is there once, and its matrices meet the tokens of all lanes in one product. Shape letters: n steps,
-S lanes, C predictions of a chunk.
+S lanes, C predictions of a chunk, N = S C, D width.
 """
 
 import functools
