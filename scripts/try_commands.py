@@ -34,7 +34,7 @@ except ImportError:  # run as a script, which has its own folder on the path
 
 from lmdyn import checkpoints, records
 from lmdyn.cli import command_line as cli
-from lmdyn.report import claims as verdicts
+from lmdyn.report import claims_table
 from lmdyn.report.markup import e
 from lmdyn.studies.claims import Verdict
 
@@ -304,7 +304,7 @@ def studied(options: Any, ended: Ended) -> str:
         need(e(claim["sentence"]) in page, f"{out}/report.html does not say: {claim['sentence']}")
     for name in figures:
         need(f'download="{name}.svg"' in page, f"{out}/report.html lacks the figure {name}")
-    return f"{verdicts.count(claims)}; {len(rows)} rows, {len(figures)} figures"
+    return f"{claims_table.count(claims)}; {len(rows)} rows, {len(figures)} figures"
 
 
 def reported(options: Any, ended: Ended) -> str:

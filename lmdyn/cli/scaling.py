@@ -66,7 +66,7 @@ def run(options: Scaling, command: list[str]) -> None:
         *_point_rows(law, runs, fitted),
         *_residual_rows(law, runs, fitted, options.seed),
     ]
-    page = {"study": "scaling law", "package": "lmdyn.report.scaling_law"}
+    page = {"study": "scaling law", "package": "lmdyn.report.scaling_figures"}
     write(options, command, started, rows, 0, options.seed, notes=page)
     _show(rows)
     say("intervals are of 90%, from a bootstrap")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
-from lmdyn.report.gather import runs
+from lmdyn.report.folders import runs
 
 __all__ = ["build", "enable_theme", "runs"]
 
@@ -53,7 +53,8 @@ def build(
     >>> build(folder).name
     'report.html'
     """
-    from lmdyn.report import beside, gather, page
+    from lmdyn.report import folder_names, page
+    from lmdyn.report.folders import gathered, part
 
     several = not isinstance(folder, (str, os.PathLike))
     given = [Path(f) for f in folder] if several else [Path(folder)]
@@ -63,13 +64,13 @@ def build(
             " --out report.html"
         )
     out = check_writable(given[0] / "report.html" if out is None else out)
-    found = [gather.gathered(f) for f in given]
+    found = [gathered(f) for f in given]
     folders, unfinished = (
         [f for one in found for f in getattr(one, name)] for name in ("folders", "unfinished")
     )
-    parts = [gather.part(f) for f in folders]
+    parts = [part(f) for f in folders]
     if len(folders) > 1:
-        parts = beside.told_apart(parts, folders)
+        parts = folder_names.told_apart(parts, folders)
     made = page.render(parts, [f.absolute().name for f in unfinished])
     if len(folders) == 1 and (folders[0] / "study.json").exists():
         for figure, svg in made.svgs.items():

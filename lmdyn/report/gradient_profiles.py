@@ -16,6 +16,8 @@ from lmdyn.report.panels import hover, one_or_all, own, panel, tidy, told, uprig
 KINDS = ("updated", "new", "unchanged")
 RUNNING = {"running freeze": "freeze, running profile", "running scale": "scale, running profile"}
 """Modes of runs whose profile is estimated during training, as figures call them."""
+METRICS = ("relative_gradient_norm", "profile_difference")
+"""Rows that `profiles` draws."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -128,7 +130,7 @@ def profile(rows: Rows) -> Figure | None:
 
 
 def profiles(rows: Rows) -> list[Figure]:
-    """What `lmdyn gradients` measured: one figure a model, a panel for each group that has layers,
+    """What `lmdyn gradients` measured: one figure per model, a panel for each group that has layers,
     a line for each kind.
     """
     found = [
@@ -139,56 +141,69 @@ def profiles(rows: Rows) -> list[Figure]:
     made = []
     for number, model in enumerate(dict.fromkeys(label(r) for r in found)):
         mine = [r for r in found if label(r) == model]
-        points = [
-            {
-                "site": r["site"],
-                "kind": r["kind"],
-                "layer": r["layer"],
-                "seed": 0,
-                "value": float(r["value"]),
-                "low": float(r["low"]),
-                "high": float(r["high"]),
-            }
-            for r in mine
-        ]
-        kinds = list(dict.fromkeys(p["kind"] for p in points))
         tests = [
             f"{' and '.join(r['kinds'])} p = {r['p']:.2g}"
             for r in rows
             if r["metric"] == "profile_difference" and r["site"] is None and label(r) == model
         ]
-        counts = {r["kind"]: r["sequences"] for r in mine}
-        caption = (
-            "Mean norm of the gradient of each sequence's loss on its span, over that of random"
-            " spans of text; above the line at 1 a layer is lit up more than by text at large."
-            f" Bars: {mine[0]['level']:.0%} bootstrap intervals over sequences. Model: {model}."
-            f" Sequences: {', '.join(f'{count} {kind}' for kind, count in counts.items())},"
-            f" {mine[0]['reference_sequences']} random spans."
-        )
-        if tests:
-            caption += (
-                f" That two kinds have the same profile (permutation test): {'; '.join(tests)}."
-            )
-        names = {"mlp": "MLP", "attention": "Attention"}
-        charts = [
-            layers(
-                [p for p in points if p["site"] == site],
-                kinds,
-                f"{names.get(site, site)}: norm relative to random spans",
-            )
-            for site in dict.fromkeys(p["site"] for p in points)
-        ]
-        name = f"gradients-{number + 1}" if number else "gradients"
         made.append(
-            Figure(
-                name,
-                "Which layers each kind of knowledge lights up",
-                caption,
-                one_or_all(charts),
-                tidy(points),
-            )
+            _model_profile(f"gradients-{number + 1}" if number else "gradients", mine, tests)
         )
     return made
+
+
+GROUPS = {"mlp": "MLP", "attention": "Attention"}
+"""Parts of a block as figures call them."""
+
+
+def _place(site: str) -> str:
+    return {"mlp": "the MLP"}.get(site, site)
+
+
+def _model_profile(name: str, rows: Rows, tests: Sequence[str]) -> Figure:
+    """The figure of one model. Args: tests: what the tests of equal profiles gave."""
+    numbers = ("value", "low", "high")
+    points = [
+        {k: r[k] for k in ("site", "kind", "layer")}
+        | {"seed": 0}
+        | {k: float(r[k]) for k in numbers}
+        for r in rows
+    ]
+    kinds = list(dict.fromkeys(p["kind"] for p in points))
+    counts = {r["kind"]: r["sequences"] for r in rows}
+    caption = (
+        "Mean norm of the gradient of each sequence's loss on its span, over that of random spans"
+        " of text: where a line is above 1, a layer responds to these sequences more than to text"
+        f" at large. Bars: {rows[0]['level']:.0%} bootstrap intervals over sequences. Model:"
+        f" {label(rows[0])}. Sequences:"
+        f" {', '.join(f'{count} {kind}' for kind, count in counts.items())},"
+        f" {rows[0]['reference_sequences']} random spans."
+    )
+    if tests:
+        caption += f" That two kinds have the same profile (permutation test): {'; '.join(tests)}."
+    charts = [
+        layers(
+            [p for p in points if p["site"] == site],
+            kinds,
+            f"{GROUPS.get(site, site)}: norm relative to random spans",
+        )
+        for site in dict.fromkeys(p["site"] for p in points)
+    ]
+    tops = [max((p for p in points if p["kind"] == k), key=lambda p: p["value"]) for k in kinds]
+    return Figure(
+        name,
+        "Which layers each kind of knowledge lights up",
+        caption,
+        one_or_all(charts),
+        tidy(points),
+        says="The gradient is largest, relative to random spans of text, "
+        + " and ".join(
+            f"for {p['kind']} facts in {_place(p['site'])} of layer {p['layer']}"
+            f" ({p['value']:.2f} times)"
+            for p in tops
+        )
+        + ".",
+    )
 
 
 def difference(rows: Rows) -> Figure | None:

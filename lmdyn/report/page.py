@@ -1,22 +1,23 @@
 """Parts to one HTML file that needs nothing else: no network, no server, no folder beside it.
 
-First what the claims say, then study by study its figures, the table behind each and how to run it
-larger, then what was measured otherwise, then where the numbers come from. The page carries Vega
-once, every figure's specification, an SVG and a CSV of each. A content security policy in it
-forbids the browser to fetch anything.
+First the answer: two or three figures, a sentence each. Then what the claims say, study by study its
+other figures, the table behind each and how to run it larger, then what was measured otherwise, then
+where the numbers come from. The page carries Vega once, every figure's specification, an SVG and a
+CSV of each. A content security policy in it forbids the browser to fetch anything.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lmdyn.report import claims, numbers, origin, small, subject, theme
-from lmdyn.report.blocks import Group, figures_of
-from lmdyn.report.drawing import bundle, specs, to_svg
+from lmdyn.report import claims_table, highlights, provenance_section, tables, theme, titles
+from lmdyn.report.exports import bundle, specs, to_svg
+from lmdyn.report.figure_blocks import Group, address, figures_of
 from lmdyn.report.figures import Figure
-from lmdyn.report.gather import Part, Run
+from lmdyn.report.folders import Part, Run
 from lmdyn.report.markup import asset, e, section, slug
-from lmdyn.report.measured import measured, summary
+from lmdyn.report.metric_figures import measured, summary
+from lmdyn.report.small_versions import in_study
 from lmdyn.report.studies import StudyPage, find, larger, package_of
 
 __all__ = ["Page", "collect", "render", "to_svg"]
@@ -37,50 +38,68 @@ class Study(NamedTuple):
     groups: list[Group]
 
 
+class Section(NamedTuple):
+    """A part of the page, which the contents list names."""
+
+    name: str
+    title: str
+    content: str
+    kind: str = ""
+
+
 def render(parts: Sequence[Part], unfinished: Sequence[str] = ()) -> Page:
     """The whole page.
 
     Args:
-      parts: what it is made of, in their order. unfinished: names of studies that are left out.
+      parts: what it is made of, in their order.
+      unfinished: names of studies that are left out.
 
     Returns:
       HTML, self-contained, and the SVG of each figure by the figure's name.
     """
-    runs, said = (
-        [run for part in parts for run in part.runs],
-        [claim for part in parts for claim in part.said],
-    )
+    runs = [run for part in parts for run in part.runs]
+    said = [claim for part in parts for claim in part.said]
     studies, others = _studies(runs), [run for run in runs if not package_of(run.meta)]
     rest = [Group(figure.title, [("", figure)]) for figure in measured(others)]
-    drawn = [
-        figure
-        for group in [*(g for s in studies for g in s.groups), *rest]
-        for _, figure in group.figures
-    ]
+    groups = [*(group for study in studies for group in study.groups), *rest]
+    drawn = [figure for group in groups for _, figure in group.figures]
     svgs = {figure.name: to_svg(figure.chart) for figure in drawn}
-    title, date = subject.title(runs), subject.dates([run.meta for run in runs])
-    body = [
-        f"<header><h1>{e(title)}</h1><p>{e(_summary(runs, said, unfinished, date))}</p></header>",
-        "<main>",
-        section("claims", "What it says", claims.section(said, {figure.name for figure in drawn})),
-        *(_of_study(study, svgs) for study in studies),
-        section(
-            "numbers", "Key numbers" if not studies else "Measured models", numbers.tables(others)
+    title, date = titles.title(runs), titles.dates([run.meta for run in runs])
+    first = highlights.choose([study.groups for study in studies], rest, said)
+    above = {id(one.group) for one in first}
+    more = [group for group in rest if id(group) not in above]
+    sections = [
+        Section(
+            "answer",
+            "In short",
+            figures_of([h.group for h in first], svgs, [h.says for h in first]),
         ),
-        figures_of(rest, svgs),
-        section("provenance", "Where the numbers come from", origin.section(runs)),
-        "</main>",
+        Section("claims", "Claims", claims_table.section(said, {figure.name for figure in drawn})),
+        *(_of_study(study, svgs, above) for study in studies),
+        Section("numbers", "Numbers of models" if studies else "Numbers", tables.tables(others)),
+        Section("figures", "More figures", figures_of(more, svgs)),
+        Section("provenance", "Where the numbers come from", provenance_section.section(runs)),
     ]
     figures, configs = specs(drawn)
     html = asset("page.html").format(
         title=e(", ".join(filter(None, (title, date)))),
         style=_style(),
-        body="\n".join(body),
+        heading=e(title),
+        summary=e(_summary(runs, said, unfinished, date)),
+        contents=_contents(sections),
+        body="\n".join(section(*one) for one in sections),
         vega=bundle(),
         data=_json({"figures": figures, "configs": configs}),
         script=asset("page.js"),
     )
     return Page(html, svgs)
+
+
+def _contents(sections: Sequence[Section]) -> str:
+    """The items of the contents list: the parts that there are."""
+    return "".join(
+        f'<li><a href="#{e(one.name)}">{e(one.title)}</a></li>' for one in sections if one.content
+    )
 
 
 def collect(runs: Sequence[Run]) -> list[Figure]:
@@ -112,27 +131,29 @@ def _of(folder: str, figure: Figure) -> Figure:
     return figure._replace(name=f"{folder}-{figure.name}") if folder else figure
 
 
-def _of_study(study: Study, svgs: Mapping[str, str]) -> str:
-    """Heading, question, figures, and how to run it larger."""
-    page = study.page
-    several = (
-        f" Beside one another: {', '.join(run.part for run in study.runs)}; each has axes of its"
-        " own."
-        if len(study.runs) > 1
-        else ""
-    )
+def _of_study(study: Study, svgs: Mapping[str, str], above: Collection[int]) -> Section:
+    """Question, figures that do not stand above, and how to run it larger."""
+    page, several = study.page, len(study.runs) > 1
+    names = ", ".join(run.part for run in study.runs)
+    beside = f" Beside one another: {names}; each has axes of its own." if several else ""
+    source = f" <small>{e(page.source)}.</small>" if page.source else ""
     ways = "".join(
         f"<p>{e(what)}</p>" + (f"<pre><code>{e(command)}</code></pre>" if command else "")
         for what, command in larger(page, study.runs[0].meta)
     )
-    source = f" <small>{e(page.source)}.</small>" if page.source else ""
+    shown = ", ".join(
+        f'<a href="#{e(address(group))}">{e(group.title)}</a>'
+        for group in study.groups
+        if id(group) in above
+    )
     content = (
-        f"<p class=asks>{e(page.question)}{source}{e(several)}</p>{_ran(study)}"
-        + small.in_study([run.meta for run in study.runs], [run.part for run in study.runs])
-        + figures_of(study.groups, svgs)
+        f"<p class=asks>{e(page.question)}{source}{e(beside)}</p>{_ran(study)}"
+        + in_study([run.meta for run in study.runs], [run.part for run in study.runs])
+        + (f"<p class=ran>At the top of the page: {shown}.</p>" if shown else "")
+        + figures_of([group for group in study.groups if id(group) not in above], svgs)
         + (f"<div class=larger><h3>Run it larger</h3>{ways}</div>" if ways else "")
     )
-    return section(f"study-{slug(page.title)}", page.title, content, "study")
+    return Section(f"study-{slug(page.title)}", page.title, content, "study")
 
 
 def _ran(study: Study) -> str:
@@ -140,14 +161,14 @@ def _ran(study: Study) -> str:
     lines = [
         (f"<b>{e(run.part)}</b> " if len(study.runs) > 1 else "") + e(said)
         for run in study.runs
-        if (said := subject.ran(run.meta))
+        if (said := titles.ran(run.meta))
     ]
     return "".join(f"<p class=ran>{line}</p>" for line in lines)
 
 
 def _summary(runs, said, unfinished, date) -> str:
     counted = f"{sum(len(run.rows) for run in runs):,} measurements."
-    text = f"{claims.count(said)}, from {counted}" if said else summary(runs)
+    text = f"{claims_table.count(said)}, from {counted}" if said else summary(runs)
     if date:
         text += f" Run on {date}."
     if unfinished:

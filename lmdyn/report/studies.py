@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lmdyn.report import small
+from lmdyn.report import small_versions
 from lmdyn.report.figures import Figure
 
 
@@ -108,10 +108,12 @@ def larger(page: StudyPage, meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     ...     print(what, "|", command)
     More seeds narrow the intervals: 3 took 10 minutes here, 10 take about 33. | lmdyn study --config c.py --seeds 10 --out o-larger
     """
-    if config := small.whole(meta):  # of what a small version takes, nothing follows for the whole
-        rest = larger(page, {"command": small.command(config)})
+    if config := small_versions.whole(
+        meta
+    ):  # of what a small version takes, nothing follows for the whole
+        rest = larger(page, {"command": small_versions.command(config)})
         real = "At its real size; the file's first lines say what to expect, and how long it takes."
-        return [(real, small.command(config)), *rest]
+        return [(real, small_versions.command(config)), *rest]
     minutes, seeds = meta.get("wall_seconds", 0) / 60, meta.get("config", {}).get("seeds")
     more = 3 * seeds if seeds and seeds >= 10 else 10
     if seeds and minutes:
@@ -130,7 +132,7 @@ def larger(page: StudyPage, meta: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _words(command, config: str) -> list[str]:
     words = shlex.split(command) if isinstance(command, str) else []
-    return words if "study" in words else small.words(config)
+    return words if "study" in words else small_versions.words(config)
 
 
 def enlarged(words: Sequence[str], options: Sequence[str]) -> list[str]:

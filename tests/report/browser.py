@@ -264,7 +264,7 @@ def browser():
 def main(page, prefix):
     """Pictures of a page: phone and desktop, light and dark, and its print."""
     with browser() as tab:
-        for width in (400, 1400):
+        for width in (400, 800, 1400):
             for scheme in ("light", "dark"):
                 tab.open(page, width, scheme)
                 tab.picture(f"{prefix}-{width}-{scheme}.png")

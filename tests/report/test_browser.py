@@ -74,7 +74,7 @@ def study(folder, name):
     """A study's folder, with a claim of each verdict that links to its first figure."""
     rows = ROWS[name]()
     about = (
-        {"study": name, "package": "lmdyn.report.scaling_law"}
+        {"study": name, "package": "lmdyn.report.scaling_figures"}
         if name == "scaling law"
         else {"study": name}
     )

@@ -8,7 +8,7 @@ import pytest
 
 from lmdyn.report import figures, page, theme
 from lmdyn.report.figures import short
-from lmdyn.report.gather import Run
+from lmdyn.report.folders import Run
 from tests.report import cases
 
 

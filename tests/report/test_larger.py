@@ -8,7 +8,7 @@ import pytest
 
 from lmdyn import records, report
 from lmdyn.cli import command_line as cli
-from lmdyn.report import drawing, markup
+from lmdyn.report import exports, markup
 from lmdyn.report.figures import Figure
 from lmdyn.report.studies import find, larger
 
@@ -79,7 +79,7 @@ def test_a_study_of_another_package_is_drawn_by_its_own_page(tmp_path, monkeypat
 
 
 def test_a_figure_without_a_table_has_its_data():
-    name, lines = drawing.table(
+    name, lines = exports.table(
         Figure(
             "f",
             "",

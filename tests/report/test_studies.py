@@ -9,8 +9,8 @@ import pytest
 
 from lmdyn import records, report
 from lmdyn.errors import InputError
-from lmdyn.report import blocks, claims, page
-from lmdyn.report.blocks import Group
+from lmdyn.report import figure_blocks, claims_table, page
+from lmdyn.report.figure_blocks import Group
 from lmdyn.report.figures import Figure
 from lmdyn.studies.entropy_decay import figures as entropy_decay
 from lmdyn.studies.fact_learning import figures as fact_learning
@@ -431,7 +431,7 @@ def test_no_figure_stands_beside_nothing(kinds, expected):
         Group("", [("", Figure(str(i), "", "", () if kind == "w" else None, []))])
         for i, kind in enumerate(kinds)
     ]
-    assert "".join("nw"[wide] for wide in blocks.wide(groups)) == expected
+    assert "".join("nw"[wide] for wide in figure_blocks.wide(groups)) == expected
 
 
 BAD = {
@@ -449,7 +449,7 @@ BAD = {
 def test_bad_claims_are_named(tmp_path, text, said):
     (tmp_path / "claims.json").write_text(text)
     with pytest.raises(InputError, match=said):
-        claims.read(tmp_path)
+        claims_table.read(tmp_path)
 
 
 def test_a_study_that_has_not_ended(tmp_path):
@@ -460,7 +460,7 @@ def test_a_study_that_has_not_ended(tmp_path):
 
 def test_numbers_keep_their_sign_and_three_digits():
     for value in np.random.default_rng(0).normal(size=50) * 10.0 ** np.linspace(-2, 3, 50):
-        text = claims.number(value)
+        text = claims_table.number(value)
         assert float(text.replace("\u2212", "-").replace(",", "")) == pytest.approx(
             value, rel=0.01, abs=5e-5
         )

@@ -4,7 +4,7 @@ import altair as alt
 import pytest
 
 from lmdyn import report
-from lmdyn.report import drawing
+from lmdyn.report import exports
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_charts_of_the_session_are_themed_and_shown_as_pictures(themed):
 
 
 def test_the_page_does_not_take_the_theme_over(themed):
-    before = drawing.spec_of(chart())
+    before = exports.spec_of(chart())
     alt.theme.enable("default")
     assert before["config"] == chart().to_dict()["config"]
     assert "background" not in before["config"]

@@ -32,9 +32,67 @@
     }
   }
 
+  // A click on a column's head sorts the lines of each group: up, down, then as they were.
+  function sortable(table) {
+    const heads = [...table.querySelectorAll("thead th:not(.interval)")];
+    const groups = [...table.tBodies].map((body) => [body, [...body.rows].slice(1)]);
+    const key = (row, head) => {
+      const cell = row.cells[head.cellIndex];
+      if (cell.dataset.value === undefined) return cell.querySelector("summary").textContent;
+      return cell.dataset.value === "" ? -Infinity : Number(cell.dataset.value);
+    };
+    for (const head of heads) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const next = { ascending: "descending", descending: "none" }[head.ariaSort] ?? "ascending";
+        for (const other of heads) other.removeAttribute("aria-sort");
+        if (next !== "none") head.ariaSort = next;
+        const sign = next === "descending" ? -1 : 1;
+        for (const [body, rows] of groups) {
+          const order = next === "none" ? rows : [...rows].sort((a, b) => {
+            const [x, y] = [key(a, head), key(b, head)];
+            return sign * (x < y ? -1 : x > y ? 1 : 0);
+          });
+          body.append(...order);
+        }
+      });
+    }
+  }
+
+  // The contents list marks the part that is being read.
+  function follow() {
+    const items = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
+    const parts = [...items.keys()].map((name) => document.getElementById(name));
+    let last;
+    const mark = () => {
+      const line = innerHeight / 3;
+      const read = parts.filter((part) => part.getBoundingClientRect().top <= line).pop() ?? parts[0];
+      if (!read || read === last) return;
+      if (last) items.get(last.id).removeAttribute("aria-current");
+      const item = items.get(read.id);
+      item.setAttribute("aria-current", "true");
+      const list = document.querySelector("nav");
+      list.scrollLeft += item.getBoundingClientRect().left - list.getBoundingClientRect().left - 20;
+      last = read;
+    };
+    addEventListener("scroll", mark, { passive: true });
+    mark();
+  }
+
+  // A link to something that is folded away opens it.
+  function reveal() {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+    target.scrollIntoView();
+  }
+
   const opened = [];
   window.addEventListener("beforeprint", () => {
-    for (const table of document.querySelectorAll("details.short:not([open])")) {
+    for (const table of document.querySelectorAll("details.short:not([open]), details.claims:not([open])")) {
       table.open = true;
       opened.push(table);
     }
@@ -44,9 +102,12 @@
   });
 
   dark.addEventListener("change", () => draw(dark.matches ? "dark" : "light"));
+  window.addEventListener("hashchange", reveal);
   prepare();
+  document.querySelectorAll("table.sortable").forEach(sortable);
+  follow();
   draw(dark.matches ? "dark" : "light").then(() => {
     // Figures have their heights now: what the address points at has moved.
-    if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+    if (location.hash) reveal();
   });
 })();

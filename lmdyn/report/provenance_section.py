@@ -5,9 +5,9 @@ seeds, time and cost of each rows file.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmdyn.report import subject
+from lmdyn.report import titles
 from lmdyn.report.figures import short
-from lmdyn.report.gather import Run
+from lmdyn.report.folders import Run
 from lmdyn.report.markup import e
 
 
@@ -18,7 +18,7 @@ def section(runs: Sequence[Run]) -> str:
 
 def _run(run):
     m = run.meta
-    head = f"<h3>{e(subject.heading(run))} <small>{e(run.name)}</small></h3>"
+    head = f"<h3>{e(titles.heading(run))} <small>{e(run.name)}</small></h3>"
     if not m:
         return f"{head}<p>No {e(run.name)}.meta.json stands beside these rows.</p>"
     config = m.get("config") or {}
@@ -31,7 +31,7 @@ def _run(run):
     lines = {
         "Device": m.get("device"),
         "Versions": ", ".join(f"{k} {v}" for k, v in m.get("versions", {}).items()),
-        "Seeds": subject.seeds(m) or "none: nothing in it is random",
+        "Seeds": titles.seeds(m) or "none: nothing in it is random",
         "Started": m.get("started"),
         "Took": None if seconds is None else f"{seconds:,.1f} s{speed}",
         "Cost": _cost(m, run.rows),

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lmdyn.records import provenance
-from lmdyn.report import subject
+from lmdyn.report import titles
 from lmdyn.report.figures import short
-from lmdyn.report.gather import Part, Run
+from lmdyn.report.folders import Part, Run
 from lmdyn.report.markup import slug
 
 
@@ -96,7 +96,7 @@ def _differences(studies: Sequence[Run | None]) -> list[str]:
 
 def _told(meta: dict[str, Any], keys: Sequence[str]) -> str:
     config = meta.get("config") or {}
-    said = [subject.seeds_said(meta)] if {"seed", "seeds"} & {*keys} else []
+    said = [titles.seeds_said(meta)] if {"seed", "seeds"} & {*keys} else []
     rest = [key for key in keys if key not in ("seed", "seeds")]
     if len(rest) > 2 or not all(
         isinstance(config.get(key), (str, int, float, type(None))) for key in rest

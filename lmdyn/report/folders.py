@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lmdyn.errors import InputError
 from lmdyn.records.rows import read_meta, read_rows, read_traces
-from lmdyn.report import claims, small
+from lmdyn.report import claims_table, small_versions
 
 DEPTH = 3
 """So many levels of folders below the one that is given are looked into; a folder of everything is not walked through."""
@@ -37,7 +37,7 @@ class Part(NamedTuple):
     name: str
     runs: list[Run]
     said: list[dict[str, Any]]
-    """The claims, each with `small`: see `lmdyn.report.small.whole`."""
+    """The claims, each with `small`: see `lmdyn.report.small_versions.whole`."""
 
 
 class Gathered(NamedTuple):
@@ -51,8 +51,8 @@ class Gathered(NamedTuple):
 
 def part(folder: Path) -> Part:
     """A folder's rows and claims. Raises: InputError: as `runs`, and claims that cannot be read."""
-    found, said = runs(folder), claims.read(folder)
-    config = next(filter(None, (small.whole(run.meta) for run in found)), "")
+    found, said = runs(folder), claims_table.read(folder)
+    config = next(filter(None, (small_versions.whole(run.meta) for run in found)), "")
     return Part(folder.absolute().name, found, [{**claim, "small": config} for claim in said])
 
 

@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lmdyn.report.drawing import columns, places, table, to_csv
+from lmdyn.report.exports import columns, places, table, to_csv
 from lmdyn.report.figures import Figure
 from lmdyn.report.markup import behind, e
 
@@ -20,12 +20,25 @@ class Group(NamedTuple):
     """With the folder's name, which is empty where there is one."""
 
 
-def figures_of(groups: Sequence[Group], svgs: Mapping[str, str]) -> str:
-    """Figures, two in a row where there is room for narrow ones. Args: svgs: each figure's by its
-    name.
+def figures_of(groups: Sequence[Group], svgs: Mapping[str, str], says: Sequence[str] = ()) -> str:
+    """Figures, two in a row where there is room for narrow ones.
+
+    Args:
+      groups: the figures.
+      svgs: each figure's picture by its name.
+      says: a sentence above each, as HTML.
     """
-    blocks = "".join(_block(group, svgs, w) for group, w in zip(groups, wide(groups), strict=True))
+    blocks = "".join(
+        _block(group, svgs, w, said)
+        for group, w, said in zip(groups, wide(groups), says or [""] * len(groups), strict=True)
+    )
     return f"<div class=figures>{blocks}</div>" if blocks else ""
+
+
+def address(group: Group) -> str:
+    """The name by which links find a group of figures."""
+    name = group.figures[0][1].name
+    return name if len(group.figures) == 1 else f"all-{name}"
 
 
 def wide(groups: Sequence[Group]) -> list[bool]:
@@ -37,40 +50,36 @@ def wide(groups: Sequence[Group]) -> list[bool]:
         pending = len(found) - max(
             (k + 1 for k, w in enumerate(found) if w), default=0
         )  # narrow ones since the last wide one
-        alone = i + 1 == len(groups) or _many(groups[i + 1])
-        found.append(_many(group) or (pending % 2 == 0 and alone))
+        alone = i + 1 == len(groups) or many(groups[i + 1])
+        found.append(many(group) or (pending % 2 == 0 and alone))
     return found
 
 
-def _many(group: Group) -> bool:
+def many(group: Group) -> bool:
+    """Whether a group has several charts, and so needs the whole width."""
     return len(group.figures) > 1 or isinstance(group.figures[0][1].chart, tuple)
 
 
-def _block(group: Group, svgs: Mapping[str, str], wide: bool) -> str:
-    names = [figure.name for _, figure in group.figures]
-    kind = "figure wide" if wide else "figure"
-    if len(names) == 1:
-        figure = group.figures[0][1]
-        charts, notes = _panels(figure), _note("", figure, svgs[figure.name])
-        name = names[0]
-    else:
-        charts, notes = (
-            _beside(group),
-            "".join(_note(folder, figure, svgs[figure.name]) for folder, figure in group.figures),
-        )
-        name = f"all-{names[0]}"
+def _block(group: Group, svgs: Mapping[str, str], wide: bool, says: str) -> str:
+    several, name = len(group.figures) > 1, address(group)
+    charts = _beside(group) if several else _panels(group.figures[0][1])
+    notes = "".join(_note(folder, figure, svgs[figure.name]) for folder, figure in group.figures)
     return (
-        f'<section class="{kind}" id="{e(name)}"><h3><a href="#{e(name)}">{e(group.title)}</a></h3>'
-        f"<figure>{charts}{_captions(group)}</figure>{notes}</section>"
+        f'<section class="figure{" wide" if wide else ""}" id="{e(name)}" aria-label='
+        f'"{e(group.title)}"><h3><a href="#{e(name)}">{e(group.title)}</a></h3>'
+        + (f"<p class=says>{says}</p>" if says else "")
+        + f"<figure>{charts}{_captions(group)}</figure>{notes}</section>"
     )
 
 
-def _chart(place: str, title: str) -> str:
-    return f'<div class=chart data-figure="{e(place)}" role=img aria-label="{e(title)}"></div>'
+def _chart(place: str, figure: Figure, folder: str = "") -> str:
+    """The place of a chart; its label says what a sighted reader takes from it, where known."""
+    text = ". ".join(filter(None, (figure.title, folder, figure.says)))
+    return f'<div class=chart data-figure="{e(place)}" role=img aria-label="{e(text)}"></div>'
 
 
 def _panels(figure: Figure) -> str:
-    charts = [_chart(place, figure.title) for place in places(figure)]
+    charts = [_chart(place, figure) for place in places(figure)]
     return (
         charts[0]
         if len(charts) == 1
@@ -85,7 +94,7 @@ def _beside(group: Group) -> str:
     for row in range(max(len(own) for _, _, own in each)):
         for folder, figure, own in each:
             name = f' id="{e(figure.name)}"' if row == 0 else ""
-            chart = _chart(own[row], f"{figure.title}: {folder}") if row < len(own) else ""
+            chart = _chart(own[row], figure, folder) if row < len(own) else ""
             cells.append(f"<div{name}><p class=of>{e(folder)}</p>{chart}</div>")
     return f'<div class="panels columns{min(len(each), 3)}">{"".join(cells)}</div>'
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmdyn.report.figures import short
-from lmdyn.report.gather import Run
+from lmdyn.report.folders import Run
 
 DID = {
     "gradients": "gradients by layer",

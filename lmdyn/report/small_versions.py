@@ -12,12 +12,6 @@ from typing import Any
 
 from lmdyn.report.markup import e
 
-SAYS = (
-    "This is the small version of a study: it shows how the study goes, on too little training to"
-    " find anything out."
-)
-"""What every notice says; `lmdyn.report.claims` says it in fewer words at each verdict."""
-
 
 def whole(meta: Mapping[str, Any]) -> str:
     """The config at whose size a study decides something, where its rows are of a small version;
@@ -59,9 +53,7 @@ def words(config: str) -> list[str]:
 
 
 def above_claims(claims: Sequence[Mapping[str, Any]]) -> str:
-    """What stands before all claims, as HTML: which of the studies are small; nothing where none
-    is.
-    """
+    """The one notice of a page, as HTML: which studies are small; nothing where none is."""
     found = {claim["study"]: claim["small"] for claim in claims if claim.get("small")}
     if not found:
         return ""
@@ -71,33 +63,34 @@ def above_claims(claims: Sequence[Mapping[str, Any]]) -> str:
         else f"{listed(list(found))} {'is' if len(found) == 1 else 'are'} here"
     )
     one = len(found) == 1
-    return _box(
+    text = (
         f"{which} a small version, which shows how {'it goes' if one else 'each goes'}."
-        f" {'Its' if one else 'Their'} verdicts decide nothing: they show how a verdict is come to,"
-        f" on too little training to find anything out. What runs {'it' if one else 'them'} at"
-        f" {'its' if one else 'their'} real size:",
-        [command(config) for config in found.values()],
+        f" {'Its' if one else 'Their'} verdicts decide nothing: there is too little training in"
+        f" {'it' if one else 'them'} to find anything out. What runs {'it' if one else 'them'} at"
+        " full size:"
+    )
+    commands = "\n".join(command(config) for config in found.values())
+    return (
+        f'<div class=small id=small role=note aria-label="Small version"><p>{e(text)}</p>'
+        f"<pre><code>{e(commands)}</code></pre></div>"
     )
 
 
 def in_study(metas: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> str:
-    """What stands at the head of a study's section, as HTML; nothing where none of its folders is
-    of a small version.
+    """A few words at the head of a study's section, as HTML, that point to the notice; nothing where
+    none of its folders is of a small version.
 
     Args:
-      metas: of each folder. parts: the folders' names, where there are several.
+      metas: of each folder.
+      parts: the folders' names, where there are several.
     """
-    found = {
-        part: config for meta, part in zip(metas, parts, strict=True) if (config := whole(meta))
-    }
+    found = [part for meta, part in zip(metas, parts, strict=True) if whole(meta)]
     if not found:
         return ""
-    which = f"In {listed(list(found))}: " if len(found) < len(metas) else ""
-    said = (
-        f"{which}{SAYS} Its figures and verdicts decide nothing. What runs it at its real size (the"
-        " file's first lines say what to expect, and how long it takes):"
+    which = f"{listed(found)}: a small" if len(found) < len(metas) else "A small"
+    return (
+        f'<p class=ran><b>{e(which)} version</b>, which <a href="#small">decides nothing</a>.</p>'
     )
-    return _box(said, [command(config) for config in dict.fromkeys(found.values())])
 
 
 def listed(names: Sequence[str]) -> str:
@@ -108,8 +101,3 @@ def listed(names: Sequence[str]) -> str:
     """
     text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return text[:1].upper() + text[1:]
-
-
-def _box(text: str, commands: Sequence[str]) -> str:
-    lines = "\n".join(commands)
-    return f"<div class=small role=note><p>{e(text)}</p><pre><code>{e(lines)}</code></pre></div>"
