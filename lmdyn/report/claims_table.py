@@ -212,7 +212,8 @@ def _together(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> 
     reach, first = _reach(claims), claims[0]
     lines = "".join(
         f'<tr id="claim-{e(c["id"])}" class="{_kind(c)} one"><th scope=row class=claim>'
-        f"<b>{e(c['folder'])}</b>{_link(c, figures)}</th>{_found(c, reach)}</tr>"
+        f"<b>{e(c['folder'])}</b>{' <small>small version</small>' if c.get('small') else ''}"
+        f"{_link(c, figures)}</th>{_found(c, reach)}</tr>"
         for c in claims
     )
     return (

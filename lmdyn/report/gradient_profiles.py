@@ -161,12 +161,11 @@ def _place(site: str) -> str:
 
 
 def _model_profile(name: str, rows: Rows, tests: Sequence[str]) -> Figure:
-    """The figure of one model. Args: tests: what the tests of equal profiles gave."""
-    numbers = ("value", "low", "high")
-    points = [
+    """The figure of one model; `tests`: what the tests of equal profiles gave, in words."""
+    points: list[dict[str, Any]] = [
         {k: r[k] for k in ("site", "kind", "layer")}
         | {"seed": 0}
-        | {k: float(r[k]) for k in numbers}
+        | {k: float(r[k]) for k in ("value", "low", "high")}
         for r in rows
     ]
     kinds = list(dict.fromkeys(p["kind"] for p in points))

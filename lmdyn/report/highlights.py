@@ -42,10 +42,13 @@ def choose(
     first = [group for group in told if kinds[_kind(group)] is group]
     measures = [Highlight(g, e(g.figures[0][1].says)) for g in (*first, *told)]
     found: dict[str, Highlight] = {}
-    for most, ones in (
+    firsts = [Highlight(groups[0], "") for groups in studies if groups]
+    ranked = (
         (MOST, [*_shown(studies, decided), *measures]),
         (LEAST, _shown(studies, claims)),
-    ):
+        (1, firsts),
+    )
+    for most, ones in ranked:
         for one in ones:
             if len(found) < most:
                 found.setdefault(one.group.figures[0][1].name, one)

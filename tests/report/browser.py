@@ -127,7 +127,10 @@ class Tab:
         self.call(
             "Emulation.setEmulatedMedia",
             media=media,
-            features=[{"name": "prefers-color-scheme", "value": scheme}],
+            features=[
+                {"name": "prefers-color-scheme", "value": scheme},
+                {"name": "prefers-reduced-motion", "value": "reduce"},
+            ],
         )
 
     def open(self, path, width, scheme="light"):

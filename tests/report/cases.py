@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lmdyn.records import row, write_rows
+from lmdyn.records import Quantity, describe, row, write_rows
 
 MODEL = "gguf:/models/Tiny-5M.gguf"
 META = {
@@ -18,6 +18,13 @@ META = {
     "tokens": 35,
     "tokens_per_second": 2.8,
     "peak_memory_mib": 512.0,
+    "metrics": describe(
+        [
+            Quantity("nll", "Negative log-likelihood", "nats", fields={"perplexity": "Perplexity"}),
+            Quantity("knowledge_entropy", "Knowledge entropy", "nats", "mlp"),
+            Quantity("anisotropy", "Anisotropy", "cosine"),
+        ]
+    ),
 }
 
 

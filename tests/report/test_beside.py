@@ -51,11 +51,11 @@ def test_names_tell_them_apart(folders, tmp_path):
     table = urllib.parse.unquote(downloads["knowledge-entropy.csv"].partition(",")[2])
     models = {r["model"] for r in csv.DictReader(io.StringIO(table))}
     assert models == {"Tiny-5M (first)", "Tiny-5M (second)", "Other"}
-    assert text.count("It a &lt;so&gt;.") == 1, (
+    assert text.count("<summary>It a &lt;so&gt;.</summary>") == 1, (
         "a sentence stands once, with what each folder says on it"
     )
     for name in ("study one in here", "study one in there"):
-        assert f"<b>{name}</b> <svg class=bar" in text
+        assert f"<b>{name}</b> <a href=" in text
         assert f"<p class=of>{name}</p>" in text, (
             "figures stand beside one another, under the folder's name"
         )

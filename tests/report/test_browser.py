@@ -19,7 +19,7 @@ from tests.studies.online_adaptation.test_figures import whole as online_adaptat
 from tests.studies.saturation.cases import study as saturation
 
 pytestmark = pytest.mark.skipif(not browser.FOUND, reason="no Chromium here")
-WIDTHS = (400, 1400)
+WIDTHS = (400, 800, 1400)
 PAGES = ("every study", "beside")
 
 
@@ -133,7 +133,7 @@ BOXES = """(() => {
     }).map(t => t.textContent),
     broken: [...document.querySelectorAll("a[href^='#']")].map(a => a.getAttribute("href").slice(1))
       .filter(n => document.querySelectorAll(`[id="${n}"]`).length !== 1),
-    claims: [...document.querySelectorAll(".claims .measured")].map(p => (p.querySelector("a") || {}).hash || ""),
+    claims: [...document.querySelectorAll(".claims tbody tr:not(.paper):not(.several)")].map(p => (p.querySelector("a") || {}).hash || ""),
   };
 })()"""
 
@@ -159,7 +159,7 @@ def test_every_figure_is_seen_and_nothing_complains(tab, pages, name, width):
     assert seen["clipped"] == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", (400, 1400))
 def test_hovering_tells_the_values(tab, pages, width):
     tab.open(pages["every study"], width)
     # A figure in which every point can be hit, and one where the nearest point is told.
@@ -183,6 +183,31 @@ def test_hovering_tells_the_values(tab, pages, width):
         )
         tab.point(1, 1)
         tab.until("!document.querySelector('.vg-tooltip.visible')", seconds=20)
+
+
+def test_claims_are_sorted_by_keyboard_and_told_to_a_screen_reader(tab, pages):
+    tab.open(pages["every study"], 1400)
+    head = "document.querySelector('table.sortable th.verdict')"
+    order = "[...document.querySelector('table.sortable tbody').querySelectorAll('td.verdict')]"
+    before = tab.run(f"{order}.map(c => c.innerText.slice(2))")
+    assert before == ["supported", "not supported", "undecided"]
+    for state, expected in (("ascending", before), ("descending", before[::-1]), (None, before)):
+        tab.run(f"{head}.querySelector('button').focus()")
+        for kind in ("keyDown", "keyUp"):
+            tab.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r")
+        assert tab.run(f"{head}.getAttribute('aria-sort')") == state
+        assert tab.run(f"{order}.map(c => c.innerText.slice(2))") == expected
+
+
+@pytest.mark.parametrize("width", (400, 1400))
+def test_the_contents_list_stays_in_sight_and_marks_what_is_read(tab, pages, width):
+    tab.open(pages["every study"], width)
+    names = tab.run("[...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
+    assert names[:2] == ["answer", "claims"] and names[-1] == "provenance"
+    tab.run("document.getElementById('numbers').scrollIntoView()")
+    tab.until("(document.querySelector('nav a[aria-current]') || {}).hash === '#numbers'")
+    top = tab.run("document.querySelector('nav').getBoundingClientRect().top")
+    assert 0 <= top < 60
 
 
 def test_every_figure_downloads(tab, pages):

@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from lmdyn.report import figures, page, theme
+from lmdyn.records import Quantity, describe, row
+from lmdyn.report import metric_figures, page, stream_figures, theme
 from lmdyn.report.figures import short
 from lmdyn.report.folders import Run
 from tests.report import cases
@@ -31,9 +32,14 @@ def drawn(chart):
     return found
 
 
+def layers(rows, metric):
+    """The figure of a metric's layers."""
+    return next(f for f in page.collect([Run("m", rows, {}, {})]) if f.name == metric)
+
+
 def test_layers_and_ceiling_are_the_rows():
     rows = cases.measured()
-    values = drawn(figures.by_layer(rows, "knowledge_entropy", "mlp", "nats"))
+    values = drawn(layers(rows, "knowledge-entropy").chart)
     expected = {
         r["layer"]: r["value"]
         for r in rows
@@ -48,14 +54,13 @@ def test_layers_and_ceiling_are_the_rows():
 
 
 def test_anisotropy_has_every_depth_and_the_last_norm():
-    values = drawn(figures.by_layer(cases.measured(), "anisotropy", "residual", "mean cosine"))
+    values = drawn(layers(cases.measured(), "anisotropy").chart)
     assert sorted(v["value"] for v in values if "value" in v) == pytest.approx(
         sorted([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.37])
     )
 
 
 def test_nothing_to_draw_is_no_figure():
-    assert figures.by_layer(cases.streamed(), "anisotropy", "residual", "mean cosine") is None
     assert page.collect([Run("x", cases.streamed(), {}, {})]) == []
 
 
@@ -63,8 +68,8 @@ def test_nothing_to_draw_is_no_figure():
 def test_the_stream_keeps_every_token(count):
     rng = np.random.default_rng(count)
     static, online = rng.normal(size=(2, count))
-    data = figures.stream_data(static, online)
-    assert len(data) <= figures.BINS
+    data = stream_figures.stream_data(static, online)
+    assert len(data) <= stream_figures.BINS
     assert [d["start"] for d in data] == [0, *(d["end"] for d in data[:-1])]
     assert data[-1]["end"] == count
     for name, trace in (("static", static), ("online", online)):
@@ -79,10 +84,39 @@ def test_a_series_has_a_shade_for_each_step():
         for step in (1, 10, 100, 1000, 5000, 7000, 9000)
         for r in cases.measured(f"hf:a/b@step{step}", step, shift=step / 1e5)
     ]
-    spec = figures.by_layer(rows, "knowledge_entropy", "mlp", "nats").to_dict()
-    assert spec["usermeta"]["shades"] == 7
+    figure = layers(rows, "knowledge-entropy")
+    depth, course = figure.chart
+    assert depth.to_dict()["usermeta"]["shades"] == 7
     assert len(set(theme.ramp("light", 7))) == 7
-    ElementTree.fromstring(page.to_svg(figures.by_layer(rows, "knowledge_entropy", "mlp", "nats")))
+    entropies = {r["step"]: r["value"] for r in rows if r["layer"] is None and r["site"] == "mlp"}
+    assert {d["step"]: d["value"] for d in drawn(course)} == pytest.approx(entropies, rel=1e-5)
+    ElementTree.fromstring(page.to_svg(figure.chart))
+
+
+def test_a_metric_that_nobody_knows_has_its_figure_in_its_own_words():
+    shares = (0.25, 0.5, 0.125)
+    rows = [
+        row("m", "participation", s, "share", site="mlp", layer=i) for i, s in enumerate(shares)
+    ]
+    mine = Quantity("participation", "How many take part", "share", "mlp", "Mine.", "block")
+    for meta, title, axis in (
+        ({}, "Participation by layer", "layer"),
+        ({"metrics": describe([mine])}, "How many take part by layer", "block"),
+    ):
+        [figure] = page.collect([Run("m", rows, meta, {})])
+        assert (figure.name, figure.title) == ("participation", title)
+        assert [d["value"] for d in drawn(figure.chart)] == list(shares)
+        assert axis in page.to_svg(figure.chart) and "share" in page.to_svg(figure.chart)
+        assert "highest at" in figure.says and "1 (0.500 share)" in figure.says
+        assert figure.caption.startswith("Mine." if meta else "Participation, in share.")
+
+
+def test_a_series_stands_apart_from_other_models():
+    rows = [r for s in (1, 2, 3) for r in cases.measured("run:tiny", s)] + cases.measured()
+    found = {f.name: f for f in page.collect([Run("m", rows, {}, {})])}
+    assert {d["model"] for d in found["knowledge-entropy"].data} == {"Tiny-5M"}
+    assert {d["step"] for d in found["knowledge-entropy-2"].data} == {1, 2, 3}
+    assert metric_figures.STEPS == 3
 
 
 def test_every_figure_is_an_svg_with_its_text(tmp_path):
@@ -91,14 +125,14 @@ def test_every_figure_is_an_svg_with_its_text(tmp_path):
         Run("o", cases.streamed(), cases.META, cases.traces()),
     ]
     figs = page.collect(runs)
-    assert [f.name for f in figs] == ["knowledge-entropy", "anisotropy", "stream", "gain"]
+    assert [f.name for f in figs] == ["knowledge-entropy", "anisotropy", "gain", "stream"]
     for figure in figs:
         svg = page.to_svg(figure.chart)
         assert ElementTree.fromstring(svg).tag.endswith("svg")
         assert "Tiny-5M" in figure.caption
         assert "text:a <b>.txt" in figure.caption
         assert "35 predictions" in figure.caption
-    assert "log F = 2.40" in page.to_svg(figs[0].chart)
+    assert "ceiling = 2.40" in page.to_svg(figs[0].chart)
 
 
 @pytest.mark.parametrize("mode", theme.INK)

@@ -80,7 +80,7 @@ def test_it_says_the_numbers_and_where_they_come_from(text):
     shown = re.sub(r"<script.*", "", text, flags=re.S)
     for part in (
         "3.2500",
-        "25.79",
+        "25.790",
         "wall",
         "12.5 s",
         "512 MiB",

@@ -1,5 +1,5 @@
-"""Small versions of studies: the page says at the claims, at each of them and in the study's
-section that they decide nothing.
+"""Small versions of studies: one notice above the claims says that they decide nothing, and the
+study's section points to it.
 """
 
 import html
@@ -43,7 +43,7 @@ def study(folder, rows, name, config):
     )
     (folder / "study.json").write_text("{}")
     said = [
-        claim(v.replace(" ", "-"), v, study=name)
+        claim(v.replace(" ", "-"), v, "learning", study=name)
         for v in ("supported", "not supported", "undecided")
     ]
     (folder / "claims.json").write_text(json.dumps(said))
@@ -67,17 +67,15 @@ def test_a_small_version_says_so_everywhere(tmp_path):
             )
         )
     )
-    head, rest = text.split("What it says")
+    answer, rest = text.split("Every study here is a small version")
+    head = answer.split("In short")[0]
     assert "3 claims of a small version, which decide nothing" in head
     assert "supported" not in head, "its verdicts are not counted as if they were findings"
-    before, after = rest.split("Fact learning", 1)
-    assert "Every study here is a small version" in before and NOTICE in before
-    assert before.count("small version: decides nothing") == 3, "at each verdict"
-    assert NOTICE in after.split("Figure")[0], "in the study's section, too"
+    assert text.count(NOTICE) == 2, "in the summary and in the one notice"
+    assert "A small version , which decides nothing ." in rest, "the section points to it"
+    assert ": small version ." in answer
     whole = "lmdyn study --config configs/fact_learning.py --out out/fact_learning"
-    assert text.count(whole) >= 3, (
-        "at the claims, in the section, and first of how to run it larger"
-    )
+    assert text.count(whole) >= 2, "in the notice, and first of how to run it larger"
     assert "s.py" not in text.split("Where the numbers come from")[0], (
         "nothing is made larger from the small version"
     )
@@ -97,12 +95,12 @@ def test_beside_one_at_its_real_size_the_small_one_is_named(tmp_path):
     ]
     text = shown(report.build(folders, tmp_path / "x.html"))
     assert (
-        "6 claims: 2 supported, 2 not supported, 2 undecided; 3 claims of a small version, which decide"
-        " nothing" in text
+        "6 claims: 2 supported, 2 not supported, 2 undecided; 3 claims of a small version, which"
+        " decide nothing" in text
     )
     assert "Fact learning is here a small version" in text
-    assert "In tour: This is the small version of a study" in text.replace("In Tour", "In tour")
-    assert text.count("small version: decides nothing") == 3
+    assert "Tour: a small version , which decides nothing ." in text
+    assert text.count("tour small version") == 3, "at each of its claims"
 
 
 def test_how_to_run_it_larger_starts_from_its_real_size():

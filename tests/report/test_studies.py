@@ -9,7 +9,7 @@ import pytest
 
 from lmdyn import records, report
 from lmdyn.errors import InputError
-from lmdyn.report import figure_blocks, claims_table, page
+from lmdyn.report import claims_table, figure_blocks, page
 from lmdyn.report.figure_blocks import Group
 from lmdyn.report.figures import Figure
 from lmdyn.studies.entropy_decay import figures as entropy_decay
@@ -262,18 +262,22 @@ def built(tmp_path_factory):
     )
 
 
-def test_claims_come_first_and_link_to_their_figures(built):
+def test_the_answer_and_claims_come_first_and_link_to_their_figures(built):
     text = built.read_text(encoding="utf-8")
     links = Links(text)
     assert {"claim-rises", "claim-falls", "claim-rests", "series", "variants"} <= links.ids
     local = [a["href"][1:] for a in links.links if a["href"].startswith("#")]
     assert set(local) <= links.ids
-    assert local.count("series") == 2, "from its claim and from its heading"
+    assert local.count("series") == 3, (
+        "from its claim, from its heading, and from the section of its study"
+    )
     assert "nowhere" not in local
-    assert text.index("claim-rests") < text.index('id="series"') < text.index('id="provenance"')
+    order = ['id="answer"', 'id="series"', 'id="variants"', "claim-rests", 'id="learning"']
+    places = [text.index(part) for part in (*order, 'id="provenance"')]
+    assert places == sorted(places), "two figures carry the answer, then claims, then the others"
     for part in (
         "3 claims: 1 supported, 1 not supported, 1 undecided",
-        "</span> not supported</p>",
+        "</span> not supported</td>",
         "It falls &lt;so&gt;.",
         "0.500 nats (95%: \u22120.250 to 1.25)",
     ):
