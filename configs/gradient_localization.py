@@ -18,9 +18,9 @@ from lmdyn.training import (
     CheckpointPolicy,
     Data,
     LoRA,
-    MixReview,
     Optimizer,
     Recall,
+    Review,
     Source,
     TrainConfig,
 )
@@ -67,7 +67,7 @@ def config():
         methods=(
             Method("plain"),
             Method("low-rank adapters", adapters=LoRA(rank=8, scale=2.0), learning_rate_factor=2.0),
-            Method("MixReview", review=MixReview("builtin:docs:train", ratio=1.0, decay=0.7)),
+            Method("MixReview", review=Review("builtin:docs:train", ratio=1.0, decay=0.7)),
             Method("RecAdam", recall=Recall(strength=50.0, steepness=0.1, middle=24.0)),
         ),
         steps=56,

@@ -1,5 +1,6 @@
-"""Memory that was freed stays with the process: on a CPU, a quarter of a training step goes to
-asking for it again.
+"""Memory that was freed stays with the process.
+
+On a CPU, a quarter of a training step goes to asking for it again.
 """
 
 import ctypes

@@ -68,6 +68,7 @@ def check_types(instance: Any) -> None:
     lmdyn.errors.InputError: Data.length='512' is a str, not int
     """
     import dataclasses
+    import re
     import typing
 
     import typeguard
@@ -88,8 +89,7 @@ def check_types(instance: Any) -> None:
                 if isinstance(hint, type) and not typing.get_args(hint)
                 else str(hint).replace("typing.", "")
             )
-            for name in ("lmdyn.training.config.", "lmdyn.models.config."):
-                wanted = wanted.replace(name, "")
+            wanted = re.sub(r"lmdyn\.[\w.]+\.", "", wanted)
             name = f"{type(instance).__name__}.{field.name}"
             raise InputError(
                 f"{name}={value!r} is a {type(value).__name__}, not {wanted}"

@@ -52,8 +52,10 @@ def make(name: str, arguments: Mapping[str, Any], registry: Mapping[str, Any], w
     """What the function returns that `name` resolves to, called with keyword arguments.
 
     Args:
-      name, registry, what: as for `resolve`.
+      name: see `resolve`.
       arguments: as a config's JSON holds them.
+      registry: see `resolve`.
+      what: see `resolve`.
 
     Raises:
       InputError: there is no such function, or it failed.

@@ -1,5 +1,6 @@
-"""Names of types that signatures share, and `present`. Shapes are said in docstrings: a type tells
-what kind of thing a value is.
+"""Names of types that signatures share, and `present`.
+
+Shapes are said in docstrings: a type tells what kind of thing a value is.
 
 Importing this imports neither JAX nor NumPy, so that the command line may use it; there the array
 types are `Any`.
@@ -24,7 +25,8 @@ __all__ = ["Array", "ArrayLike", "Device", "Params", "PathLike", "Row", "Say", "
 T = TypeVar("T")
 
 Params: TypeAlias = dict[str, Any]
-"""Parameters of a model: a nested dict whose leaves are arrays, or what stands in place of one (`lmdyn.models.QuantizedMatrix`, `LoRAMatrix`, `GradNormProbe`)."""
+"""Parameters of a model: a nested dict whose leaves are arrays, or what stands in place of one
+(`lmdyn.models.QuantizedMatrix`, `LoRAMatrix`, `GradNormProbe`)."""
 
 Tree: TypeAlias = Any
 """Any pytree: parameters, a part of them, an optimizer's or a metric's state."""
@@ -40,8 +42,9 @@ Say: TypeAlias = Callable[[str], None]
 
 
 def present(value: T | None) -> T:
-    """`value`, which cannot be None here: what was checked elsewhere (a config's `__post_init__`)
-    is said to the type checker.
+    """`value`, which cannot be None here.
+
+    What was checked elsewhere (a config's `__post_init__`) is said to the type checker.
 
     >>> present(3)
     3

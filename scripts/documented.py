@@ -226,7 +226,7 @@ SMALL = (
     ),  # its mesh, as written: all devices along fsdp
     (r"^lmdyn train .*/pythia_(14|70)m\.py", f"{RUN} {BIG} --mesh 1,1,1"),
     (r"^lmdyn train .*/pythia_6_9b\.py", f"{RUN} {BIG} --mesh 2,2,2"),
-    (r"^lmdyn plan ", SHAPE),  # of 6.9 billion parameters: tests/training/test_plan.py
+    (r"^lmdyn plan ", SHAPE),  # of 6.9 billion parameters: tests/training/test_step_plan.py
     (
         r"launch_local\.sh",
         (

@@ -22,7 +22,7 @@ def run(options: PlanOptions, command: list[str]) -> None:
       options: of the verb.
       command: the words of the command line.
     """
-    from lmdyn.training import plan
+    from lmdyn.training import plan_text, step_plan
 
     say("compiling the training step ahead of time, for devices that need not be here")
-    print(plan.describe(plan.plan(options.run)))
+    print(plan_text.describe(step_plan.plan_step(options.run)))

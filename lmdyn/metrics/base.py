@@ -71,8 +71,9 @@ class Metric:
 
 
 class Sum(NamedTuple):
-    """A float32 sum that carries its rounding error along, renormalised after every addition
-    (Knuth's two-sum).
+    """A float32 sum that carries its rounding error along (Knuth's two-sum).
+
+    Renormalised after every addition.
 
     Good to about 47 bits, so a mean over 1e9 tokens keeps far more than six digits without float64.
 

@@ -1,5 +1,6 @@
-"""Knowledge entropy and its controls (Kim et al. 2024, arXiv 2410.01380; METHODS section 2).
-Natural logarithms.
+"""Knowledge entropy and its controls; natural logarithms.
+
+Kim et al. 2024, arXiv 2410.01380; METHODS section 2.
 """
 
 import dataclasses
@@ -90,9 +91,7 @@ class KnowledgeEntropy:
         return self.per_layer / np.log(self.coefficients.shape[-1])
 
     def rows(self) -> list[dict[str, Any]]:
-        """`knowledge_entropy` of each MLP and of the model, with their shares of the ceiling as
-        `normalized`.
-        """
+        """`knowledge_entropy` of each MLP and of the model; `normalized`: share of the ceiling."""
         share = self.normalized
         layers = [
             base.row("knowledge_entropy", h, "nats", "mlp", layer, normalized=float(share[layer]))
@@ -151,9 +150,11 @@ class AttentionEntropy:
 
     @property
     def mean(self) -> float:
+        """Mean over layers, in nats."""
         return float(self.per_layer.mean())
 
     def rows(self) -> list[dict[str, Any]]:
+        """`attention_entropy` of each layer, and their mean."""
         layers = [
             base.row("attention_entropy", h, "nats", "attention", layer)
             for layer, h in enumerate(self.per_layer)
@@ -162,8 +163,9 @@ class AttentionEntropy:
 
 
 def attention_entropy() -> base.Metric:
-    """Mean entropy of the attention distribution, over heads and queries, per layer (Kim et al.
-    2024, appendix).
+    """Mean entropy of the attention distribution, over heads and queries, per layer.
+
+    Kim et al. 2024, appendix; reads site `attention.probabilities`.
 
     >>> from lmdyn import data, metrics, models
     >>> config = models.ModelConfig(
@@ -197,12 +199,14 @@ class PredictionEntropy:
     mean: float
 
     def rows(self) -> list[dict[str, Any]]:
+        """One row, `prediction_entropy`."""
         return [base.row("prediction_entropy", self.mean, "nats", "head")]
 
 
 def prediction_entropy() -> base.Metric:
-    """Mean entropy of the next-token distribution (Kim et al. 2024, appendix); reads site
-    `log_probabilities`.
+    """Mean entropy of the next-token distribution; reads site `log_probabilities`.
+
+    Kim et al. 2024, appendix.
 
     >>> from lmdyn import data, metrics, models
     >>> config = models.ModelConfig(

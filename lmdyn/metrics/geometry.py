@@ -36,6 +36,7 @@ class Anisotropy:
     final: float
 
     def rows(self) -> list[dict[str, Any]]:
+        """`anisotropy` after each number of blocks, and after the last norm."""
         depths = [
             base.row("anisotropy", a, "cosine", "residual", layer)
             for layer, a in enumerate(self.residual)
@@ -44,8 +45,9 @@ class Anisotropy:
 
 
 def mean_cosine(sum_of_units: np.ndarray, count: float) -> np.ndarray:
-    """`(|sum u|^2 - n) / (n^2 - n)`: the mean cosine over all pairs of n unit vectors, from their
-    sum alone.
+    """Mean cosine over all pairs of n unit vectors: `(|sum u|^2 - n) / (n^2 - n)`.
+
+    It takes their sum alone, so it costs O(n D) and not O(n^2 D).
 
     Args:
       sum_of_units: `[..., D]`.

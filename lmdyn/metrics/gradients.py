@@ -1,5 +1,6 @@
-"""The gradient of every sequence, by groups of parameters (Fernandez et al. 2024, arXiv 2411.04448;
-METHODS section 3).
+"""The gradient of every sequence, by groups of parameters.
+
+Fernandez et al. 2024, arXiv 2411.04448; METHODS section 3.
 
 One forward and one backward pass a batch give the norm of each sequence's own gradient, not of the
 batch's mean. Between layers only the gradient of the residual stream passes; no gradient of a
@@ -50,11 +51,14 @@ def gradient_norms(
     A pure function: jit it with `model`, `groups` and `most` static.
 
     Args:
-      inputs, targets: `[B, T]` integers.
+      model: the model, as `lmdyn.load` returns it.
+      params: the model's parameters.
+      inputs: `[B, T]` integers.
+      targets: `[B, T]` integers.
       span: `[B, T]` booleans over targets: the tokens whose mean nll is the sequence's loss.
         Padding after it changes nothing.
-      groups: names of `lmdyn.params.GROUPS` or selectors, one or several; default: all parts of
-        the model.
+      groups: names of `lmdyn.params.GROUPS` or selectors, one or several; default: all parts of the
+        model.
       most: no span has more tokens than this (the head is computed for as many); default T.
 
     Returns:
@@ -137,8 +141,9 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
     )
 
     def states(own, rows):
-        """Final states `[T, D]` of one sequence; `own` are its copies of small leaves, and the
-        squares of watched ones.
+        """Final states `[T, D]` of one sequence.
+
+        `own` are its copies of small leaves, and the squares of probed matrices.
         """
         kept = {
             path: GradNormProbe(leaves[path], own[path]) if path[-1] == "kernel" else own[path]
@@ -183,18 +188,14 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
 
 
 def _own_square(path, gradient):
-    """`[L, B]`, or `[B]` outside of the blocks, of what a sequence's copies got: `[B, L, ...]` or
-    `[B, ...]`.
-    """
+    """Squared norms `[L, B]` (`[B]` outside the blocks), from gradients `[B, L, ...]`."""
     if path[-1] != "kernel":
         gradient = jnp.sum(jnp.square(gradient), -1)
     return gradient.T
 
 
 class Top(NamedTuple):
-    """What the head gives: losses and their gradient, and what is needed for the norm of the
-    head's.
-    """
+    """Losses, their gradient, and what the norm of the head's gradient needs."""
 
     losses: jax.Array
     """`[B]` nats"""
@@ -209,8 +210,9 @@ class Top(NamedTuple):
 
 
 def _head(model, params, final, inputs, targets, span, most: int) -> Top:
-    """The loss of every sequence and its gradient, at the tokens of spans only; logits `[B, S, V]`
-    in blocks of sequences.
+    """The loss of every sequence and its gradient, at the tokens of spans only.
+
+    Logits `[B, S, V]` are made in blocks of sequences.
     """
     matrix, vocab_first = head_of(model.config).single_matrix(params)
     at = jnp.argsort(~span, axis=1, stable=True)[:, :most]  # the span's tokens come first
@@ -242,8 +244,9 @@ def _head(model, params, final, inputs, targets, span, most: int) -> Top:
 
 @dataclasses.dataclass(frozen=True)
 class LayerGradients:
-    """Norms of the gradient of each probe's loss (the mean nll over its span), by groups of
-    parameters. Made by `layer_gradients`.
+    """Norms of the gradient of each probe's loss, by groups of parameters.
+
+    The loss is the mean nll over the probe's span. Made by `layer_gradients`.
 
     Attributes:
       norms: `{group: [l, P] or [P]}` float64, in nats a unit of the parameters; see
@@ -266,9 +269,7 @@ class LayerGradients:
         return {group: norms.mean(-1) for group, norms in self.norms.items()}
 
     def of(self, chosen: Any) -> "LayerGradients":
-        """The same of some probes: indices, or `[P]` booleans, such as the probes of one kind of
-        knowledge.
-        """
+        """The same for some of the probes, such as those of one kind of knowledge."""
         norms = {group: norms[..., chosen] for group, norms in self.norms.items()}
         return dataclasses.replace(
             self, norms=norms, losses=self.losses[chosen], tokens=self.tokens[chosen]
@@ -296,7 +297,8 @@ def layer_gradients(
     """`gradient_norms` of any number of probes, in batches.
 
     Args:
-      model, params: as `lmdyn.load` returns them; `packed` ones too.
+      model: as `lmdyn.load` returns it.
+      params: its parameters, quantised ones too.
       probes: a `lmdyn.data.ProbeBatch` of P probes: `inputs`, `targets` and `span`, each `[P, T]`.
       groups: as for `gradient_norms`.
       batch: how many sequences are run at once, at most; batches are of one size, the last one

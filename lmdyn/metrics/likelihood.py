@@ -50,6 +50,7 @@ class Likelihood:
         return self.nll * self.tokens / math.log(2) / text_bytes
 
     def rows(self) -> list[dict[str, Any]]:
+        """One row, `nll`, with the `perplexity`."""
         return [base.row("nll", self.nll, "nats", perplexity=self.perplexity)]
 
 
@@ -76,11 +77,15 @@ def likelihood() -> base.Metric:
 def span_log_probability(
     model: LanguageModel, params: Params, inputs: Array, targets: Array, span: Array
 ) -> jax.Array:
-    """Mean `log p` over the targets of a marked span, given all before it (Chang et al. 2024,
-    `l(q)`).
+    """Mean `log p` over the targets of a marked span, given all before it.
+
+    Chang et al. 2024, `l(q)`.
 
     Args:
-      inputs, targets: `[B, T]` integers.
+      model: the model, as `lmdyn.load` returns it.
+      params: the model's parameters.
+      inputs: `[B, T]` integers.
+      targets: `[B, T]` integers.
       span: `[B, T]` booleans over targets.
 
     Returns:

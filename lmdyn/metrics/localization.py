@@ -1,5 +1,6 @@
-"""Which layers kinds of knowledge light up: the whole measurement of Fernandez et al. 2024 (arXiv
-2411.04448), from probes and a text to rows.
+"""Which layers kinds of knowledge light up, from probes and a text to rows.
+
+The whole measurement of Fernandez et al. 2024, arXiv 2411.04448.
 
 Probes are told apart by their kind. Each kind has its relative profile, and each two kinds a test
 of whether they lie in different places.
@@ -63,6 +64,7 @@ def by_kind(probes: Iterable[Probe], limit: int | None = None) -> dict[str, tupl
     """Probes by their kind, in the order of their first appearance.
 
     Args:
+      probes: of any kinds.
       limit: at most so many of a kind, spread evenly.
 
     Raises:
@@ -101,13 +103,18 @@ def sequences(
     tokens: int | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, ProbeBatch], ProbeBatch]:
-    """Probes as token ids, by kind, and random spans of a text that are like all of them in length
-    and place.
+    """Probes as token ids, by kind, and random spans of a text.
+
+    The spans are like all the probes in length and place.
 
     Args:
-      kinds: from `by_kind`. text: a text reference, or a sequence of str. spans: how many. length:
-        T, see `lmdyn.data.encode_probes`.
-      tokens: how much of the text is used; all of it if None. seed: of the places.
+      kinds: from `by_kind`.
+      text: a text reference, or a sequence of str.
+      tokenizer: the model's.
+      spans: how many.
+      length: T, see `lmdyn.data.encode_probes`.
+      tokens: how much of the text is used; all of it if None.
+      seed: of the places.
 
     Raises:
       InputError: a target that is cut off, a text shorter than the longest probe.
@@ -143,7 +150,12 @@ def norms_of(
     """`layer_gradients` of several sets of sequences of one length T, in one compiled program.
 
     Args:
+      model: the model, as `lmdyn.load` returns it.
+      params: the model's parameters.
       sets: `{name: sequences}`, all of T tokens.
+      groups: names of `lmdyn.params.GROUPS`, or selectors.
+      batch: sequences of one pass, at most.
+      progress: show a bar on standard error.
 
     Raises:
       InputError: as `layer_gradients`.
@@ -187,8 +199,10 @@ class Localization:
     differences: Mapping[tuple[str, str], ProfileDifference]
 
     def rows(self) -> list[dict[str, Any]]:
-        """`gradient_norm` with `set` (probe or reference) and `kind`; `relative_gradient_norm` with
-        `kind`; `profile_difference` with `kinds`: its size with `p`, and by group and layer.
+        """`gradient_norm`, `relative_gradient_norm` and `profile_difference`.
+
+        The first has `set` (probe or reference) and `kind`, the second `kind`, the third `kinds`:
+        its size with `p`, and by group and layer.
         """
         found = [
             {**row, "set": "probe", "kind": kind}
@@ -234,8 +248,15 @@ def locate(
     """Gradient norms of every probe and random span, relative profiles, and tests between kinds.
 
     Args:
-      probes, random: from `sequences`. groups, batch: see `layer_gradients`. resamples, seed: of
-        bootstrap and permutations.
+      model: the model, as `lmdyn.load` returns it.
+      params: the model's parameters.
+      probes: by kind, from `sequences`.
+      random: spans of a text, from `sequences`.
+      groups: see `layer_gradients`.
+      batch: see `layer_gradients`.
+      resamples: of the bootstrap and the permutations.
+      seed: of bootstrap and permutations.
+      progress: show a bar on standard error.
 
     Raises:
       InputError: as `layer_gradients`, `relative_gradients` and `compare_profiles`.

@@ -61,9 +61,7 @@ def build(chosen: Iterable[str] | str) -> base.Metric:
 
 @functools.lru_cache(maxsize=16)
 def _step(metric: base.Metric, model):
-    """The jitted `(params, state, batch) -> state`; one compilation for a whole series of
-    checkpoints.
-    """
+    """The jitted `(params, state, batch) -> state`, shared by a series of checkpoints."""
 
     @functools.partial(jax.jit, donate_argnums=1)
     def step(params, state, batch):
@@ -86,6 +84,9 @@ def accumulate(
     """The metric's state after all batches; states of several parts of the data join by `merge`.
 
     Args:
+      metric: from this package, or `combine(...)` of several.
+      model: the model, as `lmdyn.load` returns it.
+      params: the model's parameters.
       batches: an iterable of `lmdyn.data.Batch`, all of one shape.
       state: a state to go on from.
       progress: show a bar on standard error.
@@ -147,13 +148,17 @@ def measure(
     progress: bool = False,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Any:
-    """Measures `metric` over `batches`: one forward pass a batch, however many metrics are
-    combined.
+    """Measures `metric` over `batches`, in one forward pass per batch.
+
+    However many metrics are combined.
 
     Args:
       metric: from this package, or `combine(...)` of several.
-      model, params: as `lmdyn.load` returns them.
+      model: as `lmdyn.load` returns it.
+      params: its parameters.
       batches: `lmdyn.data.Batch`es, all of one shape (see `lmdyn.data.batches`).
+      progress: show a bar on standard error.
+      sharding: for the batches' arrays; parameters are used where they lie.
 
     Returns:
       The metric's result; a dict of results by name for a combined one.

@@ -1,5 +1,6 @@
-"""How well a model knows the spans of probes: their log-probability, and whether it would write
-them itself.
+"""How well a model knows the spans of probes.
+
+Their log-probability, and whether greedy decoding would write them.
 
 `likelihood.span_log_probability` is the same number for one batch inside a program of one's own.
 Here the head is computed for the tokens of the spans only, which are a few of a probe's many: a
@@ -30,7 +31,7 @@ class SpanScores(NamedTuple):
     log_probability: np.ndarray
     """[P] float64 nats: mean log p over the tokens of the span (Chang et al. 2024, `l(q)`)"""
     exact: np.ndarray
-    """[P] bool: each token of the span is the most likely one, so that greedy decoding would write the span"""
+    """[P] bool: greedy decoding would write the span, as each of its tokens is the most likely"""
 
 
 @functools.lru_cache(maxsize=16)
@@ -56,14 +57,16 @@ def _step(model):
 def score_probes(
     model: LanguageModel, params: Params, batch: ProbeBatch, *, rows: int = 64
 ) -> SpanScores:
-    """Scores every probe's span, given all before it; one compilation for a model and a shape of
-    batch.
+    """Scores every probe's span, given all before it.
+
+    One compilation serves a model and a shape of batch.
 
     Probes are padded at their end, which causal attention never looks at from a span, so the mask
     is not needed.
 
     Args:
-      model, params: as `lmdyn.load` returns them; parameters are used where they lie.
+      model: as `lmdyn.load` returns it.
+      params: its parameters, used where they lie.
       batch: from `lmdyn.data.encode_probes`.
       rows: how many probes go through the model at once, at most; groups are of one size, the last
         one padded.

@@ -1,5 +1,6 @@
-"""Relative gradient norms: where a kind of knowledge lies, compared with text at large (Fernandez
-et al. 2024, arXiv 2411.04448), and whether two kinds lie apart.
+"""Relative gradient norms: where a kind of knowledge lies, and whether two kinds lie apart.
+
+Compared with text at large (Fernandez et al. 2024, arXiv 2411.04448).
 
 Shape letters: P probes, l layers of a group, N resamples or permutations, G groups and their
 layers, one below the other.
@@ -18,12 +19,14 @@ from lmdyn.metrics.gradients import LayerGradients
 
 @dataclasses.dataclass(frozen=True)
 class RelativeGradients(Mapping):
-    """`{group: r}`, and confidence intervals; `lmdyn.transforms.localize` takes it as it is. Made
-    by `relative_gradients`.
+    """`{group: r}`, and confidence intervals. Made by `relative_gradients`.
+
+    `lmdyn.transforms.localize` takes it as it is.
 
     Attributes:
       ratio: `{group: [l] or []}` float64, `r = mean g(probe) / mean g(reference)`.
-      low, high: the same, ends of the interval.
+      low: the lower end of the interval, likewise.
+      high: the upper end.
       layers: `{group: l layer indices, or None}`.
       level: of the interval.
       sequences: how many probe sequences, and how many reference sequences.
@@ -46,7 +49,7 @@ class RelativeGradients(Mapping):
         return len(self.ratio)
 
     def rows(self) -> list[dict[str, Any]]:
-        """`relative_gradient_norm` of each group and layer, with its interval as `low` and `high`."""
+        """`relative_gradient_norm` of each group and layer; its interval as `low` and `high`."""
         more = {
             "level": self.level,
             "sequences": self.sequences[0],
@@ -88,8 +91,8 @@ def relative_gradients(
     same sequences.
 
     Args:
-      probe, reference: from `layer_gradients`, of the same model and groups; the reference is
-        usually random spans of pretraining text.
+      probe: from `layer_gradients`.
+      reference: of the same model and groups, usually of random spans of pretraining text.
       resamples: N draws.
       level: of the interval.
       seed: of the draws.
@@ -143,8 +146,8 @@ class ProfileDifference(NamedTuple):
     """What `compare_profiles` found."""
 
     difference: dict[str, np.ndarray]
-    """`{group: [l] or []}`: how much more (above 0) of a sequence's gradient lies there in the first kind than in the second: the
-    difference of mean log shares, so that log 2 is twice as much"""
+    """`{group: [l] or []}`: how much more (above 0) of a sequence's gradient lies there in the
+    first kind than in the second: the difference of mean log shares, so log 2 is twice as much"""
     size: float
     """root mean square of the difference, over groups and layers"""
     p: float
@@ -162,7 +165,8 @@ def compare_profiles(
     needed.)
 
     Args:
-      first, second: from `layer_gradients`, of the same model and groups.
+      first: from `layer_gradients`.
+      second: of the same model and groups.
       permutations: N.
       seed: of the permutations.
 
@@ -198,7 +202,7 @@ def compare_profiles(
     rest = both.shape[1] - count
 
     def sizes(members):
-        """Of differences `[n, G]`, for `[n, P]` booleans: which sequences belong to the first kind."""
+        """Of differences `[n, G]`, for `[n, P]` booleans: which sequences are of the first kind."""
         difference = np.where(members, 1 / count, -1 / rest) @ both.T
         return difference, np.sqrt(np.mean(np.square(difference), -1))
 
@@ -265,8 +269,9 @@ def _place(found: LayerGradients, fine: np.ndarray) -> str:
 
 
 def _means(norms: np.ndarray, resamples: int, rng) -> np.ndarray:
-    """Means over resampled sequences, `[N, G]`: how often each is drawn, times the norms, in one
-    product a block.
+    """Means over resampled sequences, `[N, G]`.
+
+    How often each is drawn, times the norms, in one product per block.
     """
     count = norms.shape[1]
     size = max(1, 2**22 // count)  # draws at once: 32 MB of counts

@@ -1,5 +1,6 @@
-"""Spectra of weight matrices (Godey et al. 2024, arXiv 2404.07647, section 5; METHODS section 4).
-Natural logarithms.
+"""Spectra of weight matrices; natural logarithms.
+
+Godey et al. 2024, arXiv 2404.07647, section 5; METHODS section 4.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from lmdyn.records import Quantity
 from lmdyn.types import Array, Params
 
 EXACT = 2**18
-"""Matrices of at most this many numbers are decomposed as they are, larger ones by their Gram matrix."""
+"""Up to so many numbers a matrix is decomposed as it is, above by its Gram matrix."""
 BLOCK_ROWS = 4096
 
 
@@ -93,8 +94,9 @@ class Spectrum:
 
     @property
     def singular_entropy(self) -> np.ndarray:
-        """`KL(q || uniform) = sum q log(q R)` in nats, `q = s / sum s`; 0 is flat, log R one
-        direction (Godey et al. 2024, section 5.2).
+        """`KL(q || uniform) = sum q log(q R)` in nats, `q = s / sum s`.
+
+        0 is flat, log R one direction (Godey et al. 2024, section 5.2).
         """
         return np.log(self.values.shape[-1]) - entropy(self.values)
 
@@ -145,8 +147,8 @@ def spectrum_of(params: Params, selector: str) -> Spectra:
 
     Args:
       params: a model's parameters; quantised ones too.
-      selector: see `lmdyn.params.selectors`. `head` is what predicts, so in a model that ties
-        it, the embedding. Vectors (norms, biases) are passed over.
+      selector: see `lmdyn.params.selectors`. `head` is what predicts, so in a model that ties it,
+        the embedding. Vectors (norms, biases) are passed over.
 
     Raises:
       InputError: the selector matches nothing, or vectors only; or a matrix has a number that is
@@ -198,10 +200,12 @@ def _finite(matrix, name) -> np.ndarray:
 
 
 def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
-    """The spectrum of what gives the scores of the vocabulary: the head, the embedding that it is
-    tied to, or the last matrix of a head of another kind.
+    """The spectrum of the matrix that gives the scores of the vocabulary.
+
+    The head, the embedding that it is tied to, or the last matrix of a head of another kind.
 
     Args:
+      params: the model's parameters.
       vocabulary: which tokens; None takes all. A vocabulary that was padded to a round size has
         columns that are never trained.
 
@@ -228,8 +232,9 @@ def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
 
 
 def singular_entropy() -> base.Metric:
-    """Singular entropy and effective rank of the output head; reads parameters only, so it costs no
-    forward pass.
+    """Singular entropy and effective rank of the output head.
+
+    Reads parameters only, so it costs no forward pass.
 
     >>> found = singular_entropy()
     >>> found.taps  # of parameters alone: no text is read
@@ -246,19 +251,22 @@ def singular_entropy() -> base.Metric:
 
 @dataclasses.dataclass(frozen=True)
 class HeadSpectrum:
-    """A head's spectrum whose row holds the values themselves, so that it can be drawn. Made by
-    `head_spectrum`.
+    """A head's spectrum whose row holds the values themselves. Made by `head_spectrum`.
+
+    So it can be drawn from the row.
 
     Attributes:
-      spectrum: all of them. kept: how many a row holds at most.
+      spectrum: all of them.
+      kept: how many a row holds at most.
     """
 
     spectrum: Spectrum
     kept: int
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row, `head_spectrum`: singular entropy, with the singular values as shares of the
-        largest (`values`, at `index`).
+        """One row, `head_spectrum`: singular entropy, with some of the singular values.
+
+        They are shares of the largest (`values`, at `index`, counted from 1).
         """
         size = len(self.spectrum.values)
         half, index = self.kept // 2, np.arange(size)
@@ -286,12 +294,14 @@ class HeadSpectrum:
 
 
 def head_spectrum(vocabulary: slice | None = None, kept: int = 64) -> base.Metric:
-    """`singular_entropy`, with the singular values in the row: as shares of the largest (`values`,
-    at `index` counted from 1), every one of them, or `kept`, half of them close together at the
-    largest and half evenly over all.
+    """`singular_entropy`, with the singular values in the row.
+
+    They are shares of the largest (`values`, at `index` counted from 1): every one of them, or
+    `kept`, half of them close together at the largest and half evenly over all.
 
     Args:
       vocabulary: see `head_of`.
+      kept: how many values the row holds at most.
 
     >>> metric = head_spectrum()
     >>> found = metric.finish(metric.init({}), {"head": {"kernel": np.diag([2.0, 1.0])}})
@@ -306,8 +316,9 @@ def head_spectrum(vocabulary: slice | None = None, kept: int = 64) -> base.Metri
 
 
 def layer_spectra(selector: str = "blocks") -> base.Metric:
-    """Singular entropy and effective rank of the matrices that a selector names, layer by layer;
-    costs no forward pass.
+    """Singular entropy and effective rank of the matrices that a selector names, by layer.
+
+    Reads parameters only, so it costs no forward pass.
 
     Rows have the metric `singular_entropy`, the site (`mlp.up`, `attention.query`, `embed`) and the
     layer.

@@ -1,5 +1,6 @@
-"""Rank of the target: how many directions next-token distributions take (Godey et al. 2024, arXiv
-2404.07647, section 6; METHODS section 4).
+"""Rank of the target: how many directions next-token distributions take.
+
+Godey et al. 2024, arXiv 2404.07647, section 6; METHODS section 4.
 
 The contexts of c tokens that a text holds are the rows of a sparse matrix, the vocabulary its
 columns, and an entry is how often the token follows the context. With rows made empirical
@@ -30,9 +31,9 @@ from lmdyn.types import ArrayLike
 CHUNK = 2**20
 """Tokens read at a time."""
 BYTES_A_TOKEN = 60
-"""Memory that counting takes for each position of a part: keys, their order, and copies on the way."""
+"""Memory that counting takes for each position of a part: keys, their order, copies on the way."""
 DENSE = 4096
-"""With a vocabulary (or contexts) up to this many, all singular values are computed, by the dense Gram matrix."""
+"""Up to so many columns (or rows), all singular values are computed, by the dense Gram matrix."""
 VECTORS = 3
 """How many pairs of vectors PROPACK may use for each value."""
 
@@ -261,7 +262,7 @@ def target_rank(
     side, turned = tall.shape[1], tall.T.tocsr()
     if side <= DENSE:
         squares = np.linalg.eigvalsh((turned @ tall).toarray())
-    else:  # the Gram operator, since the solver keeps vectors of both lengths, and there may be 1e8 contexts
+    else:  # the Gram operator: the solver keeps vectors of both lengths, and contexts may be 1e8
         product = lambda x: turned @ (tall @ x)
         gram = cast(Any, LinearOperator)(
             (side, side), matvec=product, rmatvec=product, dtype=np.float64
@@ -305,8 +306,15 @@ def target_growth(
     If the rank that is needed still grows with the size, the text, not the language, sets it.
 
     Args:
+      tokens: see `ngram_counts`.
+      vocab: see `ngram_counts`.
+      context: see `ngram_counts`.
       sizes: how many tokens; above the text's length is an `InputError`.
-      tokens, vocab, context, k, weight, ends, least, memory: see `ngram_counts` and `target_rank`.
+      k: see `target_rank`.
+      weight: see `target_rank`.
+      ends: see `ngram_counts`.
+      least: see `ngram_counts`.
+      memory: see `ngram_counts`.
 
     >>> tokens = np.random.default_rng(0).integers(0, 7, 3000)
     >>> [

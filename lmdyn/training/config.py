@@ -1,22 +1,42 @@
-"""What a training run is: typed dataclasses, so that a misspelt field or a value of the wrong type
-is an error at once.
+"""What a training run is, as typed dataclasses.
+
+So a misspelt field or a value of the wrong type is an error at once.
 """
 
 import dataclasses
 import json
-import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
-from lmdyn.errors import InputError, check_types
 from lmdyn.models.config import Compute, ModelConfig
+from lmdyn.training.optimizer_config import Apply, Optimizer, Recall
+from lmdyn.training.validation import check
+
+__all__ = [
+    "MAY_CHANGE",
+    "Apply",
+    "CheckpointPolicy",
+    "Data",
+    "Evaluation",
+    "Intervention",
+    "LoRA",
+    "Review",
+    "Objective",
+    "Optimizer",
+    "Recall",
+    "Source",
+    "TrainConfig",
+    "differences",
+    "to_json",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A text to train on, and its share of the windows: `weight` over the sum of all weights. Part
-    of `Data`.
+    """A text to train on, and its share of the windows. Part of `Data`.
+
+    The share is `weight` over the sum of all weights.
 
     `every` takes each so many-th document alone: 8 leaves an eighth of the text, which is then
     repeated eight times as often.
@@ -28,13 +48,15 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class MixReview:
-    """MixReview (He et al. 2021): old text is read again while a new one is learned, less from
-    epoch to epoch of the new text. Part of `Data`.
+class Review:
+    """MixReview (He et al. 2021): old text is read again beside new text. Part of `Data`.
+
+    Less of it from epoch to epoch of the new text.
 
     Attributes:
-      ref: the old text. ratio: its windows to one of the new text, in the new text's first epoch.
-        decay: what the ratio is multiplied by from epoch to epoch.
+      ref: the old text.
+      ratio: its windows to one of the new text, in the new text's first epoch.
+      decay: what the ratio is multiplied by from epoch to epoch.
     """
 
     ref: str
@@ -62,7 +84,7 @@ class Data:
     ...     tokenizer="bpe:1024",
     ...     length=128,
     ...     batch=16,
-    ...     review=MixReview("text:old.txt", ratio=0.5),
+    ...     review=Review("text:old.txt", ratio=0.5),
     ... )
     >>> data.batch * data.length  # predictions of a step
     2048
@@ -74,31 +96,15 @@ class Data:
     batch: int = 32
     attend_across: bool = True
     predict_across: bool = True
-    review: Annotated[MixReview | None, tyro.conf.Fixed] = None
+    review: Annotated[Review | None, tyro.conf.Fixed] = None
     cache: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Apply:
-    """A gradient transformation by name, so that a run can write it down: `Apply("optax.add_noise",
-    {"eta": 0.01, ...})`. Part of `Optimizer`.
-
-    Attributes:
-      name: a function that returns an `optax.GradientTransformation`, as `package.module.function`.
-      arguments: its keyword arguments, as JSON holds them.
-      place: `gradients`: before clipping and the optimizer; `updates`: after it, before nothing but
-        the sum.
-    """
-
-    name: str
-    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
-    place: Literal["gradients", "updates"] = "gradients"
-
-
-@dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised, by name: `Objective("lmdyn.training.objectives.entropy_bonus", {"weight":
-    0.1})`. Part of `TrainConfig`.
+    """What is minimised, by name. Part of `TrainConfig`.
+
+    `Objective("entropy_bonus", {"weight": 0.1})`, say.
 
     Attributes:
       name: a function that returns an objective (see `lmdyn.training.objectives`), as
@@ -112,8 +118,9 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Intervention:
-    """A change of the parameters that rests on a measurement, made during the run: reactivation,
-    say. Part of `TrainConfig`.
+    """A change of the parameters during the run, after a measurement. Part of `TrainConfig`.
+
+    Reactivation, say.
 
     It is made after every `every`-th step but the last, before that step's measurement and
     checkpoint. The optimizer's state stays.
@@ -136,80 +143,20 @@ class Intervention:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recall:
-    """A pull to the weights that the run starts from, less and less: RecAdam (Chen et al. 2020),
-    see `lmdyn.transforms.recall`. Part of `Optimizer`.
-
-    Attributes:
-      strength: of the pull; times the learning rate, it must stay below 2.
-      steepness: how fast the pull goes, per step. middle: the step at which pull and rule weigh the
-        same.
-    """
-
-    strength: float
-    steepness: float
-    middle: float
-
-
-@dataclasses.dataclass(frozen=True)
 class LoRA:
-    """Low-rank adapters, which are trained instead of the matrices beside which they stand; see
-    `lmdyn.params.low_rank`. Part of `TrainConfig`.
+    """Low-rank adapters, trained instead of the matrices beside them. Part of `TrainConfig`.
+
+    See `lmdyn.params.low_rank` (Hu et al. 2021, arXiv 2106.09685).
 
     Attributes:
-      where: selector of those matrices. rank, scale: R, and s of `W + s A B`.
+      where: selector of those matrices.
+      rank: R.
+      scale: s of `W + s A B`.
     """
 
     where: str = "blocks"
     rank: int = 8
     scale: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimizer:
-    """The optimizer and its schedule.
-
-    The learning rate rises from 0 over `warmup` steps, and then: `constant`; `cosine` or `linear`
-    down to `final` times the highest at the last step; `wsd`, constant until the last `decay_steps`
-    and then linear (warmup, stable, decay).
-
-    Attributes:
-      name: of the rule, in optax.
-      learning_rate: the highest one.
-      weight_decay: decoupled, multiplied by the learning rate; on `decay`.
-      decay: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not the
-        embeddings either) or a selector.
-      clip: the global norm that gradients are clipped to; None leaves them.
-      apply: more transformations, in order.
-      recall: with adamw, a pull to the weights that the run starts from (RecAdam).
-
-    >>> from lmdyn.training import schedule
-    >>> rule = Optimizer(
-    ...     learning_rate=1e-3,
-    ...     schedule="wsd",
-    ...     warmup=10,
-    ...     decay_steps=20,
-    ...     apply=(Apply("optax.clip", {"max_delta": 1.0}),),
-    ...     recall=Recall(strength=5.0, steepness=0.1, middle=50.0),
-    ... )
-    >>> [round(float(schedule(rule, steps=100)(step)), 6) for step in (9, 50)]
-    [0.001, 0.001]
-    """
-
-    name: Literal["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop"] = "adamw"
-    learning_rate: float = 1e-3
-    schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
-    warmup: int = 0
-    final: float = 0.1
-    decay_steps: int = 0
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    decay: str = "matrices"
-    clip: float | None = 1.0
-    apply: Annotated[tuple[Apply, ...], tyro.conf.Fixed] = ()
-    recall: Annotated[Recall | None, tyro.conf.Fixed] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,9 +183,10 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointPolicy:
-    """Which checkpoints are made and kept: at every `every`-th step, at powers of two, and the
-    first and last; and, so that a stopped run loses little, one each `save` steps of which only the
-    `last` newest stay. Part of `TrainConfig`.
+    """Which checkpoints are made and kept. Part of `TrainConfig`.
+
+    Kept for good: at every `every`-th step, at powers of two, the first and the last. And, so that
+    a stopped run loses little, one every `save` steps, of which the `last` newest stay.
     """
 
     every: int | None = None
@@ -285,8 +233,9 @@ class TrainConfig:
         optimizer state.
       adapters: train low-rank adapters instead, of a model that the run goes on from; checkpoints
         hold the model with them added in.
-      optimizer, checkpoints: see there.
+      optimizer: the rule and its schedule.
       evaluation: what is measured on the way; None measures nothing.
+      checkpoints: which are made and kept.
       objective: what is minimised; None: the likelihood.
       interventions: changes of the parameters on the way, in order.
       accumulate: each batch is run in this many parts, one after another.
@@ -349,81 +298,11 @@ class TrainConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        check_types(self)
-        if (self.model is None) == (self.start is None):
-            raise InputError(
-                "give either model= (an architecture) or start= (a model reference), and not both"
-            )
-        least = {
-            "steps": self.steps,
-            "accumulate": self.accumulate,
-            "log_every": self.log_every,
-            "data.length": self.data.length,
-            "data.batch": self.data.batch,
-            "checkpoints.save": self.checkpoints.save,
-            "checkpoints.last": self.checkpoints.last,
-        }
-        if self.checkpoints.every is not None:
-            least["checkpoints.every"] = self.checkpoints.every
-        if self.evaluation is not None:
-            least |= {
-                "evaluation.every": self.evaluation.every,
-                "evaluation.tokens": self.evaluation.tokens,
-            }
-        least |= {
-            f"data.sources[{number}].every": source.every
-            for number, source in enumerate(self.data.sources)
-        }
-        for number, change in enumerate(self.interventions):
-            least |= {
-                f"interventions[{number}].every": change.every,
-                f"interventions[{number}].tokens": change.tokens,
-            }
-        for name, value in least.items():
-            if value < 1:
-                raise InputError(f"{name}={value}; it must be at least 1")
-        if self.adapters is not None and (
-            self.start is None or self.train != "all" or self.interventions
-        ):
-            raise InputError(
-                "adapters stand beside the matrices of a given model: they need start=, and neither"
-                " train= nor interventions="
-            )
-        if self.optimizer.recall is not None and self.optimizer.name != "adamw":
-            raise InputError(
-                f"optimizer.recall needs optimizer.name=adamw (RecAdam), not {self.optimizer.name}"
-            )
-        if not self.data.sources:
-            raise InputError("data.sources is empty; give at least one text")
-        if self.data.batch % self.accumulate:
-            raise InputError(
-                f"data.batch={self.data.batch} does not divide into accumulate={self.accumulate}"
-                " parts; use a multiple"
-            )
-        rule = self.optimizer
-        for name, value in (
-            ("learning_rate", rule.learning_rate),
-            ("final", rule.final),
-            ("weight_decay", rule.weight_decay),
-            ("eps", rule.eps),
-        ):
-            if not 0 <= value < math.inf:
-                raise InputError(f"optimizer.{name}={value}; it must be 0 or a positive number")
-        if rule.clip is not None and not 0 < rule.clip < math.inf:
-            raise InputError(
-                f"optimizer.clip={rule.clip}; it must be positive, or None to leave gradients as"
-                " they are"
-            )
-        for name, value in (("warmup", rule.warmup), ("decay_steps", rule.decay_steps)):
-            if not 0 <= value <= self.steps:
-                raise InputError(
-                    f"optimizer.{name}={value} is not within the run's {self.steps} steps; use 0 to"
-                    f" {self.steps}"
-                )
+        check(self)
 
 
 MAY_CHANGE = ("out", "mesh", "log_every", "checkpoints", "evaluation", "data.cache")
-"""Fields that may change when a run is resumed: no number depends on them, but rounding on `mesh`."""
+"""Fields that may change when a run is resumed: no number depends on them (on `mesh`, rounding)."""
 
 
 def to_json(config: Any) -> dict:

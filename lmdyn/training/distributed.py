@@ -1,5 +1,6 @@
-"""Several processes, one run: how they find each other, agree to stop, and end when one of them is
-lost.
+"""Several processes, one run.
+
+How they find each other, agree to stop, and end when one of them is lost.
 
 Processes (one a machine, or one a GPU) meet at a coordinator, which is process 0. They then run the
 same program in step, so that one that dies leaves the others waiting inside a sum that never ends.
@@ -175,8 +176,9 @@ def is_primary() -> bool:
 
 
 def any_host(flag: bool) -> bool:
-    """Whether `flag` holds on any host. All hosts must call it, at the same point; it costs one
-    small exchange.
+    """Whether `flag` holds on any host.
+
+    All hosts must call it, at the same point; it costs one small exchange.
 
     >>> any_host(False)
     False
@@ -299,8 +301,9 @@ def _start_beating() -> None:
 
 
 def _leave() -> None:
-    """Lets this process end on its own after an error, where JAX would wait for the other hosts
-    first.
+    """Lets this process end on its own after an error.
+
+    JAX would wait for the other hosts first.
 
     If all of them have met the same error, they leave together; nobody is told of a lost host then.
     """

@@ -1,9 +1,10 @@
-"""Measuring inside a run: the same metrics, on the same held-out text, as `lmdyn measure` would
-afterwards.
+"""Measuring inside a run.
+
+The same metrics, on the same held-out text, as `lmdyn measure` would afterwards.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -11,10 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lmdyn import metrics, records
 from lmdyn.data.windows import Batch
 from lmdyn.models.modules import LanguageModel
-from lmdyn.training import sharding as meshes
-from lmdyn.training.prepare import Prepared
+from lmdyn.training import sharding
 from lmdyn.training.train_step import TrainState
 from lmdyn.types import Tree, present
+
+if TYPE_CHECKING:
+    from lmdyn.training.prepare import Prepared
 
 
 class Evaluator:
@@ -25,7 +28,7 @@ class Evaluator:
       name: what the rows call the model.
     """
 
-    def __init__(self, prepared: Prepared, name: str) -> None:
+    def __init__(self, prepared: "Prepared", name: str) -> None:
         self.prepared, self.name = prepared, name
         self.batches: list | None = None
 
@@ -37,10 +40,10 @@ class Evaluator:
     def measure(self, state: TrainState, step: int) -> list[dict]:
         """The rows of all metrics, for the parameters of `state`."""
         prepared = self.prepared
-        place = meshes.batch_sharding(prepared.mesh)
+        place = sharding.batch_sharding(prepared.mesh)
         if self.batches is None:  # they stay on the devices
             self.batches = [
-                meshes.put(batch, jax.tree.map(lambda _: place, batch))
+                sharding.put(batch, jax.tree.map(lambda _: place, batch))
                 for batch in prepared.held_out
             ]
         part = prepared.part
@@ -60,11 +63,16 @@ def measure(
     batches: Iterable[Batch],
     mesh: Mesh | None,
 ) -> Any:
-    """`metrics.measure` on a mesh that may span several processes: every process has the whole
-    result.
+    """`metrics.measure` on a mesh that may span several processes.
+
+    Every process has the whole result.
 
     Args:
-      params: where they lie on the mesh. batches: on its devices.
+      metric: from this package, or `combine(...)` of several.
+      model: the model, as `lmdyn.load` returns it.
+      params: where they lie on the mesh.
+      batches: on its devices.
+      mesh: of devices.
     """
     sums = metrics.accumulate(metric, model, params, batches)
     if jax.process_count() > 1:

@@ -1,5 +1,6 @@
-"""Final states of a frozen body, computed once and kept on disk: what a head reads is then a memory
-map.
+"""Final states of a frozen body, computed once and kept on disk.
+
+What a head reads is then a memory map.
 
 A store is a folder named by a digest of the body's parameters, how it is run, and the text's tokens
 and windows, so another model or text never meets old states. It takes 4 D bytes a token: 0.6 GB for
@@ -50,10 +51,13 @@ def final_states(
     cache: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> FinalStates:
-    """The final states of a text, from the cache on disk if they are there, else computed and put
-    there.
+    """The final states of a text, from the cache on disk.
+
+    Computed and put there if they are not.
 
     Args:
+      model: the model, as `lmdyn.load` returns it.
+      params: the model's parameters.
       batches: windows of the text; see `lmdyn.data.batches`. Every prediction is one row, in the
         text's order.
       cache: folder of stores; default `lmdyn/states` in the user's cache folder.

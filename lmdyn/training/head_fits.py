@@ -1,5 +1,6 @@
-"""Heads on a frozen body: many of them trained together on the same final states (Godey et al.
-2024, section 5.3).
+"""Heads on a frozen body: many of them, trained together on the same final states.
+
+Godey et al. 2024, arXiv 2404.07647, section 5.3.
 
 All heads are in one compiled step: a batch of states is read once, and every head makes its own
 loss from it. Heads of a ladder of ranks are kept apart rather than padded to the largest rank,
@@ -51,7 +52,8 @@ def fit_heads(
 
     Args:
       kinds: `{name: head}`, from `lmdyn.models.heads`.
-      states: `[N, D]`; a memory map is read batch by batch. targets: `[N]`.
+      states: `[N, D]`; a memory map is read batch by batch.
+      targets: `[N]`.
       steps: updates. Tokens are shuffled anew each time all have been seen.
       batch: tokens of an update.
       params: `{name: params}` to start from, such as `heads.truncations`; heads that are not in
@@ -59,6 +61,7 @@ def fit_heads(
       optimizer: one that treats each parameter by itself, so no clipping by a global norm; default
         Adam, its rate falling from 2e-3 to 0.
       seed: of fresh parameters and of the order.
+      progress: show a bar on standard error.
 
     Raises:
       InputError: no head, a number below 1, fewer tokens than a batch, or a loss that is no number.
@@ -184,8 +187,9 @@ def _check(kinds, states, targets, *, batch, steps=1, at_least=None):
 
 
 def _order(count: int, batch: int, seed: int) -> Iterator[np.ndarray]:
-    """Batches of row numbers, each sorted, so that a memory map is read forwards; all rows once
-    before any comes again.
+    """Batches of row numbers; all rows once before any comes again.
+
+    Each batch is sorted, so that a memory map is read forwards.
     """
     rng, left = np.random.default_rng(seed), np.zeros(0, int)
     while True:

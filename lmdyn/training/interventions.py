@@ -1,5 +1,6 @@
-"""Changes of the parameters inside a run that rest on a measurement (`lmdyn.transforms.Measured`),
-such as reactivation.
+"""Changes of the parameters inside a run that rest on a measurement.
+
+Such as reactivation; see `lmdyn.transforms.Measured`.
 """
 
 import functools
@@ -9,9 +10,7 @@ import jax
 
 from lmdyn import data, names
 from lmdyn.errors import InputError
-from lmdyn.training import evaluation as watch
-from lmdyn.training import sharding as meshes
-from lmdyn.training import train_step as steps
+from lmdyn.training import evaluation, sharding, train_step
 from lmdyn.training.config import Intervention
 from lmdyn.transforms import Measured
 
@@ -62,19 +61,20 @@ class Interventions:
         self.batches: dict[int, list] = {}
         where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
         part = prepared.part
-        self.whole = jax.jit(functools.partial(steps.whole, part=part))
+        self.whole = jax.jit(functools.partial(train_step.whole, part=part))
         split = (lambda params: (params, None)) if part is None else part.split
         self.split = jax.jit(split, out_shardings=(where.params, where.frozen))
 
-    def __call__(self, state: steps.TrainState, step: int) -> steps.TrainState:
-        """The state with the changes made that are due after `step`; it is the same object where
-        none is.
+    def __call__(self, state: train_step.TrainState, step: int) -> train_step.TrainState:
+        """The state after the interventions that are due after `step`.
+
+        It is the same object where none is.
         """
         for number, (change, made) in enumerate(zip(self.interventions, self.made, strict=True)):
             if not due(change, step, self.last):
                 continue
             params = self.whole(state)
-            found = watch.measure(
+            found = evaluation.measure(
                 made.metric,
                 self.prepared.model,
                 params,
@@ -88,12 +88,12 @@ class Interventions:
     def _batches(self, number: int, change: Intervention) -> list:
         if number not in self.batches:  # they stay on the devices
             prepared, length = self.prepared, self.prepared.config.data.length
-            place = meshes.batch_sharding(prepared.mesh)
+            place = sharding.batch_sharding(prepared.mesh)
             texts = data.documents(change.data)
             found = data.batches(
                 texts, prepared.tokenizer, length, prepared.config.data.batch, change.tokens
             )
             self.batches[number] = [
-                meshes.put(batch, jax.tree.map(lambda _: place, batch)) for batch in found
+                sharding.put(batch, jax.tree.map(lambda _: place, batch)) for batch in found
             ]
         return self.batches[number]

@@ -1,5 +1,6 @@
-"""What a run says: a JSON Lines log, measurements as rows, TensorBoard event files, and a progress
-bar.
+"""What a run writes and shows on the way.
+
+A JSON Lines log, measurements as rows, TensorBoard event files, and a progress bar.
 
 Files grow by whole lines. A run that goes on first cuts back what lies after the checkpoint it goes
 on from, so that the files of a run that was stopped and of one that was not are the same, but for
@@ -18,13 +19,14 @@ LOG, ROWS = "log.jsonl", "rows.jsonl"
 
 
 class Log:
-    """The files and the bar of a run; a context manager.
+    r"""The files and the bar of a run; a context manager.
 
     Args:
       folder: of the run.
       step: where it goes on; lines of later steps are removed.
-      steps: of the whole run. progress: show a bar. active: False on all hosts but the first:
-        nothing is written or shown.
+      steps: of the whole run.
+      progress: show a bar.
+      active: False on all hosts but the first: nothing is written or shown.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -34,7 +36,7 @@ class Log:
     >>> with Log(folder, 1, 2) as log:
     ...     pass
     >>> (Path(folder) / LOG).read_text()
-    '{"step": 1, "loss": 3.5}\\n'
+    '{"step": 1, "loss": 3.5}\n'
     """
 
     def __init__(
@@ -103,15 +105,16 @@ class Log:
 
 
 def cut_back(path: PathLike, step: int) -> None:
-    """Removes lines of steps after `step`, and a last line that was not finished. A file that is
-    not there stays so.
+    r"""Removes lines of steps after `step`, and a last line that was not finished.
+
+    A file that is not there stays so.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "log.jsonl"
-    >>> _ = path.write_text('{"step": 1}\\n{"step": 2}\\n{"step": 3}\\n{"st')
+    >>> _ = path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
     >>> cut_back(path, 2)
     >>> path.read_text()
-    '{"step": 1}\\n{"step": 2}\\n'
+    '{"step": 1}\n{"step": 2}\n'
     """
     path = Path(path)
     if not path.exists():

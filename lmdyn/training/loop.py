@@ -10,33 +10,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lmdyn import records
 from lmdyn.allocator import keep_memory
 from lmdyn.checkpoints import runs
-from lmdyn.checkpoints.runs.processes import shared
-from lmdyn.costs import peak_flops, step_flops
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
 from lmdyn.params import Adapters
 from lmdyn.records import provenance
-from lmdyn.training import distributed, objectives
-from lmdyn.training import sharding as meshes
-from lmdyn.training import train_step as steps
+from lmdyn.training import distributed, objectives, sharding, train_step
 from lmdyn.training.config import TrainConfig, differences, to_json
 from lmdyn.training.evaluation import Evaluator
 from lmdyn.training.interventions import Interventions
 from lmdyn.training.log import ROWS, Log
 from lmdyn.training.optimizer import schedule
 from lmdyn.training.prepare import Prepared, prepare
+from lmdyn.training.resumption import begin, known_run
+from lmdyn.training.throughput import Throughput
 from lmdyn.types import Say
 
 
 class Finished(NamedTuple):
-    """How a run ended: at `step` of `steps`, and by which signal (None: it is done). Made by
-    `train`.
+    """How a run ended: at `step` of `steps`, and by which signal. Made by `train`.
+
+    The signal is None where the run is done.
     """
 
     step: int
@@ -50,16 +48,17 @@ def train(
     progress: bool = False,
     say: Say | None = None,
 ) -> Finished:
-    """Starts a run, or goes on with it, until its last step or a signal.
+    """Starts a run, or resumes it, until its last step or a signal.
 
-    SIGTERM (preemption) and SIGINT (Ctrl-C) end it after the step at hand, with a checkpoint. Going
-    on gives the same bits as never having stopped, on the same mesh; on another mesh the same up to
-    rounding.
+    SIGTERM (preemption) and SIGINT (Ctrl-C) end it after the step at hand, with a checkpoint.
+    Resuming gives the same bits as never having stopped, on the same mesh; on another mesh the same
+    up to rounding.
 
     Args:
       config: the run.
       command: the words of the command line, for the record.
-      progress: show a bar. say: called with lines for the user; default: standard error.
+      progress: show a bar.
+      say: called with lines for the user; default: standard error.
 
     Returns:
       A `Finished`.
@@ -93,7 +92,7 @@ def train(
     say = (say or _say) if primary else (lambda text: None)
     folder = Path(config.out)
     check_writable(folder / "run.json")
-    known = _known(folder, config)
+    known = known_run(folder, config)
     prepared = prepare(config, known and known.tokenizer, progress and primary)
     written = to_json(config)
     if known is None:
@@ -114,18 +113,18 @@ def train(
     keep = config.checkpoints
     retention = runs.Retention(every=keep.every, powers_of_two=keep.powers_of_two, last=keep.last)
     with runs.Checkpoints(folder, retention) as checkpoints:
-        state, position = _begin(prepared, checkpoints, say)
+        state, position = begin(prepared, checkpoints, say)
         step = int(position["step"])
         batches: Any = iter(prepared.stream)  # of Grain, which can be set to a position
         if position["data"] is not None:
             batches.set_state(position["data"])
         if step:
-            say(f"{folder}: going on from step {step} of {config.steps}")
+            say(f"{folder}: resuming at step {step} of {config.steps}")
         with (
             Log(folder, step, config.steps, progress and primary, primary) as log,
             distributed.guard() as guard,
         ):
-            run = _Loop(prepared, checkpoints, log, batches, position["tokens"], say)
+            run = Loop(prepared, checkpoints, log, batches, position["tokens"])
             stopped = run.go(state, step, guard, fresh=not position["saved"])
             checkpoints.wait()
     if primary and run.step > step:
@@ -135,28 +134,31 @@ def train(
     return Finished(run.step, config.steps, stopped)
 
 
-class _Loop:
-    """The loop. What it holds is where it is; what it computes is all in the pure step."""
+class Loop:
+    """The loop. What it holds is where it is; what it computes is all in the pure step.
+
+    Args:
+      prepared: the run.
+      checkpoints: where they are saved.
+      log: the run's files.
+      batches: iterator over batches, which tells its position.
+      tokens: trained on so far.
+    """
 
     def __init__(
-        self, prepared: Prepared, checkpoints: runs.Checkpoints, log: Log, batches, tokens: int, say
-    ):
+        self, prepared: Prepared, checkpoints: runs.Checkpoints, log: Log, batches: Any, tokens: int
+    ) -> None:
         config = prepared.config
-        self.prepared, self.config, self.checkpoints, self.log, self.batches = (
-            prepared,
-            config,
-            checkpoints,
-            log,
-            batches,
-        )
-        self.tokens, self.say, self.step = tokens, say, 0
+        self.prepared, self.config, self.log = prepared, config, log
+        self.checkpoints, self.batches = checkpoints, batches
+        self.tokens, self.step = tokens, 0
         self.evaluator = Evaluator(prepared, f"run:{config.out}")
         self.rate = schedule(config.optimizer, config.steps)
         self.pending: list[tuple[int, dict]] = []
-        self.clock = _Clock(prepared)
+        self.throughput = Throughput(prepared)
         self.interventions = Interventions(prepared)
         objective = objectives.make(config.objective)
-        pure = steps.make_step(
+        pure = train_step.make_step(
             prepared.model,
             prepared.optimizer,
             part=prepared.part,
@@ -165,7 +167,7 @@ class _Loop:
         )
         where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
         self.update = jax.jit(pure, donate_argnums=0, out_shardings=(where, None))
-        self.whole = jax.jit(functools.partial(steps.whole, part=prepared.part))
+        self.whole = jax.jit(functools.partial(train_step.whole, part=prepared.part))
 
     def go(self, state, step: int, guard: distributed.Guard, fresh: bool) -> str | None:
         """Trains to the last step, or until a signal, whose name it returns."""
@@ -173,14 +175,12 @@ class _Loop:
         if fresh:
             self.after(state, last=self.config.steps == 0)
         while self.step < self.config.steps:
-            batch = meshes.put_batch(next(self.batches), self.prepared.mesh)
+            batch = sharding.put_batch(next(self.batches), self.prepared.mesh)
             state, metrics = self.update(state, batch)
             self.step += 1
             self.pending.append((self.step, metrics))
-            if (
-                len(self.pending) > 1
-            ):  # the device works on this step while the host looks at the one before
-                self.look()
+            if len(self.pending) > 1:
+                self.look()  # at the step before, while the device works on this one
             state = self.interventions(state, self.step)
             asked = guard.at(self.step)
             self.after(state, last=self.step == self.config.steps, now=asked is not None)
@@ -189,8 +189,9 @@ class _Loop:
         return None
 
     def after(self, state, last: bool, now: bool = False) -> None:
-        """What belongs between two steps: log, measurement, checkpoint, in this order, so that a
-        checkpoint of a step means that all before it is on the disk.
+        """What belongs between two steps: log, measurement, checkpoint, in this order.
+
+        So a checkpoint of a step means that all before it is on the disk.
         """
         keep, step = self.config.checkpoints, self.step
         power = keep.powers_of_two and (step & (step - 1)) == 0
@@ -207,7 +208,7 @@ class _Loop:
             return
         while self.pending:
             self.look()
-        with self.clock.paused():
+        with self.throughput.paused():
             if measure:
                 self.log.rows(self.evaluator.measure(state, step))
             if save:
@@ -218,9 +219,8 @@ class _Loop:
                     "saved": True,
                 }
                 items = {"params": self.whole(state), "optimizer": state.optimizer}
-                if isinstance(
-                    self.prepared.part, Adapters
-                ):  # what they were added to is the start, which is read again
+                if isinstance(self.prepared.part, Adapters):
+                    # What they were added to is the start, which is read again.
                     items["adapters"] = state.params
                 self.checkpoints.save(step, items, position)
 
@@ -240,7 +240,7 @@ class _Loop:
                 )
         tokens = int(metrics.pop("tokens"))
         self.tokens += tokens
-        speed = self.clock.count(tokens)
+        speed = self.throughput.count(tokens)
         shown = f"loss {metrics['loss']:.3f}, {speed['tokens_per_second']:,.0f} tokens/s"
         if step == 1 or step % self.config.log_every == 0 or step == self.config.steps:
             rate = float(np.asarray(self.rate(step - 1)))
@@ -250,118 +250,6 @@ class _Loop:
         self.log.shown(
             step, shown + (f", MFU {speed['mfu']:.0%}" if speed["mfu"] is not None else "")
         )
-
-
-class _Clock:
-    """Tokens a second and MFU over the last steps; compilation, measuring and saving are left out."""
-
-    def __init__(self, prepared: Prepared, over: int = 20):
-        config, model = prepared.config, prepared.model
-        flops = step_flops(model.config, config.data.batch, config.data.length, prepared.part)
-        self.flops_per_token = flops / (config.data.batch * config.data.length)
-        at_most = peak_flops(prepared.mesh.devices.flat[0], _dtype(config))
-        self.peak = None if at_most is None else at_most * prepared.mesh.size
-        self.recent: list[tuple[float, int]] = []
-        self.last: float | None = None
-        self.over = over
-
-    def count(self, tokens: int) -> dict:
-        """To be called when a step is done."""
-        now = time.perf_counter()
-        if self.last is not None:
-            self.recent = [*self.recent[1 - self.over :], (now - self.last, tokens)]
-        self.last = now
-        seconds = sum(s for s, _ in self.recent)
-        speed = sum(n for _, n in self.recent) / seconds if seconds else 0.0
-        mfu = speed * self.flops_per_token / self.peak if self.peak else None
-        return {"tokens_per_second": round(speed, 1), "mfu": mfu and round(mfu, 4)}
-
-    def paused(self):
-        """What happens inside is not counted."""
-        clock = self
-
-        class Pause:
-            def __enter__(self):
-                self.at = time.perf_counter()
-
-            def __exit__(self, *_):
-                if clock.last is not None:
-                    clock.last += time.perf_counter() - self.at
-
-        return Pause()
-
-
-def _known(folder: Path, config: TrainConfig) -> runs.RunInfo | None:
-    """What the folder's run is; None if there is none yet. Another config than this one is an
-    `InputError`.
-    """
-    if not shared(
-        lambda: (folder / "run.json").exists()
-    ):  # one answer for all hosts, whichever is late
-        return None
-    known = runs.describe(folder)
-    if changed := differences(known.config, to_json(config)):
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise InputError(
-            f"{folder} holds a run with another config: {changed[0]}{more}; choose another --out,"
-            " or the config it was made with"
-        )
-    return known
-
-
-def _begin(prepared: Prepared, checkpoints: runs.Checkpoints, say) -> tuple[steps.TrainState, dict]:
-    """The state and position to go on from: the newest whole checkpoint, or the beginning."""
-    part = prepared.part
-    like = (
-        jax.eval_shape(functools.partial(steps.whole, part=part), prepared.state)
-        if part
-        else prepared.state.params
-    )
-    if part is not None:
-        like = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            like,
-            meshes.param_shardings(like, prepared.mesh, prepared.model.config),
-        )
-    warn = lambda message: say(f"warning: {message}")
-    items = {"params": like, "optimizer": prepared.state.optimizer}
-    if isinstance(part, Adapters):
-        items["adapters"] = prepared.state.params
-    found = checkpoints.resume(items, warn)
-    if found is None:
-        return prepared.first(), {"step": 0, "tokens": 0, "data": None, "saved": False}
-    step, items, position = found
-    split = (lambda params: (params, None)) if part is None else part.split
-    where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
-    if isinstance(part, Adapters):
-        rest, copied = (
-            prepared.first().frozen,
-            jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.params),
-        )
-        optimizer = jax.jit(
-            lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=where.optimizer
-        )(items["optimizer"])
-        return (
-            steps.TrainState(
-                jax.device_put(np.int32(step), where.step),
-                copied(items["adapters"]),
-                rest,
-                optimizer,
-            ),
-            position,
-        )
-
-    def assemble(params, optimizer):
-        chosen, rest = split(params)
-        return steps.TrainState(np.int32(step), chosen, rest, optimizer)
-
-    # A jitted copy, also because what a checkpoint library returns need not be memory that the step
-    # may take over.
-    return jax.jit(assemble, out_shardings=where)(items["params"], items["optimizer"]), position
-
-
-def _dtype(config: TrainConfig) -> str:
-    return config.compute.resolved().dtype
 
 
 def _write_meta(folder: Path, meta: dict[str, Any], quantities: Iterable[records.Quantity]) -> None:

@@ -1,6 +1,8 @@
-"""What a training step minimises. Any function `(model, params, batch, weights) -> (scalar,
-logged)` can take the place of the likelihood (`lmdyn.training.likelihood`); a config names one by
-the function that makes it, see `lmdyn.training.Objective`.
+"""What a training step minimises.
+
+Any function `(model, params, batch, weights) -> (scalar, logged)` can take the place of the
+likelihood (`lmdyn.training.likelihood`); a config names one by the function that makes it, see
+`lmdyn.training.Objective`.
 
 Shape letters: B rows, T tokens, L layers, F MLP width.
 """
@@ -19,8 +21,9 @@ from lmdyn.training.config import Objective
 
 
 def entropy_bonus(weight: float) -> Callable:
-    """The likelihood, less `weight` times the knowledge entropy of the batch: a bonus for drawing
-    on many memory vectors.
+    """The likelihood, less `weight` times the knowledge entropy of the batch.
+
+    A bonus for drawing on many memory vectors.
 
     The entropy is that of `lmdyn.metrics.knowledge_entropy` over the batch's counted tokens, as a
     share of its ceiling: the mean over layers of `H / log F`, between 0 and 1. It is read from the
@@ -83,7 +86,7 @@ REGISTRY = {"entropy_bonus": entropy_bonus}
 
 
 def make(choice: Objective | None) -> Callable:
-    """The objective that a config names, of `REGISTRY` or by a dotted name; the likelihood for None.
+    """The objective that a config names, of `REGISTRY` or dotted; the likelihood for None.
 
     Raises:
       InputError: there is no such function, or it does not take these arguments.

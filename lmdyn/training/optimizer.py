@@ -52,6 +52,7 @@ def decayed(params: Params, what: str) -> Tree:
     """Booleans, shaped like `params`: which of them decay.
 
     Args:
+      params: the model's parameters.
       what: `matrices`, `kernels` or a selector of whole parameters.
 
     Raises:
@@ -76,8 +77,10 @@ def decayed(params: Params, what: str) -> Tree:
 
 
 def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
-    """The whole chain: transformations of gradients, clipping, the rule with its schedule and
-    decay, transformations of updates.
+    """The whole chain of a config's optimizer.
+
+    Transformations of gradients, clipping, the rule with its schedule and decay, transformations of
+    updates.
 
     Args:
       rule: see `lmdyn.training.config.Optimizer`.

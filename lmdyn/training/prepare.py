@@ -1,5 +1,6 @@
-"""From a config to everything that a run needs; what can be wrong is found here, before anything is
-written.
+"""From a config to everything that a run needs.
+
+What can be wrong is found here, before anything is written.
 """
 
 from collections.abc import Iterable
@@ -14,11 +15,9 @@ from lmdyn import checkpoints, data, metrics
 from lmdyn.checkpoints import hub
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
-from lmdyn.models import LanguageModel, init, shapes
+from lmdyn.models import LanguageModel, ModelConfig, init, shapes
 from lmdyn.params import Adapters, Partition, low_rank, partition
-from lmdyn.training import interventions, objectives
-from lmdyn.training import sharding as meshes
-from lmdyn.training import train_step as steps
+from lmdyn.training import interventions, objectives, sharding, train_step
 from lmdyn.training.config import TrainConfig
 from lmdyn.training.optimizer import make_optimizer
 from lmdyn.types import Params, present
@@ -29,14 +28,16 @@ class Prepared(NamedTuple):
 
     Attributes:
       config: as given.
-      model: spread over the mesh. tokenizer: of the run.
+      model: spread over the mesh.
+      tokenizer: of the run.
       mesh: of devices.
       optimizer: the whole chain.
       part: what is trained; None where that is everything.
       state: shapes and shardings of the state before the first step.
       first: makes that state.
       stream: the batches of this host.
-      metric: what is watched, or None. held_out: its batches.
+      metric: what is watched, or None.
+      held_out: its batches.
     """
 
     config: TrainConfig
@@ -45,7 +46,7 @@ class Prepared(NamedTuple):
     mesh: Mesh
     optimizer: optax.GradientTransformation
     part: Partition | Adapters | None
-    state: steps.TrainState
+    state: train_step.TrainState
     first: Any
     stream: data.TrainingStream
     metric: Any
@@ -55,70 +56,115 @@ class Prepared(NamedTuple):
 def prepare(
     config: TrainConfig, tokenizer: tokenizers.Tokenizer | None = None, progress: bool = False
 ) -> Prepared:
-    """Reads, checks and builds; allocates nothing on the devices yet, but for a model that is
-    trained further.
+    """Reads, checks and builds what a run needs.
+
+    Allocates nothing on the devices yet, but for a model that is trained further.
 
     Args:
       config: the run.
       tokenizer: of a run that goes on; None makes the one that the config names.
+      progress: show a bar on standard error.
 
     Raises:
       InputError: whatever is wrong with the config, the texts, the model or the mesh.
     """
     mesh = resolve_mesh(config.mesh)
-    meshes.check_batch(config.data.batch, mesh, config.accumulate)
-    metric, watched = None, None
-    if config.evaluation is not None:
-        metric, watched = (
-            metrics.build(config.evaluation.metrics),
-            data.documents(config.evaluation.data),
-        )
-    objectives.make(config.objective)
-    for intervention in config.interventions:
-        interventions.make(intervention)
-        data.documents(intervention.data)
-    texts = [data.documents(source.ref)[:: source.every] for source in config.data.sources]
-    old = None if config.data.review is None else data.documents(config.data.review.ref)
+    sharding.check_batch(config.data.batch, mesh, config.accumulate)
+    texts = _read_texts(config)
     loaded = None
     if config.start is not None:
         loaded = checkpoints.load(config.start, config.compute)
         architecture, tokenizer = loaded.model.config, loaded.tokenizer
     else:
         architecture = present(config.model)
-        tokenizer = tokenizer or make_tokenizer(config, texts)
+        tokenizer = tokenizer or make_tokenizer(config, texts.sources)
     data.check_vocabulary(tokenizer, architecture)
-    if config.data.length > architecture.positions:
-        raise InputError(
-            f"data.length={config.data.length} exceeds the model's {architecture.positions}"
-            " positions; use at most that, or a model with more"
-        )
-    model = LanguageModel(architecture, config.compute)
+    check_length(config.data.length, architecture)
+
+    # The state's shapes and shardings; nothing is allocated before `first` is called.
     optimizer = make_optimizer(config.optimizer, config.steps)
     form = shapes(architecture)
     part = trained_part(config, form)
-    model = meshes.spread(model, mesh) if mesh.size > 1 else model
-
-    begin = lambda params: steps.start(params, optimizer, part)
-    state = jax.eval_shape(begin, form)
-    state = _with_shardings(state, mesh, architecture)
+    model = LanguageModel(architecture, config.compute)
+    model = sharding.spread(model, mesh) if mesh.size > 1 else model
+    begin = lambda params: train_step.start(params, optimizer, part)
+    state = with_shardings(jax.eval_shape(begin, form), mesh, architecture)
     where = jax.tree.map(lambda leaf: leaf.sharding, state)
     if loaded is None:
         first = lambda: jax.jit(
             lambda: begin(init(LanguageModel(architecture), config.seed)), out_shardings=where
         )()
     else:
-        params = meshes.shard(loaded.params, mesh, architecture)
+        params = sharding.shard(loaded.params, mesh, architecture)
         first = lambda: jax.jit(begin, out_shardings=where)(params)
 
-    index, count = meshes.row_share(mesh)
-    tokens = [
-        data.store(text, tokenizer, cache=config.data.cache, progress=progress) for text in texts
-    ]
+    stream = _make_stream(config, texts, tokenizer, mesh, progress)
+    metric, held_out = None, None
+    if config.evaluation is not None:
+        metric = metrics.build(config.evaluation.metrics)
+        rows = config.evaluation.batch or config.data.batch
+        sharding.check_batch(rows, mesh)
+        tokens = config.evaluation.tokens
+        held_out = data.batches(
+            texts.held_out, tokenizer, config.data.length, rows, tokens, progress
+        )
+    return Prepared(
+        config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out
+    )
+
+
+class _Texts(NamedTuple):
+    """The texts of a run: of its sources, to review, and held out."""
+
+    sources: list[Any]
+    review: Any
+    held_out: Any
+
+
+def _read_texts(config: TrainConfig) -> _Texts:
+    """Opens all texts, and makes what the config names: a mistake is found before any work."""
+    held_out = None
+    if config.evaluation is not None:
+        metrics.build(config.evaluation.metrics)
+        held_out = data.documents(config.evaluation.data)
+    objectives.make(config.objective)
+    for intervention in config.interventions:
+        interventions.make(intervention)
+        data.documents(intervention.data)
+    sources = [data.documents(source.ref)[:: source.every] for source in config.data.sources]
+    review = None if config.data.review is None else data.documents(config.data.review.ref)
+    return _Texts(sources, review, held_out)
+
+
+def check_length(length: int, architecture: ModelConfig) -> None:
+    """Checks that windows are no longer than what the model has positions for.
+
+    Args:
+      length: T, tokens of a window.
+      architecture: of the model.
+
+    Raises:
+      InputError: they are longer.
+    """
+    if length > architecture.positions:
+        raise InputError(
+            f"data.length={length} exceeds the model's {architecture.positions} positions; use at"
+            " most that, or a model with more"
+        )
+
+
+def _make_stream(
+    config: TrainConfig, texts: _Texts, tokenizer: tokenizers.Tokenizer, mesh: Mesh, progress: bool
+) -> data.TrainingStream:
+    """The batches of this host; texts are tokenised, or found on disk."""
+    index, count = sharding.row_share(mesh)
+    store = lambda text: data.store(text, tokenizer, cache=config.data.cache, progress=progress)
+    tokens = [store(text) for text in texts.sources]
     review = None
     if config.data.review is not None:
-        again = data.store(present(old), tokenizer, cache=config.data.cache, progress=progress)
+        again = store(present(texts.review))
         review = data.MixReview(again, config.data.review.ratio, config.data.review.decay)
-    stream = data.mix(
+    return data.mix(
         [(one, source.weight) for one, source in zip(tokens, config.data.sources, strict=True)],
         data.Packing(
             config.data.length,
@@ -133,23 +179,10 @@ def prepare(
         review=review,
         steps=config.steps,
     )
-    if config.evaluation is None:
-        return Prepared(
-            config, model, tokenizer, mesh, optimizer, part, state, first, stream, None, None
-        )
-    rows = config.evaluation.batch or config.data.batch
-    meshes.check_batch(rows, mesh)
-    held_out = data.batches(
-        present(watched), tokenizer, config.data.length, rows, config.evaluation.tokens, progress
-    )
-    return Prepared(
-        config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out
-    )
 
 
 def trained_part(config: TrainConfig, form: Params) -> Partition | Adapters | None:
-    """What a run trains: everything (None), what its selector names, or adapters. Args: form:
-    shapes of the parameters.
+    """What a run trains: everything (None), what its selector names, or adapters.
 
     Raises:
       InputError: a selector that matches nothing, or adapters that do not fit.
@@ -182,13 +215,14 @@ def resolve_mesh(shape: tuple[int, int, int]) -> Mesh:
                 f"mesh {','.join(map(str, shape))}: {known} does not divide the"
                 f" {jax.device_count()} devices"
             )
-        return meshes.make_mesh([jax.device_count() // known if n == -1 else n for n in shape])
-    return meshes.make_mesh(shape)
+        return sharding.make_mesh([jax.device_count() // known if n == -1 else n for n in shape])
+    return sharding.make_mesh(shape)
 
 
 def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    """The tokenizer that `config.data.tokenizer` names: `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a
-    file.
+    """The tokenizer that `config.data.tokenizer` names.
+
+    `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a file.
 
     Raises:
       InputError: it is none of these.
@@ -216,14 +250,24 @@ def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Toke
     return tokenizers.from_file(path)
 
 
-def _with_shardings(state: steps.TrainState, mesh: Mesh, architecture) -> steps.TrainState:
-    """The shapes of a state, with where each array lies."""
+def with_shardings(
+    state: train_step.TrainState, mesh: Mesh, architecture: ModelConfig
+) -> train_step.TrainState:
+    """The shapes of a state, with where each array lies.
+
+    Args:
+      state: shapes.
+      mesh: of devices.
+      architecture: of the model.
+    """
     whole = NamedSharding(mesh, PartitionSpec())
-    where = steps.TrainState(
+    where = train_step.TrainState(
         whole,
-        meshes.param_shardings(state.params, mesh, architecture),
-        None if state.frozen is None else meshes.param_shardings(state.frozen, mesh, architecture),
-        meshes.state_shardings(state.optimizer, state.params, mesh, architecture),
+        sharding.param_shardings(state.params, mesh, architecture),
+        None
+        if state.frozen is None
+        else sharding.param_shardings(state.frozen, mesh, architecture),
+        sharding.state_shardings(state.optimizer, state.params, mesh, architecture),
     )
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

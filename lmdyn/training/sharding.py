@@ -37,12 +37,14 @@ RULES = (
     ("blocks.mlp.down", ("tensor", "fsdp")),
     ("", ()),
 )
-"""Selector, and the mesh axis of each dimension of the matrices below it (their leading layer axis is never divided).
-The first that fits is taken. A bias is divided like the outputs it is added to if that is along `tensor`; biases and
-norms of model width are small and lie whole on every device, as does everything that no rule names."""
+"""Selector, and the mesh axis of each dimension of the matrices below it.
+
+The first that fits is taken. The leading layer axis is never divided. A bias is divided like the
+outputs it is added to if that is along `tensor`; biases and norms of model width are small and lie
+whole on every device, as does everything that no rule names."""
 
 HEADS = {"query": "heads", "key": "kv_heads", "value": "kv_heads", "output": "heads"}
-"""Attention matrices are divided between heads, never inside one: the field of `ModelConfig` that counts them."""
+"""Attention matrices are divided between heads, never inside one: the field that counts them."""
 
 
 def parse_mesh(text: str) -> tuple[int, int, int]:
@@ -83,7 +85,8 @@ def make_mesh(
     {'data': 1, 'fsdp': 1, 'tensor': 1}
     >>> make_mesh((4, 8, 2), jax.devices()[:1])
     Traceback (most recent call last):
-    lmdyn.errors.InputError: mesh 4,8,2 needs 64 devices, and there is 1; use a mesh whose numbers multiply to 1 or less
+    lmdyn.errors.InputError: mesh 4,8,2 needs 64 devices, and there is 1; use a mesh whose numbers
+    multiply to 1 or less
     """
     devices = list(jax.devices() if devices is None else devices)
     shape = (len(devices), 1, 1) if shape is None else tuple(int(n) for n in shape)
@@ -118,8 +121,9 @@ def make_mesh(
 
 
 def _names(path) -> tuple[str, ...] | None:
-    """A tree path as names, without the number of a stack of blocks; None if something else than
-    dicts is in it.
+    """A tree path as names, without the number of a stack of blocks.
+
+    None if something else than dicts is in it.
     """
     names = []
     for key in path:
@@ -175,6 +179,7 @@ def param_specs(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> 
     Args:
       params: parameters, or their shapes (`lmdyn.models.shapes`), or a part of them; blocks as one
         stack or several. Quantised matrices lie whole on every device.
+      mesh: the mesh, or an abstract one.
       config: with it, attention is divided between whole heads. Without it, a matrix may be cut
         inside a head, which is right but slower.
 
@@ -209,8 +214,9 @@ def uneven(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> list[
 def state_shardings(
     tree: Tree, params: Tree, mesh: Mesh, config: ModelConfig | None = None
 ) -> Tree:
-    """Where everything in a tree that holds copies of `params` lies: an optax state, gradients, a
-    whole train state.
+    """Where everything in a tree that holds copies of `params` lies.
+
+    An optax state, gradients, a whole train state.
 
     A leaf whose path ends like a parameter's, and which has its shape, lies where that parameter
     lies (moments, averages, accumulated gradients). Everything else (counts, schedules, one number
@@ -219,6 +225,8 @@ def state_shardings(
     Args:
       tree: the state, or its shapes (`jax.eval_shape(optimizer.init, params)`).
       params: the parameters it was made for, or their shapes.
+      mesh: the mesh.
+      config: see `param_specs`.
 
     Returns:
       The same tree, of `NamedSharding`s.
@@ -267,7 +275,7 @@ def spread(model: LanguageModel, mesh: Mesh) -> LanguageModel:
     ...         vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
     ...     )
     ... )
-    >>> spread(model, jax.sharding.AbstractMesh((2, 2, 1), AXES)).rows.spec
+    >>> spread(model, jax.sharding.AbstractMesh((2, 2, 1), AXES)).batch_sharding.spec
     P(('data', 'fsdp'),)
     """
     return model.clone(batch_sharding=batch_sharding(mesh))
@@ -281,7 +289,8 @@ def check_batch(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
 
     >>> check_batch(20, jax.sharding.AbstractMesh((4, 2, 1), AXES))
     Traceback (most recent call last):
-    lmdyn.errors.InputError: a batch of 20 rows does not divide by data=4 x fsdp=2; use 16 or 24 rows, or another mesh
+    lmdyn.errors.InputError: a batch of 20 rows does not divide by data=4 x fsdp=2; use 16 or 24
+    rows, or another mesh
     """
     parts = accumulate * math.prod(mesh.shape[axis] for axis in ROWS)
     if rows < 1 or rows % parts:
@@ -297,8 +306,7 @@ def check_batch(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
 
 
 def row_share(mesh: Mesh) -> tuple[int, int]:
-    """`(index, count)`: a batch is read in `count` equal runs of rows, and this process reads
-    number `index`.
+    """`(index, count)`: this process reads number `index` of `count` equal runs of rows.
 
     Processes that share rows, because the `tensor` axis spans them, have the same index and read
     the same rows.
@@ -327,6 +335,7 @@ def put_batch(batch: Tree, mesh: Mesh) -> Tree:
     Args:
       batch: a tree of NumPy arrays `[B / count, ...]` (see `row_share`; with one process, the whole
         batch).
+      mesh: the mesh.
 
     Returns:
       The same tree, of global arrays `[B, ...]`.
@@ -344,8 +353,9 @@ def put_batch(batch: Tree, mesh: Mesh) -> Tree:
 
 
 def put(tree: Tree, shardings: Tree) -> Tree:
-    """A tree put where `shardings` says. With several processes, each holds the whole tree and
-    gives its own part.
+    """A tree put where `shardings` says.
+
+    With several processes, each holds the whole tree and gives its own part.
     """
 
     def one(leaf, sharding):

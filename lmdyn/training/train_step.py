@@ -41,6 +41,7 @@ def start(
 
     Args:
       params: the whole tree.
+      optimizer: any optax transformation.
       part: which of them are trained; None trains all.
 
     >>> state = start({"head": {"kernel": jnp.ones([2, 3])}}, optax.sgd(0.1))
@@ -71,8 +72,10 @@ def likelihood(
     a dict of scalars to log, which are added over the parts of a batch.
 
     Args:
+      model: the model, as `lmdyn.load` returns it.
       params: for `lmdyn.models.forward`.
-      batch: `[B, T]` arrays. weights: `[B, T]` float32.
+      batch: `[B, T]` arrays.
+      weights: `[B, T]` float32.
 
     >>> from lmdyn import models
     >>> config = models.ModelConfig(
@@ -102,10 +105,11 @@ def make_step(
     """The pure step; jit it, with shardings or without, and donate the state.
 
     Args:
+      model: spread over a mesh, or not.
       optimizer: any optax transformation.
       part: which parameters are trained (`lmdyn.transforms.partition`), or low-rank adapters
-        (`lmdyn.params.low_rank(...).partition(params)`); None trains all. Below the lowest
-        trained block no gradient is computed.
+        (`lmdyn.params.low_rank(...).partition(params)`); None trains all. Below the lowest trained
+        block no gradient is computed.
       accumulate: A; the batch is run in A parts whose gradients are added. Every counted token
         weighs the same, however they are spread, so A changes nothing but rounding and memory.
       objective: see `likelihood`.

@@ -1,5 +1,6 @@
-"""Updates restricted to where knowledge lies: masks and rates by layer (Fernandez et al. 2024,
-arXiv 2411.04448, "traced gradient layers"; METHODS section 3).
+"""Updates restricted to where knowledge lies: masks and rates by layer.
+
+Fernandez et al. 2024, arXiv 2411.04448, "traced gradient layers"; METHODS section 3.
 
 These are optax transformations of *updates*. They belong at the end of a chain, after the rule and
 its weight decay: a rule such as Adam divides a constant factor out of its gradients again, and
@@ -67,8 +68,9 @@ def layer_rates(rates: Any, part: Partition | None = None) -> optax.GradientTran
 
 
 def layer_mask(mask: Any, part: Partition | None = None) -> optax.GradientTransformation:
-    """Lets the updates of some layers through and stops those of the others, whose parameters keep
-    every bit.
+    """Lets the updates of some layers through and stops those of the others.
+
+    Parameters of the others keep every bit.
 
     Args:
       mask: `{group: [L] or one boolean}`, or `[L]` booleans for the blocks as a whole. A parameter
@@ -138,11 +140,13 @@ def localize(
 
 
 def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> str:
-    """The selector of what `localize(profile, mode="freeze")` updates: give it to `partition`, and
-    the rest costs nothing.
+    """The selector of what `localize(profile, mode="freeze")` updates.
+
+    Give it to `partition`, and the rest costs nothing.
 
     Args:
-      profile, groups: as for `localize`.
+      profile: as for `localize`.
+      groups: as for `localize`.
 
     Raises:
       InputError: as `localize`.
@@ -163,15 +167,19 @@ def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Localized:
-    """What adapts, and how much, by a profile: made by `localized`, for `OnlineConfig(adapt=...)`."""
+    """What adapts, and how much, by a profile. Made by `localized`.
+
+    For `lmdyn.online.OnlineConfig(adapt=...)`.
+    """
 
     profile: Mapping
     mode: str
     groups: tuple[str, ...]
 
     def partition(self, params: Params) -> Partition:
-        """What is adapted: with `freeze` what lies above the mean, the rest costs nothing; with
-        `scale` everything.
+        """What is adapted: with `freeze` what lies above the mean, with `scale` everything.
+
+        What is left out costs nothing.
         """
         localize(self.profile, self.mode, self.groups).init(
             params
@@ -192,12 +200,15 @@ class Localized:
 def localized(
     profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = KINDS
 ) -> Localized:
-    """What online adaptation changes, by a relative profile: `OnlineConfig(adapt=localized(r))`.
+    """What online adaptation changes, by a relative profile.
+
+    For `OnlineConfig(adapt=localized(profile))`.
 
     Args:
-      profile, mode, groups: as for `localize`. With `freeze` only what has `r > mean(r)` adapts, at
-        the price of that alone; with `scale` everything does, and the updates are multiplied by `r
-        / mean(r)`.
+      profile: as for `localize`.
+      mode: `freeze`: only what has `r > mean(r)` adapts, at the price of that alone; `scale`:
+        everything does, and the updates are multiplied by `r / mean(r)`.
+      groups: as for `localize`.
 
     Raises:
       InputError: as `localize`; when a model is given, a profile of another depth, with both
@@ -274,12 +285,13 @@ def _let(update, on):
 
 
 def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None = None) -> dict:
-    """`{path: values that broadcast to the leaf}`, one entry for each group that a leaf is in;
-    leaves of no group are left out.
+    """`{path: values that broadcast to the leaf}`, one for each group that a leaf is in.
+
+    Leaves of no group are left out.
 
     Args:
-      tree: parameters, or anything shaped like them. values: `{group: [L] or one number}`, NumPy or
-        JAX arrays.
+      tree: parameters, or anything shaped like them.
+      values: `{group: [L] or one number}`, NumPy or JAX arrays.
       part: the partition, where the tree is that of its chosen parameters alone.
 
     Raises:
@@ -297,8 +309,9 @@ def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None =
 
 
 def _by_layer(values, part, function, elsewhere=None) -> optax.GradientTransformation:
-    """`function(update, value)` with the value of every layer; `elsewhere` for what is in no group
-    (None leaves it as it is).
+    """`function(update, value)` with the value of every layer.
+
+    `elsewhere` for what is in no group (None leaves it as it is).
     """
 
     def init(params):

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 
 class Measured(NamedTuple):
-    """A parameter transform that first wants something measured: two pure functions, so that
-    whoever has a text can apply it.
+    """A parameter transform that first wants something measured.
+
+    Two pure functions, so that whoever has a text can apply it.
 
     >>> import numpy as np
     >>> from lmdyn import data, metrics, models, transforms

@@ -1,5 +1,7 @@
-"""The rule of dynamic evaluation: RMS gradient statistics of the training text scale the update,
-and pull back to the prior (Krause et al. 2018, arXiv 1709.07432, "update rule methodology").
+"""The rule of dynamic evaluation: RMS statistics scale the update, a prior pulls back.
+
+The statistics are of gradients on the training text (Krause et al. 2018, arXiv 1709.07432, "update
+rule methodology").
 
     theta <- theta - lr g / (m + eps) + lambda min(d, 1 / lambda) (theta_0 - theta)
 
@@ -58,6 +60,8 @@ def gradient_rms(
     will be adapted to.
 
     Args:
+      model: the model, as `lmdyn.load` returns it.
+      params: the model's parameters.
       batches: `lmdyn.data.Batch`es, all of one shape (`lmdyn.data.batches`).
       progress: show a bar on standard error.
 
@@ -93,9 +97,7 @@ def gradient_rms(
 
 @functools.lru_cache(maxsize=8)
 def _mean_square(model):
-    """The jitted `(params, mean of squares so far, number of this batch, batch) -> mean of
-    squares`.
-    """
+    """The jitted `(params, mean of squares so far, number of the batch, batch) -> mean`."""
 
     def follow(params, square, count, batch):
         weights = batch.mask / jnp.maximum(batch.mask.sum(), 1).astype(jnp.float32)
@@ -163,8 +165,7 @@ class PriorState(NamedTuple):
 
 
 def decay_to_prior(rate: float, rms: GradientRMS | None = None) -> optax.GradientTransformation:
-    """Adds `rate min(d, 1 / rate) (theta_0 - theta)` to the updates: a pull to the parameters as
-    they were at `init`.
+    """A pull to the parameters as they were at `init`: adds `rate min(d, 1 / rate) (p_0 - p)`.
 
     It stands last in a chain, so that no learning rate scales it.
 
@@ -225,6 +226,7 @@ def save_rms(path: PathLike, rms: GradientRMS) -> None:
 
     Args:
       path: for example `gradient_rms.safetensors` in the model's folder.
+      rms: from `gradient_rms`.
 
     >>> import tempfile
     >>> path = f"{tempfile.mkdtemp()}/gradient_rms.safetensors"

@@ -1,5 +1,6 @@
-"""Reactivation of dormant MLP coefficients (Kim et al. 2024, arXiv 2410.01380, section 5; METHODS
-section 2).
+"""Reactivation of dormant MLP coefficients.
+
+Kim et al. 2024, arXiv 2410.01380, section 5; METHODS section 2.
 
 The coefficients that a layer uses least are scaled up to its mean, by a change of weights alone:
 knowledge entropy rises without a step of training. `dormant`, `at_random` and `by_entropy` say
@@ -56,13 +57,15 @@ def dormant(coefficients: ArrayLike, ratio: ArrayLike) -> np.ndarray:
 
 
 def at_random(coefficients: ArrayLike, ratio: ArrayLike, seed: int) -> np.ndarray:
-    """As many coefficients of each layer as `dormant` chooses, but any: the control of Kim et al.
-    2024.
+    """As many coefficients of each layer as `dormant` chooses, but any.
+
+    The control of Kim et al. 2024.
 
     With one seed, a larger ratio chooses what a smaller one does, and more.
 
     Args:
-      coefficients, ratio: as for `dormant`.
+      coefficients: as for `dormant`.
+      ratio: as for `dormant`.
       seed: a whole number from 0.
 
     Returns:
@@ -82,8 +85,7 @@ def at_random(coefficients: ArrayLike, ratio: ArrayLike, seed: int) -> np.ndarra
 
 
 def by_entropy(coefficients: ArrayLike, ratio: ArrayLike) -> np.ndarray:
-    """A ratio for each layer, larger where the layer's knowledge entropy H is further below its
-    bound log F.
+    """A ratio for each layer, larger where its entropy H is further below its bound log F.
 
     Ratios are proportional to the deficit `1 - H / log F`. One that would exceed 1 is 1, and the
     others, still in proportion, take the rest, so that the mean stays `ratio`. It can only fall
@@ -142,11 +144,16 @@ def choose_coefficients(
     strength: Literal["equal", "entropy"] = "equal",
     seed: int = 0,
 ) -> np.ndarray:
-    """Which coefficients to reactivate, by name: `dormant` or `at_random`, with `ratio` in every
-    layer or `by_entropy`.
+    """Which coefficients to reactivate, by name: `dormant` or `at_random`.
+
+    With `ratio` in every layer, or `by_entropy`.
 
     Args:
-      coefficients: `[L, F]`. ratio: 0 to 1. seed: of the control.
+      coefficients: `[L, F]`.
+      ratio: share of them, 0 to 1.
+      control: `none`: the dormant ones; `random`: any.
+      strength: `equal` in every layer, or by the layer's `entropy`.
+      seed: of the control.
 
     Returns:
       `[L, F]` booleans.
@@ -243,11 +250,13 @@ def reactivation(
     strength: Literal["equal", "entropy"] = "equal",
     seed: int = 0,
 ) -> Measured:
-    """`reactivate` with the measurement that it needs: a parameter transform for whoever has a
-    text.
+    """`reactivate` with the measurement that it needs.
+
+    A parameter transform for whoever has a text.
 
     Args:
-      ratio: the share of coefficients to choose, 0 to 1. gain: above 0, see `reactivate`.
+      ratio: the share of coefficients to choose, 0 to 1.
+      gain: above 0, see `reactivate`.
       control: `random` chooses as many at random.
       strength: `entropy` divides the share between layers by `by_entropy`.
       seed: of the control.
@@ -275,8 +284,9 @@ def reactivation(
 
 @jax.jit
 def _scaled(leaf, factor):
-    """`leaf * factor`, and the very bits of `leaf` where the factor is 1: a product would lose the
-    smallest numbers.
+    """`leaf * factor`, and the very bits of `leaf` where the factor is 1.
+
+    A product would lose the smallest numbers.
     """
     return jnp.where(factor == 1, leaf, (leaf * factor).astype(leaf.dtype))
 

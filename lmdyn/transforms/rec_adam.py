@@ -1,5 +1,6 @@
-"""Recall: learn the new and be pulled back to the old weights, less and less (Chen et al. 2020,
-arXiv 2004.12651, "RecAdam").
+"""Recall: learn the new and be pulled back to the old weights, less and less.
+
+Chen et al. 2020, arXiv 2004.12651, "RecAdam".
 
 The objective goes over from the old task, whose loss is taken as a quadratic around the old
 weights, to the new one: `lambda(t) loss + (1 - lambda(t)) strength / 2 |theta - theta_0|^2`, with
@@ -36,7 +37,8 @@ def recall(
 
     Args:
       strength: gamma, of the quadratic; times the learning rate, it must stay below 2.
-      steepness: k, per update. middle: t_0, the update at which both weigh the same.
+      steepness: k, per update.
+      middle: t_0, the update at which both weigh the same.
       old: theta_0; default the parameters that the optimizer's state is made for, which are then
         kept in it.
 
@@ -82,13 +84,20 @@ def rec_adam(
     weight_decay: float = 0.0,
     old: Tree = None,
 ) -> optax.GradientTransformation:
-    """Adam that recalls the old weights; see `recall`. Defaults are for a rate of about 1e-5 and
-    some thousand steps.
+    """Adam that recalls the old weights; see `recall`.
+
+    Defaults are for a learning rate of about 1e-5 and some thousand steps.
 
     Args:
       rate: learning rate, or its schedule.
-      strength, steepness, middle, old: see `recall`.
+      strength: gamma, see `recall`.
+      steepness: k, see `recall`.
+      middle: t_0, see `recall`.
+      b1: Adam's decay of the mean.
+      b2: Adam's decay of the mean square.
+      eps: Adam's epsilon.
       weight_decay: towards zero, as in AdamW, of all parameters.
+      old: theta_0, see `recall`.
 
     >>> params = {"head": {"kernel": jnp.ones([2, 3])}}
     >>> optimizer = rec_adam(1e-5)

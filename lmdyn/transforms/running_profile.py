@@ -1,5 +1,6 @@
-"""A profile that is estimated while a model trains, inside the optimizer's state; and rates of
-layers that are kept in a state.
+"""A profile that is estimated while a model trains, inside the optimizer's state.
+
+And rates of layers that are kept in a state.
 
 The profile of Fernandez et al. 2024 is measured once, before training, on probes. Here it follows
 the gradients that training makes anyway: a running mean of their norms by group and layer, over the
@@ -34,8 +35,9 @@ class AdjustableRates(NamedTuple):
 
 
 def adjustable_rates(groups: Iterable[str] = KINDS) -> optax.GradientTransformation:
-    """`layer_rates` whose rates are in the optimizer's state, all 1 at first: one compiled step
-    serves every choice of them.
+    """`layer_rates` whose rates are in the optimizer's state, all 1 at first.
+
+    One compiled step serves every choice of them.
 
     Put other rates into the state with `with_rates`. A rate of 0 keeps every bit of a parameter, as
     `layer_mask` does. It belongs at the end of a chain. (What is frozen from first to last costs
@@ -76,8 +78,9 @@ def with_rates(state: Tree, rates: Mapping, elsewhere: float = 1.0) -> Tree:
     """An optimizer's state with the rates of its `adjustable_rates` replaced.
 
     Args:
-      state: of a chain that has one. rates: `{group: [L]}`, at least 0. elsewhere: the rate of what
-        is in no group.
+      state: of a chain that has one.
+      rates: `{group: [L]}`, at least 0.
+      elsewhere: the rate of what is in no group.
 
     Raises:
       InputError: no such state in it, other groups or another number of layers, or a rate that is
@@ -133,12 +136,13 @@ def _multiplied(updates, rates, elsewhere):
 
 
 def group_norms(tree: Tree, groups: Iterable[str] = KINDS) -> dict[str, jax.Array]:
-    """Norms of a gradient by group and layer: `{group: [L]}`, or a scalar for a group outside the
-    blocks.
+    """Norms of a gradient by group and layer.
+
+    `{group: [L]}`, or a scalar for a group outside the blocks.
 
     Args:
-      tree: a gradient, shaped like the whole parameters. groups: names of
-        `lmdyn.params.GROUPS`, or selectors without layers.
+      tree: a gradient, shaped like the whole parameters.
+      groups: names of `lmdyn.params.GROUPS`, or selectors without layers.
 
     Raises:
       InputError: a group that matches nothing.
@@ -167,7 +171,7 @@ class RunningProfile(NamedTuple):
     count: jax.Array
     """int32 scalar, updates done"""
     norms: dict[str, jax.Array]
-    """`{group: [L]}`: the running sum of the gradient's norms, with weights `(1 - decay) decay^age`"""
+    """`{group: [L]}`: running sum of the gradient's norms, with weights `(1 - decay) decay^age`"""
     reference: dict[str, jax.Array]
     """`{group: [L]}`: the norms of the reference"""
     rule: Any
@@ -175,8 +179,9 @@ class RunningProfile(NamedTuple):
 
 
 def relative(state: RunningProfile, decay: float) -> dict[str, jax.Array]:
-    """The relative profile that a state holds: `{group: [L]}`; before the first update without a
-    meaning.
+    """The relative profile that a state holds: `{group: [L]}`.
+
+    Before the first update it has no meaning.
 
     >>> state = RunningProfile(
     ...     jnp.int32(1), {"mlp": jnp.array([0.1, 0.3])}, {"mlp": jnp.array([1.0, 2.0])}, None
@@ -201,8 +206,9 @@ def relocalize(
     groups: Iterable[str] = KINDS,
     decay: float = DECAY,
 ) -> optax.GradientTransformation:
-    """A rule whose updates are restricted to where the gradients of the training itself are large,
-    compared with pretraining text.
+    """A rule whose updates are restricted to where the training's own gradients are large.
+
+    Large compared with those of pretraining text.
 
     `localize` with a profile that is estimated anew at every update: `r = mean of |g| / reference`,
     where the mean is an exponential one over the batches so far (corrected for its start, as Adam's
@@ -218,7 +224,8 @@ def relocalize(
     Args:
       rule: what makes updates of gradients, with its weight decay and rate.
       reference: `{group: [L]}`, norms above 0.
-      mode: `freeze` or `scale`. groups: which groups are read.
+      mode: `freeze` or `scale`.
+      groups: which groups are read.
       decay: of the mean; it forgets in about `1 / (1 - decay)` updates.
 
     Raises:

@@ -251,7 +251,7 @@ def watch(order):
 
     from lmdyn import models, training
     from lmdyn.allocator import keep_memory
-    from lmdyn.training import train_step as step
+    from lmdyn.training import train_step
     from lmdyn.training.evaluation import Evaluator
     from lmdyn.training.prepare import prepare
 
@@ -269,7 +269,7 @@ def watch(order):
             out=out,
         )
         prepared = prepare(config)
-    update = jax.jit(step.make_step(prepared.model, prepared.optimizer), donate_argnums=0)
+    update = jax.jit(train_step.make_step(prepared.model, prepared.optimizer), donate_argnums=0)
     evaluator, batches, state = Evaluator(prepared, "run"), iter(prepared.stream), prepared.first()
     times = {"train": [], "measure": []}
     for turn in range(5):

@@ -16,9 +16,9 @@ from lmdyn.training import (
     Evaluation,
     Intervention,
     LoRA,
-    MixReview,
     Objective,
     Optimizer,
+    Review,
     Source,
     TrainConfig,
 )
@@ -127,7 +127,7 @@ def localization(out, **options):
             Method(
                 "adapters",
                 adapters=LoRA(rank=2),
-                review=MixReview("builtin:docs:test", ratio=1.0, decay=0.5),
+                review=Review("builtin:docs:test", ratio=1.0, decay=0.5),
                 learning_rate_factor=2.0,
             ),
         ),

@@ -17,9 +17,9 @@ from lmdyn.training import (
     CheckpointPolicy,
     Data,
     LoRA,
-    MixReview,
     Optimizer,
     Recall,
+    Review,
     Source,
     TrainConfig,
     make_optimizer,
@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(start, tmp_path, options):
     last.rmdir()
     said = []
     training.train(run(tmp_path / "parts", start, **options), say=said.append)
-    assert any("going on from step 2" in line for line in said)
+    assert any("resuming at step 2" in line for line in said)
     whole, parts = params(tmp_path / "whole"), params(tmp_path / "parts")
     assert all((whole[path].view(np.uint32) == parts[path].view(np.uint32)).all() for path in whole)
 
@@ -121,7 +121,7 @@ def test_recall_in_a_config_is_rec_adam():
 
 
 def test_a_review_is_read_and_recorded(start, tmp_path):
-    review = MixReview("builtin:code:test", ratio=1.0, decay=0.5)
+    review = Review("builtin:code:test", ratio=1.0, decay=0.5)
     base = run(tmp_path / "r", start, steps=2)
     config = dataclasses.replace(base, data=dataclasses.replace(base.data, review=review))
     training.train(config, say=lambda text: None)
@@ -160,7 +160,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, options, message):
                     sources=(Source("builtin:docs:test"),),
                     length=24,
                     batch=2,
-                    review=MixReview("builtin:dogs"),
+                    review=Review("builtin:dogs"),
                 )
             ),
             "dogs",
@@ -171,7 +171,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, options, message):
                     sources=(Source("builtin:docs:test"),),
                     length=24,
                     batch=2,
-                    review=MixReview("builtin:docs", ratio=0.0),
+                    review=Review("builtin:docs", ratio=0.0),
                 )
             ),
             "ratio=0.0",
@@ -188,9 +188,9 @@ def test_a_plan_counts_adapters(start):
     """The adapters alone have gradients and optimizer state: R (in + out) numbers for each matrix
     and layer.
     """
-    from lmdyn.training import plan
+    from lmdyn.training import step_plan
 
-    found = plan.plan(run("x", start, adapters=LoRA("blocks.mlp", rank=2)))
+    found = step_plan.plan_step(run("x", start, adapters=LoRA("blocks.mlp", rank=2)))
     assert found.trained == 3 * 3 * 2 * (12 + 20)
     assert found.gradients == 4 * found.trained
     assert 0 <= found.optimizer - 4 * (2 * found.trained) <= 16  # two moments, and counts of steps

@@ -107,7 +107,7 @@ def test_a_signal_saves_and_ends_within_seconds(folder, number, code):
     process = cases.start(path)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert f"going on from step {step} of {STEPS}" in said
+    assert f"resuming at step {step} of {STEPS}" in said
     cases.same_runs(folder / "undisturbed", out)
 
 

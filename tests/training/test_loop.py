@@ -100,7 +100,7 @@ def test_same_seed_same_bits_and_another_seed_others(folder, finished):
 
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(folder, finished, monkeypatch):
     config = cases.config(folder, out=str(folder / "stopped"))
-    real = loop._Loop.after
+    real = loop.Loop.after
 
     for stop in (3, 7):
 
@@ -109,13 +109,13 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(folder, finished, monkeypatc
                 raise RuntimeError("stopped")
             real(self, *state, **what)
 
-        monkeypatch.setattr(loop._Loop, "after", after)
+        monkeypatch.setattr(loop.Loop, "after", after)
         with pytest.raises(RuntimeError, match="stopped"):
             train(config)
-        monkeypatch.setattr(loop._Loop, "after", real)
+        monkeypatch.setattr(loop.Loop, "after", real)
     said = []
     assert train(config, say=said.append).step == 12
-    assert "going on from step 6 of 12" in said[0]
+    assert "resuming at step 6 of 12" in said[0]
     cases.same_runs(finished.out, config.out)
     # done is done
     before = cases.lines(config.out)
@@ -136,7 +136,7 @@ def test_a_corrupt_checkpoint_is_reported_and_the_one_before_is_used(folder, fin
     said = []
     train(cases.config(folder, out=str(out)), say=said.append)
     assert "warning" in said[0] and "12" in said[0]
-    assert "going on from step 9 of 12" in said[1]
+    assert "resuming at step 9 of 12" in said[1]
     cases.same_runs(finished.out, out)
 
 
@@ -218,7 +218,7 @@ def test_what_does_not_change_the_numbers_may_change(folder, finished):
         cases.config(folder, out=str(out), checkpoints__last=5, log_every=4, evaluation__every=3),
         say=said.append,
     )
-    assert "going on from step 12 of 12" in said[0]
+    assert "resuming at step 12 of 12" in said[0]
 
 
 def test_a_position_of_other_data_is_refused(folder, tmp_path):

@@ -114,7 +114,7 @@ def test_what_decays():
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop"])
 def test_every_rule_goes_down_a_bowl(name):
-    optimizer = make_optimizer(Optimizer(name=name, rate=0.01, weight_decay=0.01), 200)
+    optimizer = make_optimizer(Optimizer(name=name, learning_rate=0.01, weight_decay=0.01), 200)
     params = {"head": {"kernel": jnp.full([3, 4], 0.5)}}
     state = optimizer.init(params)
     bowl = lambda params: jnp.sum((params["head"]["kernel"] - 0.1) ** 2)

@@ -11,8 +11,7 @@ import pytest
 from lmdyn import checkpoints, data, metrics, online
 from lmdyn.checkpoints import runs
 from lmdyn.models import ModelConfig
-from lmdyn.training import distributed, make_mesh, shard, train
-from lmdyn.training import sharding as meshes
+from lmdyn.training import distributed, make_mesh, shard, sharding, train
 from tests.training import cases
 
 MODEL = ModelConfig(
@@ -53,8 +52,8 @@ def test_parameters_and_moments_are_divided(folder):
 
     whole = prepare(cases.config(folder, out="unused", **RUN)).first()
     divided = prepare(cases.config(folder, out="unused", mesh=(1, 4, 2), **RUN)).first()
-    (total,) = meshes.bytes_per_device((whole.params, whole.optimizer)).values()
-    each = meshes.bytes_per_device((divided.params, divided.optimizer))
+    (total,) = sharding.bytes_per_device((whole.params, whole.optimizer)).values()
+    each = sharding.bytes_per_device((divided.params, divided.optimizer))
     assert len(each) == 8
     assert max(each.values()) < total / 8 * 1.1  # norms lie whole on every device
 
@@ -70,7 +69,7 @@ def test_a_checkpoint_goes_on_another_mesh(folder, mesh):
     assert 0 < start <= 10
     said = []
     train(cases.config(folder, out=str(out), mesh=mesh[1], **RUN), say=said.append)
-    assert f"going on from step {start} of 20" in said[0]
+    assert f"resuming at step {start} of 20" in said[0]
     np.testing.assert_allclose(losses(out), losses(folder / "one"), rtol=1e-5)
 
 
@@ -78,7 +77,7 @@ def test_measuring_and_adapting_run_divided(folder):
     loaded = checkpoints.load(f"run:{folder / 'one'}@20")
     mesh = make_mesh((2, 2, 2))
     model, params = (
-        meshes.spread(loaded.model, mesh),
+        sharding.spread(loaded.model, mesh),
         shard(loaded.params, mesh, loaded.model.config),
     )
     held_out = f"text:{folder}/held_out.txt"
@@ -87,7 +86,7 @@ def test_measuring_and_adapting_run_divided(folder):
         "nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy"
     )
     one = metrics.measure(watch, loaded.model, loaded.params, batches)
-    many = metrics.measure(watch, model, params, batches, sharding=meshes.batch_sharding(mesh))
+    many = metrics.measure(watch, model, params, batches, sharding=sharding.batch_sharding(mesh))
     for name in one:
         for a, b in zip(one[name].rows(), many[name].rows(), strict=True):
             assert abs(a["value"] - b["value"]) <= 1e-5 * abs(a["value"]), (name, a, b)
@@ -157,7 +156,7 @@ def test_two_hosts_give_the_same_and_end_and_go_on_together(folder):
     hosts[1].send_signal(signal.SIGTERM)
     said = end(hosts)
     assert [host.returncode for host in hosts] == [0, 0], said
-    assert f"going on from step {reached} of 3000" in said[0]
+    assert f"resuming at step {reached} of 3000" in said[0]
     assert f"stopped by SIGTERM at step {newest(out)} of 3000" in said[0]
 
 

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from lmdyn import metrics, models, online
 from lmdyn.errors import InputError
 from lmdyn.params import flatten, partition
-from lmdyn.training import sharding as meshes
+from lmdyn.training import sharding
 from tests import helpers
 
 # Each shape with one kind of model: every axis is met alone and with the others, by both kinds.
@@ -56,10 +56,10 @@ def test_loss_and_gradients_are_those_of_one_device(make, kind, shape, monkeypat
     model, params = make(kind)
     batch = helpers.batch(8, 9, masked=True)
     (wanted, nll), gradient = gradients(model, params, batch)
-    mesh = meshes.make_mesh(shape)
-    spread = meshes.spread(model, mesh)
-    placed = meshes.shard(params, mesh, model.config)
-    (found, found_nll), found_gradient = gradients(spread, placed, meshes.put_batch(batch, mesh))
+    mesh = sharding.make_mesh(shape)
+    spread = sharding.spread(model, mesh)
+    placed = sharding.shard(params, mesh, model.config)
+    (found, found_nll), found_gradient = gradients(spread, placed, sharding.put_batch(batch, mesh))
     helpers.assert_close(found, wanted, 1e-5)
     helpers.assert_close(found_nll, nll, 1e-5)
     for (path, a), b in zip(
@@ -78,10 +78,14 @@ def test_metrics_are_those_of_one_device(shape):
     metric = metrics.build("nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy")
     batches = [helpers.batch(8, 9, seed=seed, masked=True) for seed in range(2)]
     wanted = metric.finish(metrics.accumulate(metric, model, params, batches), params)
-    mesh = meshes.make_mesh(shape)
-    placed = meshes.shard(params, mesh, model.config)
+    mesh = sharding.make_mesh(shape)
+    placed = sharding.shard(params, mesh, model.config)
     state = metrics.accumulate(
-        metric, meshes.spread(model, mesh), placed, batches, sharding=meshes.batch_sharding(mesh)
+        metric,
+        sharding.spread(model, mesh),
+        placed,
+        batches,
+        sharding=sharding.batch_sharding(mesh),
     )
     found = metric.finish(state, placed)
     for name in wanted:
@@ -97,8 +101,8 @@ def test_online_adaptation_is_that_of_one_device(shape, adapt, context):
     model, params = even("gated")
     how = optax.adam(1e-3), online.OnlineConfig(chunk=7, adapt=adapt, context=context)
     wanted = online.evaluate(model, params, [helpers.tokens(60)], *how)
-    mesh = meshes.make_mesh(shape)
-    placed = meshes.shard(params, mesh, model.config)
+    mesh = sharding.make_mesh(shape)
+    placed = sharding.shard(params, mesh, model.config)
     found = online.evaluate(model, placed, [helpers.tokens(60)], *how)
     helpers.assert_close(found.nll, wanted.nll, 1e-5)
     assert found.params["blocks"]["mlp"]["up"]["kernel"].sharding.spec == P(None, "fsdp", "tensor")
@@ -109,15 +113,17 @@ def test_parameters_are_divided():
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     norms = sum(leaf.nbytes for path, leaf in flatten(params).items() if path[-1] == "scale")
     for shape, parts in (((8, 1, 1), 1), ((1, 8, 1), 8), ((2, 4, 1), 4), ((2, 2, 2), 4)):
-        found = meshes.bytes_per_device(meshes.shard(params, meshes.make_mesh(shape), model.config))
+        found = sharding.bytes_per_device(
+            sharding.shard(params, sharding.make_mesh(shape), model.config)
+        )
         assert len(found) == 8
         assert set(found.values()) == {norms + (whole - norms) // parts}
 
 
 def test_optimizer_state_lies_where_its_parameters_lie():
     model, params = even("gated")
-    mesh = meshes.make_mesh((1, 4, 2))
-    placed = meshes.shard(params, mesh, model.config)
+    mesh = sharding.make_mesh((1, 4, 2))
+    placed = sharding.shard(params, mesh, model.config)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.masked(optax.add_decayed_weights(0.1), jax.tree.map(lambda leaf: leaf.ndim > 2, params)),
@@ -126,7 +132,7 @@ def test_optimizer_state_lies_where_its_parameters_lie():
             {"embed": "a", "blocks": {"attention": "a", "mlp": "b", "attention_norm": "b", "mlp_norm": "b"},
              "head": "b", "final_norm": "a"}))  # fmt: skip
     state = jax.eval_shape(optimizer.init, params)
-    places = meshes.state_shardings(state, params, mesh, model.config)
+    places = sharding.state_shardings(state, params, mesh, model.config)
     made = jax.jit(optimizer.init, out_shardings=places)(placed)
     specs = {
         jax.tree_util.keystr(path): place.spec
@@ -139,17 +145,17 @@ def test_optimizer_state_lies_where_its_parameters_lie():
     )  # both moments
     assert all(spec == P() for path, spec in specs.items() if path.endswith("count"))
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(made))
-    assert max(meshes.bytes_per_device(made).values()) < 0.16 * whole
+    assert max(sharding.bytes_per_device(made).values()) < 0.16 * whole
 
 
 def test_parts_of_the_parameters_are_placed_alike():
     model, params = even("gated")
-    mesh = meshes.make_mesh((1, 4, 2))
+    mesh = sharding.make_mesh((1, 4, 2))
     chosen, rest = partition(params, "blocks[1].mlp+head").split(params)
-    assert meshes.param_specs(chosen, mesh)["blocks"]["mlp"]["down"]["kernel"] == P(
+    assert sharding.param_specs(chosen, mesh)["blocks"]["mlp"]["down"]["kernel"] == P(
         None, "tensor", "fsdp"
     )
-    specs = meshes.param_specs(rest, mesh, model.config)
+    specs = sharding.param_specs(rest, mesh, model.config)
     assert len(specs["blocks"]) == 3
     assert specs["blocks"][2]["attention"]["query"]["kernel"] == P(None, "fsdp", "tensor")
     assert specs["blocks"][0]["attention_norm"]["scale"] == P()
@@ -159,14 +165,14 @@ def test_attention_is_divided_between_whole_heads():
     config = dataclasses.replace(
         EVEN["gated"], heads=6, kv_heads=2, head_width=4
     )  # 24 numbers, 6 heads
-    shapes, mesh = models.shapes(config), meshes.make_mesh((1, 2, 4))
-    attention = meshes.param_specs(shapes, mesh, config)["blocks"]["attention"]
+    shapes, mesh = models.shapes(config), sharding.make_mesh((1, 2, 4))
+    attention = sharding.param_specs(shapes, mesh, config)["blocks"]["attention"]
     assert attention["query"]["kernel"] == P(None, "fsdp")
     assert attention["output"]["kernel"] == P(None, None, "fsdp")
-    assert meshes.param_specs(shapes, mesh)["blocks"]["attention"]["query"]["kernel"] == P(
+    assert sharding.param_specs(shapes, mesh)["blocks"]["attention"]["query"]["kernel"] == P(
         None, "fsdp", "tensor"
     )
-    assert "blocks.attention.query.kernel: 6 heads are no multiple of tensor=4" in meshes.uneven(
+    assert "blocks.attention.query.kernel: 6 heads are no multiple of tensor=4" in sharding.uneven(
         shapes, mesh, config
     )
 
@@ -177,7 +183,7 @@ def test_every_parameter_has_a_rule_of_its_own():
             norm = any("norm" in name for name in path)
             first = next(
                 rule
-                for rule, _ in meshes.RULES
+                for rule, _ in sharding.RULES
                 if f"{'.'.join(path)}.".startswith(f"{rule}." if rule else "")
             )
             assert bool(first) != norm, path
@@ -186,15 +192,15 @@ def test_every_parameter_has_a_rule_of_its_own():
 def compiled(shape):
     """The program of loss and gradient on a mesh, as text."""
     model = models.LanguageModel(EVEN["gated"])
-    mesh = meshes.make_mesh(shape)
+    mesh = sharding.make_mesh(shape)
     shapes = models.shapes(model.config)
-    places = meshes.param_shardings(shapes, mesh, model.config)
+    places = sharding.param_shardings(shapes, mesh, model.config)
     params = jax.tree.map(
         lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places
     )
-    rows = jax.ShapeDtypeStruct((40, 11), np.int32, sharding=meshes.batch_sharding(mesh))
+    rows = jax.ShapeDtypeStruct((40, 11), np.int32, sharding=sharding.batch_sharding(mesh))
     loss = lambda params, batch: models.loss(
-        meshes.spread(model, mesh), params, batch, batch, batch * 0.01
+        sharding.spread(model, mesh), params, batch, batch, batch * 0.01
     )[0]
     return jax.jit(jax.grad(loss), out_shardings=places).lower(params, rows).compile().as_text()
 
@@ -213,27 +219,27 @@ def test_activations_stay_where_their_rows_are(shape, capfd, monkeypatch):
 
 
 def test_rows_are_divided_over_data_and_fsdp():
-    mesh = meshes.make_mesh((2, 2, 2))
-    batch = meshes.put_batch(helpers.batch(8, 5), mesh)
+    mesh = sharding.make_mesh((2, 2, 2))
+    batch = sharding.put_batch(helpers.batch(8, 5), mesh)
     assert {part.data.shape for part in batch.inputs.addressable_shards} == {(2, 5)}
-    assert meshes.row_share(mesh) == (0, 1)
+    assert sharding.row_share(mesh) == (0, 1)
     np.testing.assert_array_equal(batch.targets, helpers.batch(8, 5).targets)
 
 
 def test_a_mesh_may_use_some_of_the_devices():
-    assert list(meshes.make_mesh((1, 3, 1)).devices.flat) == jax.devices()[:3]
-    assert meshes.make_mesh().shape == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert list(sharding.make_mesh((1, 3, 1)).devices.flat) == jax.devices()[:3]
+    assert sharding.make_mesh().shape == {"data": 8, "fsdp": 1, "tensor": 1}
 
 
 @pytest.mark.parametrize("call,said", [
-    (lambda: meshes.parse_mesh("4,x"), "mesh '4,x' cannot be read"),
-    (lambda: meshes.parse_mesh("4,0"), "mesh '4,0' cannot be read"),
-    (lambda: meshes.parse_mesh("1,2,3,4"), "such as 4,8,2"),
-    (lambda: meshes.make_mesh((4, 4, 1)), "mesh 4,4,1 needs 16 devices, and there are 8"),
-    (lambda: meshes.make_mesh((4, -1, 1)), "three numbers >= 1"),
-    (lambda: meshes.check_batch(6, meshes.make_mesh((2, 2, 2))), "use 4 or 8 rows"),
-    (lambda: meshes.check_batch(3, meshes.make_mesh((2, 2, 2))), "use 4 rows"),
-    (lambda: meshes.check_batch(4, meshes.make_mesh((2, 2, 2)), accumulate=2), "fsdp=2 x accumulate=2; use 8 rows"),
+    (lambda: sharding.parse_mesh("4,x"), "mesh '4,x' cannot be read"),
+    (lambda: sharding.parse_mesh("4,0"), "mesh '4,0' cannot be read"),
+    (lambda: sharding.parse_mesh("1,2,3,4"), "such as 4,8,2"),
+    (lambda: sharding.make_mesh((4, 4, 1)), "mesh 4,4,1 needs 16 devices, and there are 8"),
+    (lambda: sharding.make_mesh((4, -1, 1)), "three numbers >= 1"),
+    (lambda: sharding.check_batch(6, sharding.make_mesh((2, 2, 2))), "use 4 or 8 rows"),
+    (lambda: sharding.check_batch(3, sharding.make_mesh((2, 2, 2))), "use 4 rows"),
+    (lambda: sharding.check_batch(4, sharding.make_mesh((2, 2, 2)), accumulate=2), "fsdp=2 x accumulate=2; use 8 rows"),
 ])  # fmt: skip
 def test_bad_input(call, said):
     with pytest.raises(InputError, match=re.escape(said)):

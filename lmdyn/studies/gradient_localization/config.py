@@ -7,7 +7,7 @@ import tyro
 
 from lmdyn.errors import InputError, check_least
 from lmdyn.studies.config import SeededStudyConfig
-from lmdyn.training import Data, LoRA, MixReview, Optimizer, Recall, TrainConfig
+from lmdyn.training import Data, LoRA, Optimizer, Recall, Review, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Method:
 
     name: str
     adapters: LoRA | None = None
-    review: MixReview | None = None
+    review: Review | None = None
     recall: Recall | None = None
     learning_rate_factor: float = 1.0
 

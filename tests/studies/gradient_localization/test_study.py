@@ -25,7 +25,7 @@ from lmdyn.studies.gradient_localization.questions import load_subject, question
 from lmdyn.studies.gradient_localization.restrictions import MODES, RUNNING, restriction, selector
 from lmdyn.studies.gradient_localization.study import check
 from lmdyn.studies.gradient_localization.training_parts import anonymous, batches, program
-from lmdyn.training import Data, LoRA, MixReview, Optimizer, Recall, Source
+from lmdyn.training import Data, LoRA, Optimizer, Recall, Review, Source
 from tests.studies.cases import LOCAL_WORLD, localization
 
 
@@ -310,7 +310,7 @@ def test_a_given_model_and_published_probes(finished, tmp_path):
         (dict(text="builtin:dogs"), "dogs"),
         (dict(reference="builtin:dogs"), "dogs"),
         (dict(data=Data(sources=(Source("builtin:dogs"),), length=48, batch=3)), "dogs"),
-        (dict(methods=(Method("plain"), Method("m", review=MixReview("builtin:dogs")))), "dogs"),
+        (dict(methods=(Method("plain"), Method("m", review=Review("builtin:dogs")))), "dogs"),
         (
             dict(methods=(Method("plain"), Method("m", adapters=LoRA("blocks", rank=99)))),
             "rank=99 exceeds",

@@ -14,8 +14,7 @@ from lmdyn import models
 from lmdyn.costs import program_costs, programs
 from lmdyn.costs.flop_counts import forward_flops
 from lmdyn.errors import InputError
-from lmdyn.training import Data, Optimizer, Source, TrainConfig, plan
-from lmdyn.training import sharding as meshes
+from lmdyn.training import Data, Optimizer, Source, TrainConfig, plan_text, sharding, step_plan
 from lmdyn.training.optimizer import make_optimizer
 
 MODEL = models.ModelConfig(
@@ -37,7 +36,7 @@ def blocks_forward(model, rows, length):
     return forward_flops(model, rows * length, 0, rows * length * length)
 
 
-compile_step = functools.cache(plan.compile_step)
+compile_step = functools.cache(step_plan.compile_step)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +59,15 @@ def test_products_are_those_of_the_formula(model, accumulate):
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)])
 def test_bytes_are_those_of_real_arrays(mesh):
     found = compile_step(config(mesh))
-    devices = meshes.make_mesh(mesh)
-    params = meshes.shard(models.init(models.LanguageModel(MODEL)), devices, MODEL)
+    devices = sharding.make_mesh(mesh)
+    params = sharding.shard(models.init(models.LanguageModel(MODEL)), devices, MODEL)
     optimizer = make_optimizer(Optimizer(), 10)
-    places = meshes.state_shardings(jax.eval_shape(optimizer.init, params), params, devices, MODEL)
+    places = sharding.state_shardings(
+        jax.eval_shape(optimizer.init, params), params, devices, MODEL
+    )
     state = jax.jit(optimizer.init, out_shardings=places)(params)
-    assert {found.parameters} == set(meshes.bytes_per_device(params).values())
-    assert {found.optimizer} == set(meshes.bytes_per_device(state).values())
+    assert {found.parameters} == set(sharding.bytes_per_device(params).values())
+    assert {found.optimizer} == set(sharding.bytes_per_device(state).values())
     assert found.gradients == found.parameters
     assert found.kept == 3 * (16 // (mesh[0] * mesh[1])) * 9 * 16 * 4
     assert found.least < found.most
@@ -104,13 +105,13 @@ def test_what_is_not_trained_has_no_gradient():
 
 
 def test_a_plan_for_devices_that_are_not_there():
-    found = plan.plan(config((2, 4, 4)))
+    found = step_plan.plan_step(config((2, 4, 4)))
     assert (found.devices, found.mesh) == (32, (2, 4, 4))
     assert found.whole == tuple(
         f"blocks.attention.{name}.kernel: 2 kv_heads are no multiple of tensor=4"
         for name in ("key", "value")
     )
-    text = plan.describe(found)
+    text = plan_text.describe(found)
     assert "data 2 x fsdp 4 x tensor 4 = 32 devices" in text
     assert "2 windows at a time on a device" in text
     assert re.search(r"H100 +80 GiB +yes", text)
@@ -119,8 +120,8 @@ def test_a_plan_for_devices_that_are_not_there():
 
 def test_what_fits():
     found = compile_step(config())
-    big = dataclasses.replace(found, parameters=20 * plan.GIB, temporary=30 * plan.GIB)
-    rows = re.findall(r"(\d+) GiB +(yes|no|perhaps) ", plan.describe(big))
+    big = dataclasses.replace(found, parameters=20 * plan_text.GIB, temporary=30 * plan_text.GIB)
+    rows = re.findall(r"(\d+) GiB +(yes|no|perhaps) ", plan_text.describe(big))
     fits = {int(memory): word for memory, word in rows}
     assert fits == {
         16: "no",
@@ -139,7 +140,7 @@ def test_what_fits():
 ])  # fmt: skip
 def test_bad_input(mesh, said):
     with pytest.raises(InputError, match=re.escape(said)):
-        plan.plan(config(mesh))
+        step_plan.plan_step(config(mesh))
 
 
 def test_groups_of_devices_are_read_in_every_notation():
@@ -157,7 +158,7 @@ def test_groups_of_devices_are_read_in_every_notation():
     for text, axes in rest.items():
         assert (
             programs._along(
-                programs._group(f"{text}, use_global_device_ids=true", 8), (2, 2, 2), meshes.AXES
+                programs._group(f"{text}, use_global_device_ids=true", 8), (2, 2, 2), sharding.AXES
             )
             == axes
         )
@@ -181,14 +182,14 @@ ENTRY %main (p: f32[4,6]) -> f32[4,6] {
   ROOT %f = f32[4,6]{1,0} fusion(%w), kind=kLoop, calls=%inner
 }
 """
-    products, exchanged = program_costs(text, (2, 1, 1), meshes.AXES)
+    products, exchanged = program_costs(text, (2, 1, 1), sharding.AXES)
     assert products == (3 * 5 + 1) * 2 * 4 * 6 * 6
     assert exchanged == {("all-gather", "data"): (3 * 5 + 1) * 8 * 6 * 2 / 2}
 
 
 def test_pythia_of_seven_billion_parameters():
     file = Path(__file__).parents[2] / "configs" / "pythia_6_9b.py"
-    found = plan.plan(runpy.run_path(str(file))["config"]())
+    found = step_plan.plan_step(runpy.run_path(str(file))["config"]())
     assert found.total == 6_857_302_016  # the published number
     assert (
         abs(found.parameters - found.total * 4 / 16) < 0.005 * found.parameters

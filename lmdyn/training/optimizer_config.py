@@ -1,0 +1,88 @@
+"""The optimizer of a run and its schedule, as dataclasses that a config file can hold."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Apply:
+    """A gradient transformation by name. Part of `Optimizer`.
+
+    So that a run can write it down: `Apply("optax.add_noise", {"eta": 0.01, ...})`.
+
+    Attributes:
+      name: a function that returns an `optax.GradientTransformation`, as `package.module.function`.
+      arguments: its keyword arguments, as JSON holds them.
+      place: `gradients`: before clipping and the optimizer; `updates`: after it, before nothing but
+        the sum.
+    """
+
+    name: str
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    place: Literal["gradients", "updates"] = "gradients"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recall:
+    """A pull to the weights that the run starts from, less and less. Part of `Optimizer`.
+
+    RecAdam (Chen et al. 2020), see `lmdyn.transforms.recall`.
+
+    Attributes:
+      strength: of the pull; times the learning rate, it must stay below 2.
+      steepness: how fast the pull goes, per step.
+      middle: the step at which pull and rule weigh the same.
+    """
+
+    strength: float
+    steepness: float
+    middle: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """The optimizer and its schedule.
+
+    The learning rate rises from 0 over `warmup` steps, and then: `constant`; `cosine` or `linear`
+    down to `final` times the highest at the last step; `wsd`, constant until the last `decay_steps`
+    and then linear (warmup, stable, decay).
+
+    Attributes:
+      name: of the rule, in optax.
+      learning_rate: the highest one.
+      weight_decay: decoupled, multiplied by the learning rate; on `decay`.
+      decay: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not the
+        embeddings either) or a selector.
+      clip: the global norm that gradients are clipped to; None leaves them.
+      apply: more transformations, in order.
+      recall: with adamw, a pull to the weights that the run starts from (RecAdam).
+
+    >>> from lmdyn.training import schedule
+    >>> rule = Optimizer(
+    ...     learning_rate=1e-3,
+    ...     schedule="wsd",
+    ...     warmup=10,
+    ...     decay_steps=20,
+    ...     apply=(Apply("optax.clip", {"max_delta": 1.0}),),
+    ...     recall=Recall(strength=5.0, steepness=0.1, middle=50.0),
+    ... )
+    >>> [round(float(schedule(rule, steps=100)(step)), 6) for step in (9, 50)]
+    [0.001, 0.001]
+    """
+
+    name: Literal["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop"] = "adamw"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
+    warmup: int = 0
+    final: float = 0.1
+    decay_steps: int = 0
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    decay: str = "matrices"
+    clip: float | None = 1.0
+    apply: Annotated[tuple[Apply, ...], tyro.conf.Fixed] = ()
+    recall: Annotated[Recall | None, tyro.conf.Fixed] = None
