@@ -21,7 +21,7 @@ address, processes, process, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[
 distributed.initialize(address, processes, process, timeout=60)
 import jax, numpy as np
 devices = sharding.make_mesh((2, 2 * processes, 1))
-rows = sharding.put_batch(np.full([8, 16], 1.0 + mesh.row_share(devices)[0], np.float32), devices)
+rows = sharding.put_batch(np.full([8, 16], 1.0 + sharding.row_share(devices)[0], np.float32), devices)
 add = jax.jit(lambda x: x.sum())
 with distributed.guard() as watch:
     for step in range(1, 10**9):
