@@ -223,7 +223,8 @@ def measured(options: Any, ended: Ended) -> str:
         {row["step"] for row in rows} == {reference.step for reference in series},
         f"{options.out} is not of {len(series)} checkpoints",
     )
-    return holds(rows, options.metrics.split(","), options.out)
+    names = (name.rpartition(".")[2] for name in options.metrics.split(","))  # my_package.metric
+    return holds(rows, names, options.out)
 
 
 def probed(options: Any, ended: Ended) -> str:

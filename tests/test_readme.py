@@ -171,7 +171,6 @@ def config():
 """
 
 
-@left
 @pytest.mark.slow
 def test_it_is_measured_inside_training_with_the_transform_in_the_chain(here):
     Path("run.py").write_text(RUN)
@@ -217,7 +216,6 @@ def test_a_transform_is_added():
     np.testing.assert_array_equal(found["head"]["kernel"], -gradients["head"]["kernel"])
 
 
-@left
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_qkv_bias": True, "num_key_value_heads": 2, "tie_word_embeddings": True}],
@@ -273,7 +271,6 @@ def test_a_family_is_added(options, here, tmp_path):
         FAMILIES.pop("stablelm", None)
 
 
-@left
 def test_a_head_is_added(here):
     """Against the definition in float64; and a model with it trains, and is measured as it is."""
     from lmdyn.models.heads import make_head
@@ -302,7 +299,6 @@ def test_a_head_is_added(here):
     assert_close(measured["value"], trained[-1], 1e-5)
 
 
-@left
 @pytest.mark.slow
 def test_a_study_is_added(here, capsys):
     """By its dotted name: claims on the terminal, its question and figure on the page; resumed."""
