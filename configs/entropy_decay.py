@@ -15,7 +15,7 @@ Run: lmdyn study --config configs/entropy_decay.py --out out/entropy_decay
 
 from lmdyn.analysis.factorials import fraction
 from lmdyn.models import Compute, ModelConfig
-from lmdyn.studies import EntropyDecay, Factor, Run
+from lmdyn.studies import EntropyDecay, Factor, FactorialRun
 from lmdyn.training import CheckpointPolicy, Data, Evaluation, Optimizer, Source, TrainConfig
 
 FACTORS = (
@@ -74,5 +74,5 @@ def config():
         "steps": ("width", "rate", "rate at the end"),
     }
     design = fraction(names, generators)
-    runs = tuple(Run(tuple(levels), train(*levels)) for levels in design.tolist())
+    runs = tuple(FactorialRun(tuple(levels), train(*levels)) for levels in design.tolist())
     return EntropyDecay(out="out/entropy_decay", factors=FACTORS, runs=runs)

@@ -7,7 +7,7 @@ types are `Any`.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 else:
     Array = ArrayLike = Device = Any
 
-__all__ = ["Array", "ArrayLike", "Device", "Params", "PathLike", "Row", "Say", "Tree", "present"]
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "Device",
+    "Params",
+    "PathLike",
+    "Row",
+    "Rows",
+    "Say",
+    "Tree",
+    "present",
+]
 
 T = TypeVar("T")
 
@@ -33,6 +44,9 @@ Tree: TypeAlias = Any
 
 Row: TypeAlias = Mapping[str, Any]
 """One measurement (`lmdyn.records.row`)."""
+
+Rows: TypeAlias = Sequence[Row]
+"""Several measurements, such as all of a study."""
 
 PathLike: TypeAlias = str | os.PathLike[str]
 """Where a file or a folder lies."""

@@ -1,7 +1,7 @@
 """Studies: a config in; rows, figures and claims out. One package per study, found by its name."""
 
 from lmdyn.analysis.factorials import fraction
-from lmdyn.studies.entropy_decay.config import EntropyDecay, Factor, Run
+from lmdyn.studies.entropy_decay.config import EntropyDecay, Factor, FactorialRun
 from lmdyn.studies.fact_learning.config import FactLearning
 from lmdyn.studies.gradient_localization.config import GradientLocalization, Method, OnlineStream
 from lmdyn.studies.injected_facts import ContinualTraining, FactInjection
@@ -23,7 +23,7 @@ __all__ = [
     "Method",
     "OnlineAdaptation",
     "OnlineStream",
-    "Run",
+    "FactorialRun",
     "Saturation",
     "Size",
     "Target",

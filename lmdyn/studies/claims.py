@@ -1,13 +1,12 @@
 """What a study ends in: sentences that can be checked, what was measured, and a verdict on each."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from lmdyn.analysis.statistics import Interval, interval
-from lmdyn.types import ArrayLike, Row
+from lmdyn.types import ArrayLike, Row, Rows
 
 Verdict = Literal["supported", "not supported", "undecided"]
 OURS = "lmdyn"
@@ -119,7 +118,7 @@ def over_seeds(values: ArrayLike | None) -> Interval | None:
     return interval(values)
 
 
-def where(rows: Sequence[Row], metric: str, **fields: object) -> list[Row]:
+def where(rows: Rows, metric: str, **fields: object) -> list[Row]:
     """The rows of a metric that have these fields; a field that a row lacks counts as None.
 
     >>> rows = [{"metric": "nll", "seed": 0}, {"metric": "nll", "seed": 1}]
@@ -131,7 +130,7 @@ def where(rows: Sequence[Row], metric: str, **fields: object) -> list[Row]:
     ]
 
 
-def seeds_of(rows: Sequence[Row]) -> list[int]:
+def seeds_of(rows: Rows) -> list[int]:
     """The seeds of some rows, ascending.
 
     >>> seeds_of([{"seed": 3}, {"seed": 1}, {"metric": "nll"}])

@@ -1,16 +1,15 @@
 """From the rows of the entropy-decay study to its claims."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from lmdyn.analysis.statistics import Interval, interval
 from lmdyn.studies.claims import Claim, claim, differs
-from lmdyn.types import Row
+from lmdyn.types import Rows
 
 
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Rows) -> list[Claim]:
     """The paper's first sentence, and one sentence a factor."""
     runs = [r for r in rows if r["metric"] == "entropy_change"]
     change = np.array([r["value"] for r in runs])

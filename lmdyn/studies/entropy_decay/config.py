@@ -34,7 +34,7 @@ class Factor:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class FactorialRun:
     """One run of the design. Part of `EntropyDecay`.
 
     Attributes:
@@ -86,7 +86,7 @@ class EntropyDecay(StudyConfig):
     ...     out="out/decay",
     ...     factors=factors,
     ...     runs=tuple(
-    ...         Run(tuple(levels), train(*levels))
+    ...         FactorialRun(tuple(levels), train(*levels))
     ...         for levels in fraction(("learning rate", "width")).tolist()
     ...     ),
     ... )
@@ -95,7 +95,7 @@ class EntropyDecay(StudyConfig):
     """
 
     factors: Annotated[tuple[Factor, ...], tyro.conf.Fixed]
-    runs: Annotated[tuple[Run, ...], tyro.conf.Fixed]
+    runs: Annotated[tuple[FactorialRun, ...], tyro.conf.Fixed]
     workers: int = 0
 
     def __post_init__(self) -> None:

@@ -11,8 +11,8 @@ import altair as alt
 
 from lmdyn.report.figures import Figure
 from lmdyn.report.panels import hover, level, own, panel, tidy, upright
+from lmdyn.types import Rows
 
-Rows = Sequence[Mapping[str, Any]]
 OTHERS = {"dip": "Effect on the first fall", "end": "Effect on the level at the end"}
 """What else the study measures of a run, by `of` of the rows, as panels name it."""
 

@@ -25,7 +25,7 @@ from lmdyn.studies.entropy_decay.config import EntropyDecay, Factor
 from lmdyn.studies.folder import open_folder
 from lmdyn.studies.pretraining import train_run
 from lmdyn.studies.workers import Task
-from lmdyn.types import Row, Say
+from lmdyn.types import Rows, Say
 
 
 def run(config: EntropyDecay, command: list[str] | None = None, say: Say | None = None) -> Path:
@@ -49,7 +49,7 @@ def run(config: EntropyDecay, command: list[str] | None = None, say: Say | None 
     return folder.finish(rows, claims(rows), config.runs[0].train.seed)
 
 
-def response(rows: Sequence[Row], number: int) -> dict[str, float]:
+def response(rows: Rows, number: int) -> dict[str, float]:
     """What one run showed.
 
     `change`, see the top of this file; `dip`, the fall from step 0 to the lowest of the first
@@ -85,7 +85,7 @@ def _table(rows):
     )
 
 
-def summary(factors: Sequence[Factor], rows: Sequence[Row]) -> list[dict]:
+def summary(factors: Sequence[Factor], rows: Rows) -> list[dict]:
     """Rows `entropy_change` (a run) and `effect` (a factor: high level less low)."""
     numbers, design, levels, found = _table(rows)
     made = [

@@ -1,18 +1,17 @@
 """From the rows of the fact-learning study to its claims."""
 
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 
 from lmdyn.analysis.statistics import Interval, bootstrap
 from lmdyn.studies.claims import Claim, claim
-from lmdyn.types import Row
+from lmdyn.types import Rows
 
 SOURCE = "Chang et al. 2024"
 
 
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Rows) -> list[Claim]:
     """That facts are learnt, and words better than what follows from them."""
     make = functools.partial(claim, source=SOURCE, unit="nats", figure="learning")
     found, depths = [], set()

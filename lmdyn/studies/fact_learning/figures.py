@@ -4,16 +4,12 @@ Log-probability of the answers while facts are injected, by depth, and what each
 et al. 2024, figure 2, with an interval over facts).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import altair as alt
 
 from lmdyn.report.figures import Figure
 from lmdyn.report.panels import hover, level, own, panel, tidy
 from lmdyn.studies.injected_facts_figures import over_updates
-
-Rows = Sequence[Mapping[str, Any]]
+from lmdyn.types import Rows
 
 
 def figures(rows: Rows) -> list[Figure]:

@@ -7,7 +7,6 @@ The replicate is a fact: intervals say how much other facts of this kind could d
 models or other orders.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from lmdyn import checkpoints, data
@@ -17,7 +16,7 @@ from lmdyn.studies.fact_learning.config import FactLearning
 from lmdyn.studies.folder import open_folder
 from lmdyn.studies.injected_facts import fact_stream
 from lmdyn.studies.injection_scores import Controls, make_injection, score_rows
-from lmdyn.types import Row, Say
+from lmdyn.types import Rows, Say
 
 
 def run(config: FactLearning, command: list[str] | None = None, say: Say | None = None) -> Path:
@@ -53,7 +52,7 @@ def run(config: FactLearning, command: list[str] | None = None, say: Say | None 
     return folder.finish(rows, claims(rows), config.seed)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Rows) -> str:
     """What was gained by depth, as text.
 
     >>> gained = {

@@ -7,7 +7,6 @@ Shape letters: S seeds.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -21,11 +20,11 @@ from lmdyn.studies.gradient_localization.comparisons import (
     online_best,
     relative_norms,
 )
-from lmdyn.types import Row
+from lmdyn.studies.gradient_localization.questions import LEARNED
+from lmdyn.types import Rows
 
 SOURCE = "Fernandez et al. 2024"
 ALPHA = 0.05
-KINDS = ("updated", "new")
 HOW = (
     "Nats of log-probability, mean of updated and new spans, at no more forgetting; mean over the"
     " levels that runs of rising learning rates reach"
@@ -38,14 +37,14 @@ CONTROLS = {
 _claim = functools.partial(claim, source=SOURCE)
 
 
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Rows) -> list[Claim]:
     """What the study ends in: the paper's sentences, and what is beyond it."""
     return [*_profile(rows), *_training(rows), *_running(rows), *_online(rows)]
 
 
 def _profile(rows) -> list[Claim]:
     found = []
-    for kind in KINDS:
+    for kind in LEARNED:
         places, r = relative_norms(rows, kind)
         above = [
             f"{site} {layer}"

@@ -13,15 +13,15 @@ import numpy as np
 from lmdyn import records
 from lmdyn.analysis.statistics import best_elsewhere
 from lmdyn.studies.claims import seeds_of, where
-from lmdyn.types import Row
+from lmdyn.types import Rows
 
 
-def methods(rows: Sequence[Row]) -> list[str]:
+def methods(rows: Rows) -> list[str]:
     """Methods of continual pretraining, in their order."""
     return list(dict.fromkeys(r["method"] for r in rows if r["metric"] == "learned"))
 
 
-def frontier(rows: Sequence[Row], seed: int, method: str, mode: str) -> list[tuple[float, float]]:
+def frontier(rows: Rows, seed: int, method: str, mode: str) -> list[tuple[float, float]]:
     """`[F + 1]` pairs (forgotten, learned) from a learning rate of 0 to the highest."""
     of = lambda metric: {
         r["factor"]: r["value"] for r in where(rows, metric, seed=seed, method=method, mode=mode)
@@ -49,7 +49,7 @@ def most_learned(points: Sequence[tuple[float, float]], forgotten: float) -> flo
     return float(max(found)) if found else float(min(points)[1])
 
 
-def advantage(rows: Sequence[Row], seed: int, method: str, mode: str, against: str) -> float:
+def advantage(rows: Rows, seed: int, method: str, mode: str, against: str) -> float:
     """How much more one mode learns than another at no more forgetting, nats.
 
     The mean over levels of forgetting: those of the unrestricted runs up to the one that learns
@@ -63,7 +63,7 @@ def advantage(rows: Sequence[Row], seed: int, method: str, mode: str, against: s
     return float(np.mean([most_learned(one, f) - most_learned(other, f) for f in limits]))
 
 
-def relative_norms(rows: Sequence[Row], kind: str) -> tuple[list[tuple[str, int]], np.ndarray]:
+def relative_norms(rows: Rows, kind: str) -> tuple[list[tuple[str, int]], np.ndarray]:
     """Places (site, layer), and `[S, places]` relative norms there."""
     found = where(rows, "relative_gradient_norm", kind=kind)
     places = sorted({(r["site"], r["layer"]) for r in found})
@@ -71,7 +71,7 @@ def relative_norms(rows: Sequence[Row], kind: str) -> tuple[list[tuple[str, int]
     return places, np.array([[value[seed, *place] for place in places] for seed in seeds_of(found)])
 
 
-def online_nll(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray:
+def online_nll(rows: Rows, mode: str, steps: int) -> np.ndarray:
     """`[S, rates]` nll of a stream, with so many steps a chunk."""
     found = where(rows, "online_nll", mode=mode, steps=steps)
     rates = sorted({r["rate"] for r in found})
@@ -79,13 +79,13 @@ def online_nll(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray:
     return np.array([[value[seed, rate] for rate in rates] for seed in seeds_of(found)])
 
 
-def online_best(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray | None:
+def online_best(rows: Rows, mode: str, steps: int) -> np.ndarray | None:
     """`[S]`: nll of each seed at the rate that is best in the other seeds; None for one seed."""
     best = best_elsewhere(-online_nll(rows, mode, steps))
     return None if best is None else -best
 
 
-def online_flops(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray:
+def online_flops(rows: Rows, mode: str, steps: int) -> np.ndarray:
     """`[S]` operations."""
     found = where(rows, "online_nll", mode=mode, steps=steps)
     return np.array(
@@ -93,7 +93,7 @@ def online_flops(rows: Sequence[Row], mode: str, steps: int) -> np.ndarray:
     )
 
 
-def at_equal_flops(rows: Sequence[Row], mode: str) -> np.ndarray | None:
+def at_equal_flops(rows: Rows, mode: str) -> np.ndarray | None:
     """`[S]`: nll of a restricted adaptation at the operations that adapting everything takes.
 
     These are with one step per chunk; it is on the line between its own points with one step
@@ -109,7 +109,7 @@ def at_equal_flops(rows: Sequence[Row], mode: str) -> np.ndarray | None:
     return n1 + share * (n2 - n1)
 
 
-def summary(rows: Sequence[Row]) -> list[dict]:
+def summary(rows: Rows) -> list[dict]:
     """Rows of what is computed from others.
 
     `advantage` over plain training by seed, method and mode; `online_at_best`, nll by mode and

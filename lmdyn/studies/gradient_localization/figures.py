@@ -12,8 +12,9 @@ import altair as alt
 
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.gradient_profiles import KINDS, RUNNING, Rows, difference, profile, running
+from lmdyn.report.gradient_profiles import KINDS, RUNNING, difference, profile, running
 from lmdyn.report.panels import hover, level, means, panel, tidy, upright
+from lmdyn.types import Rows
 
 MODES = {
     "plain": "everything",

@@ -20,7 +20,7 @@ from lmdyn.studies.gradient_localization.config import GradientLocalization
 from lmdyn.studies.gradient_localization.questions import LEARNED, Subject, load_subject
 from lmdyn.studies.workers import remembered
 from lmdyn.transforms.localization import KINDS as GROUPS
-from lmdyn.types import Row
+from lmdyn.types import Rows
 
 REFERENCE_BATCHES = 16
 
@@ -178,7 +178,7 @@ def _batch_norms(config, model) -> Callable:
     return norms
 
 
-def _by_group(rows: Sequence[Row], metric: str, **wanted) -> dict[str, tuple[float, ...]]:
+def _by_group(rows: Rows, metric: str, **wanted) -> dict[str, tuple[float, ...]]:
     """`{group: L numbers}` of a metric's rows."""
     return {
         group: tuple(
@@ -189,7 +189,7 @@ def _by_group(rows: Sequence[Row], metric: str, **wanted) -> dict[str, tuple[flo
     }
 
 
-def training_profile(rows: Sequence[Row], seed: int) -> dict[str, tuple[float, ...]]:
+def training_profile(rows: Rows, seed: int) -> dict[str, tuple[float, ...]]:
     """The profile that restricts a seed's training: `{group: L numbers}`.
 
     The mean of r of updated and of new facts.
@@ -197,6 +197,6 @@ def training_profile(rows: Sequence[Row], seed: int) -> dict[str, tuple[float, .
     return _by_group(rows, "relative_gradient_norm", seed=seed, kind="traced")
 
 
-def reference_profile(rows: Sequence[Row], seed: int) -> dict[str, tuple[float, ...]]:
+def reference_profile(rows: Rows, seed: int) -> dict[str, tuple[float, ...]]:
     """The reference of a seed's running profile: `{group: L numbers}`, nats."""
     return _by_group(rows, "batch_gradient_norm", seed=seed)

@@ -116,7 +116,7 @@ def _nll(config):  # one metric, so that every run uses the same compiled progra
     return metrics.likelihood()
 
 
-class Scores(NamedTuple):
+class FactScores(NamedTuple):
     """What a model knows.
 
     Attributes:
@@ -145,7 +145,7 @@ class Setup(NamedTuple):
     subject: Subject
     method: Method
     batches: list[Batch]
-    before: Scores
+    before: FactScores
 
 
 def set_up(config: GradientLocalization, seed: int, method: Method) -> Setup:
@@ -155,12 +155,12 @@ def set_up(config: GradientLocalization, seed: int, method: Method) -> Setup:
     return Setup(config, seed, subject, method, given, ask(config, subject, subject.params))
 
 
-def ask(config: GradientLocalization, subject: Subject, params: Params) -> Scores:
+def ask(config: GradientLocalization, subject: Subject, params: Params) -> FactScores:
     """Asks a model for all kinds of facts, and for old text."""
     kinds = {kind: len(probes) for kind, probes in subject.questions.asked.items()}
     scores = metrics.score_probes(subject.model, params, subject.asked, rows=64).log_probability
     cut = np.split(scores, np.cumsum(list(kinds.values()))[:-1])
-    return Scores(
+    return FactScores(
         {kind: float(part.mean()) for kind, part in zip(kinds, cut, strict=True)},
         metrics.measure(_nll(config), subject.model, params, subject.old).nll,
     )
@@ -177,7 +177,7 @@ def evaluate_at(steps: int, evaluations: int) -> list[int]:
 
 def train_once(
     setup: Setup, compiled: Program, rates: Rates, factor: float
-) -> tuple[dict[int, Scores], TrainState]:
+) -> tuple[dict[int, FactScores], TrainState]:
     """Trains once.
 
     Args:
@@ -206,7 +206,7 @@ def train_once(
 
 
 def run_rows(
-    setup: Setup, found: Mapping[int, Scores], moved: float, flops: float, tags: dict
+    setup: Setup, found: Mapping[int, FactScores], moved: float, flops: float, tags: dict
 ) -> list[dict]:
     """A run as rows.
 
@@ -240,7 +240,7 @@ def run_rows(
     return rows
 
 
-def outcome(before: Scores, after: Scores) -> tuple[float, float, dict[str, float]]:
+def outcome(before: FactScores, after: FactScores) -> tuple[float, float, dict[str, float]]:
     """What a run learned and forgot.
 
     `learned`: the rise of log-probability of updated and of new spans, their mean, nats.
@@ -248,8 +248,8 @@ def outcome(before: Scores, after: Scores) -> tuple[float, float, dict[str, floa
     spans' log-probability (as in the study of knowledge entropy); above 0 is forgotten.
 
     >>> before, after = (
-    ...     Scores({"updated": -4.0, "new": -6.0, "unchanged": -2.0}, 4.0),
-    ...     Scores({"updated": -3.0, "new": -3.0, "unchanged": -2.5}, 5.0),
+    ...     FactScores({"updated": -4.0, "new": -6.0, "unchanged": -2.0}, 4.0),
+    ...     FactScores({"updated": -3.0, "new": -3.0, "unchanged": -2.5}, 5.0),
     ... )
     >>> outcome(before, after)
     (2.0, 0.25, {'text': 0.25, 'facts': 0.25})

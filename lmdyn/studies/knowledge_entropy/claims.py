@@ -6,7 +6,6 @@ Shape letters: S seeds, K checkpoints of the series.
 """
 
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,14 +19,14 @@ from lmdyn.studies.knowledge_entropy.series import (
     series,
     starts_of,
 )
-from lmdyn.types import Row
+from lmdyn.types import Rows
 
 SOURCE = "Kim et al. 2024"
 CELL = "at the ratio and gain that are best in the other seeds"
 _claim = functools.partial(claim, source=SOURCE)
 
 
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Rows) -> list[Claim]:
     """What the study ends in: the paper's sentences, and what is beyond it."""
     table = series(rows)
     return [*_series(table), *_reactivation(rows, table), *_variants(rows, table)]
@@ -106,7 +105,7 @@ def _series(table: Series) -> list[Claim]:
     ]
 
 
-def _reactivation(rows: Sequence[Row], table: Series) -> list[Claim]:
+def _reactivation(rows: Rows, table: Series) -> list[Claim]:
     starts = starts_of(rows, "reactivated")
     if not starts:
         return []
@@ -155,7 +154,7 @@ def _reactivation(rows: Sequence[Row], table: Series) -> list[Claim]:
     return [*found, _by_entropy(rows, table)]
 
 
-def _by_entropy(rows: Sequence[Row], table: Series) -> Claim:
+def _by_entropy(rows: Rows, table: Series) -> Claim:
     by_entropy = starts_of(rows, "by entropy")
     # reactivation of equal strength at the same ratios and gains
     equal = [name.replace("by entropy", "reactivated", 1) for name in by_entropy]
@@ -171,7 +170,7 @@ def _by_entropy(rows: Sequence[Row], table: Series) -> Claim:
     )
 
 
-def _variants(rows: Sequence[Row], table: Series) -> list[Claim]:
+def _variants(rows: Rows, table: Series) -> list[Claim]:
     starts = starts_of(rows, "variant")
     if not starts:
         return []

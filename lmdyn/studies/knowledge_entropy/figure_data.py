@@ -1,10 +1,11 @@
 """The outcomes of starting points that the knowledge-entropy study's figures are drawn from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from lmdyn.types import Rows
+
 REACTIVATIONS = ("reactivated", "by entropy", "random")
-Rows = Sequence[Mapping[str, Any]]
 
 
 def outcomes(rows: Rows) -> list[dict[str, Any]]:

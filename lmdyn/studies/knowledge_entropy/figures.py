@@ -22,8 +22,9 @@ from lmdyn.report.panels import (
     upright,
 )
 from lmdyn.studies.injected_facts_figures import over_updates
-from lmdyn.studies.knowledge_entropy.figure_data import Rows, of_series, points_of, seeds_caption
+from lmdyn.studies.knowledge_entropy.figure_data import of_series, points_of, seeds_caption
 from lmdyn.studies.knowledge_entropy.reactivation_figures import reactivation, variants
+from lmdyn.types import Rows
 
 
 def figures(rows: Rows) -> list[Figure]:

@@ -9,11 +9,11 @@ from lmdyn.report.figures import Figure
 from lmdyn.report.panels import dots, hover, level, means, own, panel, tidy, upright
 from lmdyn.studies.knowledge_entropy.figure_data import (
     REACTIVATIONS,
-    Rows,
     last_of,
     outcomes,
     seeds_caption,
 )
+from lmdyn.types import Rows
 
 MEASURES = (("acquisition", ", nats", "+.3f"), ("forgetting", "", "+.1%"))
 """What is compared: its name, unit and format."""

@@ -13,7 +13,7 @@ import numpy as np
 from lmdyn import records
 from lmdyn.analysis.statistics import interval
 from lmdyn.studies.claims import seeds_of, where
-from lmdyn.types import ArrayLike, Row
+from lmdyn.types import ArrayLike, Rows
 
 
 class Series(NamedTuple):
@@ -41,7 +41,7 @@ def _value(rows, metric, **wanted) -> float:
     return found[0]
 
 
-def outcome(rows: Sequence[Row], seed: int, start: str) -> dict[str, float]:
+def outcome(rows: Rows, seed: int, start: str) -> dict[str, float]:
     """What one starting point gave, and where it ended.
 
     `entropy`, `nll` (before the continual training), `acquisition`, `forgetting`; `new_after`,
@@ -64,14 +64,14 @@ def outcome(rows: Sequence[Row], seed: int, start: str) -> dict[str, float]:
     }
 
 
-def outcomes(rows: Sequence[Row], starts: Sequence[str], column: str) -> np.ndarray:
+def outcomes(rows: Rows, starts: Sequence[str], column: str) -> np.ndarray:
     """One number of `outcome`, `[S, starts]`."""
     return np.array(
         [[outcome(rows, seed, start)[column] for start in starts] for seed in seeds_of(rows)]
     )
 
 
-def series(rows: Sequence[Row]) -> Series:
+def series(rows: Rows) -> Series:
     """The series of all seeds, checkpoints by step."""
     steps = sorted({r["step"] for r in rows if r.get("kind") == "series"})
     found = [[outcome(rows, seed, f"step {step}") for step in steps] for seed in seeds_of(rows)]
@@ -84,7 +84,7 @@ def series(rows: Sequence[Row]) -> Series:
     )
 
 
-def starts_of(rows: Sequence[Row], kind: str) -> list[str]:
+def starts_of(rows: Rows, kind: str) -> list[str]:
     """Starting points of a kind, in their order."""
     return list(dict.fromkeys(r["start"] for r in rows if r.get("kind") == kind))
 
@@ -120,14 +120,14 @@ def at_equal_loss(table: Series, column: str, nll: ArrayLike) -> np.ndarray:
     return np.array(found)
 
 
-def acquisition_beyond(rows: Sequence[Row], table: Series, starts: Sequence[str]) -> np.ndarray:
+def acquisition_beyond(rows: Rows, table: Series, starts: Sequence[str]) -> np.ndarray:
     """`[S, starts]`: acquisition above that of the plain series at the same nll."""
     nll, acquisition = (outcomes(rows, starts, column) for column in ("nll", "acquisition"))
     plain = np.stack([at_equal_loss(table, "acquisition", one) for one in nll.T], axis=1)
     return acquisition - plain
 
 
-def summary(rows: Sequence[Row]) -> list[dict]:
+def summary(rows: Rows) -> list[dict]:
     """Rows of what is computed from others.
 
     `combined_score` of each checkpoint and seed, and `recommended`, the step whose mean score

@@ -6,7 +6,7 @@ The replicate is a seed; of a given model, a stream. Shape letters: S replicates
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,12 +22,12 @@ from lmdyn.studies.online_adaptation.tables import (
     streams,
     table,
 )
-from lmdyn.types import Row, present
+from lmdyn.types import Rows, present
 
 SOURCE = "Rannen-Triki et al. 2024"
 
 
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Rows) -> list[Claim]:
     """What the study ends in: sentences of the papers, and what is beyond them.
 
     A sentence about something that was not measured is left out.
@@ -43,7 +43,7 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     return found
 
 
-def _shift(rows: Sequence[Row], make: Callable) -> None:
+def _shift(rows: Rows, make: Callable) -> None:
     main, texts = main_rule(rows), streams(rows)
     kind = "given" if any(r.get("trained") == "given" for r in rows) else "base"
     gains = {text: gain(rows, "rules", main, stream=text, trained=kind) for text in texts}
@@ -163,7 +163,7 @@ def _cache_less_overlap(keys: list, nll: np.ndarray, costs: np.ndarray) -> np.nd
     return np.mean(differences, 0) if differences else None
 
 
-def _context(rows: Sequence[Row], make: Callable) -> None:
+def _context(rows: Rows, make: Callable) -> None:
     keys, online = table(rows, "context")
     if not keys:
         return
@@ -206,7 +206,7 @@ def _context(rows: Sequence[Row], make: Callable) -> None:
         )
 
 
-def _places(rows: Sequence[Row], make: Callable) -> None:
+def _places(rows: Rows, make: Callable) -> None:
     one = lambda name: column(rows, "places", name)
     make(
         "mlps-best-place",
@@ -231,7 +231,7 @@ def _places(rows: Sequence[Row], make: Callable) -> None:
             )
 
 
-def _sizes(rows: Sequence[Row], make: Callable) -> None:
+def _sizes(rows: Rows, make: Callable) -> None:
     by = ("size", "setting", "chunk", "context")
     online_keys, online = table(rows, "sizes", by=by)
     static_keys, static = table(rows, "sizes", metric="static_nll", by=by)
@@ -262,7 +262,7 @@ def _sizes(rows: Sequence[Row], make: Callable) -> None:
         )
 
 
-def _resets(rows: Sequence[Row], make: Callable) -> None:
+def _resets(rows: Rows, make: Callable) -> None:
     one = lambda name: column(rows, "resets", name)
     make(
         "resets-help",
@@ -289,7 +289,7 @@ def _resets(rows: Sequence[Row], make: Callable) -> None:
     )
 
 
-def _beyond(rows: Sequence[Row], make: Callable) -> None:
+def _beyond(rows: Rows, make: Callable) -> None:
     keys, values = table(rows, "localized")
     if keys:
         random = [k for k, key in enumerate(keys) if key.startswith("random")]

@@ -15,7 +15,8 @@ from lmdyn.report.panels import (
     told,
     upright,
 )
-from lmdyn.studies.online_adaptation.figure_data import GAIN, Rows, gains, rows_of, text_name
+from lmdyn.studies.online_adaptation.figure_data import GAIN, gains, rows_of, text_name
+from lmdyn.types import Rows
 
 
 def places(rows: Rows) -> Figure | None:

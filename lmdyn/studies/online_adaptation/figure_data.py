@@ -1,12 +1,12 @@
 """What the figures of online adaptation are drawn from: rows of an analysis, and what they save."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmdyn.report.figures import short
 from lmdyn.studies.claims import where
+from lmdyn.types import Rows
 
-Rows = Sequence[Mapping[str, Any]]
 GAIN = "Nats per token saved against the static model"
 
 

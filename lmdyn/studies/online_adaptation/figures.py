@@ -22,7 +22,6 @@ from lmdyn.report.panels import (
 from lmdyn.studies.online_adaptation.cost_figures import context, pareto, places
 from lmdyn.studies.online_adaptation.figure_data import (
     GAIN,
-    Rows,
     adapted_text,
     gains,
     rows_of,
@@ -30,6 +29,7 @@ from lmdyn.studies.online_adaptation.figure_data import (
 )
 from lmdyn.studies.online_adaptation.start_figures import checkpoints, localized, meta, resets
 from lmdyn.studies.online_adaptation.tables import main_rule
+from lmdyn.types import Rows
 
 
 def figures(rows: Rows) -> list[Figure]:

@@ -4,7 +4,8 @@ import altair as alt
 
 from lmdyn.report.figures import Figure, whole_numbers
 from lmdyn.report.panels import dots, hover, over_steps, panel, step_axis, tidy, told, upright
-from lmdyn.studies.online_adaptation.figure_data import GAIN, Rows, gains, rows_of, text_name
+from lmdyn.studies.online_adaptation.figure_data import GAIN, gains, rows_of, text_name
+from lmdyn.types import Rows
 
 
 def resets(rows: Rows) -> Figure | None:

@@ -11,11 +11,11 @@ import numpy as np
 from lmdyn import records
 from lmdyn.analysis.statistics import best_elsewhere
 from lmdyn.studies.claims import seeds_of, where
-from lmdyn.types import ArrayLike, Row
+from lmdyn.types import ArrayLike, Rows
 
 
 def table(
-    rows: Sequence[Row],
+    rows: Rows,
     analysis: str,
     field: str = "value",
     metric: str = "online_nll",
@@ -52,17 +52,13 @@ def table(
     )
 
 
-def column(
-    rows: Sequence[Row], analysis: str, setting: str | None, **more: Any
-) -> np.ndarray | None:
+def column(rows: Rows, analysis: str, setting: str | None, **more: Any) -> np.ndarray | None:
     """`[S]` of one setting; None where it was not measured."""
     keys, values = table(rows, analysis, **more)
     return values[:, keys.index(setting)] if setting in keys else None
 
 
-def gain(
-    rows: Sequence[Row], analysis: str, setting: str | None, **wanted: Any
-) -> np.ndarray | None:
+def gain(rows: Rows, analysis: str, setting: str | None, **wanted: Any) -> np.ndarray | None:
     """`[S]`: static nll less online nll of the same predictions."""
     online = column(rows, analysis, setting, **wanted)
     return (
@@ -77,13 +73,13 @@ def less(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | No
     return None if first is None or second is None else first - second
 
 
-def streams(rows: Sequence[Row]) -> list[str]:
+def streams(rows: Rows) -> list[str]:
     """The streams of the table of rules, the one like home first."""
     own = where(rows, "online_nll", analysis="rules")
     return list(dict.fromkeys(r["stream"] for r in own))
 
 
-def main_rule(rows: Sequence[Row]) -> str | None:
+def main_rule(rows: Rows) -> str | None:
     """The rule of everything else: that of the low-rank setting."""
     own = where(rows, "online_nll", analysis="rules", setting="low-rank")
     return own[0]["rule"] if own else None
@@ -109,7 +105,7 @@ def at_most(flops: ArrayLike, values: ArrayLike, budget: float) -> np.ndarray | 
     return None if chosen is None else -chosen
 
 
-def summary(rows: Sequence[Row]) -> list[dict]:
+def summary(rows: Rows) -> list[dict]:
     """Rows `recommended`, one per seed.
 
     The checkpoint with the most knowledge entropy (of those that adaptation was tried from),

@@ -8,7 +8,6 @@ Shape letters: S seeds, n measurements of a run.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from lmdyn.analysis import curves
 from lmdyn.analysis.statistics import interval
 from lmdyn.studies.claims import OURS, Claim, claim, judge, over_seeds
 from lmdyn.studies.saturation.runs import (
-    Run,
+    RunCurves,
     aligned,
     alternatives,
     by_seed,
@@ -25,13 +24,13 @@ from lmdyn.studies.saturation.runs import (
     plain,
     since_elsewhere,
 )
-from lmdyn.types import Row
+from lmdyn.types import Rows
 
 SOURCE = "Godey et al. 2024"
 _claim = functools.partial(claim, source=SOURCE)
 
 
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Rows) -> list[Claim]:
     """What the study ends in."""
     return [
         *_saturation(rows),
@@ -46,7 +45,7 @@ def _names(runs) -> str:
     return ", ".join(dict.fromkeys(run.name for run in sorted(runs, key=lambda run: run.width)))
 
 
-def _sides(rows) -> tuple[list[Run], list[Run]]:
+def _sides(rows) -> tuple[list[RunCurves], list[RunCurves]]:
     runs = plain(rows)
     return [run for run in runs if run.narrow], [run for run in runs if not run.narrow]
 
@@ -94,7 +93,7 @@ def _saturation(rows) -> list[Claim]:
     return [*found, *_anisotropy(narrow, wide)]
 
 
-def _anisotropy(narrow: list[Run], wide: list[Run]) -> list[Claim]:
+def _anisotropy(narrow: list[RunCurves], wide: list[RunCurves]) -> list[Claim]:
     found, over = [], f"Mean over the narrow models ({_names(narrow)})"
     last = lambda run: run.anisotropy[:, -1]
     for name, place, read in (

@@ -8,8 +8,8 @@ import altair as alt
 from altair.typing import Optional
 
 from lmdyn.report.panels import means
+from lmdyn.types import Rows
 
-Rows = Sequence[Mapping[str, Any]]
 SPECTRA_AT = 7
 """Steps whose spectra are drawn."""
 

@@ -15,7 +15,6 @@ from lmdyn.report.figures import Figure, whole_numbers
 from lmdyn.report.panels import hover, means, one_or_all, own, panel, step_axis, tidy, upright
 from lmdyn.studies.claims import where
 from lmdyn.studies.saturation.figure_data import (
-    Rows,
     averaged,
     by_name,
     by_step,
@@ -34,6 +33,7 @@ from lmdyn.studies.saturation.head_figures import (
     target,
     target_growth,
 )
+from lmdyn.types import Rows
 
 
 def figures(rows: Rows) -> list[Figure]:

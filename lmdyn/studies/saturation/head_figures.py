@@ -8,15 +8,8 @@ from lmdyn.report import panels
 from lmdyn.report.figures import Figure
 from lmdyn.report.panels import hover, one_or_all, own, panel, tidy, upright
 from lmdyn.studies.claims import where
-from lmdyn.studies.saturation.figure_data import (
-    Rows,
-    by_step,
-    mean_of,
-    names,
-    plain,
-    some_steps,
-    three,
-)
+from lmdyn.studies.saturation.figure_data import by_step, mean_of, names, plain, some_steps, three
+from lmdyn.types import Rows
 
 WAYS = {"joint": "trained with the model", "frozen": "on a frozen body"}
 STARTS = ("as it is", "trained from there", "trained from random")

@@ -4,18 +4,18 @@ Shape letters: S seeds, n measurements of a run, L layers.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from lmdyn.types import ArrayLike, Row
+from lmdyn.types import ArrayLike, Row, Rows
 
 LATE = 0.1
 """The end of a run is the mean over this share of its measurements."""
 
 
-class Run(NamedTuple):
+class RunCurves(NamedTuple):
     """One model's measurements; arrays `[n]` by step, but for `anisotropy` `[n, L + 1]`."""
 
     seed: int
@@ -44,7 +44,7 @@ class Run(NamedTuple):
         return float(self.nll[-self.last :].mean())
 
 
-def models(rows: Sequence[Row]) -> list[Run]:
+def models(rows: Rows) -> list[RunCurves]:
     """The runs of the ladder, or the given series, by seed and width; then other heads."""
     groups: dict[tuple, list[Row]] = {}
     for r in rows:
@@ -71,7 +71,7 @@ def models(rows: Sequence[Row]) -> list[Run]:
         )
         depths = [by("anisotropy", site="residual", layer=layer) for layer in layers]
         found.append(
-            Run(
+            RunCurves(
                 one["seed"],
                 one["name"],
                 one["width"],
@@ -91,7 +91,7 @@ def models(rows: Sequence[Row]) -> list[Run]:
     return sorted(found, key=lambda run: (order[run.kind], run.seed, run.width, run.name, run.head))
 
 
-def plain(rows: Sequence[Row]) -> list[Run]:
+def plain(rows: Rows) -> list[RunCurves]:
     """Those with a full head, which the ladder and the law are about."""
     return [run for run in models(rows) if run.kind != "joint"]
 
@@ -140,14 +140,14 @@ def change(values: np.ndarray) -> float:
     return float(values[-window:].mean() - values[middle : middle + window].mean())
 
 
-def by_seed(runs: list[Run], measure: Callable[[Run], float]) -> np.ndarray:
+def by_seed(runs: list[RunCurves], measure: Callable[[RunCurves], float]) -> np.ndarray:
     """`[S]`: the mean over runs of one seed."""
     seeds = sorted({run.seed for run in runs})
     return np.array([np.mean([measure(run) for run in runs if run.seed == seed]) for seed in seeds])
 
 
 def aligned(
-    runs: list[Run], read: Callable[[Run], np.ndarray], measure: Callable
+    runs: list[RunCurves], read: Callable[[RunCurves], np.ndarray], measure: Callable
 ) -> np.ndarray | None:
     """`[S]`: `measure` of the curves `[S, n]` of each width, averaged over widths."""
     found = []
@@ -174,7 +174,7 @@ def flattening(values: np.ndarray) -> np.ndarray | None:
     return np.array(found)
 
 
-def alternatives(rows: Sequence[Row]) -> list[dict]:
+def alternatives(rows: Rows) -> list[dict]:
     """What each other head gains on a full one, a dict for each kind, seed and way.
 
     `head`, `seed`, `way` (`joint`, `frozen`), `gain` (nats), `size` (its numbers as a multiple
@@ -219,7 +219,7 @@ def alternatives(rows: Sequence[Row]) -> list[dict]:
     return found
 
 
-def _vocab(rows, run: Run) -> int | None:
+def _vocab(rows, run: RunCurves) -> int | None:
     """V, from the numbers of a full head on a body of this width."""
     return next(
         (

@@ -4,7 +4,6 @@ Saturation points, scaling laws, critical ranks, gains of other heads.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from lmdyn import records
 from lmdyn.analysis import curves
 from lmdyn.analysis.scaling_laws import ScalingLaw, fit_scaling_law
 from lmdyn.errors import InputError
-from lmdyn.studies.saturation.runs import Run, alternatives, models, plain
-from lmdyn.types import ArrayLike, Row
+from lmdyn.studies.saturation.runs import RunCurves, alternatives, models, plain
+from lmdyn.types import ArrayLike, Rows
 
 FIT_STEPS = 8
 """Of each wide run, so many steps go into the scaling law."""
@@ -23,7 +22,7 @@ NEAR = 0.05
 of a convex curve lies above it."""
 
 
-def summary(rows: Sequence[Row], fit_from: float | None) -> list[dict]:
+def summary(rows: Rows, fit_from: float | None) -> list[dict]:
     """Rows of what is computed from others.
 
     `saturated` of each run, `scaling_law` of each seed with its `scaling_point`s,
@@ -45,7 +44,7 @@ def summary(rows: Sequence[Row], fit_from: float | None) -> list[dict]:
     ]
 
 
-def _about(run: Run) -> dict:
+def _about(run: RunCurves) -> dict:
     return {
         "kind": "summary",
         "name": run.name,
@@ -82,7 +81,7 @@ def _points(rows) -> list[dict]:
     return found
 
 
-def _fit_places(run: Run, fit_from: float) -> list[int]:
+def _fit_places(run: RunCurves, fit_from: float) -> list[int]:
     """Places of the measurements that the law takes.
 
     Geometrically spaced from `fit_from` of the steps to the last.
@@ -114,7 +113,7 @@ def _laws(rows, fit_from) -> list[dict]:
     return found
 
 
-def _law_rows(law: ScalingLaw, seed: int, own: list[Run], points: list[tuple]) -> list[dict]:
+def _law_rows(law: ScalingLaw, seed: int, own: list[RunCurves], points: list[tuple]) -> list[dict]:
     """The rows of a seed's law, of its points (run, tokens, loss) and of each run's residual."""
     about = {
         "A": law.A,

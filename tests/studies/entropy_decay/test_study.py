@@ -9,7 +9,7 @@ import pytest
 from lmdyn import records
 from lmdyn.analysis.factorials import fraction
 from lmdyn.errors import InputError
-from lmdyn.studies import EntropyDecay, Factor, Run, entropy_decay
+from lmdyn.studies import EntropyDecay, Factor, FactorialRun, entropy_decay
 from lmdyn.training import CheckpointPolicy, Optimizer
 from tests.studies.cases import small
 
@@ -24,7 +24,7 @@ def study(out, steps=4):
         evaluation = dataclasses.replace(base.evaluation, every=1)
         rule = Optimizer(learning_rate=0.1 if rate > 0 else 0.01, schedule="constant")
         runs.append(
-            Run(
+            FactorialRun(
                 (rate, gated),
                 dataclasses.replace(
                     base,
