@@ -1,4 +1,4 @@
-"""lmdyn: `pip install .`; extras cuda, tpu, hub, eval, docs, dev, bench. Tested versions:
+"""lmdyn: `pip install .`; extras cuda, tpu, hub, corpora, eval, docs, dev, bench. Tested versions:
 scripts/constraints.txt.
 """
 
@@ -54,6 +54,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "hub": ["huggingface_hub>=0.30"],
+        "corpora": ["pyarrow>=15"],  # Parquet, Arrow and zstd
         "bench": TORCH,
         "eval": EVAL,
         "docs": DOCS,
@@ -62,6 +63,8 @@ setup(
             *EVAL,
             *DOCS,
             "huggingface_hub>=0.30",
+            "pyarrow>=15",
+            "datasets>=3",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.12",

@@ -6,12 +6,13 @@ is read before it is asked for, and they pickle (Grain's workers are processes).
 
 import dataclasses
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lmdyn.errors import InputError
+from lmdyn.errors import InputError, choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Documents(Sequence[str]):
       reference: what the user called it; errors and rows name it.
       items: what there is to read, one item per document.
       read: item -> text.
+      on_bad_document: `error`, or `skip`: a document that cannot be read is empty.
+      skipped: what was wrong with those that were read, as the keys of a dict.
+
+    Raises:
+      InputError: another `on_bad_document`.
 
     >>> shouting = Documents("test:abc", ("a", "b", "c"), str.upper)
     >>> len(shouting), shouting[0], shouting[-1], list(shouting[:2])
@@ -31,6 +37,11 @@ class Documents(Sequence[str]):
     reference: str
     items: Sequence[Any]
     read: Callable[[Any], str]
+    on_bad_document: str = "error"
+    skipped: dict[str, None] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        choose("on_bad_document", self.on_bad_document, ("error", "skip"))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -41,7 +52,51 @@ class Documents(Sequence[str]):
         index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"document {index} of {self.reference}, which has {len(self)}")
-        return self.read(self.items[index])
+        try:
+            return self.read(self.items[index])
+        except InputError as err:
+            if self.on_bad_document == "error":
+                raise
+            self.skipped[str(err)] = None
+            return ""
+
+    def warn(self) -> None:
+        """Warns of the documents that were skipped, if any, with how many and what is wrong.
+
+        >>> Documents("test:abc", ("a",), str.upper).warn()
+        """
+        if self.skipped:
+            first = next(iter(self.skipped))
+            warnings.warn(
+                f"{self.reference}: {len(self.skipped)} of {len(self)} documents are skipped; the"
+                f" first: {first}",
+                stacklevel=3,
+            )
+
+
+def checked_text(text: str, where: str) -> str:
+    r"""`text`, if it can be written as UTF-8: it has no half of a surrogate pair.
+
+    Args:
+      text: such as JSON's escapes make it.
+      where: what errors call it.
+
+    Raises:
+      InputError: it has one.
+
+    >>> checked_text("a\ud83d", "a.jsonl line 1")
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: a.jsonl line 1 has half of a surrogate pair, U+D83D, at character 1; it
+    is no text: correct it, or skip such documents
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise InputError(
+            f"{where} has half of a surrogate pair, U+{ord(text[err.start]):04X}, at character"
+            f" {err.start}; it is no text: correct it, or skip such documents"
+        ) from None
+    return text
 
 
 def decode_utf8(raw: bytes, where: str) -> str:
@@ -113,8 +168,9 @@ def text_field(record: Mapping[str, Any], field: str, where: str) -> str:
     if isinstance(value, bytes):
         value = decode_utf8(value, where)
     if not isinstance(value, str):
+        what = "null" if value is None else type(value).__name__
         raise InputError(
-            f"{where}: field '{field}' is not text but {type(value).__name__}; name a field that"
-            " holds text"
+            f"{where}: field '{field}' is not text but {what}; name a field that holds text, or"
+            " skip such documents"
         )
-    return value
+    return checked_text(value, where)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.sources.parser import documents
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
@@ -71,6 +72,7 @@ def store(
     *,
     cache: str | os.PathLike | None = None,
     progress: bool = False,
+    on_bad_document: str = "error",
 ) -> Tokens:
     """The tokens of a text, from the cache on disk if they are there, else tokenised and put there.
 
@@ -80,6 +82,7 @@ def store(
       cache: folder of stores; default `default_cache()`. One that cannot be written costs time at
         the next start only.
       progress: a bar on stderr, from two seconds on.
+      on_bad_document: `error` or `skip`, see `documents`.
 
     Returns:
       A `Tokens`; documents without a token are left out.
@@ -94,8 +97,10 @@ def store(
     (2, [99, 100, 101])
     """
     name = source if isinstance(source, str) else getattr(source, "reference", "the text")
-    texts = documents(source) if isinstance(source, str) else source
+    texts = documents(source, on_bad_document) if isinstance(source, str) else source
     digest = _digest(texts, tokenizer, progress)
+    if isinstance(texts, Documents):
+        texts.warn()
     folder = Path(cache or default_cache()) / digest[:32]
     if (found := _open(folder, name, digest)) is None:
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.sources.parser import documents
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
@@ -95,6 +96,7 @@ def tokenize(
     tokenizer: Tokenizer,
     tokens: int | None = None,
     progress: bool = False,
+    on_bad_document: str = "error",
 ) -> list[np.ndarray]:
     """Each document's tokens, without special tokens. Documents that give none are left out.
 
@@ -104,6 +106,7 @@ def tokenize(
       tokens: stop after the document in which the stream reaches this many predictions; None reads
         everything.
       progress: a bar on stderr, from two seconds on.
+      on_bad_document: `error` or `skip`, see `documents`.
 
     Returns:
       A list of [n] int32 arrays.
@@ -116,7 +119,7 @@ def tokenize(
     [[97, 98], [99]]
     """
     name = source if isinstance(source, str) else getattr(source, "reference", "the text")
-    source = documents(source) if isinstance(source, str) else source
+    source = documents(source, on_bad_document) if isinstance(source, str) else source
     result, total = [], -1
     for text in tqdm(
         source, desc="tokenizing", unit="doc", delay=2, leave=False, disable=not progress
@@ -127,6 +130,8 @@ def tokenize(
             total += len(ids) + (len(result) > 1)
         if tokens is not None and total >= tokens:
             break
+    if isinstance(source, Documents):
+        source.warn()
     if not result:
         raise InputError(
             f"{name} has no text: {len(source)} documents and not one token; give a text with at"
@@ -202,6 +207,7 @@ def batches(
     batch: int = 8,
     tokens: int | None = None,
     progress: bool = False,
+    on_bad_document: str = "error",
 ) -> Windows:
     """A text reference to batches of windows: `tokenize`, `join` and `windows` in one call.
 
@@ -212,6 +218,7 @@ def batches(
       batch: B, windows of one batch.
       tokens: stop after this many predictions; None takes all.
       progress: a bar on stderr, from two seconds on.
+      on_bad_document: `error` or `skip`, see `documents`.
 
     Returns:
       A sequence of `Batch`.
@@ -223,7 +230,7 @@ def batches(
     >>> batches(["to be or not to be"], tokenizers.byte_tokenizer(), length=5, batch=2).tokens
     17
     """
-    docs = tokenize(ref, tokenizer, tokens, progress)
+    docs = tokenize(ref, tokenizer, tokens, progress, on_bad_document)
     return windows(join(docs, tokenizer.end_of_text), length, batch, tokens)
 
 

@@ -1,11 +1,14 @@
 """Text references: what each kind reads, and what it says when it cannot."""
 
+import bz2
+import gzip
 import json
+import lzma
 import pickle
 
 import pytest
 
-from lmdyn.data import documents
+from lmdyn.data import documents, store, tokenize, tokenizers
 from lmdyn.data.sources import Documents
 from lmdyn.errors import InputError
 
@@ -78,9 +81,9 @@ BAD = {
     "missing file": ("text:{d}/none.txt", "is not there"),
     "no match": ("text:{d}/*.none", "no file matches"),
     "a folder": ("text:{d}", "is a folder"),
-    "empty file": ("text:{d}/empty.txt", "empty.txt empty"),
+    "empty file": ("text:{d}/empty.txt", "empty.txt is empty"),
     "no field": ("jsonl:{d}/a.jsonl", "names no field"),
-    "missing jsonl": ("jsonl:{d}/none.jsonl#text", "No such file"),
+    "missing jsonl": ("jsonl:{d}/none.jsonl#text", "is not there"),
     "empty jsonl": ("jsonl:{d}/empty.txt#text", "is empty"),
     "unknown builtin": ("builtin:doc", "did you mean 'docs'"),
     "tfds without split": ("tfds:wiki#text", "names no split"),
@@ -124,6 +127,96 @@ def test_bytes_that_are_not_utf8_are_located(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"abcde\xe9f")
     with pytest.raises(InputError, match="is not UTF-8: byte 0xe9 at offset 5"):
         documents(f"text:{tmp_path}/a.txt")[0]
+
+
+def compress(raw: bytes, kind: str) -> bytes:
+    """Bytes as others pack them: Python's own modules, and Arrow's zstd."""
+    if kind == "zstd":
+        return pytest.importorskip("pyarrow").compress(raw, codec="zstd", asbytes=True)
+    return {"gzip": gzip, "bz2": bz2, "xz": lzma}[kind].compress(raw)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "lmdyn" / "unpacked"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "bz2", "xz"])
+def test_packed_files_are_known_by_their_first_bytes(tmp_path, cache, kind):
+    lines = [json.dumps({"text": f"line {i}\u00e9" * 50}) for i in range(40)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "packed").write_bytes(compress((tmp_path / "a.jsonl").read_bytes(), kind))
+    plain, packed = (documents(f"jsonl:{tmp_path}/{name}#text") for name in ("a.jsonl", "packed"))
+    assert len(packed) == 40
+    assert [packed[i] for i in (17, 3, -1)] == [plain[i] for i in (17, 3, -1)]
+    whole = documents(f"text:{tmp_path}/packed")[0]
+    assert whole == (tmp_path / "a.jsonl").read_text(encoding="utf-8")
+    assert len(list(cache.iterdir())) == 1  # unpacked once
+    (tmp_path / "packed").write_bytes(compress(b'{"text": "new"}', kind))
+    assert list(documents(f"jsonl:{tmp_path}/packed#text")) == ["new"]
+
+
+def test_a_packed_file_that_is_cut_short_is_named(tmp_path, cache):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text " * 1000)[:-20])
+    with pytest.raises(InputError, match=r"a\.txt\.gz is a damaged gzip file"):
+        documents(f"text:{tmp_path}/*.gz")[0]
+    assert not list(cache.iterdir())
+
+
+OTHERS = {
+    "parquet": (b"PAR1", "is a Parquet file; write parquet:"),
+    "zip": (b"PK\x03\x04", "is a zip archive; unpack it"),
+    "utf-16": ("text".encode("utf-16"), "is UTF-16; convert it"),
+    "pdf": (b"%PDF-1.7", "is a PDF"),
+}
+
+
+@pytest.mark.parametrize("raw, said", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_text_is_called_what_it_is(tmp_path, raw, said):
+    (tmp_path / "a.txt").write_bytes(raw)
+    with pytest.raises(InputError, match=said):
+        documents(f"text:{tmp_path}/a.txt")[0]
+
+
+def test_lists_of_patterns_and_arrays_of_objects(tmp_path):
+    (tmp_path / "part-1.jsonl").write_text('{"t": "one"}\n')
+    (tmp_path / "part-0.jsonl").write_text('{"t": "zero"}\n')
+    (tmp_path / "all.json").write_text('[{"t": "two"}, {"t": "three"}]')
+    found = documents(f"jsonl:{tmp_path}/part-*.jsonl,{tmp_path}/all.json#t")
+    assert list(found) == ["zero", "one", "two", "three"]
+    (tmp_path / "with,comma.jsonl").write_text('{"t": "four"}\n')
+    assert list(documents(f"jsonl:{tmp_path}/with,comma.jsonl#t")) == ["four"]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo")
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"t": "one"}\r\n{"t": "two"}')
+    assert list(documents(f"text:{tmp_path}/a.txt")) == ["one\ntwo"]
+    assert list(documents(f"jsonl:{tmp_path}/a.jsonl#t")) == ["one", "two"]
+
+
+DOCUMENTS = {
+    "null": ("null", "line 2: field 'text' is not text but null"),
+    "number": ("3.5", "line 2: field 'text' is not text but float"),
+    "half of a surrogate pair": (r'"a\ud800"', r"line 2 has half of a surrogate pair, U\+D800"),
+}
+
+
+@pytest.mark.parametrize("value, said", DOCUMENTS.values(), ids=DOCUMENTS)
+def test_bad_documents_are_errors_or_skipped_and_counted(tmp_path, value, said):
+    lines = ['{"text": "good"}', f'{{"text": {value}}}', r'{"text": "nul \u0000 is text"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    ref, tokenizer = f"jsonl:{tmp_path}/a.jsonl#text", tokenizers.byte_tokenizer()
+    with pytest.raises(InputError, match=said):
+        tokenize(ref, tokenizer)
+    for run in (tokenize, store):
+        options = {"cache": tmp_path / "cache"} if run is store else {}
+        with pytest.warns(UserWarning, match=f"1 of 3 documents are skipped; the first: .*{said}"):
+            found = run(ref, tokenizer, on_bad_document="skip", **options)
+        assert [tokenizer.decode(ids) for ids in found] == ["good", "nul \0 is text"]
+    with pytest.raises(InputError, match="unknown on_bad_document 'skp'"):
+        documents(ref, "skp")
 
 
 def reversed_lines(ref, rest):

@@ -2,26 +2,27 @@
 
 import functools
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from lmdyn.data.lazy_documents import Documents, split_field, text_field
+from lmdyn.data.sources.opening import BYTE_ORDER_MARK, find_paths, unpacked
+from lmdyn.data.sources.text import read_text
 from lmdyn.errors import InputError
 
 
 def jsonl_documents(ref: str, rest: str) -> Documents:
-    r"""One document per line of a JSON Lines file.
+    r"""One document per line of JSON Lines files, or per object of a JSON array.
 
     Args:
       ref: the whole reference, for errors.
-      rest: `PATH#FIELD`.
+      rest: `GLOB#FIELD`; several patterns are separated by commas, files may be compressed.
 
     Raises:
-      InputError: no field, a file that cannot be read, or an empty one. What is wrong on one line
-        is raised when that line is read.
+      InputError: no field, a file that cannot be read, or nothing in any of them. What is wrong on
+        one line is raised when that line is read.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", delete=False) as file:
@@ -29,41 +30,71 @@ def jsonl_documents(ref: str, rest: str) -> Documents:
     >>> jsonl_documents("jsonl:a.jsonl#text", f"{file.name}#text")[0]
     'hello'
     """
-    path, field = split_field(ref, rest, "jsonl:PATH#FIELD")
-    path = os.path.expanduser(path)
-    lines: Any = _line_starts(path)  # an array, which is as good as a sequence
-    if not len(lines):
-        raise InputError(f"{ref}: {path} is empty; give a file with one JSON object per line")
-    return Documents(ref, lines, functools.partial(_read_line, path=path, field=field))
+    patterns, field = split_field(ref, rest, "jsonl:GLOB#FIELD")
+    paths = find_paths(ref, patterns, ".jsonl")
+    index = [_index(path, number) for number, path in enumerate(paths)]
+    items: Any = np.concatenate(index)  # an array, which is as good as a sequence
+    if not len(items):
+        raise InputError(f"{ref}: {paths[0]} is empty; give a file with one JSON object per line")
+    return Documents(ref, items, functools.partial(_read_item, paths=paths, field=field))
 
 
-def _line_starts(path) -> np.ndarray:
-    """[lines, 2] int64: byte offset and number of every line that is not blank."""
-    starts = [(offset, number) for offset, number, _ in _lines(path)]
-    return np.array(starts, np.int64).reshape(-1, 2)
+def _index(path: str, number: int) -> np.ndarray:
+    """[documents, 3] int64: number of the file, byte offset (-1: in an array), line or place."""
+    if is_array(path):
+        return np.array([(number, -1, i) for i in range(len(_array(path)))], np.int64)
+    starts = [(number, offset, line) for offset, line, _ in _lines(path)]
+    return np.array(starts, np.int64).reshape(-1, 3)
 
 
-def _lines(path) -> Iterator[tuple[int, int, bytes]]:
-    """(byte offset, number from 1, content) of every line that is not blank."""
-    offset = 0
+def is_array(path: str) -> bool:
+    """Whether a JSON file begins as an array.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", delete=False) as file:
+    ...     _ = file.write('[{"text": "hello"}]')
+    >>> is_array(file.name)
+    True
+    """
+    with open(unpacked(path), "rb") as file:
+        return file.read(64).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
+
+
+@functools.lru_cache(maxsize=2)
+def _array(path: str) -> list:
     try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield offset, number, line
-                offset += len(line)
-    except OSError as err:
+        return json.loads(read_text(path))
+    except ValueError as err:
         raise InputError(
-            f"cannot read {path}: {err.strerror}; check the path and its permissions"
+            f"{path} is not JSON: {err}; it must be one array of objects, or one object per line"
         ) from err
 
 
-def _read_line(item, path, field):
-    offset, number = (int(x) for x in item)
-    with open(path, "rb") as file:
+def _lines(path: str) -> Iterator[tuple[int, int, bytes]]:
+    """(byte offset, number from 1, content) of every line that is not blank."""
+    offset = 0
+    with open(unpacked(path), "rb") as file:
+        for number, line in enumerate(file, 1):
+            start = 0
+            if number == 1 and line.startswith(BYTE_ORDER_MARK):
+                start = len(BYTE_ORDER_MARK)
+            if line[start:].strip():
+                yield offset + start, number, line[start:]
+            offset += len(line)
+
+
+def _read_item(item, paths, field):
+    number, offset, place = (int(x) for x in item)
+    path = paths[number]
+    if offset < 0:
+        record, where = _array(path)[place], f"{path} record {place}"
+        if not isinstance(record, dict):
+            raise InputError(f"{where} is not a JSON object but a {type(record).__name__}")
+        return text_field(record, field, where)
+    with open(unpacked(path), "rb") as file:
         file.seek(offset)
         line = file.readline()
-    where = f"{path} line {number}"
+    where = f"{path} line {place}"
     return text_field(read_record(line, where, offset, f'{{"{field}": "..."}}'), field, where)
 
 

@@ -1,5 +1,6 @@
 """A text reference such as `text:corpus/*.txt` becomes a lazy sequence of documents."""
 
+import dataclasses
 from collections.abc import Callable
 
 from lmdyn.data.lazy_documents import Documents
@@ -19,18 +20,20 @@ SOURCES: dict[str, Callable[[str, str], Documents]] = {
 """By kind of reference: `(reference, what follows the kind) -> Documents`."""
 
 
-def documents(ref: str) -> Documents:
+def documents(ref: str, on_bad_document: str = "error") -> Documents:
     """The documents of a text reference.
 
     Args:
       ref: one of `text:GLOB`: UTF-8 files, one document each, sorted by name (`**` crosses
-        folders); `jsonl:PATH#FIELD`: JSON Lines, one document per line;
+        folders); `jsonl:GLOB#FIELD`: JSON Lines (one document per line), or arrays of objects. A
+        list of patterns is separated by commas, and files may be packed with gzip, zstd, bz2 or xz.
         `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a dataset prepared with TFDS in array_record
         files (no TensorFlow needed), by its name or folder; `tfds:synthetic_world/small:time0#text`
         (or `medium`, `large`, `people=300,seed=1`) is made when it is first asked for, see
         `lmdyn.data.worlds.world`; `builtin:NAME[:SPLIT]`: text that every Python has (`docs`,
         `code`), all of it or its split `train` or `test`; `my_pkg.my_source:REST`: what
         `my_source(ref, rest)` in your package returns.
+      on_bad_document: `error`; or `skip`: a document that cannot be read is left out and counted.
 
     Returns:
       A lazy sequence of str.
@@ -49,4 +52,5 @@ def documents(ref: str) -> Documents:
             f"text reference '{ref}' has no kind; write text:GLOB, jsonl:PATH#FIELD,"
             " tfds:NAME:SPLIT#FIELD or builtin:NAME"
         )
-    return resolve(kind, SOURCES, "kind of text reference")(ref, rest)
+    found = resolve(kind, SOURCES, "kind of text reference")(ref, rest)
+    return dataclasses.replace(found, on_bad_document=on_bad_document)

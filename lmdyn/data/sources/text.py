@@ -1,18 +1,15 @@
 """Plain text: `text:GLOB`, UTF-8 files of one document each."""
 
-import glob
-import os
-
 from lmdyn.data.lazy_documents import Documents, decode_utf8
-from lmdyn.errors import InputError
+from lmdyn.data.sources.opening import BYTE_ORDER_MARK, find_paths, unpacked
 
 
-def text_documents(ref: str, pattern: str) -> Documents:
-    """The files that match a pattern, sorted by name.
+def text_documents(ref: str, patterns: str) -> Documents:
+    """The files of a list of patterns; see `find_paths`. They may be compressed.
 
     Args:
       ref: the whole reference, for errors.
-      pattern: of paths; `**` crosses folders.
+      patterns: separated by commas.
 
     Raises:
       InputError: nothing matches, or all files are empty.
@@ -23,47 +20,22 @@ def text_documents(ref: str, pattern: str) -> Documents:
     >>> list(text_documents("text:*.txt", f"{folder}/*.txt"))
     ['hello']
     """
-    found = glob.glob(os.path.expanduser(pattern), recursive=True)
-    paths = tuple(sorted(path for path in found if not os.path.isdir(path)))
-    if not paths and not glob.has_magic(pattern):
-        what = (
-            "is a folder; write"
-            if os.path.isdir(os.path.expanduser(pattern))
-            else "is not there; check the path, or write"
-        )
-        raise InputError(
-            f"{ref}: {pattern} {what} {os.path.join(pattern, '*.txt')} for the files in a folder"
-        )
-    if not paths:
-        raise InputError(
-            f"{ref}: no file matches {pattern} (looked from {os.getcwd()}); check the path, and"
-            " quote the pattern in a shell"
-        )
-    if not any(os.path.getsize(p) or not os.path.isfile(p) for p in paths):
-        raise InputError(
-            f"{ref}: {paths[0] if len(paths) == 1 else f'all {len(paths)} files'} empty; give a"
-            " text with at least one window of tokens"
-        )
-    return Documents(ref, paths, read_text)
+    return Documents(ref, find_paths(ref, patterns), read_text)
 
 
 def read_text(path: str) -> str:
-    r"""A UTF-8 file's text, with `\n` as line ends.
+    r"""A UTF-8 file's text, with `\n` as line ends and without a byte order mark.
 
     Raises:
       InputError: the file cannot be read, or is not UTF-8; it names the byte and its offset.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("wb", delete=False) as file:
-    ...     _ = file.write(b"two\r\nlines")
+    ...     _ = file.write(b"\xef\xbb\xbftwo\r\nlines")
     >>> read_text(file.name)
     'two\nlines'
     """
-    try:
-        with open(path, "rb") as file:
-            raw = file.read()
-    except OSError as err:
-        raise InputError(
-            f"cannot read {path}: {err.strerror}; check the path and its permissions"
-        ) from err
-    return decode_utf8(raw, path).replace("\r\n", "\n").replace("\r", "\n")
+    with open(unpacked(path), "rb") as file:
+        raw = file.read()
+    text = decode_utf8(raw, path).removeprefix(BYTE_ORDER_MARK.decode())
+    return text.replace("\r\n", "\n").replace("\r", "\n")
