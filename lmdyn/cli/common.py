@@ -60,7 +60,7 @@ Tokens = Annotated[
 ]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
-    tyro.conf.arg(help="Of activations; auto: bfloat16 on GPU and TPU, float32 on CPU."),
+    tyro.conf.arg(help="Dtype of activations; auto: bfloat16 on GPU and TPU, float32 on CPU."),
 ]
 
 

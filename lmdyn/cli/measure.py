@@ -39,7 +39,8 @@ class Measure:
     metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = (
         "nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy"
     )
-    """What to measure."""
+    """What to measure: metrics by name, or functions that make one by dotted name, such as
+    my_package.my_metric."""
     length: Annotated[int, tyro.conf.arg(metavar="T")] = 512
     """Tokens per window."""
     batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1

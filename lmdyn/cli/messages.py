@@ -73,12 +73,11 @@ def fill_help(text: str, width: int) -> str:
         if example or (not body and paragraphs and not paragraphs[-1][0]):
             continue
         before = paragraphs[-1][0] if paragraphs else ""
-        if (
-            2 <= column < len(before)
-            and before[column - 2 : column].isspace()
-            and not before[column].isspace()
-            and not (column == 2 and "-" in (body[0], before[2]))  # two options without help
-        ):
+        same_column = column < len(before) and not before[column].isspace()
+        description = column == 0 and body and not before.startswith("usage:")
+        aligned = column >= 2 and before[column - 2 : column].isspace()
+        two_options = column == 2 and "-" in (body[0], before[2:3])  # without help
+        if same_column and (description or (aligned and not two_options)):
             paragraphs[-1] = (f"{before} {body}", column)
         else:
             paragraphs.append((line, column))

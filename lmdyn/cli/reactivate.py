@@ -73,7 +73,7 @@ def run(options: Reactivate, command: list[str]) -> None:
     model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
     data.check_vocabulary(tokenizer, model.config)
     check_positions(model.config, length=options.length)
-    write_config(model.config)  # refuses a model that could not be exported
+    family = write_config(model.config)["model_type"]
     windows = (options.length, options.batch, options.tokens)
     batches = data.batches(documents, tokenizer, *windows, progress=True)
     metric = metrics.combine(nll=metrics.likelihood(), entropy=metrics.knowledge_entropy())
@@ -107,7 +107,7 @@ def run(options: Reactivate, command: list[str]) -> None:
         + (f", except {zero} that are 0 and stay 0" if zero else "")
     )
     _show_change(rows)
-    say(f"wrote {options.out}; dir:{options.out} names the changed model")
+    say(f"wrote {options.out}, a {family} model; dir:{options.out} names it")
 
 
 def _check(options: Reactivate) -> None:

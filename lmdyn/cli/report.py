@@ -15,7 +15,10 @@ class Report:
     The page is one file that needs no network. It can be built again from the rows at any time.
     """
 
-    folders: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="DIR...")]
+    folders: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="DIR...", help_behavior_hint="(required)"),
+    ]
     """Folders with the rows of lmdyn measure, gradients, online or scaling, of a run or of a study;
     or folders of such folders."""
     out: Annotated[

@@ -11,10 +11,11 @@ from lmdyn.cli.common import say, set_up_jax
 class Study:
     """Run a paper's whole experiment: rows, figures, claims and a report, in one folder.
 
-    Give the study's name (lmdyn study my_package.my_study), or --config FILE: a Python file whose
-    config() returns the settings of a study, such as configs/knowledge_entropy.py. All settings are
-    options, too; lmdyn study --config FILE --help lists them. The same command resumes a study that
-    was stopped.
+    lmdyn study --config FILE reads a Python file whose config() returns the settings of a study,
+    such as configs/knowledge_entropy.py. lmdyn study NAME starts from the defaults of a study:
+    entropy_decay, fact_learning, gradient_localization, knowledge_entropy, online_adaptation,
+    saturation, or the dotted name of a package of yours. All settings are options, too, and --help
+    after FILE or NAME lists them. The same command resumes a study that was stopped.
     """
 
 

@@ -82,6 +82,14 @@ def test_help_fits_80_columns_and_is_whole(capsys, monkeypatch, words):
     assert [name for name in wanted if name not in out] == []
 
 
+def test_the_help_of_study_names_those_that_ship(capsys):
+    from lmdyn.studies.registry import SHIPPED
+
+    code, out, _ = run(capsys, "study", "--help")
+    assert code == 0
+    assert [name for name in SHIPPED if name not in out] == []
+
+
 def test_version(capsys):
     import lmdyn
 
