@@ -13,7 +13,8 @@ verdicts, figures, pages (scripts/try_commands.py). Where:
 - `bash scripts/launch_local.sh`: scripts/try_commands.py, where two processes train; its signals
   and exit codes in tests/test_scripts.py and tests/training/test_distributed.py.
 - `bash scripts/launch_tpu_pod.sh`, `sbatch scripts/launch_slurm.sh`: here, with stand-ins for
-  gcloud, sbatch and srun: what every host would start; stopping and resuming in tests/test_scripts.py.
+  gcloud, sbatch and srun: what every host would start; stopping and resuming:
+  tests/test_scripts.py.
 - `bash scripts/quickstart.sh`: tests/test_scripts.py, with stand-ins for pip and lmdyn; its
   commands are those of configs/tour.
 - `bash scripts/test.sh`: it is what runs this.

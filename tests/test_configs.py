@@ -57,5 +57,5 @@ def test_a_wrong_config_is_one_clear_line(text, message, tmp_path, capsys):
 
 
 def test_a_missing_config_file_is_named():
-    with pytest.raises(InputError, match="nowhere.py"):
+    with pytest.raises(InputError, match=r"nowhere\.py"):
         parse(["online", "--config", "nowhere.py"])

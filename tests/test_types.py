@@ -1,4 +1,4 @@
-"""Types are checked: pyright finds nothing wrong in `lmdyn` (its settings are in pyproject.toml)."""
+"""Types are checked: pyright finds nothing wrong in `lmdyn` (settings: pyproject.toml)."""
 
 import subprocess
 import sys

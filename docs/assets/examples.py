@@ -1,5 +1,6 @@
-"""An extension of mkdocstrings' reader: an example that a docstring shows (`>>> ...`) becomes a block
-of code, with or without a heading "Examples".
+"""An extension of mkdocstrings' reader: examples become blocks of code.
+
+An example is what a docstring shows after `>>>`, with or without a heading "Examples".
 """
 
 import re

@@ -33,7 +33,6 @@ def joined(stacks: Sequence[Mapping[Path, Any]]) -> dict:
     """One stack of blocks from several, each as `{path: leaf}`; a parameter quantised in some of
     them only is decoded.
     """
-
     return unflatten({path: concatenate([stack[path] for stack in stacks]) for path in stacks[0]})
 
 

@@ -31,7 +31,9 @@ from lmdyn.types import present
 
 @dataclasses.dataclass(frozen=True)
 class StepPlan:
-    """What a training step takes on a mesh. Made by `plan_step`. Bytes are those of the fullest device.
+    """What a training step takes on a mesh. Made by `plan_step`.
+
+    Bytes are those of the fullest device.
 
     Attributes:
       mesh: devices along data, fsdp and tensor.
@@ -134,7 +136,7 @@ def plan_step(config: TrainConfig) -> StepPlan:
 
 
 def _environment(devices: int) -> dict[str, str]:
-    """The child's environment: so many virtual devices, and a compiler that saves time and memory."""
+    """The child's environment: its virtual devices, a compiler that saves time and memory."""
     flags = [
         os.environ.get("XLA_FLAGS", ""),
         f"--xla_force_host_platform_device_count={devices}",

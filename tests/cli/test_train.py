@@ -31,8 +31,23 @@ def said(words, capsys, code=2):
 
 
 def test_options_override_the_config_at_any_depth(tmp_path):
-    words = ["train", "--config", write(tmp_path), "--steps", "7", "--optimizer.learning-rate", "0.5", "--data.batch", "16", "--mesh", "4,2,1",
-             "--model.depth", "3", "--out", "elsewhere"]  # fmt: skip
+    words = [
+        "train",
+        "--config",
+        write(tmp_path),
+        "--steps",
+        "7",
+        "--optimizer.learning-rate",
+        "0.5",
+        "--data.batch",
+        "16",
+        "--mesh",
+        "4,2,1",
+        "--model.depth",
+        "3",
+        "--out",
+        "elsewhere",
+    ]
     run = parse(words).run
     assert (
         run.steps,
@@ -45,32 +60,41 @@ def test_options_override_the_config_at_any_depth(tmp_path):
     assert run.model.width == 24
 
 
-@pytest.mark.parametrize("written, message", [
-    (dict(more=", stpes=3"), "stpes"),
-    (dict(more=", optimizer=Optimizer(rate=1e-3)"), "rate"),
-    (dict(steps="'3'"), "TrainConfig.steps='3' is a str, not int"),
-    (dict(steps="0"), "steps=0; it must be at least 1"),
-    (dict(more=", mesh=(1, 2)"), "TrainConfig.mesh=(1, 2)"),
-    (dict(model="None"), "give either model="),
-    (dict(model=MODEL.replace("heads=2", "heads=2, kv_heads=3")), "no multiple of kv_heads=3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "written, message",
+    [
+        (dict(more=", stpes=3"), "stpes"),
+        (dict(more=", optimizer=Optimizer(rate=1e-3)"), "rate"),
+        (dict(steps="'3'"), "TrainConfig.steps='3' is a str, not int"),
+        (dict(steps="0"), "steps=0; it must be at least 1"),
+        (dict(more=", mesh=(1, 2)"), "TrainConfig.mesh=(1, 2)"),
+        (dict(model="None"), "give either model="),
+        (dict(model=MODEL.replace("heads=2", "heads=2, kv_heads=3")), "no multiple of kv_heads=3"),
+    ],
+)
 def test_a_wrong_config_is_one_line(tmp_path, capsys, written, message):
     assert message in said(["train", "--config", write(tmp_path, **written)], capsys)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words, message", [
-    (["--steps", "x"], "--steps does not take 'x'"),
-    (["--stpes", "5"], "did you mean --steps?"),
-    (["--optimizer.learning-rte", "5"], "did you mean --optimizer.learning-rate?"),
-    (["--optimizer.name", "adm"], "it takes adamw, sgd"),
-    (["--steps", "0"], "steps=0; it must be at least 1"),
-    (["--mesh", "4,2"], "'4,2' is no mesh; write three numbers"),
-    (["--mesh", "64,1,1"], "mesh 64,1,1 needs 64 devices, and there are 8; use a mesh"),
-    (["--mesh", "8,1,1"], "a batch of 4 rows does not divide by data=8"),
-    (["--coordinator", "here:1"], "--coordinator, --processes and --process go together"),
-    (["--hosts", "auto", "--coordinator", "here:1", "--processes", "2", "--process", "0"], "finds the other processes itself"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--steps", "x"], "--steps does not take 'x'"),
+        (["--stpes", "5"], "did you mean --steps?"),
+        (["--optimizer.learning-rte", "5"], "did you mean --optimizer.learning-rate?"),
+        (["--optimizer.name", "adm"], "it takes adamw, sgd"),
+        (["--steps", "0"], "steps=0; it must be at least 1"),
+        (["--mesh", "4,2"], "'4,2' is no mesh; write three numbers"),
+        (["--mesh", "64,1,1"], "mesh 64,1,1 needs 64 devices, and there are 8; use a mesh"),
+        (["--mesh", "8,1,1"], "a batch of 4 rows does not divide by data=8"),
+        (["--coordinator", "here:1"], "--coordinator, --processes and --process go together"),
+        (
+            ["--hosts", "auto", "--coordinator", "here:1", "--processes", "2", "--process", "0"],
+            "finds the other processes itself",
+        ),
+    ],
+)
 def test_a_wrong_option_is_one_line(tmp_path, capsys, words, message):
     assert message in said(["train", "--config", write(tmp_path), *words], capsys)
     assert not (tmp_path / "run").exists()

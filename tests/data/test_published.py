@@ -71,7 +71,10 @@ def test_templama_labels_answers_by_two_dates(tmp_path):
 
     before = read_probes(f"templama:{path}@2011, 2010")  # what was true earlier, by what came later
     assert [(probe.target, probe.kind) for probe in before] == [
-        ("Dunmouth", "unchanged"), ("Olbri Bank", "unchanged"), ("Dunmouth", "new")]  # fmt: skip
+        ("Dunmouth", "unchanged"),
+        ("Olbri Bank", "unchanged"),
+        ("Dunmouth", "new"),
+    ]
 
 
 def test_dynamic_templama_has_quarters_and_any_kind_of_blank(tmp_path):
@@ -222,7 +225,9 @@ def test_temporalwiki_rows_may_say_their_kind_themselves(tmp_path):
         tmp_path, ["subject,relation,object,kind", "a,b,c,changed", "d,e,f,unchanged"], "all.csv"
     )
     assert [(found.text, found.kind) for found in read_probes(f"temporalwiki:{path}")] == [
-        ("a b c", "updated"), ("d e f", "unchanged")]  # fmt: skip
+        ("a b c", "updated"),
+        ("d e f", "unchanged"),
+    ]
 
 
 BAD_TABLES = {

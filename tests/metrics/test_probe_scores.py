@@ -1,4 +1,4 @@
-"""Scores of probes: against `transformers`, one probe at a time, and whatever way they are grouped."""
+"""Scores of probes: against `transformers`, one at a time, and whatever way they are grouped."""
 
 import types
 

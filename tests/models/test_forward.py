@@ -180,7 +180,7 @@ def test_taps_give_every_layer_and_cost_no_head():
 
 def test_an_unknown_site_lists_the_known():
     model, params = small()
-    with pytest.raises(InputError, match="did you mean 'mlp.coefficients'"):
+    with pytest.raises(InputError, match=r"did you mean 'mlp\.coefficients'"):
         models.forward(model, params, tokens(3)[None], taps={"mlp.coeficients": lambda x, m: x})
 
 

@@ -1,4 +1,4 @@
-"""Several folders on one page: names tell them apart, links resolve, and one folder is as it was."""
+"""Several folders on one page: names tell them apart, links resolve, one folder is as it was."""
 
 import csv
 import io

@@ -39,9 +39,8 @@ def test_a_typed_table_gives_the_law_and_who_ends_above_it(table, tmp_path, caps
     )
     rows = records.read_rows(tmp_path / "out" / "law.jsonl")
     law = next(r for r in rows if r["metric"] == "scaling_law")
-    low, high = law["intervals"][
-        "a"
-    ]  # it holds the truth in eight to nine cases of ten (see fit_scaling_law), so that is no test of one case
+    low, high = law["intervals"]["a"]
+    # It holds the truth in eight to nine cases of ten (see fit_scaling_law): no test of one case.
     assert low < law["a"] < high and law["a"] == pytest.approx(a, abs=0.02) and law["runs"] == 16
     above = {r["parameters"]: r for r in rows if r["metric"] == "scaling_residual"}
     assert (

@@ -1,4 +1,4 @@
-"""A session's Altair theme is for its own charts; the page keeps to its own, in light and in dark."""
+"""A session's Altair theme is for its own charts; the page keeps to its own, light and dark."""
 
 import altair as alt
 import pytest

@@ -26,7 +26,7 @@ def write_texts(folder):
 
 
 def config(folder, **changes) -> TrainConfig:
-    """A run of 12 steps on texts in `folder`; fields of its parts are changed as `data__batch=4`."""
+    """A run of 12 steps on texts in `folder`; its parts' fields are changed as `data__batch=4`."""
     model = ModelConfig(
         vocab=257, width=24, depth=2, heads=2, head_width=12, mlp_width=20, positions=32
     )

@@ -16,12 +16,14 @@ from lmdyn.training import distributed
 WORK = """
 import os, sys, time
 from lmdyn.training import distributed, sharding
-say = lambda *words: os.write(1, ("\\n" + " ".join(map(str, words)) + "\\n").encode())  # whole lines: Gloo prints, too
+# Whole lines: Gloo prints, too.
+say = lambda *words: os.write(1, ("\\n" + " ".join(map(str, words)) + "\\n").encode())
 address, processes, process, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 distributed.initialize(address, processes, process, timeout=60)
 import jax, numpy as np
 devices = sharding.make_mesh((2, 2 * processes, 1))
-rows = sharding.put_batch(np.full([8, 16], 1.0 + sharding.row_share(devices)[0], np.float32), devices)
+batch = np.full([8, 16], 1.0 + sharding.row_share(devices)[0], np.float32)
+rows = sharding.put_batch(batch, devices)
 add = jax.jit(lambda x: x.sum())
 with distributed.guard() as watch:
     for step in range(1, 10**9):
@@ -50,9 +52,13 @@ def start(what: str, processes: int = 2) -> list[subprocess.Popen]:
     found = [
         subprocess.Popen(
             [sys.executable, "-c", WORK, address, str(processes), str(process), what],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
         for process in range(processes)
-    ]  # fmt: skip
+    ]
     for index, process in enumerate(found):
         line = next((line for line in process.stdout if line.startswith("running")), "")
         if line != f"running 384.0 ({index}, 2) True\n":  # 8 x 16 ones, and as many twos
@@ -119,14 +125,20 @@ def test_a_second_interrupt_ends_at_once():
         twice()
 
 
-@pytest.mark.parametrize("given,said", [
-    (("127.0.0.1:9", None, None), "processes and process not given"),
-    (("127.0.0.1:9", 2, None), "process not given"),
-    (("127.0.0.1", 2, 0), "coordinator '127.0.0.1' is no HOST:PORT"),
-    (("127.0.0.1:9", 0, 0), "processes=0"),
-    (("127.0.0.1:9", 2, -1), "count from 0 to 1"),
-    (("127.0.0.1:9", 2, 1), "no coordinator answers at 127.0.0.1:9 within 0 s (Connection refused)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given,said",
+    [
+        (("127.0.0.1:9", None, None), "processes and process not given"),
+        (("127.0.0.1:9", 2, None), "process not given"),
+        (("127.0.0.1", 2, 0), "coordinator '127.0.0.1' is no HOST:PORT"),
+        (("127.0.0.1:9", 0, 0), "processes=0"),
+        (("127.0.0.1:9", 2, -1), "count from 0 to 1"),
+        (
+            ("127.0.0.1:9", 2, 1),
+            "no coordinator answers at 127.0.0.1:9 within 0 s (Connection refused)",
+        ),
+    ],
+)
 def test_bad_input(given, said):
     with pytest.raises(InputError, match=re.escape(said)):
         distributed.initialize(*given, timeout=0)

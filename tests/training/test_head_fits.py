@@ -171,7 +171,7 @@ def test_states_are_those_of_the_model_and_are_computed_once(cached, monkeypatch
 def test_a_cache_that_cannot_be_written_says_so(cached, tmp_path):
     model, params, batches, _ = cached
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot keep .* GB of states in .*file"):
+    with pytest.raises(InputError, match=r"cannot keep .* GB of states in .*file"):
         final_states(model, params, batches, cache=tmp_path / "file")
 
 

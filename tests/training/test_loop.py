@@ -71,7 +71,7 @@ def test_what_was_measured_inside_is_what_measuring_afterwards_gives(finished):
 
 
 def test_event_files_hold_the_log(finished):
-    """Read with another reader than the writer's package: the record format's own protocol buffers."""
+    """Read without the writer's package: by the record format's own protocol buffers."""
     from tensorboardX.proto import event_pb2
 
     found = {}

@@ -20,12 +20,29 @@ SHAPES = {"gated": ((2, 2, 2), (1, 1, 8)), "tied": ((8, 1, 1), (2, 4, 1))}
 # Widths that the meshes above divide, so that something is divided; the kinds of the helpers have
 # odd ones.
 EVEN = {
-    "gated": models.ModelConfig(vocab=64, width=16, depth=3, heads=8, kv_heads=2, head_width=4, mlp_width=24, positions=99),
+    "gated": models.ModelConfig(
+        vocab=64, width=16, depth=3, heads=8, kv_heads=2, head_width=4, mlp_width=24, positions=99
+    ),
     "tied": models.ModelConfig(
-        vocab=64, width=16, depth=3, heads=8, head_width=2, mlp_width=24, positions=99, position="learned", gated=False,
-        activation="gelu", norm="layer", norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True, tied_head=True,
-        parallel=True),
-}  # fmt: skip
+        vocab=64,
+        width=16,
+        depth=3,
+        heads=8,
+        head_width=2,
+        mlp_width=24,
+        positions=99,
+        position="learned",
+        gated=False,
+        activation="gelu",
+        norm="layer",
+        norm_bias=True,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        tied_head=True,
+        parallel=True,
+    ),
+}
 
 
 def even(kind):
@@ -126,11 +143,22 @@ def test_optimizer_state_lies_where_its_parameters_lie():
     placed = sharding.shard(params, mesh, model.config)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.masked(optax.add_decayed_weights(0.1), jax.tree.map(lambda leaf: leaf.ndim > 2, params)),
+        optax.masked(
+            optax.add_decayed_weights(0.1), jax.tree.map(lambda leaf: leaf.ndim > 2, params)
+        ),
         optax.multi_transform(
-            {"a": optax.adam(optax.cosine_decay_schedule(1e-3, 10)), "b": optax.sgd(1e-2, momentum=0.9)},
-            {"embed": "a", "blocks": {"attention": "a", "mlp": "b", "attention_norm": "b", "mlp_norm": "b"},
-             "head": "b", "final_norm": "a"}))  # fmt: skip
+            {
+                "a": optax.adam(optax.cosine_decay_schedule(1e-3, 10)),
+                "b": optax.sgd(1e-2, momentum=0.9),
+            },
+            {
+                "embed": "a",
+                "blocks": {"attention": "a", "mlp": "b", "attention_norm": "b", "mlp_norm": "b"},
+                "head": "b",
+                "final_norm": "a",
+            },
+        ),
+    )
     state = jax.eval_shape(optimizer.init, params)
     places = sharding.state_shardings(state, params, mesh, model.config)
     made = jax.jit(optimizer.init, out_shardings=places)(placed)
@@ -231,16 +259,22 @@ def test_a_mesh_may_use_some_of_the_devices():
     assert sharding.make_mesh().shape == {"data": 8, "fsdp": 1, "tensor": 1}
 
 
-@pytest.mark.parametrize("call,said", [
-    (lambda: sharding.parse_mesh("4,x"), "mesh '4,x' cannot be read"),
-    (lambda: sharding.parse_mesh("4,0"), "mesh '4,0' cannot be read"),
-    (lambda: sharding.parse_mesh("1,2,3,4"), "such as 4,8,2"),
-    (lambda: sharding.make_mesh((4, 4, 1)), "mesh 4,4,1 needs 16 devices, and there are 8"),
-    (lambda: sharding.make_mesh((4, -1, 1)), "three numbers >= 1"),
-    (lambda: sharding.check_batch(6, sharding.make_mesh((2, 2, 2))), "use 4 or 8 rows"),
-    (lambda: sharding.check_batch(3, sharding.make_mesh((2, 2, 2))), "use 4 rows"),
-    (lambda: sharding.check_batch(4, sharding.make_mesh((2, 2, 2)), accumulate=2), "fsdp=2 x accumulate=2; use 8 rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call,said",
+    [
+        (lambda: sharding.parse_mesh("4,x"), "mesh '4,x' cannot be read"),
+        (lambda: sharding.parse_mesh("4,0"), "mesh '4,0' cannot be read"),
+        (lambda: sharding.parse_mesh("1,2,3,4"), "such as 4,8,2"),
+        (lambda: sharding.make_mesh((4, 4, 1)), "mesh 4,4,1 needs 16 devices, and there are 8"),
+        (lambda: sharding.make_mesh((4, -1, 1)), "three numbers >= 1"),
+        (lambda: sharding.check_batch(6, sharding.make_mesh((2, 2, 2))), "use 4 or 8 rows"),
+        (lambda: sharding.check_batch(3, sharding.make_mesh((2, 2, 2))), "use 4 rows"),
+        (
+            lambda: sharding.check_batch(4, sharding.make_mesh((2, 2, 2)), accumulate=2),
+            "fsdp=2 x accumulate=2; use 8 rows",
+        ),
+    ],
+)
 def test_bad_input(call, said):
     with pytest.raises(InputError, match=re.escape(said)):
         call()

@@ -134,27 +134,31 @@ def test_what_fits():
     }
 
 
-@pytest.mark.parametrize("mesh,said", [
-    ((-1, 2, 1), "mesh -1,2,1: a plan needs three numbers"),
-    ((3, 8, 1), "a batch of 16 rows does not divide by data=3 x fsdp=8; use 24 rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mesh,said",
+    [
+        ((-1, 2, 1), "mesh -1,2,1: a plan needs three numbers"),
+        ((3, 8, 1), "a batch of 16 rows does not divide by data=3 x fsdp=8; use 24 rows"),
+    ],
+)
 def test_bad_input(mesh, said):
     with pytest.raises(InputError, match=re.escape(said)):
         step_plan.plan_step(config(mesh))
 
 
 def test_groups_of_devices_are_read_in_every_notation():
+    mesh, two = "mesh['axis_0'=2,", "'axis_1'=2,'axis_2'=2]"
     rest = {
         "replica_groups={{0,1},{2,3},{4,5},{6,7}}": "tensor",
         "replica_groups=[4,2]<=[8]": "tensor",
         "replica_groups=[4,2]<=[2,2,2]T(0,2,1)": "fsdp",
         "replica_groups=[2,4]<=[4,2]T(1,0)": "data+fsdp",
         "replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}": "tensor",
-        "replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_1'}": "data+fsdp",
-        "replica_groups=mesh['axis_0'=2,'axis_1'=2,'axis_2'=2], device_ids=([2,2,2]T(2,1,0)) {'axis_2'}": "data",
+        f"replica_groups={mesh}'axis_1'=4], device_ids=([4,2]T(1,0)) {{'axis_1'}}": "data+fsdp",
+        f"replica_groups={mesh}{two}, device_ids=([2,2,2]T(2,1,0)) {{'axis_2'}}": "data",
         "replica_groups={}": "data+fsdp+tensor",
         "source_target_pairs={{0,4},{4,0}}": "data",
-    }  # fmt: skip
+    }
     for text, axes in rest.items():
         assert (
             programs._along(
@@ -174,11 +178,13 @@ def test_loops_in_loops_are_multiplied_out():
 }
 
 %outer (p: f32[4,6]) -> f32[4,6] {
-  ROOT %w = (s32[], /*index=1*/f32[4,6]{1,0}) while(%t), condition=%c, body=%inner, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %w = (s32[], /*index=1*/f32[4,6]{1,0}) while(%t), condition=%c, body=%inner, \
+backend_config={"known_trip_count":{"n":"5"}}
 }
 
 ENTRY %main (p: f32[4,6]) -> f32[4,6] {
-  %w = (s32[], f32[4,6]{1,0}) while(%t), condition=%c, body=%outer, backend_config={"known_trip_count":{"n":"3"}}
+  %w = (s32[], f32[4,6]{1,0}) while(%t), condition=%c, body=%outer, \
+backend_config={"known_trip_count":{"n":"3"}}
   ROOT %f = f32[4,6]{1,0} fusion(%w), kind=kLoop, calls=%inner
 }
 """

@@ -177,10 +177,18 @@ def test_dead_coefficients_are_left_as_they_are():
     np.testing.assert_allclose(found[2, 0], [1, 1, 1, 0.4, 0.4], rtol=1e-6)  # mean 4 / 5
 
 
-@pytest.mark.parametrize("ratio, counts", [(0.0, [0, 0, 0]), (0.25, [2, 2, 2]), (0.5, [3, 3, 3]), (1.0, [5, 5, 5]),
-                                           ([0.0, 0.3, 0.8], [0, 2, 5])])  # fmt: skip
+@pytest.mark.parametrize(
+    "ratio, counts",
+    [
+        (0.0, [0, 0, 0]),
+        (0.25, [2, 2, 2]),
+        (0.5, [3, 3, 3]),
+        (1.0, [5, 5, 5]),
+        ([0.0, 0.3, 0.8], [0, 2, 5]),
+    ],
+)
 def test_dormant_are_the_smallest_by_quantile(ratio, counts):
-    """By hand; the two 2.0 of the last layer are equal to its quantile at 0.8, and both are taken."""
+    """By hand; the two 2.0 of the last layer equal its quantile at 0.8, and both are taken."""
     chosen = transforms.dormant(COEFFICIENTS, ratio)
     assert chosen.sum(1).tolist() == counts
     for values, taken in zip(COEFFICIENTS, chosen, strict=True):
@@ -204,18 +212,21 @@ def used(count: int, width: int = 64) -> np.ndarray:
     return np.where(np.arange(width) < count, 0.3, 0.0)
 
 
-@pytest.mark.parametrize("counts, ratio, wanted", [
-    ([64, 64, 64], 0.4, [0.4, 0.4, 0.4]),         # no deficit
-    ([8, 8, 8], 0.4, [0.4, 0.4, 0.4]),            # equal ones
-    ([1, 8, 8], 0.4, [0.6, 0.3, 0.3]),            # deficits 1, 1/2, 1/2
-    # 1.2 is too much for the first; the others share the rest
-    ([1, 8, 8], 0.8, [1.0, 0.7, 0.7]),
-    ([1, 16, 32], 0.7, [1.0, 22 / 30, 11 / 30]),  # deficits 1, 1/3, 1/6
-    ([8, 64, 64], 0.5, [1.0, 0.0, 0.0]),          # more than those with a deficit can take
-    ([0, 8, 8], 0.4, [0.0, 0.6, 0.6]),            # a layer without signal
-    ([1, 8, 16], 0.0, [0.0, 0.0, 0.0]),
-    ([1, 8, 16], 1.0, [1.0, 1.0, 1.0]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "counts, ratio, wanted",
+    [
+        ([64, 64, 64], 0.4, [0.4, 0.4, 0.4]),  # no deficit
+        ([8, 8, 8], 0.4, [0.4, 0.4, 0.4]),  # equal ones
+        ([1, 8, 8], 0.4, [0.6, 0.3, 0.3]),  # deficits 1, 1/2, 1/2
+        # 1.2 is too much for the first; the others share the rest
+        ([1, 8, 8], 0.8, [1.0, 0.7, 0.7]),
+        ([1, 16, 32], 0.7, [1.0, 22 / 30, 11 / 30]),  # deficits 1, 1/3, 1/6
+        ([8, 64, 64], 0.5, [1.0, 0.0, 0.0]),  # more than those with a deficit can take
+        ([0, 8, 8], 0.4, [0.0, 0.6, 0.6]),  # a layer without signal
+        ([1, 8, 16], 0.0, [0.0, 0.0, 0.0]),
+        ([1, 8, 16], 1.0, [1.0, 1.0, 1.0]),
+    ],
+)
 def test_more_where_entropy_is_lower(counts, ratio, wanted):
     found = transforms.by_entropy([used(count) for count in counts], ratio)
     np.testing.assert_allclose(found, wanted, atol=1e-12)
@@ -249,31 +260,85 @@ PACKED = tree(
 )
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: transforms.dormant(COEFFICIENTS, 1.5), "ratio=1.5; a ratio is between 0 and 1"),
-    (lambda: transforms.dormant(COEFFICIENTS, [0.5, -0.1, 0.5]), "ratio=-0.1; a ratio is between 0 and 1"),
-    (lambda: transforms.dormant(COEFFICIENTS, np.nan), "ratio=nan; a ratio is between 0 and 1"),
-    (lambda: transforms.dormant(COEFFICIENTS, [0.5, 0.5]), "ratio has shape [2]; give one number, or one for each of 3 layers"),
-    (lambda: transforms.dormant(COEFFICIENTS[0], 0.5), "coefficients have shape [5]; they are [layers, MLP width]"),
-    (lambda: transforms.dormant(-COEFFICIENTS, 0.5), "coefficient 0 of layer 0 is -4.0"),
-    (lambda: transforms.reactivate(FITS, np.where(COEFFICIENTS == 8, np.nan, COEFFICIENTS)), "coefficient 3 of layer 1 is nan"),
-    (lambda: transforms.by_entropy(COEFFICIENTS, [0.5] * 3), "ratio has shape [3]; by_entropy takes one number"),
-    (lambda: transforms.at_random(COEFFICIENTS, 0.5, -1), "seed=-1; a seed is a whole number from 0"),
-    (lambda: transforms.reactivate(FITS, COEFFICIENTS, gain=0.0), "gain=0.0; a gain is a number above 0"),
-    (lambda: transforms.reactivate(FITS, COEFFICIENTS, gain=float("nan")), "gain=nan; a gain is a number above 0"),
-    (lambda: transforms.reactivate(FITS, COEFFICIENTS, ratio=2.0), "ratio=2.0; a ratio is between 0 and 1"),
-    (lambda: transforms.reactivate(FITS, COEFFICIENTS[:, 1:]), "coefficients have shape [3, 4]; the model's MLPs are [3, 5]"),
-    (lambda: transforms.reactivate(FITS, COEFFICIENTS, chosen=COEFFICIENTS), "chosen is float64 of shape [3, 5]; it must be bool, of"),
-    (lambda: transforms.reactivate(FITS, COEFFICIENTS, chosen=np.ones([3, 4], bool)), "chosen is bool of shape [3, 4]"),
-    (lambda: transforms.reactivate(tree(), COEFFICIENTS), "matches nothing: 'blocks.mlp.up' holds"),
-    (lambda: transforms.reactivate({"blocks": {"moe": jnp.ones([3, 1])}}, COEFFICIENTS), "matches nothing: 'blocks' holds moe"),
-    (lambda: transforms.reactivate({"blocks": (FITS["blocks"],)}, COEFFICIENTS), "cut into several stacks; join them first"),
-    (lambda: transforms.reactivate(PACKED, COEFFICIENTS), "blocks.mlp.up.kernel is quantised (Q8_0) and cannot be changed"),
-    (lambda: transforms.reactivation(control="randum"), "did you mean 'random'?"),
-    (lambda: transforms.reactivation(strength="entropi"), "did you mean 'entropy'?"),
-    (lambda: transforms.reactivation(gain=-1.0), "gain=-1.0; a gain is a number above 0"),
-    (lambda: transforms.reactivation(control="random", seed=0.5), "seed=0.5; a seed is a whole number from 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: transforms.dormant(COEFFICIENTS, 1.5), "ratio=1.5; a ratio is between 0 and 1"),
+        (
+            lambda: transforms.dormant(COEFFICIENTS, [0.5, -0.1, 0.5]),
+            "ratio=-0.1; a ratio is between 0 and 1",
+        ),
+        (lambda: transforms.dormant(COEFFICIENTS, np.nan), "ratio=nan; a ratio is between 0 and 1"),
+        (
+            lambda: transforms.dormant(COEFFICIENTS, [0.5, 0.5]),
+            "ratio has shape [2]; give one number, or one for each of 3 layers",
+        ),
+        (
+            lambda: transforms.dormant(COEFFICIENTS[0], 0.5),
+            "coefficients have shape [5]; they are [layers, MLP width]",
+        ),
+        (lambda: transforms.dormant(-COEFFICIENTS, 0.5), "coefficient 0 of layer 0 is -4.0"),
+        (
+            lambda: transforms.reactivate(FITS, np.where(COEFFICIENTS == 8, np.nan, COEFFICIENTS)),
+            "coefficient 3 of layer 1 is nan",
+        ),
+        (
+            lambda: transforms.by_entropy(COEFFICIENTS, [0.5] * 3),
+            "ratio has shape [3]; by_entropy takes one number",
+        ),
+        (
+            lambda: transforms.at_random(COEFFICIENTS, 0.5, -1),
+            "seed=-1; a seed is a whole number from 0",
+        ),
+        (
+            lambda: transforms.reactivate(FITS, COEFFICIENTS, gain=0.0),
+            "gain=0.0; a gain is a number above 0",
+        ),
+        (
+            lambda: transforms.reactivate(FITS, COEFFICIENTS, gain=float("nan")),
+            "gain=nan; a gain is a number above 0",
+        ),
+        (
+            lambda: transforms.reactivate(FITS, COEFFICIENTS, ratio=2.0),
+            "ratio=2.0; a ratio is between 0 and 1",
+        ),
+        (
+            lambda: transforms.reactivate(FITS, COEFFICIENTS[:, 1:]),
+            "coefficients have shape [3, 4]; the model's MLPs are [3, 5]",
+        ),
+        (
+            lambda: transforms.reactivate(FITS, COEFFICIENTS, chosen=COEFFICIENTS),
+            "chosen is float64 of shape [3, 5]; it must be bool, of",
+        ),
+        (
+            lambda: transforms.reactivate(FITS, COEFFICIENTS, chosen=np.ones([3, 4], bool)),
+            "chosen is bool of shape [3, 4]",
+        ),
+        (
+            lambda: transforms.reactivate(tree(), COEFFICIENTS),
+            "matches nothing: 'blocks.mlp.up' holds",
+        ),
+        (
+            lambda: transforms.reactivate({"blocks": {"moe": jnp.ones([3, 1])}}, COEFFICIENTS),
+            "matches nothing: 'blocks' holds moe",
+        ),
+        (
+            lambda: transforms.reactivate({"blocks": (FITS["blocks"],)}, COEFFICIENTS),
+            "cut into several stacks; join them first",
+        ),
+        (
+            lambda: transforms.reactivate(PACKED, COEFFICIENTS),
+            "blocks.mlp.up.kernel is quantised (Q8_0) and cannot be changed",
+        ),
+        (lambda: transforms.reactivation(control="randum"), "did you mean 'random'?"),
+        (lambda: transforms.reactivation(strength="entropi"), "did you mean 'entropy'?"),
+        (lambda: transforms.reactivation(gain=-1.0), "gain=-1.0; a gain is a number above 0"),
+        (
+            lambda: transforms.reactivation(control="random", seed=0.5),
+            "seed=0.5; a seed is a whole number from 0",
+        ),
+    ],
+)
 def test_what_cannot_be_reactivated_is_one_line(call, message):
     with pytest.raises(InputError) as error:
         call()

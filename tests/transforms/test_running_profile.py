@@ -108,7 +108,7 @@ def test_what_is_frozen_all_the_time_keeps_its_bits():
 
 
 def test_equal_profiles_are_plain_training():
-    """A reference that is the gradient's own norm makes r the same everywhere, at the first step."""
+    """A reference that is the gradient's own norm makes r equal everywhere, at the first step."""
     norms = {group: np.asarray(values) for group, values in transforms.group_norms(tree(1)).items()}
     found, _ = trained(transforms.relocalize(optax.sgd(0.1), norms, "scale"), 1)
     plain, _ = trained(optax.sgd(0.1), 1)

@@ -59,7 +59,8 @@ class Head(abc.ABC):
     @abc.abstractmethod
     def shapes(self) -> dict[str, tuple[int, int]]:
         """`{name: (rows, columns)}` of its matrices; what gives the vocabulary's scores is
-        `output`."""
+        `output`.
+        """
 
     @abc.abstractmethod
     def logits(self, matrices: Mapping[str, Array], states: Array) -> jax.Array:
