@@ -7,8 +7,8 @@ later on.
 Expect: it falls over the second half of training in 5 of the 16 runs, rises in the others, by 0.55
 points of its ceiling on average (0.03 to 1.08); nll falls in all 16. Gated rather than plain MLPs
 make the change 1.08 points more positive (0.03 to 2.12); three times the length makes it 0.54
-points more negative (-0.50 to 1.59), which is not told from noise, nor is what the other factors
-do.
+points more negative (-0.50 to 1.59), which cannot be told from noise, nor can what the other
+factors do.
 Takes: about 15 minutes on 2 cores.
 Run: lmdyn study --config configs/entropy_decay.py --out out/entropy_decay
 """

@@ -29,7 +29,7 @@ COLUMNS = ("N", "T", "loss")
 
 
 class Runs(NamedTuple):
-    """Finished runs; `[n]` float64 each: parameters N, training tokens T, loss in nats a token.
+    """Finished runs; `[n]` float64 each: parameters N, training tokens T, loss in nats per token.
 
     Made by `read_runs`.
     """

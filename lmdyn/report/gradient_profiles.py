@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure, label
-from lmdyn.report.panels import hover, one_or_all, own, panel, tidy, told, upright
+from lmdyn.report.panels import hover, means_with_seeds, one_or_all, own, panel, tidy, upright
 
 KINDS = ("updated", "new", "unchanged")
 RUNNING = {"running freeze": "freeze, running profile", "running scale": "scale, running profile"}
@@ -30,7 +30,7 @@ def layers(
       points: `layer, kind, seed, value`, and `low` and `high` where there is one seed. order: of
         the kinds.
     """
-    mean = told(points, ["kind", "layer"], format=".2f")
+    mean = means_with_seeds(points, ["kind", "layer"], format=".2f")
     single = len({p["seed"] for p in points}) == 1
     last = max(p["layer"] for p in points)
     x = _layer_axis(last)
@@ -221,7 +221,7 @@ def difference(rows: Rows) -> Figure | None:
     tests = [r for r in rows if r["metric"] == "profile_difference" and r["layer"] is None]
     if not points:
         return None
-    mean = told(points, ["kind", "layer"], format="+.2f")
+    mean = means_with_seeds(points, ["kind", "layer"], format="+.2f")
     last = max(p["layer"] for p in points)
     x = _layer_axis(last)
     y = upright("Log share of updated less new", format="+")

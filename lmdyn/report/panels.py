@@ -128,7 +128,7 @@ def step_axis(
     return alt.X(f"{field}:Q", title=title, axis=axis, scale=scale)
 
 
-def told(
+def means_with_seeds(
     points: Sequence[Mapping[str, Any]],
     by: Sequence[str],
     field: str = "value",
@@ -162,7 +162,10 @@ def over_steps(
       behind: more points, drawn pale, a line for each seed.
       above: layers over all others. zero: a line at 0.
     """
-    mean, single = told(points, ["step"], format=format), len({p["seed"] for p in points}) == 1
+    mean, single = (
+        means_with_seeds(points, ["step"], format=format),
+        len({p["seed"] for p in points}) == 1,
+    )
     y = upright(title, format="%" if format.endswith("%") else None)
     layers = []
     if zero:
@@ -212,7 +215,7 @@ def dots(
       more: other fields to tell, with their formats.
     """
     by = ["name", "kind"] if kinds else ["name"]
-    mean = told(points, by, format=format)
+    mean = means_with_seeds(points, by, format=format)
     rows = len(order) * max(1, len(kinds))
     x = level(None, format=".1%" if format.endswith("%") else None, zero=True)
     lines = alt.Axis(

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from lmdyn.report.panels import hover, own, panel, told
+from lmdyn.report.panels import hover, means_with_seeds, own, panel
 
 
 def round_starts(rounds: Mapping[int, int]) -> list[float]:
@@ -45,7 +45,7 @@ def over_updates(
       format: of values.
       domain: of the upright axis, for panels that share it.
     """
-    mean = told(points, [*by, "update", "rounds"], format=format)
+    mean = means_with_seeds(points, [*by, "update", "rounds"], format=format)
     x = alt.X(
         "update:Q",
         title="updates of the continual training",

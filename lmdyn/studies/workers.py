@@ -23,7 +23,7 @@ from lmdyn.allocator import keep_memory
 from lmdyn.errors import InputError
 
 LEAST_MEMORY = 2 << 30
-"""Bytes of the machine's memory that a process needs to be started beside others."""
+"""Bytes of the machine's memory that a process needs to be started when others run."""
 
 
 class Task(NamedTuple):
@@ -130,7 +130,7 @@ def run_tasks(tasks: Sequence[Task], workers: int = 0) -> Iterator[tuple[Task, l
         _give_up(pool, others)
         raise InputError(
             f"a process of {processes} was killed, as happens when memory is short; use fewer, such"
-            " as workers=1; the same command goes on"
+            " as workers=1; the same command resumes"
         ) from None
     except BaseException:
         _give_up(pool, others)

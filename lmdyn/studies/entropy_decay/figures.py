@@ -160,7 +160,8 @@ def other_effects(rows: Rows) -> Figure | None:
     charts = tuple(_forest(points, OTHERS[of]) for of, points in found.items())
     caption = (
         "The same effects on how far entropy falls at first (right of 0: further), and on where it"
-        " stands at the end (right of 0: higher), as points of the ceiling."
+        " stands at the end (right of 0: higher), as points of the ceiling, with 95%"
+        " intervals."
     )
     return Figure(
         "other-effects",
@@ -254,7 +255,7 @@ def loss(rows: Rows) -> Figure | None:
     hue, levels = factors[0], _levels(rows)
     names = [f"{hue}: {name}" for name in levels[hue]]
     values = [{**d, "hue": f"{hue}: {d[hue]}"} for d in tidy(data)]
-    x = level("change of nll over the second half, nats a token", "nll_change", "+")
+    x = level("change of nll over the second half, nats per token", "nll_change", "+")
     y = upright("Change of entropy, points of the ceiling", format="+.1%", zero=True)
     base = alt.Chart().encode(x=x, y=y)
     tip = [

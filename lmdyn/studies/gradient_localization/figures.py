@@ -203,8 +203,9 @@ def by_kind(rows: Rows) -> Figure | None:
         )
         data += [{"method": method, **p} for p in points]
     caption = (
-        "Gain of spans' log-probability from before to after the continual pretraining, by kind of"
-        " fact, at the base rate. Small: seeds; large: their mean."
+        "Gain of spans' log-probability, in nats, from before to after the continual pretraining,"
+        " by kind of fact, at the base learning rate. Small: seeds; large: their mean. Right of 0:"
+        " learnt; unchanged facts left of 0 are forgotten."
     )
     return Figure("by-kind", "What each kind of fact gains", caption, tuple(charts), tidy(data))
 
@@ -228,8 +229,9 @@ def moved(rows: Rows) -> Figure | None:
         _lines(points, x, upright("Forgotten", "forgotten", "%"), MODES, tip),
     )
     caption = (
-        f"Method: {method}. How far parameters moved, and what that bought and cost; a point is a"
-        " rate, means over seeds."
+        f"Method: {method}. How far parameters moved, as a share of their size, and what that"
+        " bought (nats) and cost; a point is a learning rate, means over seeds. Compare modes that"
+        " moved as far."
     )
     return Figure("moved", "How much each run moved", caption, charts, tidy(points))
 
@@ -246,7 +248,7 @@ def running_frontier(rows: Rows) -> Figure | None:
         return None
     caption = (
         f"Method: {method}. As in Learning against forgetting, for a profile that is measured once"
-        " before, and one that is estimated on the way."
+        " before, and one that is estimated during training."
     )
     return Figure(
         "running-frontier",
@@ -258,7 +260,7 @@ def running_frontier(rows: Rows) -> Figure | None:
 
 
 def online(rows: Rows) -> Figure | None:
-    """Online nll against operations, a line from one step a chunk to two for each mode."""
+    """Online nll against operations, a line from one step per chunk to two for each mode."""
     found = [
         {
             "mode": r["mode"],
@@ -276,12 +278,12 @@ def online(rows: Rows) -> Figure | None:
         return None
     mean = means(found, "mode", "name", "steps")
     x = level("GFLOP for the stream", "gflop", "~s")
-    y = upright("Online nll, nats a token")
+    y = upright("Online nll, nats per token")
     color, shape = _scales(MODES, mean)
     base = alt.Chart().encode(x=x, y=y, color=color)
     tip = [
         alt.Tooltip("name:N", title="adapts"),
-        alt.Tooltip("steps:Q", title="steps a chunk"),
+        alt.Tooltip("steps:Q", title="steps per chunk"),
         alt.Tooltip("value:Q", title="nll", format=".4f"),
         alt.Tooltip("gflop:Q", title="GFLOP", format=",.3f"),
     ]
@@ -294,9 +296,10 @@ def online(rows: Rows) -> Figure | None:
     )
     still = sum(r["value"] for r in static) / len(static)
     caption = (
-        "Negative log-likelihood of text that tells updated and new facts, each token scored"
-        " before it is learned from, against the operations that it took, with one optimizer step"
-        " a chunk and with two; each at the rate that is best in the other seeds, means over"
+        "Negative log-likelihood (nats per token) of text with updated and new facts, each token"
+        " scored before it is learned from, against the operations that it took, with one optimizer"
+        " step per chunk and with two; each at the learning rate that is best in the other seeds,"
+        " means over"
         f" seeds. The static model has {still:.3f} nats."
     )
     return Figure("online", "Online adaptation at equal cost", caption, chart, tidy(found))

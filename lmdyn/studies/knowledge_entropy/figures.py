@@ -13,12 +13,12 @@ from lmdyn.report.panels import (
     hover,
     level,
     means,
+    means_with_seeds,
     over_steps,
     own,
     panel,
     step_axis,
     tidy,
-    told,
     upright,
 )
 from lmdyn.studies.injected_facts_figures import over_updates
@@ -91,7 +91,8 @@ def series(rows: Rows) -> Figure | None:
     )
     caption = (
         "What each checkpoint of the series is, and what the same continual training then does to"
-        " it: how much of the new facts it takes up, and how much of the old it loses."
+        " it: how much of the new facts it takes up (nats), and how much of the old it loses"
+        " (share). Look at where each curve turns."
         f" {seeds_caption(found)}{pale}"
     )
     fields = ("seed", "step", "entropy", "share", "nll", "acquisition", "forgetting")
@@ -141,7 +142,7 @@ def by_layer(rows: Rows) -> Figure | None:
         return None
     points.sort(key=lambda p: (p["layer"], p["step"], p["seed"]))
     layers = sorted({p["layer"] for p in points})
-    mean = told(points, ["layer", "step"], format=".1%")
+    mean = means_with_seeds(points, ["layer", "step"], format=".1%")
     legend = (
         layers if len(layers) <= 8 else [layers[round(i * (len(layers) - 1) / 4)] for i in range(5)]
     )
@@ -170,7 +171,7 @@ def by_layer(rows: Rows) -> Figure | None:
     caption = (
         "How evenly each layer's MLP spreads its coefficients over its memory vectors, as a share"
         " of the largest entropy there can be, log F; layer 0 is next to the embedding. Mean over"
-        " seeds."
+        " seeds. A line that falls draws on fewer memories."
     )
     return Figure("entropy-by-layer", "Knowledge entropy by layer", caption, chart, tidy(points))
 
@@ -218,7 +219,8 @@ def against_entropy(rows: Rows) -> Figure | None:
         )
     caption = (
         "A point is a checkpoint of one seed, faint where pretraining had just begun; the line"
-        " joins the checkpoints of a seed in their order. The paper finds that both acquisition and"
+        " joins the checkpoints of a seed in their order. Acquisition in nats per"
+        " token, entropy and forgetting as shares. The paper finds that both acquisition and"
         " retention fall with entropy."
     )
     return Figure(
@@ -327,7 +329,7 @@ def _why(best) -> str:
 
 
 def controls(rows: Rows) -> Figure | None:
-    """Attention entropy and prediction entropy over the series, beside knowledge entropy."""
+    """Attention entropy and prediction entropy over the series, with knowledge entropy."""
     points: dict[str, list] = {}
     for r in rows:
         if r.get("kind") == "series" and r["layer"] is None and r["metric"].endswith("_entropy"):
@@ -351,7 +353,8 @@ def controls(rows: Rows) -> Figure | None:
     )
     caption = (
         "Is it the MLPs' memories alone that narrow? How evenly attention looks at tokens, and how"
-        " sure predictions are, over the same checkpoints and text."
+        " sure predictions are, over the same checkpoints and text, in nats. See"
+        " whether all of them fall together."
         f" {seeds_caption(points[names[0]])}"
     )
     data = [{"metric": n, **p, "value": rounded(p["value"])} for n in names for p in points[n]]

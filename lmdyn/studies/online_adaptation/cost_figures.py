@@ -7,12 +7,12 @@ from lmdyn.report.panels import (
     dots,
     hover,
     means,
+    means_with_seeds,
     over_steps,
     own,
     panel,
     step_axis,
     tidy,
-    told,
     upright,
 )
 from lmdyn.studies.online_adaptation.figure_data import GAIN, gains, rows_of, text_name
@@ -87,7 +87,7 @@ def _costs(rows, analysis, hue, shape):
         }
         for r in (*rows_of(rows, analysis, "static_nll"), *rows_of(rows, analysis))
     ]
-    return points, told(points, ["hue", "shape", "name", "context", "chunk", "window"])
+    return points, means_with_seeds(points, ["hue", "shape", "name", "context", "chunk", "window"])
 
 
 def _trade(mean, hues, shapes, title):

@@ -11,12 +11,12 @@ from lmdyn.report.panels import (
     dots,
     hover,
     means,
+    means_with_seeds,
     one_or_all,
     own,
     panel,
     step_axis,
     tidy,
-    told,
     upright,
 )
 from lmdyn.studies.online_adaptation.cost_figures import context, pareto, places
@@ -150,7 +150,7 @@ def position(rows: Rows) -> Figure | None:
     ]
     charts = []
     for name in dict.fromkeys(p["panel"] for p in points):
-        shown = told([p for p in points if p["panel"] == name], ["place", "series"])
+        shown = means_with_seeds([p for p in points if p["panel"] == name], ["place", "series"])
         x = step_axis(
             sorted({p["place"] for p in shown}),
             title="up to this prediction of the document",

@@ -3,7 +3,16 @@
 import altair as alt
 
 from lmdyn.report.figures import Figure, whole_numbers
-from lmdyn.report.panels import dots, hover, over_steps, panel, step_axis, tidy, told, upright
+from lmdyn.report.panels import (
+    dots,
+    hover,
+    means_with_seeds,
+    over_steps,
+    panel,
+    step_axis,
+    tidy,
+    upright,
+)
 from lmdyn.studies.online_adaptation.figure_data import GAIN, gains, rows_of, text_name
 from lmdyn.types import Rows
 
@@ -17,7 +26,8 @@ def resets(rows: Rows) -> Figure | None:
     caption = (
         "A stream that turns from one text to the other and back: adapted without resets, with"
         " resets where it turns, and where the detector finds that adaptation no longer helps (all"
-        " the way back to the model as it was, or half of it)."
+        " the way back to the model as it was, or half of it). Nats per token saved against the"
+        " static model; further right is better."
     )
     table = [
         {
@@ -50,7 +60,7 @@ def localized(rows: Rows) -> Figure | None:
         {"layer": r["layer"], "kind": r["site"], "seed": r["seed"], "value": float(r["value"])}
         for r in rows_of(rows, "localized", "relative_gradient_norm")
     ]
-    mean = told(profile, ["layer", "kind"])
+    mean = means_with_seeds(profile, ["layer", "kind"])
     x = alt.X(
         "layer:Q",
         title="block",

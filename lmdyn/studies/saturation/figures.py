@@ -108,7 +108,7 @@ def _saturation_points(rows, curves) -> list[dict[str, Any]]:
 def _losses_caption(rows, points, predicted, marks) -> str:
     seeds, runs = len({p["seed"] for p in points}), len(where(rows, "saturated"))
     caption = (
-        "Loss of each model on held-out text,"
+        "Loss of each model on held-out text, nats per token,"
         f" {f'mean of {seeds} seeds' if seeds > 1 else 'one seed'}, smoothed over five"
         " measurements. "
     )
@@ -182,7 +182,7 @@ def _curves(curves, predicted, marks, color, title, x, shades):
     if predicted:
         layers.append(own(tidy(predicted)).mark_line(style="ceiling").encode(x=x, y=y, color=color))
     if marks:
-        told = [
+        mark_tip = [
             alt.Tooltip("name:N"),
             alt.Tooltip("seed:Q"),
             alt.Tooltip("step:Q", title="turns up at", format=",.0f"),
@@ -192,7 +192,9 @@ def _curves(curves, predicted, marks, color, title, x, shades):
             alt.Tooltip("p:Q", title="p", format=".3f"),
         ]
         layers.append(
-            own(tidy(marks)).mark_point(style="best").encode(x=x, y=y, color=color, tooltip=told)
+            own(tidy(marks))
+            .mark_point(style="best")
+            .encode(x=x, y=y, color=color, tooltip=mark_tip)
         )
     return panel(tidy(curves), *layers, hover(base, tip), shades=shades, height=260)
 
@@ -306,7 +308,7 @@ def anisotropy_by_depth(rows: Rows) -> Figure | None:
     ]
     caption = (
         "The same after each number of blocks (0 is the embedding), from early (faint) to late"
-        " (strong); mean over seeds."
+        " (strong); mean over seeds. The paper finds it highest in the last layers of small models."
     )
     return Figure(
         "anisotropy-by-depth", "Anisotropy by depth", caption, one_or_all(charts), tidy(by_layer)

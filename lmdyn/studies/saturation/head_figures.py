@@ -99,7 +99,7 @@ def ranks(rows: Rows) -> Figure | None:
         return None
     used = [s for s in STARTS if any(p["start"] == s for p in found)]
     critical = [r["value"] for r in where(rows, "critical_rank", start="trained from there")]
-    mean = panels.told(found, ["rank", "start"])
+    mean = panels.means_with_seeds(found, ["rank", "start"])
     every = sorted({p["rank"] for p in found})
     best = min(m["value"] for m in mean if m["rank"] == every[-1])
     x = alt.X(
@@ -128,7 +128,8 @@ def ranks(rows: Rows) -> Figure | None:
     caption = (
         f"Heads of lower rank on the frozen body of {one['body']} (width {one['width']}), scored on"
         " text they were not trained on: the truncated singular value decomposition as it is,"
-        f" trained on from there, and trained from random parameters.{dashed}"
+        f" trained on from there, and trained from random parameters. Look at the rank below which"
+        f" loss climbs.{dashed}"
     )
     title, table = "What the rank of the head costs", _rank_table(mean, used)
     return Figure("ranks", title, caption, one_or_all(charts), tidy(found), table)
@@ -224,7 +225,7 @@ def target(rows: Rows) -> Figure | None:
         "How well a matrix of some rank can stand for the distributions of the next token after"
         " each context of the text: relative error in the sense of least squares, every position of"
         " the text counted once, for growing shares of the text, in documents drawn by seed (one"
-        " seed)."
+        " seed). The further right a curve falls, the more directions the text takes."
     )
     return Figure(
         "target",
@@ -249,7 +250,7 @@ def target_growth(rows: Rows) -> Figure | None:
     ]
     if len({p["tokens"] for p in needed}) < 2:
         return None
-    mean = panels.told(needed, ["context", "tokens"], format=".0f")
+    mean = panels.means_with_seeds(needed, ["context", "tokens"], format=".0f")
     error = next(r["error"] for r in rows if r["metric"] == "target_rank")
     x = alt.X(
         "tokens:Q",
@@ -312,8 +313,8 @@ def alternatives(rows: Rows) -> Figure | None:
         points, "Nats gained on a full head", order=[label[head] for head in order], kinds=kinds
     )
     caption = (
-        "Held-out loss with a full head less that with another one, in models of width"
-        f" {found[0]['width']}: right of 0 the other is better. Small dots: seeds. Beside the name:"
+        "Held-out loss (nats per token) with a full head less that with another one, in models of"
+        f" width {found[0]['width']}: right of 0 the other is better. Small dots: seeds. Beside the name:"
         " how many numbers it has, as a multiple of the full head's."
     )
     return Figure("alternatives", "Other heads", caption, chart, tidy(points))
