@@ -1,4 +1,4 @@
-"""FLOPs of forward and backward passes and of an evaluation, by formula (METHODS section 5).
+"""FLOPs of forward and backward passes and of an evaluation, by formula (docs/methods.md#cost).
 
 Matrix products only; a multiply-add counts as 2.
 """

@@ -1,6 +1,6 @@
 """Knowledge entropy and its controls; natural logarithms.
 
-Kim et al. 2024, arXiv 2410.01380; METHODS section 2.
+Kim et al. 2024, arXiv 2410.01380; docs/methods.md#knowledge-entropy.
 """
 
 import dataclasses

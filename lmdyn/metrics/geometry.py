@@ -1,4 +1,7 @@
-"""Geometry of representations (Godey et al. 2024, arXiv 2404.07647; METHODS section 4)."""
+"""Geometry of representations.
+
+Godey et al. 2024, arXiv 2404.07647; docs/methods.md#anisotropy.
+"""
 
 import dataclasses
 from typing import Any

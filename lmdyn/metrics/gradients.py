@@ -1,6 +1,6 @@
 """The gradient of every sequence, by groups of parameters.
 
-Fernandez et al. 2024, arXiv 2411.04448; METHODS section 3.
+Fernandez et al. 2024, arXiv 2411.04448; docs/methods.md#profiles.
 
 One forward and one backward pass a batch give the norm of each sequence's own gradient, not of the
 batch's mean. Between layers only the gradient of the residual stream passes; no gradient of a

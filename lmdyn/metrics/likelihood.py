@@ -1,4 +1,7 @@
-"""Likelihood of text (METHODS section 1): nll, perplexity, bits per byte, span log-probability."""
+"""Likelihood of text: nll, perplexity, bits per byte, span log-probability.
+
+Definitions: docs/methods.md#likelihood.
+"""
 
 import dataclasses
 import math

@@ -1,6 +1,6 @@
 """Spectra of weight matrices; natural logarithms.
 
-Godey et al. 2024, arXiv 2404.07647, section 5; METHODS section 4.
+Godey et al. 2024, arXiv 2404.07647, section 5; docs/methods.md#singular-entropy.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Rank of the target: how many directions next-token distributions take.
 
-Godey et al. 2024, arXiv 2404.07647, section 6; METHODS section 4.
+Godey et al. 2024, arXiv 2404.07647, section 6; docs/methods.md#rank-of-the-target.
 
 The contexts of c tokens that a text holds are the rows of a sparse matrix, the vocabulary its
 columns, and an entry is how often the token follows the context. With rows made empirical

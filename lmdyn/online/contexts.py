@@ -1,4 +1,4 @@
-"""What a chunk may look back on (METHODS section 5).
+"""What a chunk may look back on (docs/methods.md#context).
 
 Shape letters: C predictions of a chunk, W slots of a cache, L layers, G key-value heads, K head
 width.

@@ -1,6 +1,6 @@
 """Reactivation of dormant MLP coefficients.
 
-Kim et al. 2024, arXiv 2410.01380, section 5; METHODS section 2.
+Kim et al. 2024, arXiv 2410.01380, section 5; docs/methods.md#reactivation.
 
 The coefficients that a layer uses least are scaled up to its mean, by a change of weights alone:
 knowledge entropy rises without a step of training. `dormant`, `at_random` and `by_entropy` say
