@@ -29,8 +29,7 @@ from lmdyn.models.matrices import GradNormProbe, stored
 from lmdyn.models.matrices.grad_norm import gram
 from lmdyn.models.modules import LanguageModel
 from lmdyn.models.tiles import tile_rows
-from lmdyn.params import groups as grouping
-from lmdyn.params.selectors import flatten, unflatten
+from lmdyn.params import flatten, group_layers, group_members, group_names, unflatten
 from lmdyn.types import Array, Params
 
 EMBED, HEAD = ("embed", "embedding"), ("head", "kernel")
@@ -101,7 +100,7 @@ def _norms(model, params, inputs, targets, span, groups, most):
     )
     found = {}
     for group, leaves in members.items():
-        layers = grouping.layers(leaves)
+        layers = group_layers(leaves)
         if layers is None:
             total = sum(
                 squares[path] if at is None else squares[path][np.array(at)].sum(0)
@@ -125,7 +124,7 @@ def _norms(model, params, inputs, targets, span, groups, most):
 def _members(params, groups):
     """`{group: its parameters}`."""
     groups = (groups,) if isinstance(groups, str) else groups
-    return {group: grouping.members(params, group) for group in groups or grouping.parts(params)}
+    return {group: group_members(params, group) for group in groups or group_names(params)}
 
 
 def _squares(model, params, inputs, targets, span, wanted, most: int):
@@ -355,7 +354,7 @@ def layer_gradients(
         norms = run(params, *(np.pad(array, [(0, size - kept), (0, 0)]) for array in part))
         found.append(jax.tree.map(lambda x: np.asarray(x, np.float64)[..., :kept], norms))
     norms, losses = jax.tree.map(lambda *parts: np.concatenate(parts, -1), *found)
-    layers = {group: grouping.layers(leaves) for group, leaves in members.items()}
+    layers = {group: group_layers(leaves) for group, leaves in members.items()}
     return LayerGradients(
         {group: norms[group] for group in members}, layers, model.config.depth, losses, spans
     )

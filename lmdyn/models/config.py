@@ -71,7 +71,8 @@ class ModelConfig:
     """Key-value heads; 0 means as many as `heads`."""
     norm: Literal["rms", "layer"] = "rms"
     norm_place: Literal["input", "output"] = "input"
-    """`input`: before each sublayer (pre-norm). `output`: on each sublayer's output, before the sum (OLMo 2)."""
+    """`input`: before each sublayer (pre-norm). `output`: on each sublayer's output, before the sum
+    (OLMo 2)."""
     norm_scale: bool = True
     norm_bias: bool = False
     norm_eps: float = 1e-5
@@ -94,11 +95,12 @@ class ModelConfig:
     mlp_bias: bool = False
     tied_head: bool = False
     head: str = "full"
-    """What predicts from the final states: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax`, `projected:P`, or a
-    head of your own by its dotted name (`lmdyn.models.heads.make_head`)."""
+    """What predicts from the final states: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax`,
+    `projected:P`, or a head of your own by its dotted name (`lmdyn.models.heads.make_head`)."""
     init: Literal["normal", "depth", "small"] = "normal"
-    """`normal`: all matrices normal(0, init_std). `depth`: as `normal`, with the two matrices that write to the
-    residual divided by sqrt(2 L) (GPT-2). `small`: std sqrt(2 / (5 D)), and 2 / (L sqrt(D)) for those two (GPT-NeoX)."""
+    """`normal`: all matrices normal(0, init_std). `depth`: as `normal`, with the two matrices that
+    write to the residual divided by sqrt(2 L) (GPT-2). `small`: std sqrt(2 / (5 D)), and
+    2 / (L sqrt(D)) for those two (GPT-NeoX)."""
     init_std: float = 0.02
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Running a model: plain functions of parameters and tokens.
 
-Shape letters: B batch, T tokens, L layers, D width, G key-value heads, K head width, V vocabulary,
-W cache window.
+Shape letters, also as suffixes of names: B batch, T tokens, S keys (T, or W + T after a cache), L
+layers, D width, G key-value heads, K head width, V vocabulary, W cache window.
 
 Parameters may come with their blocks as one stack (`params["blocks"]` is a dict) or cut into
 several (a tuple of dicts, run one after another): that is how the backward pass stops at the lowest
@@ -10,6 +10,7 @@ trained block and frozen layers cost no weight gradient (`lmdyn.transforms.parti
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -109,14 +110,6 @@ def new_cache(model: LanguageModel, batch: int, window: int) -> Tree:
     }
 
 
-def _stacks(blocks):
-    return blocks if isinstance(blocks, tuple | list) else (blocks,)
-
-
-def _depth(stack) -> int:
-    return jax.tree.leaves(stack)[0].shape[0]
-
-
 def forward(
     model: LanguageModel,
     params: Params,
@@ -131,6 +124,8 @@ def forward(
     """Tokens to final states.
 
     Args:
+      model: what it is, and how it is run.
+      params: its parameters.
       tokens: `[B, T]` integers.
       mask: `[B, T]` booleans, which tokens count in taps (default: all). It hides nothing from
         attention.
@@ -164,58 +159,72 @@ def forward(
     config, taps = model.config, dict(taps or {})
     for site in taps:
         choose("tap site", site, BLOCK_SITES + STATE_SITES)
-    batch, length = tokens.shape
-    past = 0 if cache is None else cache["position"].shape[1]
-    if config.position == "learned" and length > config.positions:
+    if config.position == "learned" and tokens.shape[1] > config.positions:
         raise InputError(
-            f"{length} tokens exceed the model's {config.positions} learned positions; use at most"
-            f" {config.positions}"
+            f"{tokens.shape[1]} tokens exceed the model's {config.positions} learned positions; use"
+            f" at most {config.positions}"
         )
+    mask = jnp.ones(tokens.shape, bool) if mask is None else mask
+    shared, positions_BT, positions_BS = _place(config, mask, positions, documents, cache)
 
-    reach, shown = None, positions
-    if positions is None:
+    # Embedding, blocks, final norm: each is a method of the module, applied to its own parameters.
+    outer = {"params": {name: sub for name, sub in params.items() if name != "blocks"}}
+    x_BTD = model.apply(outer, tokens, positions_BT, method="embedded")
+    first = taps["residual"](x_BTD, mask) if "residual" in taps else None
+    inside = {site: reducer for site, reducer in taps.items() if site in BLOCK_SITES}
+    x_BTD, cached, tapped = _through_blocks(model, params["blocks"], x_BTD, cache, shared, inside)
+    states_BTD = cast(Any, model.apply(outer, x_BTD, method="finish"))
+
+    # The residual stream has L + 1 places: before the first block, and after each.
+    if first is not None:
+        tapped["residual"] = jax.tree.map(
+            lambda a, b: jnp.concatenate([a[None], b]), first, tapped["residual"]
+        )
+    if "final" in taps:
+        tapped["final"] = taps["final"](states_BTD, mask)
+    if cache is not None:
+        begin = positions_BS.shape[1] - cache["position"].shape[1]
+        cache = {**cached, "position": positions_BS[:, begin:]}
+    return Forward(states_BTD, cache, tapped)
+
+
+def _place(config: ModelConfig, mask, positions, documents, cache):
+    """What blocks share, and the positions of the T queries and of the S keys."""
+    (batch, length), own = mask.shape, positions is not None
+    if not own:
         start = 0 if cache is None else cache["position"].max(1, keepdims=True) + 1
         positions = jnp.broadcast_to(start + jnp.arange(length, dtype=jnp.int32), (batch, length))
-    keys = positions
+    keys, reach = positions, None  # no reach: plain causal order
     if cache is not None:
         keys = jnp.concatenate([cache["position"], positions], 1)
         reach = Reach(positions, keys)
-    elif documents is not None or shown is not None:
+    elif documents is not None or own:
         reach = Reach(positions, positions, documents, documents)
     angles = (None, None)
     if config.position == "rotary":
         # the same for all rows of the batch when nobody asked for positions of their own
-        row = slice(0, 1) if cache is None and shown is None else slice(None)
+        row = slice(0, 1) if cache is None and not own else slice(None)
         angles = rotary.angles(config, positions[row]), rotary.angles(config, keys[row])
-    mask = jnp.ones(tokens.shape, bool) if mask is None else mask
-    shared = Shared(mask, *angles, reach)
+    return Shared(mask, *angles, reach), positions, keys
 
-    outer = {name: sub for name, sub in params.items() if name != "blocks"}
-    x = model.apply({"params": outer}, tokens, positions, method="embedded")
-    first = taps["residual"](x, mask) if "residual" in taps else None
-    inside = {site: reducer for site, reducer in taps.items() if site in BLOCK_SITES}
+
+def _through_blocks(model, blocks, x_BTD, cache, shared, taps):
+    """Through one stack of blocks after another; what comes of them, joined over layers."""
     kept, caches, gathered, below = None, [], [], 0
     if cache is not None:
         kept = {"key": cache["key"], "value": cache["value"]}
-    for stack in _stacks(params["blocks"]):
-        depth = _depth(stack)
-        part = model.clone(config=dataclasses.replace(config, depth=depth), taps=FrozenDict(inside))
-        layers = jax.tree.map(lambda c: c[below : below + depth], kept)
-        x, moved, found = cast(
-            Any, part.apply({"params": {"blocks": stack}}, x, layers, shared, method="run")
+    for stack in blocks if isinstance(blocks, tuple | list) else (blocks,):
+        depth = jax.tree.leaves(stack)[0].shape[0]
+        part = model.clone(
+            config=dataclasses.replace(model.config, depth=depth), taps=FrozenDict(taps)
+        )
+        own = slice(below, below + depth)
+        layers = jax.tree.map(operator.itemgetter(own), kept)
+        x_BTD, moved, found = cast(
+            Any, part.apply({"params": {"blocks": stack}}, x_BTD, layers, shared, method="run")
         )
         caches.append(moved)
         gathered.append(found)
         below += depth
     join = lambda *parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts)
-    tapped = jax.tree.map(join, *gathered)
-    if first is not None:
-        tapped["residual"] = jax.tree.map(
-            lambda a, b: jnp.concatenate([a[None], b]), first, tapped["residual"]
-        )
-    if cache is not None:
-        cache = {**jax.tree.map(join, *caches), "position": keys[:, keys.shape[1] - past :]}
-    states = cast(Any, model.apply({"params": outer}, x, method="finish"))
-    if "final" in taps:
-        tapped["final"] = taps["final"](states, mask)
-    return Forward(states, cache, tapped)
+    return x_BTD, jax.tree.map(join, *caches), jax.tree.map(join, *gathered)

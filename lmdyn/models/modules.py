@@ -1,7 +1,7 @@
 """The decoder as Flax Linen modules: embedding, scanned blocks, final norm.
 
-Shape letters: B batch, T tokens, L layers, D width, F MLP width, H heads, G key-value heads, K head
-width.
+Shape letters, also as suffixes of names: B batch, T tokens, S keys (T, or W + T after a cache of
+W), L layers, D width, F MLP width, H heads, G key-value heads, K head width.
 
 `LanguageModel` is usually called through the functions of `lmdyn.models.forward`, which put its
 parts together. Parameters are a plain nested dict; every parameter of the blocks has a leading axis
@@ -57,40 +57,42 @@ def _matrix(module: nn.Module, name: str, std: float, shape):
 
 
 class Linear(nn.Module):
+    """`x W + b`, W drawn with standard deviation `std`."""
+
     features: int
     bias: bool
     std: float
 
     @nn.compact
     def __call__(self, x: Array) -> jax.Array:
+        """`[..., in]` to `[..., features]`."""
         kernel = _matrix(self, "kernel", self.std, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
         return ops.linear(x, kernel, bias)
 
 
 class Norm(nn.Module):
+    """The config's norm; or, `bare`, one of another kind that has a scale and no bias."""
+
     config: ModelConfig
     kind: str = ""
     bare: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> jax.Array:
-        config = self.config
-        width = x.shape[-1]
-        scale = (
-            self.param("scale", nn.initializers.ones, (width,))
-            if config.norm_scale or self.bare
-            else None
-        )
-        bias = (
-            self.param("bias", nn.initializers.zeros, (width,))
-            if config.norm_bias and not self.bare
-            else None
-        )
+        """`[..., D]` to `[..., D]`."""
+        config, shape = self.config, (x.shape[-1],)
+        scale = bias = None
+        if config.norm_scale or self.bare:
+            scale = self.param("scale", nn.initializers.ones, shape)
+        if config.norm_bias and not self.bare:
+            bias = self.param("bias", nn.initializers.zeros, shape)
         return ops.normalize(x, scale, bias, kind=self.kind or config.norm, eps=config.norm_eps)
 
 
 class Embed(nn.Module):
+    """A table of `size` vectors."""
+
     size: int
     width: int
     std: float
@@ -98,6 +100,7 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Array) -> jax.Array:
+        """`[...]` integers to `[..., width]`."""
         table = _matrix(self, "embedding", self.std, (self.size, self.width))
         # Gathered along the width first: else the gradient of every token would be gathered on
         # every device.
@@ -105,76 +108,80 @@ class Embed(nn.Module):
 
 
 class Attention(nn.Module):
+    """Causal self-attention, with grouped heads, norms of queries and keys, and a cache."""
+
     config: ModelConfig
     compute: Compute
     tap: Callable | None = None
 
     @nn.compact
-    def __call__(self, x: Array, cache: Tree, shared: Shared) -> tuple[jax.Array, Any, Any]:
-        """Returns `[B, T, D]`, the cache with the T new keys and values, and what the tap gathered."""
+    def __call__(self, x_BTD: Array, cache: Tree, shared: Shared) -> tuple[jax.Array, Any, Any]:
+        """Returns `[B, T, D]`, the cache with the T new keys and values, and the tap's sums."""
         config = self.config
-        batch, length, _ = x.shape
-
-        def project(name, heads):
-            y = Linear(heads * config.head_width, config.qkv_bias, _std(config, False), name=name)(
-                x
-            )
-            return y if config.clip_qkv is None else jnp.clip(y, -config.clip_qkv, config.clip_qkv)
-
-        def split(y, heads):
-            return y.reshape(batch, length, heads, config.head_width)
-
-        query, key = project("query", config.heads), project("key", config.kv_heads)
-        value = split(project("value", config.kv_heads), config.kv_heads)
-        if config.query_key_norm == "all":
-            query = Norm(config, "rms", True, name="query_norm")(query)
-            key = Norm(config, "rms", True, name="key_norm")(key)
-        query, key = split(query, config.heads), split(key, config.kv_heads)
-        if config.query_key_norm == "head":
-            query = Norm(config, "rms", True, name="query_norm")(query)
-            key = Norm(config, "rms", True, name="key_norm")(key)
-
-        if cache is not None:
-            key = jnp.concatenate([cache["key"].astype(key.dtype), key], 1)
-            value = jnp.concatenate([cache["value"].astype(value.dtype), value], 1)
-            window = cache["key"].shape[1]
-            cache = {
-                "key": key[:, key.shape[1] - window :],
-                "value": value[:, value.shape[1] - window :],
-            }
+        query_BTHK, key_BSGK, value_BSGK = self._project(x_BTD)
+        if cache is not None:  # S = W + T: the cache's keys come before these
+            key_BSGK, value_BSGK, cache = _extend(cache, key_BSGK, value_BSGK)
         if shared.query_angles is not None:
-            query, key = (
-                rotary.rotate(query, shared.query_angles),
-                rotary.rotate(key, shared.key_angles),
-            )
-        query = query * config.head_width**-0.5
+            query_BTHK = rotary.rotate(query_BTHK, shared.query_angles)
+            key_BSGK = rotary.rotate(key_BSGK, shared.key_angles)
 
-        y, tapped = attend(
-            query,
-            key,
-            value,
+        y_BTHK, tapped = attend(
+            query_BTHK * config.head_width**-0.5,
+            key_BSGK,
+            value_BSGK,
             shared.reach,
             kernel=self.compute.attention,
             tap=self.tap,
             mask=shared.mask,
         )
-        y = y.reshape(batch, length, config.heads * config.head_width)
-        return (
-            Linear(config.width, config.output_bias, _std(config, True), name="output")(y),
-            cache,
-            tapped,
-        )
+        y_BTD = y_BTHK.reshape(*x_BTD.shape[:2], config.heads * config.head_width)
+        output = Linear(config.width, config.output_bias, _std(config, True), name="output")
+        return output(y_BTD), cache, tapped
+
+    def _project(self, x_BTD):
+        """Queries `[B, T, H, K]`, keys and values `[B, T, G, K]`, before rotation."""
+        config = self.config
+
+        def project(name, heads):
+            features, std = heads * config.head_width, _std(config, False)
+            y = Linear(features, config.qkv_bias, std, name=name)(x_BTD)
+            return y if config.clip_qkv is None else jnp.clip(y, -config.clip_qkv, config.clip_qkv)
+
+        def split(y, heads):
+            return y.reshape(*x_BTD.shape[:2], heads, config.head_width)
+
+        query, key = project("query", config.heads), project("key", config.kv_heads)
+        value = split(project("value", config.kv_heads), config.kv_heads)
+        # The norm is over all heads together (OLMo 2), or over each head (Qwen 3).
+        norm = lambda name: Norm(config, "rms", True, name=name)
+        if config.query_key_norm == "all":
+            query, key = norm("query_norm")(query), norm("key_norm")(key)
+        query, key = split(query, config.heads), split(key, config.kv_heads)
+        if config.query_key_norm == "head":
+            query, key = norm("query_norm")(query), norm("key_norm")(key)
+        return query, key, value
+
+
+def _extend(cache, key, value):
+    """Keys and values with the cache's before them, and the cache of the last W of them."""
+    key = jnp.concatenate([cache["key"].astype(key.dtype), key], 1)
+    value = jnp.concatenate([cache["value"].astype(value.dtype), value], 1)
+    first = key.shape[1] - cache["key"].shape[1]
+    return key, value, {"key": key[:, first:], "value": value[:, first:]}
 
 
 class MLP(nn.Module):
+    """`act(x gate) * (x up)`, or `act(x up)`, and down again."""
+
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: Array, tap: Callable) -> jax.Array:
+    def __call__(self, x_BTD: Array, tap: Callable) -> jax.Array:
+        """`[B, T, D]` to `[B, T, D]`; `tap(site, value)` sees the coefficients `[B, T, F]`."""
         config = self.config
         widen = lambda name: Linear(
             config.mlp_width, config.mlp_bias, _std(config, False), name=name
-        )(x)
+        )(x_BTD)
         if config.gated:
             coefficients = ops.activate(widen("gate"), widen("up"), config.activation)
         else:
@@ -193,29 +200,31 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, cache: Tree, shared: Shared
+        self, x_BTD: Array, cache: Tree, shared: Shared
     ) -> tuple[jax.Array, tuple[Any, dict[str, Any]]]:
+        """The residual stream after the layer, its cache, and what the taps gathered."""
         config, gathered = self.config, {}
-        x = ops.constrain_rows(x, self.batch_sharding)
+        x = ops.constrain_rows(x_BTD, self.batch_sharding)
 
         def tap(site, value):
             if site in self.taps:
                 gathered[site] = self.taps[site](value, shared.mask)
 
-        attention_norm, mlp_norm = (
-            Norm(config, name="attention_norm"),
-            Norm(config, name="mlp_norm"),
-        )
-        before = config.norm_place == "input"
+        attention_norm = Norm(config, name="attention_norm")
+        mlp_norm = Norm(config, name="mlp_norm")
         attention = Attention(
             config, self.compute, self.taps.get("attention.probabilities"), name="attention"
         )
 
+        # Pre-norm reads a normed residual; OLMo 2 norms what a sublayer writes.
+        before = config.norm_place == "input"
         y, cache, probabilities = attention(attention_norm(x) if before else x, cache, shared)
         if probabilities is not None:
             gathered["attention.probabilities"] = probabilities
         y = y if before else attention_norm(y)
         tap("attention.output", y)
+
+        # In parallel (GPT-NeoX), the MLP reads the residual without what attention wrote.
         if not config.parallel:
             x = x + y
         z = MLP(config, name="mlp")(mlp_norm(x) if before else x, tap)
@@ -227,8 +236,9 @@ class Block(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """A decoder language model: tokens to final states (the head reads them, see
-    `lmdyn.models.heads`).
+    """A decoder language model: tokens to final states.
+
+    The head reads them (`lmdyn.models.heads`).
 
     Attributes:
       config: the architecture.
@@ -251,9 +261,7 @@ class LanguageModel(nn.Module):
     taps: Mapping[str, Callable] = dataclasses.field(default_factory=FrozenDict)
     batch_sharding: jax.sharding.NamedSharding | None = None
 
-    if (
-        TYPE_CHECKING
-    ):  # Flax gives its modules a hash; checkers take them for dataclasses that have none
+    if TYPE_CHECKING:  # Flax gives its modules a hash that checkers do not see
 
         def __hash__(self) -> int: ...
 
@@ -290,9 +298,7 @@ class LanguageModel(nn.Module):
         return ops.constrain_rows(x.astype(self.compute.resolved().dtype), self.batch_sharding)
 
     def run(self, x: Array, cache: Tree, shared: Shared) -> Any:
-        """Through the blocks: `[B, T, D]` to `[B, T, D]`, the new cache `[L, ...]`, and the tapped
-        `[L, ...]`.
-        """
+        """Through the blocks: `[B, T, D]`, the new cache and the tapped, both `[L, ...]`."""
         x, (cache, gathered) = self.blocks(x, cache, shared)
         return x, cache, gathered
 
@@ -308,7 +314,7 @@ class LanguageModel(nn.Module):
         x, _, _ = self.run(x, None, Shared(jnp.ones(tokens.shape, bool), angles, angles))
         x = self.finish(x)
         if not self.config.tied_head:
-            self.head(x[:, :1])
+            self.head()
         return x
 
 
@@ -319,7 +325,8 @@ class OutputHead(nn.Module):
     std: float
 
     @nn.compact
-    def __call__(self, x: Array) -> None:
+    def __call__(self) -> None:
+        """Makes them."""
         head = head_of(self.config)
         for name, shape in head.shapes.items():
             # What only widens or narrows keeps the size of states; what gives scores or weights
@@ -332,9 +339,12 @@ class OutputHead(nn.Module):
 
 
 class HeadMatrix(nn.Module):
+    """One of several matrices of a head."""
+
     shape: tuple[int, int]
     std: float
 
     @nn.compact
     def __call__(self) -> Any:
+        """The matrix."""
         return _matrix(self, "kernel", self.std, self.shape)

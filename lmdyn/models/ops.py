@@ -57,11 +57,13 @@ def _normalize(x, scale, bias, kind, eps):
 
 @functools.partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
 def activate(gate: Array, up: Array | None, kind: str) -> jax.Array:
-    """`act(gate) * up`, or `act(gate)` where `up` is None; the backward pass computes it again from
-    its inputs.
+    """`act(gate) * up`, or `act(gate)` where `up` is None.
+
+    The backward pass computes it again from its inputs.
 
     Args:
-      gate, up: `[..., F]`; up may be None.
+      gate: `[..., F]`.
+      up: `[..., F]` or None.
       kind: one of `ACTIVATIONS`.
 
     Returns:
@@ -77,12 +79,14 @@ def activate(gate: Array, up: Array | None, kind: str) -> jax.Array:
 def normalize(
     x: Array, scale: Array | None = None, bias: Array | None = None, *, kind: str, eps: float
 ) -> jax.Array:
-    """Root-mean-square norm (`rms`) or layer norm (`layer`) over the last axis, computed in
-    float32.
+    """Root-mean-square norm (`rms`) or layer norm (`layer`) over the last axis, in float32.
 
     Args:
       x: `[..., D]`.
-      scale, bias: `[D]` or None (OLMo's norm has neither).
+      scale: `[D]` or None (OLMo's norm has none).
+      bias: `[D]` or None.
+      kind: `rms` or `layer`.
+      eps: added to the mean square.
 
     Returns:
       `[..., D]` in the dtype of `x`.
@@ -106,16 +110,15 @@ def unit(x: Array) -> jax.Array:
 
 
 def constrain_rows(x: Array, rows: jax.sharding.NamedSharding | None) -> jax.Array:
-    """`x` with its first axis divided as `rows` says: a `NamedSharding`, or None for `x` as it is."""
+    """`x` with its first axis divided as `rows` says, or as it is where that is None."""
     return jnp.asarray(x) if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 
 def all_gather_axis(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | None) -> Any:
-    """A matrix gathered along one axis, the other left as it is; the matrix itself if `rows` is
-    None.
+    """A matrix gathered along one axis, the other left as it is.
 
-    Along the model width, which every row of the batch needs: without this, the compiler would move
-    activations.
+    It is the matrix itself if `rows` is None, or if it is no array. Along the model width, which
+    every row of the batch needs: without this, the compiler would move activations.
     """
     if rows is None or is_substitute(matrix):
         return matrix

@@ -1,5 +1,6 @@
-"""Rotary positions (Su et al. 2021, arXiv 2104.09864), in the layout of Hugging Face: halves, not
-pairs.
+"""Rotary positions (Su et al. 2021, arXiv 2104.09864).
+
+They are in the layout of Hugging Face: halves, not pairs.
 """
 
 import math
@@ -57,6 +58,7 @@ def angles(config: ModelConfig, positions: Array) -> tuple[jax.Array, jax.Array]
     """Cosines and sines for `rotate`.
 
     Args:
+      config: the architecture.
       positions: `[..., T]` integers.
 
     Returns:

@@ -1,7 +1,7 @@
 """Which parameters: selectors, groups, partitions, adapters."""
 
 from lmdyn.params.adapters import Adapters, LowRank, low_rank
-from lmdyn.params.groups import GROUPS
+from lmdyn.params.groups import GROUPS, group_layers, group_members, group_names
 from lmdyn.params.partitions import Partition, partition
 from lmdyn.params.selectors import flatten, select, unflatten
 
@@ -11,6 +11,9 @@ __all__ = [
     "LowRank",
     "Partition",
     "flatten",
+    "group_layers",
+    "group_members",
+    "group_names",
     "low_rank",
     "partition",
     "select",

@@ -1,5 +1,6 @@
-"""Low-rank adapters at a selector: every chosen matrix W becomes `W + s A B`, and only A and B are
-trained (Hu et al. 2022, arXiv 2106.09685).
+"""Low-rank adapters at a selector (Hu et al. 2022, arXiv 2106.09685).
+
+Every chosen matrix W becomes `W + s A B`, and only A and B are trained.
 
 `low_rank(...)` says where and of which rank; for a given model it makes `Adapters`, which stand
 wherever a `Partition` can: in `lmdyn.online.evaluate` and in `lmdyn.training.make_step`. Shape
@@ -46,10 +47,10 @@ class Adapters:
         return self.part.lowest
 
     def init(self, params: Params) -> Params:
-        """Fresh adapters: A is normal(0, 1 / in), from `seed`; B is zero, so that nothing changes
-        at first.
+        """Fresh adapters: A is normal(0, 1 / in), from `seed`; B is zero.
 
-        A layer's A does not depend on which other layers have one.
+        Nothing changes at first, as `A B` is zero. A layer's A does not depend on which other
+        layers have one.
         """
         leaves, found = flatten(params), {}
         for number, path in enumerate(path for path in leaves if _is_matrix(path)):
@@ -66,15 +67,14 @@ class Adapters:
         return unflatten(found)
 
     def split(self, params: Params) -> tuple[Tree, Params]:
-        """`(adapters, rest)`: fresh adapters, and all parameters, their blocks cut into a tuple of
-        stacks.
-        """
+        """`(adapters, rest)`: fresh adapters, and all parameters, their blocks cut into stacks."""
         rest = {name: tree for name, tree in params.items() if name != "blocks"}
         return self.init(params), rest | {"blocks": self.part.cut(params["blocks"])}
 
     def merge(self, adapters: Tree, rest: Tree) -> Params:
-        """Parameters for `lmdyn.models.forward`, with the adapters kept apart
-        (`lmdyn.models.LoRAMatrix`).
+        """Parameters for `lmdyn.models.forward`, with the adapters kept apart.
+
+        A chosen matrix is a `lmdyn.models.LoRAMatrix`.
         """
         beside, stacks = flatten(adapters), [flatten(stack) for stack in rest["blocks"]]
         for path, layers in self.chosen.items():
@@ -84,8 +84,9 @@ class Adapters:
         return {**rest, "blocks": tuple(unflatten(stack) for stack in stacks)}
 
     def join(self, adapters: Tree, rest: Tree) -> Params:
-        """Ordinary parameters again: one stack of blocks, every adapter added to its matrix
-        (decoded, if quantised).
+        """Ordinary parameters again: one stack of blocks.
+
+        Every adapter is added to its matrix, which is decoded if it was quantised.
         """
         params = self.merge(adapters, rest)
         stacks = [flatten(stack) for stack in params["blocks"]]
@@ -140,8 +141,9 @@ class LowRank:
 def low_rank(
     selector: str = "blocks.mlp", *, rank: int, scale: float = 1.0, seed: int = 0
 ) -> LowRank:
-    """Low-rank adapters beside every matrix of the blocks that a selector reaches; norms, biases,
-    embedding and head have none.
+    """Low-rank adapters beside every matrix of the blocks that a selector reaches.
+
+    Norms, biases, embedding and head have none.
 
     Args:
       selector: see `lmdyn.params.select`.

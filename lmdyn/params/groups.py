@@ -1,5 +1,6 @@
-"""Groups of parameters that gradients are measured by, and updates are restricted to: a selector,
-or a short name for one.
+"""Groups of parameters, which gradients are measured by and updates are restricted to.
+
+A group is a selector, or a short name for one.
 """
 
 from lmdyn.params.selectors import Path, flatten, select
@@ -14,15 +15,23 @@ GROUPS = {
     "final_norm": "final_norm",
     "head": "head",
 }
-"""Short names. `attention` has its query and key norms with it; `norms` are the two on a block's residual stream; a tied head is `embed`."""
+"""Short names.
+
+`attention` has its query and key norms with it; `norms` are the two on a block's residual stream; a
+tied head is `embed`.
+"""
 
 
-def parts(params: Params) -> tuple[str, ...]:
-    """The names of `GROUPS` that a model has parameters for; together they are all of its
-    parameters.
+def group_names(params: Params) -> tuple[str, ...]:
+    """The names of `GROUPS` that a model has parameters for.
+
+    Together they are all of its parameters.
+
+    Args:
+      params: the nested dict of parameters (or of their shapes).
 
     >>> import numpy as np
-    >>> parts(
+    >>> group_names(
     ...     {
     ...         "embed": {"embedding": np.ones([5, 2])},
     ...         "blocks": {"mlp": {"up": {"kernel": np.ones([4, 2, 3])}}},
@@ -37,7 +46,7 @@ def parts(params: Params) -> tuple[str, ...]:
     return tuple(name for name, selector in GROUPS.items() if has(selector))
 
 
-def members(params: Params, group: str) -> dict[Path, tuple[int, ...] | None]:
+def group_members(params: Params, group: str) -> dict[Path, tuple[int, ...] | None]:
     """The parameters of a group, as `select` returns them.
 
     Args:
@@ -48,23 +57,26 @@ def members(params: Params, group: str) -> dict[Path, tuple[int, ...] | None]:
       InputError: the model has no such parameters.
 
     >>> import numpy as np
-    >>> members({"blocks": {"mlp": {"up": {"kernel": np.ones([3, 2, 3])}}}}, "mlp")
+    >>> group_members({"blocks": {"mlp": {"up": {"kernel": np.ones([3, 2, 3])}}}}, "mlp")
     {('blocks', 'mlp', 'up', 'kernel'): (0, 1, 2)}
     """
     return select(params, GROUPS.get(group, group))
 
 
-def layers(members: dict[Path, tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    """The layers that a group's parameters lie in, sorted; None if some lie outside of the blocks.
+def group_layers(members: dict[Path, tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """The layers that a group's parameters lie in, sorted; None if some lie outside the blocks.
 
-    >>> layers(
+    Args:
+      members: from `group_members`.
+
+    >>> group_layers(
     ...     {
     ...         ("blocks", "mlp", "up", "kernel"): (0, 2),
     ...         ("blocks", "mlp", "down", "kernel"): (1,),
     ...     }
     ... )
     (0, 1, 2)
-    >>> layers({("head", "kernel"): None})
+    >>> group_layers({("head", "kernel"): None})
     """
     inside = [found for found in members.values() if found is not None]
     return (

@@ -30,8 +30,12 @@ def _take(leaf, layers):
 
 
 def joined(stacks: Sequence[Mapping[Path, Any]]) -> dict:
-    """One stack of blocks from several, each as `{path: leaf}`; a parameter quantised in some of
-    them only is decoded.
+    """One stack of blocks from several.
+
+    A parameter that is quantised in some of them only is decoded.
+
+    Args:
+      stacks: each as `{path: leaf}`.
     """
     return unflatten({path: concatenate([stack[path] for stack in stacks]) for path in stacks[0]})
 
@@ -53,8 +57,9 @@ class Partition:
 
     @property
     def lowest(self) -> int:
-        """The lowest block that the backward pass reaches: 0 with the embedding, L with only what
-        lies above.
+        """The lowest block that the backward pass reaches.
+
+        It is 0 with the embedding, and L with only what lies above the blocks.
         """
         layers = [min(layers) for layers in self.chosen.values() if layers]
         if any(path[0] in ("embed", "positions") for path in self.chosen):
@@ -65,6 +70,7 @@ class Partition:
     def cuts(self) -> tuple[int, ...]:
         """Where one stack of blocks ends and the next begins: from 0 to L."""
         edges = {0, self.depth}
+        # An edge is where a layer is chosen and its neighbour is not.
         for layers in self.chosen.values():
             for layer in layers or ():
                 edges |= {
@@ -91,9 +97,10 @@ class Partition:
                 continue
             if layers:
                 chosen[path] = _take(leaf, layers)
-            for stack, start, stop in zip(stacks, self.cuts, self.cuts[1:], strict=False):
+            # Of a stack's layers all are chosen or none: the first one tells.
+            for stack, (start, stop) in zip(stacks, itertools.pairwise(self.cuts), strict=True):
                 if start not in (layers or ()):
-                    stack[path[1:]] = leaf[start:stop] if stop - start < self.depth else leaf
+                    stack[path[1:]] = self._layers(leaf, start, stop)
         rest = unflatten(rest)
         rest["blocks"] = tuple(unflatten(stack) for stack in stacks)
         return unflatten(chosen), rest
@@ -157,16 +164,23 @@ class Partition:
 
     def cut(self, blocks: Params) -> tuple[Params, ...]:
         """The blocks as a tuple of stacks, nothing taken out."""
+        leaves = flatten(blocks)
         return tuple(
-            jax.tree.map(
-                lambda leaf: leaf[start:stop] if stop - start < self.depth else leaf, blocks
-            )
-            for start, stop in zip(self.cuts, self.cuts[1:], strict=False)
+            unflatten({path: self._layers(leaf, *ends) for path, leaf in leaves.items()})
+            for ends in itertools.pairwise(self.cuts)
         )
+
+    def _layers(self, leaf, start, stop):
+        """Layers of a stack; all of them are the stack itself, uncopied."""
+        return leaf[start:stop] if stop - start < self.depth else leaf
 
 
 def partition(params: Params, selector: str) -> Partition:
     """The partition of `params` that a selector describes.
+
+    Args:
+      params: the nested dict of parameters (or of their shapes).
+      selector: see `lmdyn.params.select`.
 
     Raises:
       InputError: the selector matches nothing, or quantised parameters.

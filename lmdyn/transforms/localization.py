@@ -25,7 +25,7 @@ import numpy as np
 import optax
 
 from lmdyn.errors import InputError, choose
-from lmdyn.params import groups as grouping
+from lmdyn.params import GROUPS, group_members
 from lmdyn.params.partitions import Partition, partition
 from lmdyn.params.selectors import flatten, unflatten
 from lmdyn.types import ArrayLike, Params, Tree
@@ -234,7 +234,7 @@ def _terms(group: str) -> list[str]:
             f"group '{group}' names single layers; name all of them, such as 'mlp' or"
             " 'blocks.mlp.up', and give L numbers"
         )
-    return grouping.GROUPS.get(group, group).split("+")
+    return GROUPS.get(group, group).split("+")
 
 
 def _by_group(values) -> Mapping:
@@ -302,7 +302,7 @@ def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None =
         names = [tuple(term.split(".")) for term in _terms(group)]
         paths = [path for path in leaves if any(path[: len(name)] == name for name in names)]
         if not paths and part is None:
-            grouping.members(tree, group)  # says what is there
+            group_members(tree, group)  # says what is there
         for path in paths:
             found.setdefault(path, []).append(_shaped(value, group, path, leaves[path], part))
     return found

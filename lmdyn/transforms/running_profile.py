@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from lmdyn.errors import InputError, choose
-from lmdyn.params import groups as grouping
+from lmdyn.params import group_layers, group_members
 from lmdyn.params.selectors import flatten, unflatten
 from lmdyn.transforms.localization import KINDS, placed
 from lmdyn.types import Tree
@@ -155,8 +155,8 @@ def group_norms(tree: Tree, groups: Iterable[str] = KINDS) -> dict[str, jax.Arra
     """
     leaves, found = flatten(tree), {}
     for group in groups:
-        members = grouping.members(tree, group)
-        inside = grouping.layers(members) is not None
+        members = group_members(tree, group)
+        inside = group_layers(members) is not None
         square = lambda path, inside=inside: jnp.sum(
             jnp.square(leaves[path].astype(jnp.float32)),
             tuple(range(int(inside), leaves[path].ndim)),

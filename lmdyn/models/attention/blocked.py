@@ -5,11 +5,11 @@ and its probabilities live no longer than the block. The backward pass recompute
 keys and the log-normaliser (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv
 2205.14135).
 
-Shape letters: B batch, T queries, S keys (S >= T: the last T keys are the queries' own), H heads, G
-key-value heads, R = H / G heads that share one, K head width.
+Shape letters, also as suffixes of names: B batch, T queries, q queries of a block, S keys (S >= T:
+the last T keys are the queries' own), H heads, G key-value heads, R = H / G heads that share one, K
+head width.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +23,14 @@ MASKED = -1e30
 
 
 def query_blocks(queries: int, keys: int) -> list[tuple[int, int, int]]:
-    """(start, stop, end): queries `start:stop` meet keys `:end`. At most 16 blocks, of 128 queries
-    or more.
+    """Blocks of queries `start:stop`, each with the `end` of the keys that it meets.
+
+    Args:
+      queries: T.
+      keys: S.
+
+    Returns:
+      `[(start, stop, end), ...]`: at most 16 blocks, of 128 queries or more.
 
     >>> query_blocks(300, 310)
     [(0, 128, 138), (128, 256, 266), (256, 300, 310)]
@@ -81,7 +87,8 @@ def blocked_attention(
 
     Args:
       query: `[B, T, H, K]`, already multiplied by `1 / sqrt(K)`.
-      key, value: `[B, S, G, K]`, S >= T.
+      key: `[B, S, G, K]`, S >= T.
+      value: `[B, S, G, K]`.
       reach: a `Reach`, or None for plain causal order: query t sees keys `: S - T + t + 1`.
       tap: None, or a reducer `(probabilities [B, G, R, q, S'], mask [B, q]) -> sums over queries`,
         called once a block of queries; the blocks' sums are added.
@@ -96,23 +103,22 @@ def blocked_attention(
     """
     if tap is None:
         return _attend(query, key, value, reach), None
-    groups, past, share = (
-        key.shape[2],
-        key.shape[1] - query.shape[1],
-        query.shape[2] // key.shape[2],
-    )
-    query = _grouped(query, groups)
-    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+    query_BGRTK, key_BGSK, value_BGSK = _by_group(query, key, value)
+    past, share = key.shape[1] - query.shape[1], query_BGRTK.shape[2]
     outputs, gathered = [], None
-    for start, stop, end in query_blocks(query.shape[3], key.shape[2]):
+    for start, stop, end in query_blocks(query.shape[1], key.shape[1]):
         allowed = allowed_keys(reach, start, stop, end, past, share)
-        probabilities = jax.nn.softmax(
-            _scores(_rows(query, start, stop), key[:, :, :end], allowed), axis=-1
-        )
-        outputs.append(_heads(probabilities.astype(value.dtype) @ value[:, :, :end], share))
+        scores = _scores(_rows(query_BGRTK, start, stop), key_BGSK[:, :, :end], allowed)
+        probabilities = jax.nn.softmax(scores, axis=-1)
+        outputs.append(_heads(probabilities.astype(value.dtype) @ value_BGSK[:, :, :end], share))
         sums = tap(_heads(probabilities, share), present(mask)[:, start:stop])
         gathered = sums if gathered is None else jax.tree.map(jnp.add, gathered, sums)
     return _ungrouped(jnp.concatenate(outputs, 3)), gathered
+
+
+def _by_group(query, key, value):
+    """Queries `[B, G, R, T, K]`, keys and values `[B, G, S, K]`."""
+    return (_grouped(query, key.shape[2]), key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3))
 
 
 @jax.custom_vjp
@@ -121,28 +127,24 @@ def _attend(query, key, value, reach):
 
 
 def _attend_forward(query, key, value, reach):
-    groups, past, share = (
-        key.shape[2],
-        key.shape[1] - query.shape[1],
-        query.shape[2] // key.shape[2],
-    )
-    query = _grouped(query, groups)
-    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+    query_BGRTK, key_BGSK, value_BGSK = _by_group(query, key, value)
+    past, share = key.shape[1] - query.shape[1], query_BGRTK.shape[2]
     outputs, normalizers = [], []
-    for start, stop, end in query_blocks(query.shape[3], key.shape[2]):
+    for start, stop, end in query_blocks(query.shape[1], key.shape[1]):
+        # Scores of one block, [B, G, R * q, S'], and the log of their softmax's denominator.
         allowed = allowed_keys(reach, start, stop, end, past, share)
-        scores = _scores(_rows(query, start, stop), key[:, :, :end], allowed)
+        scores = _scores(_rows(query_BGRTK, start, stop), key_BGSK[:, :, :end], allowed)
         peak = scores.max(-1, keepdims=True)
         # Probabilities come from the log-normaliser, as in the backward pass, and not from a
         # division by the sum: a second use of the sum would let the compiler round differently with
         # and without a gradient.
         normalizer = peak + jnp.log(jnp.exp(scores - peak).sum(-1, keepdims=True))
-        outputs.append(
-            _heads(jnp.exp(scores - normalizer).astype(value.dtype) @ value[:, :, :end], share)
-        )
+        probabilities = jnp.exp(scores - normalizer).astype(value.dtype)
+        outputs.append(_heads(probabilities @ value_BGSK[:, :, :end], share))
         normalizers.append(_heads(normalizer, share))
     output = jnp.concatenate(outputs, 3)
-    return _ungrouped(output), (query, key, value, output, jnp.concatenate(normalizers, 3), reach)
+    saved = (query_BGRTK, key_BGSK, value_BGSK, output, jnp.concatenate(normalizers, 3), reach)
+    return _ungrouped(output), saved
 
 
 def _attend_backward(saved, d_output):
@@ -150,28 +152,34 @@ def _attend_backward(saved, d_output):
     batch, groups, share, length, width = query.shape
     past = key.shape[2] - length
     d_output = _grouped(d_output, groups)
+    # delta_t = sum_s P_ts dP_ts = dO_t . O_t (Dao et al. 2022, appendix B.4)
     delta = jnp.sum((d_output * output).astype(jnp.float32), -1, keepdims=True)
     # Gradients of keys and values are built as [B, G, K, S]: a product whose left side is
     # contracted over its row axis is half as fast on a CPU when that side is the large one.
     wide = (batch, groups, width, key.shape[2])
     d_query, d_key, d_value = [], jnp.zeros(wide, jnp.float32), jnp.zeros(wide, jnp.float32)
     for start, stop, end in query_blocks(length, key.shape[2]):
+        # P = exp(S - log-normaliser), made again from the block's queries and keys.
         q, d_o, norm, d = (_rows(x, start, stop) for x in (query, d_output, normalizer, delta))
         allowed = allowed_keys(reach, start, stop, end, past, share)
         probabilities = jnp.exp(_scores(q, key[:, :, :end], allowed) - norm)
+        # dP = dO V^T, dS = P * (dP - delta), dQ = dS K
         d_probabilities = jnp.einsum(
             "bgqk,bgsk->bgqs", d_o, value[:, :, :end], preferred_element_type=jnp.float32
         )
         d_scores = (probabilities * (d_probabilities - d)).astype(key.dtype)
         d_query.append(_heads(d_scores @ key[:, :, :end], share))
-        into = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, key.shape[2] - end)))
-        product = functools.partial(
-            jnp.einsum, "bgqk,bgqs->bgks", preferred_element_type=jnp.float32
-        )
-        d_key += into(product(q, d_scores))
-        d_value += into(product(d_o, probabilities.astype(value.dtype)))
+        # dK = dS^T Q and dV = P^T dO, summed over blocks of queries
+        past_end = ((0, 0), (0, 0), (0, 0), (0, key.shape[2] - end))
+        d_key += jnp.pad(_transposed_product(q, d_scores), past_end)
+        d_value += jnp.pad(_transposed_product(d_o, probabilities.astype(value.dtype)), past_end)
     back = lambda x, like: x.transpose(0, 3, 1, 2).astype(like.dtype)
     return _ungrouped(jnp.concatenate(d_query, 3)), back(d_key, key), back(d_value, value), None
+
+
+def _transposed_product(x, weights):
+    """`[B, G, K, S]` float32, the sum over a block's rows of x `[B, G, q, K]` by `[B, G, q, S]`."""
+    return jnp.einsum("bgqk,bgqs->bgks", x, weights, preferred_element_type=jnp.float32)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

@@ -21,8 +21,21 @@ def dot_product_attention(
     *,
     implementation: str,
 ) -> jax.Array:
-    """The same by `jax.nn.dot_product_attention`: what is fast on a GPU (`xla`, or `cudnn` in
-    bfloat16).
+    """Softmax attention of scaled queries by `jax.nn.dot_product_attention`.
+
+    Args:
+      query: `[B, T, H, K]`, already multiplied by `1 / sqrt(K)`.
+      key: `[B, S, G, K]`, S >= T.
+      value: `[B, S, G, K]`.
+      reach: a `Reach`, or None for plain causal order.
+      implementation: `xla`, or `cudnn` for bfloat16 on an NVIDIA GPU.
+
+    Returns:
+      `[B, T, H, K]`.
+
+    >>> x = jax.numpy.ones([1, 3, 2, 4])
+    >>> dot_product_attention(x, x, x, implementation="xla").shape
+    (1, 3, 2, 4)
     """
     length, keys = query.shape[1], key.shape[1]
     allowed = allowed_keys(reach, 0, length, keys, keys - length)

@@ -38,10 +38,21 @@ class Reach(NamedTuple):
 def allowed_keys(
     reach: Reach | None, start: int, stop: int, end: int, past: int, share: int = 1
 ) -> jax.Array:
-    """Which of the keys `:end` the queries `start:stop` may see; the rows are repeated for `share`
-    heads.
+    """Which of the keys `:end` the queries `start:stop` may see.
 
-    `[1 or B, 1, share * (stop - start), end]` booleans.
+    Args:
+      reach: a `Reach`, or None for plain causal order.
+      start: the first query.
+      stop: the query after the last one.
+      end: the key after the last one.
+      past: S - T, keys before the first query.
+      share: how many heads the rows are repeated for.
+
+    Returns:
+      `[1 or B, 1, share * (stop - start), end]` booleans.
+
+    >>> allowed_keys(None, 1, 3, 3, past=0).astype(int).tolist()
+    [[[[1, 1, 0], [1, 1, 1]]]]
     """
     if reach is not None:
         return jnp.tile(reach.allows(start, stop, end), (1, 1, share, 1))

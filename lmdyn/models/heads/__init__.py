@@ -1,5 +1,4 @@
-"""Output heads behind one protocol: the full one, and what the softmax bottleneck's literature
-offers.
+"""Output heads behind one protocol.
 
 A full head, `softmax(x W)`, has logits of rank D at most, however large V is. The others have less
 (`low_rank`) or more: a mixture of softmaxes, sigsoftmax, a wider projection (`projected`). All of

@@ -50,7 +50,7 @@ class Head(abc.ABC):
     vocab: int
 
     argument: ClassVar[str] = ""
-    """What the number after the colon is in `ModelConfig(head="low_rank:8")`; empty: it has none."""
+    """What the number after the colon is in `ModelConfig(head="low_rank:8")`; empty for none."""
     scoring: ClassVar[tuple[str, ...]] = ("output",)
     """Matrices that begin near zero in a model, as those that give scores do; others keep the size
     of states."""
@@ -58,9 +58,7 @@ class Head(abc.ABC):
     @property
     @abc.abstractmethod
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """`{name: (rows, columns)}` of its matrices; what gives the vocabulary's scores is
-        `output`.
-        """
+        """`{name: (rows, columns)}` of its matrices; `output` gives the vocabulary's scores."""
 
     @abc.abstractmethod
     def logits(self, matrices: Mapping[str, Array], states: Array) -> jax.Array:
@@ -285,8 +283,12 @@ def softmax_nll(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:
 
 
 def output_matrix(params: Params) -> tuple[jax.Array, bool]:
-    """What gives the scores of the vocabulary, and whether it is `[V, D]` rather than `[D, V]`: a
-    full head, the embedding that it is tied to, or the last matrix of another head.
+    """What gives the scores of the vocabulary, and whether it is `[V, D]` rather than `[D, V]`.
+
+    It is a full head, the embedding that it is tied to, or the last matrix of another head.
+
+    Args:
+      params: a model's parameters.
 
     >>> output_matrix({"head": {"kernel": jnp.ones([4, 9])}})[1]
     False

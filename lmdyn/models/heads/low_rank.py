@@ -52,8 +52,9 @@ class LowRankHead(Head):
 
 
 def truncations(matrix: Array, ranks: Iterable[int]) -> dict[int, dict[str, np.ndarray]]:
-    """The best approximations of a full head by low-rank ones: its truncated singular value
-    decomposition.
+    """The best approximations of a full head by low-rank ones.
+
+    They are its truncated singular value decomposition.
 
     Args:
       matrix: `[D, V]`.

@@ -1,5 +1,4 @@
-"""A mixture of softmaxes, which is not bound by the rank of one (Yang et al. 2018, arXiv
-1711.03953).
+"""A mixture of softmaxes, not bound by the rank of one (Yang et al. 2018, arXiv 1711.03953).
 
 Shape letters: n tokens, D width, V vocabulary, K components.
 """

@@ -16,8 +16,9 @@ from lmdyn.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class ProjectedHead(Head):
-    """`softmax(gelu(x U) W)`, U `[D, P]`, W `[P, V]`: logits of rank up to P. Without the
-    nonlinearity they would keep rank D.
+    """`softmax(gelu(x U) W)`, U `[D, P]`, W `[P, V]`: logits of rank up to P.
+
+    Without the nonlinearity they would keep rank D.
 
     Attributes:
       wide: P.

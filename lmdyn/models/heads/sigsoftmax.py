@@ -1,5 +1,4 @@
-"""Sigsoftmax: an output function that is not bound by the rank of its logits (Kanai et al. 2018,
-arXiv 1805.10829).
+"""Sigsoftmax, not bound by the rank of its logits (Kanai et al. 2018, arXiv 1805.10829).
 
 Shape letters: n tokens, D width, V vocabulary.
 """
@@ -15,8 +14,9 @@ from lmdyn.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class SigsoftmaxHead(Head):
-    """`p_i` proportional to `exp(z_i) sigmoid(z_i)`, z = x W (Kanai et al. 2018, equation 12): no
-    more parameters than the full head.
+    """`p_i` proportional to `exp(z_i) sigmoid(z_i)`, z = x W (Kanai et al. 2018, equation 12).
+
+    It has no more parameters than the full head.
 
     >>> SigsoftmaxHead(6, 11).size
     66

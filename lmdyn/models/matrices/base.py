@@ -17,8 +17,9 @@ from lmdyn.types import Array
 
 
 class Matrix(abc.ABC):
-    """What stands in the place of a matrix W `[..., in, out]`; a pytree, so that layers of a stack
-    can be cut and scanned.
+    """What stands in the place of a matrix W `[..., in, out]`.
+
+    It is a pytree, so that layers of a stack can be cut and scanned.
     """
 
     described = "no array"
@@ -97,8 +98,12 @@ def sides(matrix: Any) -> tuple[int, int]:
 
 
 def concatenate(stacks: Sequence[Any]) -> Any:
-    """One stack of layers from several; where something stands in the place of some of them only,
-    all are made dense.
+    """One stack of layers from several.
+
+    Where something stands in the place of some of them only, all are made dense.
+
+    Args:
+      stacks: arrays `[l, ...]` or a `Matrix` each.
 
     >>> concatenate([jnp.ones([1, 2, 3]), jnp.ones([2, 2, 3])]).shape
     (3, 2, 3)

@@ -1,5 +1,4 @@
-"""Matrices whose gradient's norm is taken in the backward pass, while the gradient itself is never
-made.
+"""Matrices whose gradient's norm is taken in the backward pass; the gradient is never made.
 
 For `y = x W` over the T tokens of one sequence the gradient of W is `x^T g`, g being the gradient
 at y, and its squared norm is
@@ -79,6 +78,7 @@ def product(x: Array, kernel: GradNormProbe) -> jax.Array:
 
     Args:
       x: `[T, D]`, the tokens of one sequence.
+      kernel: W, and the place for its gradient's squared norm.
 
     Returns:
       `[T, F]` in the dtype of `x`.

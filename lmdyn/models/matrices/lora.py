@@ -1,8 +1,8 @@
-"""Low-rank adapters beside a matrix: `x W + s (x A) B` (Hu et al. 2022, arXiv 2106.09685, section
-4.1).
+"""Low-rank adapters beside a matrix (Hu et al. 2022, arXiv 2106.09685, section 4.1).
 
-The sum `W + s A B` is never made: a layer's output is the sum of two products, so a body can be
-shared by many adapters, and may be quantised. `lmdyn.params.low_rank` puts adapters into a model.
+A layer computes `x W + s (x A) B`. The sum `W + s A B` is never made: a layer's output is the sum
+of two products, so a body can be shared by many adapters, and may be quantised.
+`lmdyn.params.low_rank` puts adapters into a model.
 """
 
 import dataclasses
