@@ -76,7 +76,6 @@ PYTHON = {
 }
 
 
-@left
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PYTHON)
 def test_the_python_of_a_page_runs(path, here):
