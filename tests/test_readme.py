@@ -18,6 +18,8 @@ from lmdyn.checkpoints.families import FAMILIES
 from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.cli import command_line as cli
 from lmdyn.data import tokenizers
+from lmdyn.errors import InputError
+from lmdyn.names import resolve
 from scripts.documented import EXTENSIONS, PAGES, README, ROOT, blocks, commands, write_extensions
 from tests.helpers import assert_close, batch, jit_logits
 
@@ -327,3 +329,26 @@ def test_links_of_texts_outside_of_the_site_are_there():
             assert anchor in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
     for name in ("instruments.svg", "instruments-dark.svg"):
         assert (ROOT / "notebooks" / "figures" / name).stat().st_size < 100_000
+
+
+NAMED = re.compile(
+    r"`(?:lmdyn\.)?((?:analysis|checkpoints|costs|data|metrics|models|online|params|records|report"
+    r"|studies|training|transforms)\.[A-Za-z_.]+[A-Za-z_])(?:\(.*?\))?`"
+)
+LISTS = ("CONTRIBUTING.md", "README.md", *PAGES)
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_names_and_files_in_texts_are_there(path):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    missing = []
+    for name in NAMED.findall(text):
+        if name.endswith((".py", ".md", ".html")):
+            continue
+        try:
+            resolve(f"lmdyn.{name}", {}, "name")
+        except InputError:
+            missing.append(name)
+    files = re.findall(r"`((?:lmdyn|scripts|tests|configs|notebooks|docs)/[\w/.]*\w)`", text)
+    missing += [name for name in files if not (ROOT / name).exists()]
+    assert not missing, missing

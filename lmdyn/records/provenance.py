@@ -26,9 +26,11 @@ def collect(
     """The content of `FILE.meta.json`.
 
     Args:
-      command: the words of the command line. config: every option's value. started: `time.time()`
-        at the start.
-      tokens: predictions made, over all models. seed: None where nothing is random.
+      command: the words of the command line.
+      config: every option's value.
+      started: `time.time()` at the start.
+      tokens: predictions made, over all models.
+      seed: None where nothing is random.
 
     Returns:
       A dict that JSON can hold; wall time in seconds, peak memory of the largest process in MiB.
@@ -75,8 +77,9 @@ def device() -> str:
 
 
 def peak_memory() -> float:
-    """The most memory this process has held, or the largest of those that it started and that have
-    ended, in MiB (of the host; a GPU's own memory is not in it).
+    """Peak memory in MiB, of this process or the largest that it started and that has ended.
+
+    It is the host's memory; a GPU's own is not in it.
     """
     peak = max(
         resource.getrusage(who).ru_maxrss

@@ -1,6 +1,6 @@
 """Updates restricted to where knowledge lies: masks and rates by layer.
 
-Fernandez et al. 2024, arXiv 2411.04448, "traced gradient layers"; docs/methods.md#gradient-localization.
+Fernandez et al. 2024, arXiv 2411.04448, section 4; docs/methods.md#traced-gradient-layers.
 
 These are optax transformations of *updates*. They belong at the end of a chain, after the rule and
 its weight decay: a rule such as Adam divides a constant factor out of its gradients again, and
