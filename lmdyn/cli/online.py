@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import Dtype, Model, Text, Tokens, mesh_of, say, set_up_jax, show
+from lmdyn.cli.common import Dtype, Model, Text, Tokens, mesh_of, say, set_up_jax, show, write
 from lmdyn.errors import InputError, check_least, choose
 from lmdyn.files import check_writable
 from lmdyn.types import present
@@ -113,19 +113,14 @@ def run(options: Online, command: list[str]) -> None:
     rates = _learning_rates(options)
     check_writable(options.out)
     set_up_jax()
-    from lmdyn.records import provenance
-
     plan = _plan(options)
     outcomes, about = _evaluate(options, plan, rates)
     rows, traces = _rows(plan, outcomes, about)
     _say_events(options, outcomes["online"], about["rate"])
     show(rows)
     rows += _costs(plan, outcomes)
-    meta = provenance.collect(
-        command, dataclasses.asdict(options), started, sum(map(len, traces.values()))
-    )
-    records.write_rows(options.out, rows, meta, traces)
-    say(f"wrote {len(rows)} rows to {options.out}")
+    tokens = sum(map(len, traces.values()))
+    write(options, command, started, rows, tokens, traces=traces)
 
 
 class _Plan(NamedTuple):

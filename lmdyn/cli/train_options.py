@@ -39,11 +39,11 @@ class TrainOptions:
     coordinator: Annotated[
         str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")
     ] = None
-    """Several processes by hand: where process 0 is."""
+    """Several processes, started by hand: where process 0 is."""
     processes: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
-    """And how many there are."""
+    """How many processes there are."""
     process: Annotated[int | None, tyro.conf.arg(metavar="I", help_behavior_hint="")] = None
-    """And which this one is, from 0."""
+    """Which of them this one is, from 0."""
 
     @classmethod
     def example(cls) -> Self:
@@ -66,7 +66,7 @@ class TrainOptions:
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
-    """Compile a run's training step for a mesh that is not there: bytes per device, FLOPs.
+    """Compile a run's training step ahead of time, for devices you do not have: bytes, FLOPs.
 
     Takes the same --config FILE as lmdyn train, and the same options; --mesh 4,8,2 says which mesh.
     Nothing is trained, read or written.

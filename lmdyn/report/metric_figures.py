@@ -142,9 +142,12 @@ def said(quantity: Quantity, data: Sequence[Mapping[str, Any]], layers: bool) ->
     >>> data = [{"model": "m", "step": None, "layer": i, "value": 2.0 - i} for i in range(2)]
     >>> said(of, data, True)
     'Entropy is highest at layer 0 (2.00 nats) and lowest at layer 1 (1.00 nats); mean 1.50 nats.'
+    >>> said(of, [{"model": m, "step": None, "value": 2.0} for m in ("m", "n")], False)
+    'Entropy: 2.00 nats in m, 2.00 nats in n.'
     """
     unit = f" {quantity.unit}" if quantity.unit else ""
-    series = not layers or len({d["step"] for d in data}) >= STEPS
+    steps = {d["step"] for d in data}
+    series = None not in steps and (not layers or len(steps) >= STEPS)
     models: dict[str, list[Mapping[str, Any]]] = {}
     for d in data:
         models.setdefault(f"step {d['step']:,}" if series else d["model"], []).append(d)
