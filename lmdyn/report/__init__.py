@@ -12,8 +12,9 @@ __all__ = ["build", "enable_theme", "runs"]
 
 
 def enable_theme(width: int = 520, height: int = 240) -> None:
-    """Altair charts of this session look like the report's, and a notebook shows them as pictures
-    (see `lmdyn.report.theme.enable`).
+    """Altair charts of this session look like the report's; notebooks show them as pictures.
+
+    See `lmdyn.report.theme.enable`.
 
     >>> import altair
     >>> with altair.theme.enable("default"):  # a session would not go back

@@ -57,8 +57,7 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def count(claims: Sequence[Mapping[str, Any]]) -> str:
-    """How many there are of each verdict; those of small versions of studies are counted apart,
-    whatever their verdict.
+    """How many there are of each verdict; those of small versions of studies are counted apart.
 
     >>> count([{"verdict": "supported"}, {"verdict": "undecided"}, {"verdict": "supported"}])
     '3 claims: 2 supported, 1 undecided'

@@ -31,9 +31,7 @@ def columns(count: int) -> int:
 
 
 def specs(figures: Sequence[Figure]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the browser draws: each place's specification, and its configuration in light and in
-    dark.
-    """
+    """What the browser draws: the specification of each place, and its look in either mode."""
     found = {place: spec_of(chart) for figure in figures for place, chart in places(figure).items()}
     for spec in found.values():
         spec.pop("$schema", None)
@@ -44,16 +42,18 @@ def specs(figures: Sequence[Figure]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """A chart as Vega-Lite, without the theme that a session may have enabled: it would win over
-    the page's own, in dark mode too.
+    """A chart as Vega-Lite, without the theme that a session may have enabled.
+
+    That theme would win over the page's own, in dark mode too.
     """
     with alt.theme.enable("default"):
         return chart.to_dict()
 
 
 def to_svg(chart: alt.TopLevelMixin | tuple[alt.TopLevelMixin, ...], width: int = 680) -> str:
-    """A figure as SVG in its light dress, `width` pixels wide; of several charts each is half as
-    wide.
+    """A figure as SVG in its light look.
+
+    It is `width` pixels wide; of several charts each is half as wide.
     """
     import vl_convert
 
@@ -83,8 +83,8 @@ def _shades(spec):
 def to_csv(data: Sequence[Mapping[str, Any]]) -> str:
     """Dicts as CSV with a heading line; None is an empty cell.
 
-    >>> to_csv([{"layer": 0, "value": 1.5}, {"layer": 1, "value": None}])
-    'layer,value\\n0,1.5\\n1,\\n'
+    >>> to_csv([{"layer": 0, "value": 1.5}, {"layer": 1, "value": None}]).splitlines()
+    ['layer,value', '0,1.5', '1,']
     """
     names = list(dict.fromkeys(key for d in data for key in d))
     out = io.StringIO()
@@ -95,8 +95,10 @@ def to_csv(data: Sequence[Mapping[str, Any]]) -> str:
 
 
 def table(figure: Figure) -> tuple[str, list[dict[str, str]]]:
-    """What the table behind a figure is called, and its lines: the figure's own, or else its data,
-    every so many of them where there are more than can be read.
+    """What the table behind a figure is called, and its lines.
+
+    The figure's own table, or else its data: every so many lines where there are more than can be
+    read.
 
     >>> table(Figure("a", "", "", None, [{"layer": n, "value": n / 3} for n in range(2)]))
     ('Table', [{'layer': '0', 'value': '0'}, {'layer': '1', 'value': '0.333333'}])

@@ -1,5 +1,6 @@
-"""Figures as HTML: their places, captions, downloads and tables; those of several folders beside
-one another, panel by panel.
+"""Figures as HTML: their places, captions, downloads and tables.
+
+Those of several folders stand beside one another, panel by panel.
 """
 
 import base64
@@ -42,9 +43,7 @@ def address(group: Group) -> str:
 
 
 def wide(groups: Sequence[Group]) -> list[bool]:
-    """Which take the whole width: those of several charts, and those that would stand beside
-    nothing.
-    """
+    """Which take the whole width: those of several charts, or with nothing to stand beside."""
     found: list[bool] = []
     for i, group in enumerate(groups):
         pending = len(found) - max(
@@ -120,4 +119,5 @@ def _note(folder: str, figure: Figure, svg: str) -> str:
         f' href="{csv}">CSV</a>'
     )
     head = f"<b>{e(folder)}</b> " if folder else ""
-    return f"<p class=links>{head}{links}</p>{behind(lines, f'{title}: {folder}' if folder else title)}"
+    named = f"{title}: {folder}" if folder else title
+    return f"<p class=links>{head}{links}</p>{behind(lines, named)}"

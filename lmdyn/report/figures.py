@@ -44,8 +44,9 @@ def short(reference: str) -> str:
 
 
 def label(r: Mapping[str, Any]) -> str:
-    """A row's model as people say it; a checkpoint of a series with its step, where the reference
-    does not tell it; `when` of a row tells before from after an intervention.
+    """A row's model as people say it, with its step where the reference does not give it.
+
+    `when` of a row tells before from after an intervention.
     """
     name = short(r["model"])
     if r["step"] is not None and str(r["step"]) not in name.partition("@")[2]:
@@ -54,8 +55,9 @@ def label(r: Mapping[str, Any]) -> str:
 
 
 def whole_numbers(values: Iterable[int]) -> alt.Axis:
-    """An axis whose ticks are whole numbers: all of them, or every so many; a step of one half
-    would be told as a whole number.
+    """An axis whose ticks are whole numbers: all of them, or every so many.
+
+    A tick at one half would be labelled as a whole number.
 
     >>> whole_numbers([2, 0, 1]).values, whole_numbers(range(25)).values
     ([0, 1, 2], [0, 4, 8, 12, 16, 20, 24])
@@ -71,8 +73,9 @@ def whole_numbers(values: Iterable[int]) -> alt.Axis:
 def chart_of(
     values: Sequence[Mapping[str, Any]], *layers: alt.Chart
 ) -> alt.LayerChart | alt.FacetChart:
-    """One chart of layers over the same data (where a layer has none of its own), as wide as its
-    place.
+    """One chart of layers over the same data, as wide as its place.
+
+    A layer may have data of its own.
     """
     chart = alt.layer(*layers, data=alt.Data(values=values))
     return chart.properties(

@@ -14,8 +14,10 @@ from lmdyn.report.markup import slug
 
 
 def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:
-    """The parts under names of their own: of folders; of studies' figures and claims; of models
-    that several folders measured.
+    """The parts under names of their own: folders, figures, claims, models measured in several.
+
+    What distinguishes a study from the others of its kind is added to its name, where a few words
+    say it.
 
     To a study's name is added in what it differs from the others of its kind, where that is said in
     a few words.
@@ -62,8 +64,9 @@ def _study(part: Part) -> Run | None:
 
 
 def _differences(studies: Sequence[Run | None]) -> list[str]:
-    """For each study in what its settings differ from those of the others of its kind; nothing
-    where that is much.
+    """For each study how its settings differ from those of the others of its kind.
+
+    Nothing where that is much.
 
     >>> runs = [
     ...     Run(
@@ -106,8 +109,9 @@ def _told(meta: dict[str, Any], keys: Sequence[str]) -> str:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """The last part of each path, with as many before it as tell it apart; numbered where a folder
-    is given twice.
+    """The last part of each path, with as many before it as distinguish it.
+
+    Numbered where a folder is given twice.
 
     >>> _names(["/a/x", "/a/y"]), _names(["/a/x", "/b/x", "/b/y"]), _names(["/a/x", "/a/x"])
     (['x', 'y'], ['x in a', 'x in b', 'y'], ['x (1)', 'x (2)'])

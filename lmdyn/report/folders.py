@@ -1,5 +1,8 @@
-"""Folders to what a page is made of: rows files with what stands beside them, and the claims of
-studies.
+"""Folders to what a page is made of: rows files with their provenance, and claims.
+
+A folder that is a study or a training run is one part; its subfolders are its own business. Any
+other folder is gathered: its own rows, then those of the studies, runs and measurements in folders
+below it.
 
 A folder that is a study or a training run is one part; its subfolders are its own business. Any
 other folder is gathered: its own rows, then those of the studies, runs and measurements in folders
@@ -15,7 +18,7 @@ from lmdyn.records.rows import read_meta, read_rows, read_traces
 from lmdyn.report import claims_table, small_versions
 
 DEPTH = 3
-"""So many levels of folders below the one that is given are looked into; a folder of everything is not walked through."""
+"""So many levels of folders below the one that is given are looked into."""
 
 
 class Run(NamedTuple):
@@ -26,7 +29,7 @@ class Run(NamedTuple):
     meta: dict[str, Any]
     traces: dict[str, Any]
     folder: str = ""
-    """Where several are laid beside one another, the folder's name as it may stand in an address."""
+    """Of several folders beside one another, the name as it may stand in an address."""
     part: str = ""
     """The same, as people read it."""
 

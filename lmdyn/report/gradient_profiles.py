@@ -1,5 +1,8 @@
-"""Profiles of gradient norms over layers: those of the study of gradient localization, and the one
-that `lmdyn gradients` draws.
+"""Profiles of gradient norms over layers: of the study of gradient localization, and of a model.
+
+Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. What
+`lmdyn gradients` measured is drawn by `profiles`; what runs that are restricted by a profile learn
+and forget is drawn by the study.
 
 Each function takes rows and gives a `Figure`, or None where the rows hold nothing for it. What runs
 that are restricted by a profile learn and forget is drawn in `gradient_localization`.
@@ -27,8 +30,9 @@ def layers(
     """One panel of a profile: relative norms over layers, a line for each kind, a rule at 1.
 
     Args:
-      points: `layer, kind, seed, value`, and `low` and `high` where there is one seed. order: of
-        the kinds.
+      points: `layer, kind, seed, value`, and `low` and `high` where there is one seed.
+      order: of the kinds.
+      title: of the panel.
     """
     mean = means_with_seeds(points, ["kind", "layer"], format=".2f")
     single = len({p["seed"] for p in points}) == 1
@@ -99,9 +103,7 @@ def _profile_points(rows, wanted: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def profile(rows: Rows) -> Figure | None:
-    """Relative gradient norms over layers: the paper's figure, attention and MLP, a line for each
-    kind of knowledge.
-    """
+    """Relative gradient norms over layers, as in the paper: a line for each kind of knowledge."""
     points = _profile_points(rows, KINDS)
     if not points:
         return None
@@ -130,8 +132,9 @@ def profile(rows: Rows) -> Figure | None:
 
 
 def profiles(rows: Rows) -> list[Figure]:
-    """What `lmdyn gradients` measured: one figure per model, a panel for each group that has layers,
-    a line for each kind.
+    """What `lmdyn gradients` measured: a figure per model.
+
+    It has a panel for each group that has layers, and a line for each kind.
     """
     found = [
         r
@@ -259,9 +262,7 @@ def difference(rows: Rows) -> Figure | None:
 
 
 def running(rows: Rows) -> Figure | None:
-    """The profile that training itself ended with, beside the one that was measured before; and
-    what restricting by it came to.
-    """
+    """The profile that training itself ended with, beside the one measured before."""
     ended = [r for r in rows if r["metric"] == "running_profile"]
     if not ended:
         return None

@@ -1,7 +1,7 @@
 """What a page opens with: the two or three figures that carry its answer, a sentence for each.
 
-The sentence of what was measured comes with its figure (`Figure.says`); that of a study is the claim
-that the figure shows, with the number that decides it.
+The sentence of what was measured comes with its figure (`Figure.says`); that of a study is the
+claim that the figure shows, with the number that decides it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,8 +64,9 @@ def _kind(group: Group) -> str:
 def _shown(
     studies: Sequence[Sequence[Group]], claims: Sequence[Mapping[str, Any]]
 ) -> list[Highlight]:
-    """The figures that show claims, each with the first that it shows; of every study one, then of
-    every study another.
+    """The figures that show claims, each with the first claim that it shows.
+
+    Of every study one, then of every study another.
     """
     columns = []
     for groups in studies:

@@ -1,4 +1,4 @@
-"""Pieces of HTML that every part of the page is made of; whatever comes from rows is escaped here."""
+"""Pieces of HTML that every part of the page is made of; text from rows is escaped here."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 SHORT = 40
-"""Lines of a table that is printed; a longer one is folded on paper too, and whole in the figure's CSV."""
+"""Lines of a table that is printed; a longer one is folded on paper too."""
 
 
 def e(text: Any) -> str:
@@ -24,7 +24,7 @@ def asset(name: str) -> str:
 
 
 def section(name: str, title: str, content: str, kind: str = "") -> str:
-    """A part of the page under a heading that links to itself; nothing where there is no content."""
+    """A part of the page under a heading that links to itself; nothing without content."""
     if not content:
         return ""
     kind = f' class="{kind}"' if kind else ""
@@ -51,8 +51,9 @@ def behind(table: Sequence[Mapping[str, Any]], title: str = "Table") -> str:
     names = list(table[0])
     head = "".join(f"<th scope=col>{e(n)}</th>" for n in names[1:])
     lines = "".join(
-        "<tr><th"
-        f" scope=row>{e(line[names[0]])}</th>{''.join(f'<td>{e(minus(line[n]))}</td>' for n in names[1:])}</tr>"
+        f"<tr><th scope=row>{e(line[names[0]])}</th>"
+        + "".join(f"<td>{e(minus(line[n]))}</td>" for n in names[1:])
+        + "</tr>"
         for line in table
     )
     head = f"<thead><tr><th scope=col class=first>{e(names[0])}</th>{head}</tr></thead>"

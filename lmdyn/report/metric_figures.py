@@ -73,7 +73,7 @@ def base_name(row: Row) -> str:
 
 
 def _of_subject(runs: Sequence[Run], metric: str, subject: str, series: set[str]) -> list[Run]:
-    """The rows of a metric that one group of figures draws: of a series, or of all that are none."""
+    """The rows of a metric that a group of figures draws: of a series, or of all other models."""
     found = []
     for run in runs:
         rows = [
@@ -156,19 +156,21 @@ def said(quantity: Quantity, data: Sequence[Mapping[str, Any]], layers: bool) ->
         own = next(iter(models.values()))
         low, high = (choose(own, key=lambda d: d["value"]) for choose in (min, max))
         place = "depth" if quantity.axis != "layer" else "layer"
+        at = lambda d: f"{place} {d['layer']} ({number(d['value'])}{unit})"
         return (
-            f"{quantity.title} is highest at {place} {high['layer']} ({number(high['value'])}{unit})"
-            f" and lowest at {place} {low['layer']} ({number(low['value'])}{unit});"
+            f"{quantity.title} is highest at {at(high)} and lowest at {at(low)};"
             f" mean {number(sum(means.values()))}{unit}."
         )
-    ends = list(means) if len(means) < 4 else [list(means)[0], list(means)[-1]]
+    ends = list(means) if len(means) < 4 else [*means][:: len(means) - 1]
     values = ", ".join(f"{number(means[m])}{unit} {'at' if series else 'in'} {m}" for m in ends)
     return f"{quantity.title}{', mean over layers' if layers else ''}: {values}."
 
 
 def layer_data(rows: Sequence[Row], site: str | None) -> list[dict[str, Any]]:
-    """model, step, layer, value of a metric's rows at a site; share and ceiling where a row's
-    `normalized` says what share of the largest possible value it is.
+    """The values of a metric's rows at a site: model, step, layer, value.
+
+    Share and ceiling too, where a row's `normalized` says what share of the largest possible value
+    it is.
     """
     data = []
     for r in rows:
@@ -194,8 +196,9 @@ def final_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def course_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """series, site, step, value of the checkpoints of each series of three or more: of the whole
-    model, or the mean over layers where no row is of the whole.
+    """The checkpoints of each series of three or more: model, site, step, value.
+
+    The value is the whole model's, or the mean over layers where no row is of the whole.
     """
     whole = any(r["layer"] is None for r in rows)
     values: dict[tuple, list[float]] = {}

@@ -1,15 +1,16 @@
 """Parts to one HTML file that needs nothing else: no network, no server, no folder beside it.
 
-First the answer: two or three figures, a sentence each. Then what the claims say, study by study its
-other figures, the table behind each and how to run it larger, then what was measured otherwise, then
-where the numbers come from. The page carries Vega once, every figure's specification, an SVG and a
-CSV of each. A content security policy in it forbids the browser to fetch anything.
+First the answer: two or three figures, a sentence each. Then the claims; study by study its other
+figures, the table behind each and how to run it larger; what was measured otherwise; and where the
+numbers come from. The page carries Vega once, every figure's specification, an SVG and a CSV of
+each. A content security policy in it forbids the browser to fetch anything.
 """
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lmdyn.errors import InputError
 from lmdyn.report import claims_table, highlights, provenance_section, tables, theme, titles
 from lmdyn.report.exports import bundle, specs, to_svg
 from lmdyn.report.figure_blocks import Group, address, figures_of
@@ -111,19 +112,35 @@ def collect(runs: Sequence[Run]) -> list[Figure]:
 
 
 def _studies(runs: Sequence[Run]) -> list[Study]:
-    """The studies in their order; what several folders have of the same one is laid beside one
-    another, figure by figure.
+    """The studies in their order.
+
+    What several folders have of the same one is laid beside one another, figure by figure.
     """
     found = []
     for package in dict.fromkeys(filter(None, (package_of(run.meta) for run in runs))):
         page, own = find(package), [run for run in runs if package_of(run.meta) == package]
         groups: dict[str, Group] = {}
         for run in own:
-            for figure in page.figures(run.rows):
+            for figure in _figures(page, package, run):
                 group = groups.setdefault(figure.name, Group(figure.title, []))
                 group.figures.append((run.part if len(own) > 1 else "", _of(run.folder, figure)))
         found.append(Study(page, own, list(groups.values())))
     return found
+
+
+def _figures(page: StudyPage, package: str, run: Run) -> list[Figure]:
+    """A study's figures of its rows.
+
+    Raises:
+      InputError: the package cannot draw these rows.
+    """
+    try:
+        return page.figures(run.rows)
+    except (KeyError, TypeError, ValueError) as err:
+        raise InputError(
+            f"{run.name}: {package} cannot draw these rows ({type(err).__name__}: {err}); they are"
+            " of another version of the study: run its command again with a new --out"
+        ) from err
 
 
 def _of(folder: str, figure: Figure) -> Figure:

@@ -1,5 +1,8 @@
-"""Pieces that the figures of studies are made of: panels over training steps, dots with their
-seeds, means over seeds.
+"""Pieces of the figures of studies: panels over training steps, dots of seeds, means over seeds.
+
+A panel is a chart as wide as its place, whose name stands above it, mostly as the title of its
+upright axis. The area that reacts to the pointer is larger than what is seen, so that a finger hits
+it.
 
 A panel is a chart as wide as its place, whose name stands above it, mostly as the title of its
 upright axis. What is hovered over is larger than what is seen, so that a finger hits it.
@@ -55,6 +58,9 @@ def panel(
     """Layers over the same data, as wide as their place.
 
     Args:
+      values: the data.
+      *layers: drawn over one another, the first at the bottom.
+      height: in pixels.
       shades: how many there are of what is coloured from early to late.
       name: stands above; for panels whose upright axis has no title.
     """
@@ -102,12 +108,15 @@ def step_axis(
     title: str = "training step",
     field: str = "step",
 ) -> alt.X:
-    """Training steps on a logarithmic axis; where step 0 is among them, on one that is linear up to
-    the first other step.
+    """Training steps on a logarithmic axis.
+
+    Where step 0 is among them, the axis is linear up to the first other step.
 
     Args:
-      steps: all that are drawn. ticks: those that are told; all of them if none. field: of the
-        points.
+      steps: all that are drawn.
+      ticks: those that are labelled; all of them if none.
+      title: of the axis.
+      field: of the points.
     """
     positive = [s for s in steps if s > 0]
     whole = len(positive) == len(steps)
@@ -156,11 +165,14 @@ def over_steps(
     """One measure over training steps: a thin line for each seed, a thick one for their mean.
 
     Args:
-      points: `step`, `seed`, `value`, and whatever `more` names. title: of the panel. x: see
-        `step_axis`.
-      format: of values. more: other fields to tell, with their formats.
+      points: `step`, `seed`, `value`, and whatever `more` names.
+      title: of the panel.
+      x: see `step_axis`.
+      format: of values.
+      more: other fields that tooltips show, with their formats.
       behind: more points, drawn pale, a line for each seed.
-      above: layers over all others. zero: a line at 0.
+      above: layers over all others.
+      zero: a line at 0.
     """
     mean, single = (
         means_with_seeds(points, ["step"], format=format),
@@ -205,14 +217,15 @@ def dots(
     format: str = ".3f",
     more: Any = None,
 ) -> alt.TopLevelMixin:
-    """A line for each name, on it a small dot for each seed and a large one for their mean; an
-    upright line at 0.
+    """A line for each name: a small dot for each seed, a large one for their mean; a rule at 0.
 
     Args:
-      points: `name`, `seed`, `value`, and `kind` where `kinds` are given, which have colours and
-        stand below one another.
-      title: of the panel. order: of the names; what follows a colon stands on a second line.
-      more: other fields to tell, with their formats.
+      points: `name`, `seed`, `value`, and `kind` where `kinds` are given.
+      title: of the panel.
+      order: of the names; what follows a colon stands on a second line.
+      kinds: have colours and stand below one another.
+      format: of values.
+      more: other fields that tooltips show, with their formats.
     """
     by = ["name", "kind"] if kinds else ["name"]
     mean = means_with_seeds(points, by, format=format)

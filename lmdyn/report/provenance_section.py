@@ -1,5 +1,6 @@
-"""Where the numbers come from, as the last part of the page: command, settings, versions, device,
-seeds, time and cost of each rows file.
+"""Where the numbers come from, as the last part of the page.
+
+Command, settings, versions, device, seeds, time and cost of each rows file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,8 +44,7 @@ def _run(run):
 
 
 def _cost(meta: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Device time, predictions, operations where the rows tell them, and memory; what is not known
-    is not said.
+    """Device time, predictions, operations and memory, as far as they are known.
 
     >>> _cost(
     ...     {
@@ -80,7 +80,8 @@ def _settings(config: Mapping[str, Any]) -> str:
     plain = {k: v for k, v in config.items() if not _nested(v)}
     line = ", ".join(f"{e(k)}={e(_value(v))}" for k, v in plain.items())
     folded = [
-        f"<details><summary>{e(k)}{_hint(v)}</summary>{_settings(v if isinstance(v, Mapping) else _numbered(v))}</details>"
+        f"<details><summary>{e(k)}{_hint(v)}</summary>"
+        f"{_settings(v if isinstance(v, Mapping) else _numbered(v))}</details>"
         for k, v in config.items()
         if _nested(v)
     ]

@@ -1,5 +1,6 @@
-"""The figure of a scaling law that was fitted to a table of runs: losses with the law, and how far
-each model ends from it.
+"""The figure of a scaling law that was fitted to a table of runs.
+
+Losses with the law, and how far each model ends from it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ from lmdyn.report.figures import Figure
 from lmdyn.report.panels import hover, own, panel, tidy, upright
 from lmdyn.report.studies import Larger, StudyPage
 
-Rows = Sequence[Mapping[str, Any]]
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 LINE = 40
 """Points of a law's line."""
 
@@ -27,56 +29,64 @@ def figures(rows: Rows) -> list[Figure]:
     )
 
 
-def _figure(law, points, residuals) -> Figure:
-    order = [
-        r["name"]
-        for r in sorted({r["name"]: r for r in points}.values(), key=lambda r: r["parameters"])
-    ]
+def _figure(law: Row, points: Rows, residuals: Rows) -> Figure:
+    by_size = sorted({r["name"]: r for r in points}.values(), key=lambda r: r["parameters"])
+    order = [r["name"] for r in by_size]
     color = alt.Color(
         "name:O", sort=order, legend=alt.Legend(columns=3), scale=alt.Scale(domain=order)
     )
-    shape = alt.Shape(
-        "fit:N",
-        scale=alt.Scale(domain=["beyond the fit", "in the fit"], range=["circle", "triangle-up"]),
-        legend=None,
-    )
-    said = lambda r: "in the fit" if r["fitted"] else "beyond the fit"
     data = [
         {
             "name": r["name"],
             "trained": r["trained"],
             "value": float(r["value"]),
             "predicted": float(r["predicted"]),
-            "fit": said(r),
+            "fit": _fit(r),
         }
         for r in points
     ]
-    lines = []
-    for name in order:
-        mine = [r for r in points if r["name"] == name]
-        low, high, size = (
-            min(r["trained"] for r in mine),
-            max(r["trained"] for r in points),
-            mine[0]["parameters"],
-        )
-        for i in range(LINE):
-            tokens = low * (high / low) ** (i / (LINE - 1))
-            lines.append(
-                {
-                    "name": name,
-                    "trained": tokens,
-                    "value": (
-                        law["value"] + law["A"] / size ** law["a"] + law["B"] / tokens ** law["b"]
-                    ),
-                }
-            )
+    curves = [p for name in order for p in _curve(law, name, points)]
+    charts = (_losses(data, curves, color), _residuals(residuals, color, len(order)))
+    caption = (
+        f"L(N, T) = {law['value']:.3g} + {law['A']:.3g} / N^{law['a']:.3f} + {law['B']:.3g} /"
+        f" T^{law['b']:.3f} in nats per token, fitted to {law['runs']} runs. Dashed: the law;"
+        " triangles are in the fit, circles beyond it. Second panel: the last loss of each model"
+        " against its prediction, with 90% intervals that allow for the law's own uncertainty and"
+        " for scatter about it; a model above the line at 0 ends worse than the law expects."
+    )
+    return Figure("scaling-law", "Losses and the scaling law", caption, charts, tidy(data))
+
+
+def _fit(row: Row) -> str:
+    return "in the fit" if row["fitted"] else "beyond the fit"
+
+
+SHAPE = alt.Shape(
+    "fit:N",
+    scale=alt.Scale(domain=["beyond the fit", "in the fit"], range=["circle", "triangle-up"]),
+    legend=None,
+)
+
+
+def _curve(law: Row, name: str, points: Rows) -> list[dict[str, Any]]:
+    """The law's line for one size, from its fewest tokens to the most of any size."""
+    mine = [r for r in points if r["name"] == name]
+    size, low = mine[0]["parameters"], min(r["trained"] for r in mine)
+    high = max(r["trained"] for r in points)
+    tokens = [low * (high / low) ** (i / (LINE - 1)) for i in range(LINE)]
+    floor = law["value"] + law["A"] / size ** law["a"]
+    return [{"name": name, "trained": t, "value": floor + law["B"] / t ** law["b"]} for t in tokens]
+
+
+def _losses(data: Rows, curves: Rows, color: alt.Color) -> alt.TopLevelMixin:
+    """Losses over training tokens, a colour per size, and the law."""
     x = alt.X(
         "trained:Q",
         title="training tokens",
         axis=alt.Axis(format="~s", tickCount=4),
         scale=alt.Scale(type="log", nice=False, padding=10),
     )
-    y = upright("Loss, nats a token")
+    y = upright("Loss, nats per token")
     base = alt.Chart().encode(x=x, y=y, color=color)
     tip = [
         alt.Tooltip("name:N"),
@@ -85,17 +95,14 @@ def _figure(law, points, residuals) -> Figure:
         alt.Tooltip("predicted:Q", format=".3f"),
         alt.Tooltip("fit:N"),
     ]
-    curve = own(tidy(lines)).mark_line(style="ceiling").encode(x=x, y=y, color=color)
-    charts = [
-        panel(
-            tidy(data),
-            curve,
-            base.mark_point(style="dot", size=50).encode(shape=shape),
-            hover(base, tip),
-            shades=len(order),
-            height=260,
-        )
-    ]
+    curve = own(tidy(curves)).mark_line(style="ceiling").encode(x=x, y=y, color=color)
+    dots = base.mark_point(style="dot", size=50).encode(shape=SHAPE)
+    shades = len({d["name"] for d in data})
+    return panel(tidy(data), curve, dots, hover(base, tip), shades=shades, height=260)
+
+
+def _residuals(rows: Rows, color: alt.Color, shades: int) -> alt.TopLevelMixin:
+    """How far the last loss of each size lies above the law's prediction, with its interval."""
     ends = [
         {
             "name": r["name"],
@@ -103,9 +110,9 @@ def _figure(law, points, residuals) -> Figure:
             "value": float(r["value"]),
             "low": float(r.get("low", r["value"])),
             "high": float(r.get("high", r["value"])),
-            "fit": said(r),
+            "fit": _fit(r),
         }
-        for r in residuals
+        for r in rows
     ]
     x = alt.X(
         "parameters:Q",
@@ -113,9 +120,8 @@ def _figure(law, points, residuals) -> Figure:
         axis=alt.Axis(format="~s", tickCount=4),
         scale=alt.Scale(type="log", nice=False, padding=14),
     )
-    y = lambda field="value": upright(
-        "Last loss above the law's prediction", field, format="+.1%", zero=True
-    )
+    title = "Last loss above the law's prediction"
+    y = lambda field="value": upright(title, field, format="+.1%", zero=True)
     base = alt.Chart().encode(x=x, y=y(), color=color)
     tip = [
         alt.Tooltip("name:N"),
@@ -125,18 +131,8 @@ def _figure(law, points, residuals) -> Figure:
     ]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y())
     bars = alt.Chart().mark_rule(style="seed").encode(x=x, y=y("low"), y2="high:Q", color=color)
-    dots = base.mark_point(style="dot", size=60).encode(shape=shape)
-    charts.append(
-        panel(tidy(ends), zero, bars, dots, hover(base, tip), shades=len(order), height=260)
-    )
-    caption = (
-        f"L(N, T) = {law['value']:.3g} + {law['A']:.3g} / N^{law['a']:.3f} + {law['B']:.3g} /"
-        f" T^{law['b']:.3f}, fitted to {law['runs']} runs. Dashed: the law; triangles are in the"
-        " fit, circles beyond it. Second panel: the last loss of each model against its"
-        " prediction, with 90% intervals that allow for the law's own uncertainty and for scatter"
-        " about it."
-    )
-    return Figure("scaling-law", "Losses and the scaling law", caption, tuple(charts), tidy(data))
+    dots = base.mark_point(style="dot", size=60).encode(shape=SHAPE)
+    return panel(tidy(ends), zero, bars, dots, hover(base, tip), shades=shades, height=260)
 
 
 PAGE = StudyPage(

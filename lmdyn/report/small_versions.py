@@ -1,5 +1,8 @@
-"""Studies that ran as a small version of themselves: what the page says of them, so that nobody
-takes their verdicts for findings.
+"""Studies that ran as a small version of themselves: what the page says of them.
+
+How far a verdict may be trusted cannot be told from its interval: two seeds of models that hardly
+learnt anything may agree. So a study says itself that it is small: its config names the one that it
+is the small version of (`small_version_of`), and the rows' provenance holds the config.
 
 How far a verdict may be trusted cannot be told from its interval: two seeds of models that hardly
 learnt anything may agree. So a study says itself that it is small: its config names the one that it
@@ -14,8 +17,9 @@ from lmdyn.report.markup import e
 
 
 def whole(meta: Mapping[str, Any]) -> str:
-    """The config at whose size a study decides something, where its rows are of a small version;
-    empty where they are not.
+    """The config at whose size a study decides something, where its rows are of a small version.
+
+    Empty where they are not.
 
     Args:
       meta: what made the rows.
@@ -77,8 +81,9 @@ def above_claims(claims: Sequence[Mapping[str, Any]]) -> str:
 
 
 def in_study(metas: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> str:
-    """A few words at the head of a study's section, as HTML, that point to the notice; nothing where
-    none of its folders is of a small version.
+    """A few words at the head of a study's section, as HTML, that point to the notice.
+
+    Nothing where none of its folders is of a small version.
 
     Args:
       metas: of each folder.

@@ -24,7 +24,7 @@ SETTINGS = ("optimizer", "learning_rate", "lr", "chunk", "context", "window", "a
 """Settings told in a caption, where the rows' provenance has them."""
 
 BINS = 48
-"""Points of a curve along the stream: enough to see change, few enough for a steady mean in each."""
+"""Points of a curve: enough to see change, few enough for a steady mean in each."""
 
 
 def figures(run: Run, about: str) -> list[Figure]:
@@ -70,16 +70,17 @@ def figures(run: Run, about: str) -> list[Figure]:
 
 
 def stream_data(static: ArrayLike, online: ArrayLike, bins: int = BINS) -> list[dict[str, Any]]:
-    """Both curves and their cumulative difference, in at most `bins` runs of predictions of equal
-    length.
+    """Both curves and their cumulative difference, in runs of predictions of equal length.
 
     Args:
-      static, online: [N] nats, one a prediction, on the same tokens.
+      static: [N] nats, one per prediction.
+      online: [N] nats, of the same predictions.
+      bins: so many runs at most.
 
     Returns:
-      One dict a run: `start`, `end` (predictions, end not included), `static`, `online` (mean nats
-        over the run),
-      `gain` (nats: the sum of static - online from the first prediction to `end`).
+      One dict per run: `start`, `end` (predictions, end not included), `static`, `online` (mean
+      nats over the run), `gain` (nats: the sum of static - online over all predictions up to
+      `end`).
 
     >>> stream_data([4, 2, 3], [3, 2, 1], bins=2)[-1]
     {'start': 2, 'end': 3, 'static': 3.0, 'online': 1.0, 'gain': 3.0}
@@ -103,7 +104,7 @@ def stream_data(static: ArrayLike, online: ArrayLike, bins: int = BINS) -> list[
 
 
 def stream(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
-    """Static against online nll along the stream. Args: data: see `stream_data`."""
+    """Static against online nll along the stream. `data`: see `stream_data`."""
     base = alt.Chart().transform_calculate(middle="(datum.start + datum.end) / 2")
     x = alt.X(
         "middle:Q",
@@ -129,7 +130,7 @@ def stream(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
 
 
 def gain(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
-    """What adaptation has saved so far, in nats, along the stream. Args: data: see `stream_data`."""
+    """What adaptation has saved so far, in nats, along the stream. `data`: see `stream_data`."""
     values = [{"end": 0, "gain": 0.0}, *({"end": d["end"], "gain": d["gain"]} for d in data)]
     base = alt.Chart()
     x = alt.X(

@@ -1,8 +1,8 @@
 """What a study contributes to a page, and finding it from what stands in the study's folder.
 
-A study is a package (or a module) that exports `PAGE`, a `StudyPage`. The rows' provenance names the
-package by its dotted name, so that the report draws a study of somebody else's package as it draws
-those that ship with lmdyn, and knows none of them by name.
+A study is a package (or a module) that exports `PAGE`, a `StudyPage`. The rows' provenance names
+the package by its dotted name, so that the report draws a study of somebody else's package as it
+draws those that ship with lmdyn, and knows none of them by name.
 """
 
 import importlib
@@ -105,8 +105,10 @@ def larger(page: StudyPage, meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     ...         "config": {"seeds": 3},
     ...     },
     ... ):
-    ...     print(what, "|", command)
-    More seeds narrow the intervals: 3 took 10 minutes here, 10 take about 33. | lmdyn study --config c.py --seeds 10 --out o-larger
+    ...     print(what)
+    ...     print(command)
+    More seeds narrow the intervals: 3 took 10 minutes here, 10 take about 33.
+    lmdyn study --config c.py --seeds 10 --out o-larger
     """
     if config := small_versions.whole(
         meta

@@ -18,7 +18,7 @@ Cells = dict[tuple[str, str], str]
 
 
 def tables(runs: Sequence[Run]) -> str:
-    """One table of the values of models, and one of the costs and likelihoods of streams, as HTML."""
+    """A table of the values of models, and one of costs and likelihoods of streams, as HTML."""
     streams = [run for run in runs if any(r["metric"] == "online_nll" for r in run.rows)]
     models: dict[str, Cells] = {}
     last = lambda run: any(r["metric"] in gradient_profiles.METRICS for r in run.rows)
@@ -37,8 +37,9 @@ def tables(runs: Sequence[Run]) -> str:
 
 
 def cells(rows: Sequence[Row], meta: Mapping[str, Any]) -> Cells:
-    """One column: every whole-model value, with the further numbers of its row; of a metric that
-    has layers only, their mean.
+    """One column: every whole-model value, with the further numbers of its row.
+
+    Of a metric that has layers only, their mean.
 
     Args:
       rows: of one model.

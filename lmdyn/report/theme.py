@@ -4,6 +4,7 @@ The colours are told apart with the common kinds of colour blindness (after Okab
 reaches a contrast of 3 to 1 with its background.
 """
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import altair as alt
@@ -68,8 +69,11 @@ def ramp(mode: str, count: int) -> list[str]:
 
 
 def config(mode: str = "light", shades: int = 5) -> dict[str, Any]:
-    """The Vega-Lite configuration of one mode, `light` or `dark`; `shades`: how many checkpoints a
-    series has.
+    """The Vega-Lite configuration of one mode.
+
+    Args:
+      mode: `light` or `dark`.
+      shades: how many checkpoints a series has.
 
     >>> config("dark")["axis"]["labelColor"]
     '#9ea8b2'
@@ -81,6 +85,28 @@ def config(mode: str = "light", shades: int = 5) -> dict[str, Any]:
         "font": FONT,
         "padding": {"left": 2, "right": 8, "top": 4, "bottom": 2},
         "view": {"stroke": None},
+        **_axes(c, text),
+        "title": {
+            "font": FONT,
+            "fontSize": 12,
+            "fontWeight": "normal",
+            "color": c["soft"],
+            "anchor": "start",
+            "frame": "bounds",
+            "offset": 8,
+        },
+        "line": {"strokeJoin": "round", "strokeCap": "round"},
+        "mark": {"color": c["accent"]},
+        "rule": {"color": c["quiet"]},
+        "text": {"font": FONT, "fontSize": 12, "color": c["soft"]},
+        "range": {"category": CATEGORY[mode], "ordinal": ramp(mode, shades)},
+        "style": _styles(c),
+    }
+
+
+def _axes(c: Mapping[str, str], text: Mapping[str, str]) -> dict[str, Any]:
+    """Axes and legends; `c`: the ink, `text`: the fonts."""
+    return {
         "axis": {
             **text,
             "labelColor": c["soft"],
@@ -126,56 +152,49 @@ def config(mode: str = "light", shades: int = 5) -> dict[str, Any]:
             "columnPadding": 16,
             "rowPadding": 4,
         },
-        "title": {
-            "font": FONT,
-            "fontSize": 12,
-            "fontWeight": "normal",
-            "color": c["soft"],
-            "anchor": "start",
-            "frame": "bounds",
-            "offset": 8,
-        },
-        "line": {"strokeJoin": "round", "strokeCap": "round"},
-        "mark": {"color": c["accent"]},
-        "rule": {"color": c["quiet"]},
-        "text": {"font": FONT, "fontSize": 12, "color": c["soft"]},
-        "range": {"category": CATEGORY[mode], "ordinal": ramp(mode, shades)},
-        "style": {
-            "under": {"fillOpacity": 0.13},
-            "ceiling": {"strokeWidth": 1, "strokeDash": [4, 3]},
-            "zero": {"strokeWidth": 1},
-            "cursor": {"strokeWidth": 1},
-            "note": {"fill": c["soft"], "font": FONT, "fontSize": 12},
-            "line": {
-                "strokeWidth": 2
-            },  # here, not above: what stands above would win over the styles below
-            "mean": {"strokeWidth": 2.5},
-            "seed": {"strokeWidth": 1, "opacity": 0.6},
-            "run": {"strokeWidth": 1.5, "opacity": 0.85},
-            "pale": {"strokeWidth": 1, "opacity": 0.6, "color": c["quiet"]},
-            "plain": {"strokeWidth": 2, "color": c["quiet"]},
-            "plain-dot": {"filled": True, "opacity": 1, "size": 36, "color": c["quiet"]},
-            "interval": {"strokeWidth": 2.5, "color": c["accent"]},
-            "band": {"strokeWidth": 1.5, "opacity": 0.5},
-            "round": {"strokeWidth": 1, "strokeDash": [2, 3]},
-            "dot": {"filled": True, "opacity": 1, "size": 36},
-            "one": {"filled": True, "opacity": 0.5, "size": 18},
-            "best": {"filled": False, "opacity": 1, "size": 240, "strokeWidth": 2},
-            "target": {"filled": True, "opacity": 0, "size": 420},
-        },
+    }
+
+
+def _styles(ink: Mapping[str, str]) -> dict[str, Any]:
+    """The named styles of marks: `mark_line(style="mean")` and the like."""
+    return {
+        "under": {"fillOpacity": 0.13},
+        "ceiling": {"strokeWidth": 1, "strokeDash": [4, 3]},
+        "zero": {"strokeWidth": 1},
+        "cursor": {"strokeWidth": 1},
+        "note": {"fill": ink["soft"], "font": FONT, "fontSize": 12},
+        "line": {
+            "strokeWidth": 2
+        },  # here, not above: what stands above would win over the styles below
+        "mean": {"strokeWidth": 2.5},
+        "seed": {"strokeWidth": 1, "opacity": 0.6},
+        "run": {"strokeWidth": 1.5, "opacity": 0.85},
+        "pale": {"strokeWidth": 1, "opacity": 0.6, "color": ink["quiet"]},
+        "plain": {"strokeWidth": 2, "color": ink["quiet"]},
+        "plain-dot": {"filled": True, "opacity": 1, "size": 36, "color": ink["quiet"]},
+        "interval": {"strokeWidth": 2.5, "color": ink["accent"]},
+        "band": {"strokeWidth": 1.5, "opacity": 0.5},
+        "round": {"strokeWidth": 1, "strokeDash": [2, 3]},
+        "dot": {"filled": True, "opacity": 1, "size": 36},
+        "one": {"filled": True, "opacity": 0.5, "size": 18},
+        "best": {"filled": False, "opacity": 1, "size": 240, "strokeWidth": 2},
+        "target": {"filled": True, "opacity": 0, "size": 420},
     }
 
 
 def enable(width: int = 520, height: int = 240, ppi: int = 96) -> None:
-    """Altair charts that are made from now on look like the report's, and notebooks show them as
-    PNG pictures.
+    """Altair charts made from now on look like the report's; notebooks show them as PNG pictures.
+
+    A picture needs no network and no JavaScript, so a stored notebook shows it wherever it is
+    opened.
 
     A picture needs no network and no JavaScript, so a stored notebook shows it wherever it is
     opened.
 
     Args:
-      width, height: of a chart that does not say its own, in pixels. ppi: sharpness; 72 is one
-        pixel for one.
+      width: of a chart that has none of its own, in pixels.
+      height: the same.
+      ppi: sharpness; 72 is one pixel for one.
 
     >>> enable()
     >>> alt.Chart(alt.Data(values=[{"x": 1}])).mark_point().encode(x="x:Q").to_dict()["config"][

@@ -1,4 +1,5 @@
-"""What rows are of, in words: the page's title, and where, when and on which models a study ran.
+"""What rows are of, in words: the page's title, and where, when and on which models it ran.
+
 All from the rows and their provenance.
 """
 
@@ -21,8 +22,7 @@ NAMED = 3
 
 
 def title(runs: Sequence[Run]) -> str:
-    """The studies with the models that were given to them, then the models that were measured
-    otherwise.
+    """The studies with the models given to them, then the models that were measured otherwise.
 
     >>> study = Run(
     ...     "rows.jsonl",
@@ -79,7 +79,7 @@ def heading(run: Run) -> str:
 def ran(meta: Mapping[str, Any]) -> str:
     """On what a study ran, and when, in a sentence; what is not known is not said.
 
-    >>> ran(
+    >>> text = ran(
     ...     {
     ...         "config": {
     ...             "seeds": 3,
@@ -92,7 +92,10 @@ def ran(meta: Mapping[str, Any]) -> str:
     ...         "wall_seconds": 1883.0,
     ...     }
     ... )
-    'Models trained for it, of width 8 to 64 and depth 2; seeds 0 to 2; 2 January 2026, 31 minutes on 1 x cpu.'
+    >>> text.split("; ")[:2]
+    ['Models trained for it, of width 8 to 64 and depth 2', 'seeds 0 to 2']
+    >>> text.split("; ")[2]
+    '2 January 2026, 31 minutes on 1 x cpu.'
     """
     models = given(meta)
     where = f" on {meta['device']}" if meta.get("device") else ""

@@ -13,7 +13,7 @@ import pytest
 
 from lmdyn import records, report
 from lmdyn.report.studies import find, package_of
-from tests.report import browser, cases, test_studies
+from tests.report import browser, cases, test_study_pages
 from tests.studies.gradient_localization.test_figures import rows as gradient_localization
 from tests.studies.online_adaptation.test_figures import whole as online_adaptation
 from tests.studies.saturation.cases import study as saturation
@@ -60,9 +60,9 @@ def law():
 
 
 ROWS = {
-    "knowledge entropy": test_studies.whole,
-    "entropy decay": test_studies.decay,
-    "fact learning": test_studies.told,
+    "knowledge entropy": test_study_pages.whole,
+    "entropy decay": test_study_pages.decay,
+    "fact learning": test_study_pages.told,
     "gradient localization": gradient_localization,
     "online adaptation": online_adaptation,
     "saturation": lambda: saturation(seeds=2),
@@ -87,7 +87,7 @@ def study(folder, name):
         {**cases.META, **about, "seed": 0, "command": "lmdyn study --config c.py --out o"},
     )
     said = [
-        test_studies.claim(v.replace(" ", "-"), v, figure, study=name)
+        test_study_pages.claim(v.replace(" ", "-"), v, figure, study=name)
         for v in ("supported", "not supported", "undecided")
     ]
     (folder / "claims.json").write_text(json.dumps(said))
@@ -125,15 +125,17 @@ BOXES = """(() => {
   return {
     width: document.documentElement.clientWidth, reach: document.documentElement.scrollWidth,
     places: document.querySelectorAll("[data-figure]").length,
-    figures: [...document.querySelectorAll("[data-figure] > svg, [data-figure] .chart-wrapper > svg, [data-figure] svg.marks")].map(box),
-    marks: [...document.querySelectorAll("[data-figure]")].map(p => p.querySelectorAll("svg [aria-roledescription$='mark'], svg .mark-group path, svg path").length),
+    figures: [...document.querySelectorAll("[data-figure] svg.marks")].map(box),
+    marks: [...document.querySelectorAll("[data-figure]")]
+      .map(p => p.querySelectorAll("svg path").length),
     clipped: [...document.querySelectorAll("[data-figure] svg text")].filter(t => {
       const r = t.getBoundingClientRect(), s = t.closest("svg").getBoundingClientRect();
       return t.textContent && r.width && (r.left < s.left - 1 || r.right > s.right + 1);
     }).map(t => t.textContent),
     broken: [...document.querySelectorAll("a[href^='#']")].map(a => a.getAttribute("href").slice(1))
       .filter(n => document.querySelectorAll(`[id="${n}"]`).length !== 1),
-    claims: [...document.querySelectorAll(".claims tbody tr:not(.paper):not(.several)")].map(p => (p.querySelector("a") || {}).hash || ""),
+    claims: [...document.querySelectorAll(".claims tbody tr:not(.paper):not(.several)")]
+      .map(p => (p.querySelector("a") || {}).hash || ""),
   };
 })()"""
 
@@ -159,7 +161,7 @@ def test_every_figure_is_seen_and_nothing_complains(tab, pages, name, width):
     assert seen["clipped"] == []
 
 
-@pytest.mark.parametrize("width", (400, 1400))
+@pytest.mark.parametrize("width", [400, 1400])
 def test_hovering_tells_the_values(tab, pages, width):
     tab.open(pages["every study"], width)
     # A figure in which every point can be hit, and one where the nearest point is told.
@@ -199,7 +201,7 @@ def test_claims_are_sorted_by_keyboard_and_told_to_a_screen_reader(tab, pages):
         assert tab.run(f"{order}.map(c => c.innerText.slice(2))") == expected
 
 
-@pytest.mark.parametrize("width", (400, 1400))
+@pytest.mark.parametrize("width", [400, 1400])
 def test_the_contents_list_stays_in_sight_and_marks_what_is_read(tab, pages, width):
     tab.open(pages["every study"], width)
     names = tab.run("[...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
@@ -227,7 +229,7 @@ def test_every_figure_downloads(tab, pages):
             assert ElementTree.fromstring(content).tag.endswith("svg")
         else:
             assert {r["step"] for r in csv.DictReader(io.StringIO(content))} == {
-                str(s) for s in test_studies.STEPS
+                str(s) for s in test_study_pages.STEPS
             }
     empty = tab.run(
         "[...document.querySelectorAll('.links a')].filter(a => a.href.length < 60).map(a =>"
@@ -236,10 +238,12 @@ def test_every_figure_downloads(tab, pages):
     assert empty == []
 
 
-INK = """[...document.querySelectorAll("[data-figure] svg text")].filter(t => t.textContent).map(t => getComputedStyle(t).fill)"""
+INK = """[...document.querySelectorAll("[data-figure] svg text")].filter(t => t.textContent)
+  .map(t => getComputedStyle(t).fill)"""
 
 
-SYMBOLS = """[...document.querySelectorAll("[data-figure] .role-legend-symbol path")].map(t => getComputedStyle(t).fill)"""
+SYMBOLS = """[...document.querySelectorAll("[data-figure] .role-legend-symbol path")]
+  .map(t => getComputedStyle(t).fill)"""
 
 
 def luminance(color):
@@ -281,10 +285,13 @@ def test_it_prints_light_and_whole(tab, pages):
     tab.run("window.dispatchEvent(new Event('beforeprint'))")
     tab.dress("dark", "print")
     seen = tab.run(
-        """({reach: document.documentElement.scrollWidth, paper: getComputedStyle(document.documentElement).backgroundColor,
-             images: [...document.querySelectorAll('img.printed')].map(i => i.complete && i.naturalWidth && i.getBoundingClientRect().width),
+        """({reach: document.documentElement.scrollWidth,
+             paper: getComputedStyle(document.documentElement).backgroundColor,
+             images: [...document.querySelectorAll('img.printed')]
+               .map(i => i.complete && i.naturalWidth && i.getBoundingClientRect().width),
              figures: document.querySelectorAll('section.figure').length,
-             live: [...document.querySelectorAll('[data-figure]')].filter(f => f.getBoundingClientRect().height).length,
+             live: [...document.querySelectorAll('[data-figure]')]
+               .filter(f => f.getBoundingClientRect().height).length,
              closed: document.querySelectorAll('details.short:not([open])').length})"""
     )
     tab.run("window.dispatchEvent(new Event('afterprint'))")

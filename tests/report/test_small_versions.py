@@ -17,7 +17,7 @@ from lmdyn.report import small_versions
 from lmdyn.report.studies import larger
 from lmdyn.studies.saturation import PAGE
 from tests.report import cases
-from tests.report.test_studies import claim, decay, told
+from tests.report.test_study_pages import claim, decay, told
 
 ROOT = Path(__file__).parents[2]
 TOUR = sorted(

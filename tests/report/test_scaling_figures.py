@@ -51,7 +51,7 @@ def test_a_typed_table_gives_the_law_and_who_ends_above_it(table, tmp_path, caps
     assert all(abs(above[size]["value"]) < 0.005 for size in (4e8, 1e9, 3e9, 7e9))
     assert "70M parameters" in capsys.readouterr().out
     page = report.build(tmp_path / "out").read_text(encoding="utf-8")
-    assert 'id="scaling-law"' in page and json.dumps("Loss, nats a token")[1:-1] in page
+    assert 'id="scaling-law"' in page and json.dumps("Loss, nats per token")[1:-1] in page
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import re
 
 from lmdyn import records, report
 from tests.report import cases
-from tests.report.test_small import shown, study
-from tests.report.test_studies import decay, told
+from tests.report.test_small_versions import shown, study
+from tests.report.test_study_pages import decay, told
 
 SEEDS = {"seeds": 3, "seed": 0, "pretrain": {"model": {"width": 64, "depth": 4}}}
 

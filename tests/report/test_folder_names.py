@@ -12,7 +12,7 @@ from lmdyn.cli import command_line as cli
 from lmdyn.errors import InputError
 from tests.report import cases
 from tests.report.test_page import Links
-from tests.report.test_studies import claim, decay
+from tests.report.test_study_pages import claim, decay
 
 
 @pytest.fixture
