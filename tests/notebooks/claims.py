@@ -109,7 +109,7 @@ def adapt_online(names):
     )
     assert len(static.nll) == len(adapted.nll) == names["TOKENS"]
     assert chosen.rest < names["frozen_rest"] - 0.02, (chosen.rest, names["frozen_rest"])
-    assert chosen.rate == min(chosen.tried, key=chosen.tried.get), chosen.tried
+    assert chosen.learning_rate == min(chosen.tried, key=chosen.tried.get), chosen.tried
     assert np.array_equal(static.nll[:size], adapted.nll[:size])  # nothing has been learned yet
     assert not np.array_equal(static.nll[size : 2 * size], adapted.nll[size : 2 * size])
     np.testing.assert_allclose(
