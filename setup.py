@@ -33,7 +33,7 @@ setup(
     install_requires=[
         "jax>=0.6",
         "flax>=0.10.6",
-        "optax>=0.2.4",
+        "optax>=0.2.6",
         "orbax-checkpoint>=0.11",
         "tensorflow-datasets>=4.9.7",
         "importlib_resources>=6",  # needed by tensorflow-datasets, which does not say so

@@ -90,7 +90,7 @@ def run(options: Gradients, command: list[str]) -> None:
     kinds = localization.by_kind(probes, options.limit)
     rows, total = [], 0
     for reference, loaded in load_each(options.models, options.dtype):
-        encoded, random = localization.sequences(
+        measured = localization.sequences(
             kinds,
             documents,
             loaded.tokenizer,
@@ -99,12 +99,11 @@ def run(options: Gradients, command: list[str]) -> None:
             tokens=options.tokens,
             seed=options.seed,
         )
-        check_positions(loaded.model.config, length=random.inputs.shape[1])
+        check_positions(loaded.model.config, length=measured.random.inputs.shape[1])
         found = localization.locate(
             loaded.model,
             loaded.params,
-            encoded,
-            random,
+            measured,
             groups=groups,
             batch=options.batch,
             resamples=options.resamples,
@@ -114,7 +113,9 @@ def run(options: Gradients, command: list[str]) -> None:
         own = [records.row(str(reference), step=reference.step, **r) for r in found.rows()]
         _show_profiles(own, groups)
         rows += own
-        total += sum(int(batch.mask.sum()) for batch in (*encoded.values(), random))
+        total += sum(
+            int(batch.mask.sum()) for batch in (*measured.probes.values(), measured.random)
+        )
     described = records.describe(localization.QUANTITIES)
     write(options, command, started, rows, total, options.seed, notes={"metrics": described})
 

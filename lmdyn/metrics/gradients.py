@@ -8,7 +8,8 @@ matrix is ever made for more than one matrix. Small parameters (norms, biases) g
 sequence; matrices are `lmdyn.models.matrices.grad_norm`; the embedding and the head, which are one
 matrix where they are tied, are put together here.
 
-Shape letters: B batch, T tokens, S tokens of a span, L layers, D width, V vocabulary, P probes.
+Shape letters: B batch, T tokens, S tokens of a span, L layers, l those of a group, D width,
+V vocabulary, P probes. A name ends in the letters of its shape: `states_BSD`.
 """
 
 import dataclasses
@@ -94,10 +95,11 @@ def _norms(model, params, inputs, targets, span, groups, most):
     inputs, targets, span = (
         ops.constrain_rows(array, model.batch_sharding) for array in (inputs, targets, span)
     )
+    most = most or inputs.shape[1]
     wanted = set().union(*members.values())
-    squares, losses = _squares(
-        model, params, inputs, targets, span, wanted, most or inputs.shape[1]
-    )
+    squares, losses = _squares(model, params, inputs, targets, span, wanted, most)
+
+    # The squared norm of a group is the sum over its leaves, layer by layer inside the blocks.
     found = {}
     for group, leaves in members.items():
         layers = group_layers(leaves)
@@ -107,13 +109,10 @@ def _norms(model, params, inputs, targets, span, groups, most):
                 for path, at in leaves.items()
             )
         else:
+            inside = {path: at for path, at in leaves.items() if at is not None}
             total = jnp.stack(
                 [
-                    sum(
-                        squares[path][layer]
-                        for path, at in leaves.items()
-                        if at is not None and layer in at
-                    )
+                    sum(squares[path][layer] for path, at in inside.items() if layer in at)
                     for layer in layers
                 ]
             )
@@ -132,14 +131,14 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
     batch, length = inputs.shape
     leaves = flatten(params)
     leaves.pop(HEAD, None)
-    table = stored(leaves.pop(EMBED)[inputs])[0]
     # A sequence's own table has the T rows that it reads, in their order: the gradient of those,
     # and never of all V rows.
+    rows_BTD = stored(leaves.pop(EMBED)[inputs])[0]
     reader = model.clone(
         config=dataclasses.replace(model.config, vocab=length), batch_sharding=None
     )
 
-    def states(own, rows):
+    def states(own, rows_TD):
         """Final states `[T, D]` of one sequence.
 
         `own` are its copies of small leaves, and the squares of probed matrices.
@@ -148,41 +147,45 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
             path: GradNormProbe(leaves[path], own[path]) if path[-1] == "kernel" else own[path]
             for path in own
         }
-        tree = unflatten(leaves | kept | {EMBED: rows})
+        tree = unflatten(leaves | kept | {EMBED: rows_TD})
         return forward(reader, tree, jnp.arange(length)[None]).states[0]
 
+    # Every sequence gets a copy of each small leaf, and a zero [L] for each matrix: the cotangent
+    # of that zero is the squared norm of the matrix's gradient (`GradNormProbe`).
     inner = [path for path in leaves if path in wanted and path[0] != "positions"]
     start = {
         path: jnp.zeros(leaves[path].shape[:1]) if path[-1] == "kernel" else leaves[path]
         for path in inner
     }
     own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, *leaf.shape)), start)
-    final, back = jax.vjp(jax.vmap(states), own, table)
+    final_BTD, back = jax.vjp(jax.vmap(states), own, rows_BTD)
 
-    top = _head(model, params, final, inputs, targets, span, most)
-    found, d_rows = back(top.d_final)
+    # The loss at the top, then one backward pass through all blocks.
+    top = _head(model, params, final_BTD, inputs, targets, span, most)
+    found, d_rows_BTD = back(top.d_final)
     squares = {path: _own_square(path, gradient) for path, gradient in found.items()}
+
+    # Outside the blocks: head, embedding (a token that occurs again adds to the same row, so
+    # |E|^2 sums d_t . d_u over all t, u of one token), positions (each is read once).
     if HEAD in wanted:
         squares[HEAD] = top.square
     if EMBED in wanted:
-        same = (
-            inputs[:, :, None] == inputs[:, None, :]
-        )  # a token that occurs again adds to the same row
-        squares[EMBED] = jnp.sum(jnp.where(same, jax.vmap(gram)(d_rows), 0.0), (1, 2))
-        if (
-            model.config.tied_head
-        ):  # |E + H|^2 = |E|^2 + |H|^2 + 2 E.H, where H has a row for all of the vocabulary
+        same_BTT = inputs[:, :, None] == inputs[:, None, :]
+        products_BTT = jnp.where(same_BTT, jax.vmap(gram)(d_rows_BTD), 0.0)
+        squares[EMBED] = jnp.sum(products_BTT, (1, 2))
+        if model.config.tied_head:
+            # |E + H|^2 = |E|^2 + |H|^2 + 2 E.H, where H has a row for all of the vocabulary.
             both = jnp.einsum(
                 "btd,bsd,bst->b",
-                d_rows,
+                d_rows_BTD,
                 top.states,
                 top.d_inputs,
                 precision=jax.lax.Precision.HIGHEST,
             )
             squares[EMBED] += top.square + 2 * both
     for path in wanted:
-        if path[0] == "positions":  # every position is read once
-            squares[path] = jnp.sum(jnp.square(d_rows), (1, 2))
+        if path[0] == "positions":
+            squares[path] = jnp.sum(jnp.square(d_rows_BTD), (1, 2))
     return squares, top.losses
 
 
@@ -214,31 +217,39 @@ def _head(model, params, final, inputs, targets, span, most: int) -> Top:
     Logits `[B, S, V]` are made in blocks of sequences.
     """
     matrix, vocab_first = head_of(model.config).single_matrix(params)
-    at = jnp.argsort(~span, axis=1, stable=True)[:, :most]  # the span's tokens come first
-    counts = jnp.take_along_axis(span, at, 1)
-    weights = counts / jnp.maximum(counts.sum(1, keepdims=True), 1)
-    states = jnp.take_along_axis(final, at[..., None], 1)
+
+    # The S tokens of each span, first; their weights sum to 1 for every sequence.
+    at_BS = jnp.argsort(~span, axis=1, stable=True)[:, :most]
+    counts_BS = jnp.take_along_axis(span, at_BS, 1)
+    weights_BS = counts_BS / jnp.maximum(counts_BS.sum(1, keepdims=True), 1)
+    targets_BS = jnp.take_along_axis(targets, at_BS, 1)
+    states_BSD = jnp.take_along_axis(final, at_BS[..., None], 1)
 
     def one(sequence):
-        x, target, weight, ids = sequence
-        logits = project(x, matrix, vocab_first)
-        log_p = jax.nn.log_softmax(logits)
-        hit = jax.nn.one_hot(target, logits.shape[1])
-        d_logits = (jnp.exp(log_p) - hit) * weight[:, None]
-        d_x = project(d_logits.astype(x.dtype), matrix, not vocab_first)
-        loss = -jnp.sum(weight * jnp.take_along_axis(log_p, target[:, None], 1)[:, 0])
-        return loss, d_x.astype(x.dtype), jnp.sum(gram(x) * gram(d_logits)), d_logits[:, ids]
+        x_SD, target_S, weight_S, ids_T = sequence
+        # d loss / d logits = weight (softmax - one hot)
+        logits_SV = project(x_SD, matrix, vocab_first)
+        log_p_SV = jax.nn.log_softmax(logits_SV)
+        hit_SV = jax.nn.one_hot(target_S, logits_SV.shape[1])
+        d_logits_SV = (jnp.exp(log_p_SV) - hit_SV) * weight_S[:, None]
+        d_x_SD = project(d_logits_SV.astype(x_SD.dtype), matrix, not vocab_first)
+        loss = -jnp.sum(weight_S * jnp.take_along_axis(log_p_SV, target_S[:, None], 1)[:, 0])
+        # |x^T d|^2 = sum of (x x^T) (d d^T): no [D, V] gradient is made.
+        square = jnp.sum(gram(x_SD) * gram(d_logits_SV))
+        return loss, d_x_SD.astype(x_SD.dtype), square, d_logits_SV[:, ids_T]
 
+    # As many sequences at a time as a tile of logits holds.
     several = tile_rows(len(inputs), most * model.config.vocab)
-    sequences = (states, jnp.take_along_axis(targets, at, 1), weights, inputs)
+    sequences = (states_BSD, targets_BS, weights_BS, inputs)
     run = (
         jax.vmap(one)
         if several >= len(inputs)
         else functools.partial(jax.lax.map, one, batch_size=several)
     )
-    losses, d_states, square, d_inputs = run(sequences)
-    d_final = jnp.zeros_like(final).at[jnp.arange(len(at))[:, None], at].set(d_states)
-    return Top(losses, d_final, square, states, d_inputs)
+    losses, d_states_BSD, square, d_inputs_BST = run(sequences)
+    rows_B1 = jnp.arange(len(at_BS))[:, None]
+    d_final_BTD = jnp.zeros_like(final).at[rows_B1, at_BS].set(d_states_BSD)
+    return Top(losses, d_final_BTD, square, states_BSD, d_inputs_BST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,7 +363,8 @@ def layer_gradients(
         part = [array[start : start + size, :length] for array in (inputs, targets, span)]
         kept = len(part[0])
         norms = run(params, *(np.pad(array, [(0, size - kept), (0, 0)]) for array in part))
-        found.append(jax.tree.map(lambda x: np.asarray(x, np.float64)[..., :kept], norms))
+        cut = lambda x, kept=kept: np.asarray(x, np.float64)[..., :kept]
+        found.append(jax.tree.map(cut, norms))
     norms, losses = jax.tree.map(lambda *parts: np.concatenate(parts, -1), *found)
     layers = {group: group_layers(leaves) for group, leaves in members.items()}
     return LayerGradients(

@@ -9,7 +9,7 @@ of whether they lie in different places.
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,6 +93,15 @@ def by_kind(probes: Iterable[Probe], limit: int | None = None) -> dict[str, tupl
     return {kind: tuple(own[i] for i in picked(own)) for kind, own in found.items()}
 
 
+class Sequences(NamedTuple):
+    """What a localization measures. Made by `sequences`."""
+
+    probes: dict[str, ProbeBatch]
+    """by kind, all of one length T"""
+    random: ProbeBatch
+    """random spans of a text, likewise"""
+
+
 def sequences(
     kinds: Mapping[str, Sequence[Probe]],
     text: str | Sequence[str],
@@ -102,7 +111,7 @@ def sequences(
     length: int | None = None,
     tokens: int | None = None,
     seed: int = 0,
-) -> tuple[dict[str, ProbeBatch], ProbeBatch]:
+) -> Sequences:
     """Probes as token ids, by kind, and random spans of a text.
 
     The spans are like all the probes in length and place.
@@ -135,7 +144,7 @@ def sequences(
     stream = data.join(data.tokenize(text, tokenizer, tokens), tokenizer.end_of_text)[
         : None if tokens is None else tokens + 1
     ]
-    return encoded, data.random_spans(stream, every, spans, seed)
+    return Sequences(encoded, data.random_spans(stream, every, spans, seed))
 
 
 def norms_of(
@@ -236,8 +245,7 @@ class Localization:
 def locate(
     model: LanguageModel,
     params: Params,
-    probes: Mapping[str, ProbeBatch],
-    random: ProbeBatch,
+    measured: Sequences,
     *,
     groups: Iterable[str] = ("attention", "mlp"),
     batch: int = 16,
@@ -250,8 +258,7 @@ def locate(
     Args:
       model: the model, as `lmdyn.load` returns it.
       params: the model's parameters.
-      probes: by kind, from `sequences`.
-      random: spans of a text, from `sequences`.
+      measured: from `sequences`.
       groups: see `layer_gradients`.
       batch: see `layer_gradients`.
       resamples: of the bootstrap and the permutations.
@@ -267,13 +274,14 @@ def locate(
     ... )
     >>> model = models.LanguageModel(config)
     >>> kinds = {"new": [data.Probe("one two", 4, 7), data.Probe("a bc", 2, 4)]}
-    >>> encoded, random = sequences(
+    >>> measured = sequences(
     ...     kinds, ["some other text"], data.tokenizers.byte_tokenizer(), spans=5
     ... )
-    >>> found = locate(model, models.init(model), encoded, random, resamples=10)
+    >>> found = locate(model, models.init(model), measured, resamples=10)
     >>> found.relative["new"]["mlp"].shape, len(found.differences)
     ((2,), 0)
     """
+    probes, random = measured
     sets: dict[Any, ProbeBatch] = {("probe", kind): one for kind, one in probes.items()} | {
         "reference": random
     }

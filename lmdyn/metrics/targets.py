@@ -299,7 +299,6 @@ def target_growth(
     *,
     ends: ArrayLike | None = None,
     least: int = 1,
-    memory: int = 2**30,
 ) -> list[TargetRank]:
     """The same for the text's first tokens: as many as each of `sizes` says.
 
@@ -314,7 +313,6 @@ def target_growth(
       weight: see `target_rank`.
       ends: see `ngram_counts`.
       least: see `ngram_counts`.
-      memory: see `ngram_counts`.
 
     >>> tokens = np.random.default_rng(0).integers(0, 7, 3000)
     >>> [
@@ -330,6 +328,6 @@ def target_growth(
                 " that"
             )
         some = None if ends is None else np.append(np.asarray(ends)[np.asarray(ends) < size], size)
-        counts = ngram_counts(tokens[:size], vocab, context, ends=some, least=least, memory=memory)
+        counts = ngram_counts(tokens[:size], vocab, context, ends=some, least=least)
         found.append(target_rank(counts, k, weight))
     return found

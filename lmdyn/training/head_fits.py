@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from lmdyn.errors import InputError
 from lmdyn.metrics.base import add, zeros
@@ -46,7 +45,6 @@ def fit_heads(
     params: Mapping[str, dict] | None = None,
     optimizer: optax.GradientTransformation | None = None,
     seed: int = 0,
-    progress: bool = False,
 ) -> Fitted:
     """Trains heads on fixed states; what one does never depends on the others.
 
@@ -59,9 +57,8 @@ def fit_heads(
       params: `{name: params}` to start from, such as `heads.truncations`; heads that are not in
         it start afresh.
       optimizer: one that treats each parameter by itself, so no clipping by a global norm; default
-        Adam, its rate falling from 2e-3 to 0.
+        Adam, its learning rate falling from 2e-3 to 0.
       seed: of fresh parameters and of the order.
-      progress: show a bar on standard error.
 
     Raises:
       InputError: no head, a number below 1, fewer tokens than a batch, or a loss that is no number.
@@ -102,9 +99,7 @@ def fit_heads(
 
     update = jax.jit(update, donate_argnums=(0, 1))
     order = _order(len(targets), batch, seed)
-    for _ in tqdm(
-        range(steps), desc="heads", unit="step", delay=2, leave=False, disable=not progress
-    ):
+    for _ in range(steps):
         rows = next(order)
         trained, state, losses = update(
             trained, state, np.asarray(states[rows]), np.asarray(targets[rows])
@@ -118,7 +113,7 @@ def fit_heads(
         if len(bad):
             raise InputError(
                 f"the loss of head '{name}' is {losses[bad[0]]} at step {bad[0]} of {steps}; lower"
-                " the optimizer's rate"
+                " the optimizer's learning rate"
             )
     return Fitted(trained, logged)
 

@@ -150,7 +150,7 @@ def make_step(
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {
             **logged,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "tokens": tokens.astype(jnp.float32),
         }
         params = optax.apply_updates(state.params, updates)

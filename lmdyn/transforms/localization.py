@@ -157,11 +157,8 @@ def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> 
     chosen = []
     for group, high in _above_mean(profile, groups).items():
         layers = f"[{','.join(map(str, np.flatnonzero(high)))}]" if high.ndim else ""
-        chosen += (
-            [term.replace("blocks", "blocks" + layers, 1) for term in _terms(group)]
-            if high.any()
-            else []
-        )
+        if high.any():
+            chosen += [term.replace("blocks", "blocks" + layers, 1) for term in _terms(group)]
     return "+".join(chosen)
 
 
@@ -181,20 +178,15 @@ class Localized:
 
         What is left out costs nothing.
         """
-        localize(self.profile, self.mode, self.groups).init(
-            params
-        )  # refuses a profile of another depth
-        return partition(
-            params, trained(self.profile, self.groups) if self.mode == "freeze" else "all"
-        )
+        localize(self.profile, self.mode, self.groups).init(params)  # refuses another depth
+        selector = trained(self.profile, self.groups) if self.mode == "freeze" else "all"
+        return partition(params, selector)
 
     def after(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         """The optimizer with, for `scale`, the rates of layers at its end."""
-        return (
-            optimizer
-            if self.mode == "freeze"
-            else optax.chain(optimizer, localize(self.profile, self.mode, self.groups))
-        )
+        if self.mode == "freeze":
+            return optimizer
+        return optax.chain(optimizer, localize(self.profile, self.mode, self.groups))
 
 
 def localized(
@@ -299,6 +291,7 @@ def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None =
     """
     leaves, found = flatten(tree), {}
     for group, value in values.items():
+        # A group is the leaves whose path begins with one of its terms.
         names = [tuple(term.split(".")) for term in _terms(group)]
         paths = [path for path in leaves if any(path[: len(name)] == name for name in names)]
         if not paths and part is None:
@@ -319,6 +312,7 @@ def _by_layer(values, part, function, elsewhere=None) -> optax.GradientTransform
         return optax.EmptyState()
 
     def update(updates, state, params=None):
+        # Each leaf in turn: its groups' values, or `elsewhere` where it is in none.
         leaves = flatten(updates)
         default = [] if elsewhere is None else [np.asarray(elsewhere)]
         for path, found in (dict.fromkeys(leaves, default) | placed(updates, values, part)).items():

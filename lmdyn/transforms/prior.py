@@ -104,11 +104,10 @@ def _mean_square(model):
         objective = lambda params: loss(
             model, params, batch.inputs, batch.targets, weights, documents=batch.documents
         )[0]
-        return jax.tree.map(
-            lambda mean, slope: mean + (slope * slope - mean) / count,
-            square,
-            jax.grad(objective)(params),
-        )
+        # The running mean of g^2: m <- m + (g^2 - m) / n
+        gradient = jax.grad(objective)(params)
+        running = lambda mean, slope: mean + (slope * slope - mean) / count
+        return jax.tree.map(running, square, gradient)
 
     return jax.jit(follow, donate_argnums=1)
 
@@ -234,7 +233,10 @@ def save_rms(path: PathLike, rms: GradientRMS) -> None:
     >>> load_rms(path).batches
     7
     """
-    arrays = {".".join(path): np.asarray(leaf) for path, leaf in flatten(rms.rms).items()}
+    # In C order: safetensors writes the memory of an array as it lies.
+    arrays = {
+        ".".join(path): np.asarray(leaf, order="C") for path, leaf in flatten(rms.rms).items()
+    }
     about = {
         "kind": "gradient_rms",
         "about": json.dumps({"mean": rms.mean, "batches": rms.batches}),

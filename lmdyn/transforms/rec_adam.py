@@ -73,7 +73,7 @@ def recall(
 
 
 def rec_adam(
-    rate: optax.ScalarOrSchedule,
+    learning_rate: optax.ScalarOrSchedule,
     strength: float = 5000.0,
     steepness: float = 0.01,
     middle: float = 1000.0,
@@ -82,14 +82,13 @@ def rec_adam(
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
-    old: Tree = None,
 ) -> optax.GradientTransformation:
     """Adam that recalls the old weights; see `recall`.
 
     Defaults are for a learning rate of about 1e-5 and some thousand steps.
 
     Args:
-      rate: learning rate, or its schedule.
+      learning_rate: a number, or its schedule.
       strength: gamma, see `recall`.
       steepness: k, see `recall`.
       middle: t_0, see `recall`.
@@ -97,7 +96,6 @@ def rec_adam(
       b2: Adam's decay of the mean square.
       eps: Adam's epsilon.
       weight_decay: towards zero, as in AdamW, of all parameters.
-      old: theta_0, see `recall`.
 
     >>> params = {"head": {"kernel": jnp.ones([2, 3])}}
     >>> optimizer = rec_adam(1e-5)
@@ -108,7 +106,7 @@ def rec_adam(
     decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
     return optax.chain(
         optax.scale_by_adam(b1, b2, eps),
-        recall(strength, steepness, middle, old),
+        recall(strength, steepness, middle),
         *decay,
-        optax.scale_by_learning_rate(rate),
+        optax.scale_by_learning_rate(learning_rate),
     )

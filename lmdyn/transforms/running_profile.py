@@ -123,15 +123,14 @@ def with_rates(state: Tree, rates: Mapping, elsewhere: float = 1.0) -> Tree:
 
 
 def _multiplied(updates, rates, elsewhere):
+    """`updates * rate` for every group that a leaf is in; `elsewhere` for leaves of no group."""
     leaves = flatten(updates)
     for path, found in ({path: [elsewhere] for path in leaves} | placed(updates, rates)).items():
-        for rate in (
-            found
-        ):  # minus zero where nothing may move: adding 0.0 would turn a parameter of -0.0 into 0.0
+        for rate in found:
             leaf = leaves[path]
-            leaves[path] = jnp.where(
-                rate == 0, jnp.array(-0.0, leaf.dtype), leaf * rate.astype(leaf.dtype)
-            )
+            # Minus zero where nothing may move: adding 0.0 would turn a parameter of -0.0 into 0.0.
+            stopped = jnp.array(-0.0, leaf.dtype)
+            leaves[path] = jnp.where(rate == 0, stopped, leaf * rate.astype(leaf.dtype))
     return unflatten(leaves)
 
 
@@ -155,6 +154,7 @@ def group_norms(tree: Tree, groups: Iterable[str] = KINDS) -> dict[str, jax.Arra
     """
     leaves, found = flatten(tree), {}
     for group in groups:
+        # |g|^2 is the sum over the group's leaves; inside the blocks, layer by layer.
         members = group_members(tree, group)
         inside = group_layers(members) is not None
         square = lambda path, inside=inside: jnp.sum(
@@ -222,7 +222,7 @@ def relocalize(
     pretraining text, of the same size, averaged.
 
     Args:
-      rule: what makes updates of gradients, with its weight decay and rate.
+      rule: what makes updates of gradients, with its weight decay and learning rate.
       reference: `{group: [L]}`, norms above 0.
       mode: `freeze` or `scale`.
       groups: which groups are read.
@@ -261,19 +261,21 @@ def relocalize(
         )
 
     def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+        # n <- decay n + (1 - decay) |g|, per group and layer, from this batch's gradient
         now = group_norms(updates, groups)
         norms = {group: decay * state.norms[group] + (1 - decay) * now[group] for group in groups}
         updates, inner = rule.update(updates, state.rule, params)
         state = RunningProfile(state.count + 1, norms, state.reference, inner)
+
+        # r = (n / (1 - decay^t)) / reference; `freeze` keeps r > mean(r), `scale` takes r / mean(r)
         r = relative(state, decay)
         mean = jnp.mean(jnp.concatenate([jnp.atleast_1d(values) for values in r.values()]))
         if mode == "freeze":
-            rates, elsewhere = (
-                {group: (values > mean).astype(jnp.float32) for group, values in r.items()},
-                jnp.float32(0),
-            )
+            rates = {group: (values > mean).astype(jnp.float32) for group, values in r.items()}
+            elsewhere = jnp.float32(0)
         else:
-            rates, elsewhere = {group: values / mean for group, values in r.items()}, jnp.float32(1)
+            rates = {group: values / mean for group, values in r.items()}
+            elsewhere = jnp.float32(1)
         return _multiplied(updates, rates, elsewhere), state
 
     return optax.GradientTransformation(init, update)

@@ -41,9 +41,10 @@ def kinds():
 
 def test_what_is_located_is_what_its_parts_give():
     model, params = small()
-    encoded, random = localization.sequences(kinds(), TEXT, Narrow(), spans=7, seed=3)
+    measured = localization.sequences(kinds(), TEXT, Narrow(), spans=7, seed=3)
+    encoded, random = measured
     found = localization.locate(
-        model, params, encoded, random, groups=("mlp",), batch=4, resamples=50, seed=3
+        model, params, measured, groups=("mlp",), batch=4, resamples=50, seed=3
     )
     assert random.inputs.shape[0] == 7 and set(found.norms) == {"new", "updated"}
     norms = np.asarray(metrics.gradient_norms(model, params, *encoded["new"][:3], ["mlp"])["mlp"])

@@ -41,11 +41,9 @@ def test_the_full_gradient_is_that_of_the_online_nll():
         along = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params
         )
-        norm = optax.global_norm(along)
+        norm = optax.tree.norm(along)
         along = jax.tree.map(
-            lambda a, g, n=norm: a / n + g / optax.global_norm(found.gradient),
-            along,
-            found.gradient,
+            lambda a, g, n=norm: a / n + g / optax.tree.norm(found.gradient), along, found.gradient
         )
         moved = [
             nll(jax.tree.map(lambda p, a, s=sign: p + s * step * a, params, along))

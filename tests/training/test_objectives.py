@@ -60,7 +60,7 @@ def test_its_gradient_is_the_slope_of_what_is_measured(small):
     gradient = jax.grad(lambda p: objectives.entropy_bonus(5.0)(model, p, batch, weights)[0])(
         params
     )
-    slope = float(optax.global_norm(gradient))
+    slope = float(optax.tree.norm(gradient))
     direction = jax.tree.map(lambda g: g / slope, gradient)
     step = 2e-3
     ends = [

@@ -41,9 +41,13 @@ def by_the_paper(start, old):
 def test_it_is_the_algorithm_of_the_paper(given):
     start = np.linspace(-1, 1, 5, dtype=np.float32)
     old = start[::-1].copy() if given else start
-    optimizer = transforms.rec_adam(
-        RATE, STRENGTH, STEEPNESS, MIDDLE, old=jnp.asarray(old) if given else None
-    )
+    optimizer = transforms.rec_adam(RATE, STRENGTH, STEEPNESS, MIDDLE)
+    if given:
+        optimizer = optax.chain(
+            optax.scale_by_adam(),
+            transforms.recall(STRENGTH, STEEPNESS, MIDDLE, jnp.asarray(old)),
+            optax.scale_by_learning_rate(RATE),
+        )
     np.testing.assert_allclose(trained(optimizer, start), by_the_paper(start, old), rtol=1e-5)
 
 
