@@ -7,10 +7,11 @@ configuration classes (version 5), because a key that is missing from `config.js
 that default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from lmdyn.errors import InputError
 from lmdyn.names import resolve
 
 
@@ -327,4 +328,20 @@ def family(name: str) -> Family:
     >>> family("gpt2").architecture
     'GPT2LMHeadModel'
     """
+    if name not in FAMILIES and "." not in name:  # another family is no misspelling of this one
+        raise InputError(unsupported("model_type", name, FAMILIES))
     return resolve(name, FAMILIES, "model_type")
+
+
+def unsupported(what: str, name: str, known: Iterable[str]) -> str:
+    """The message for a family of models that lmdyn does not know.
+
+    Args:
+      what: what names the family.
+      name: its name.
+      known: those that are supported.
+
+    >>> unsupported("model_type", "mamba", ["gpt2", "llama"])
+    "models of model_type 'mamba' are not supported; supported: gpt2, llama"
+    """
+    return f"models of {what} '{name}' are not supported; supported: {', '.join(sorted(known))}"

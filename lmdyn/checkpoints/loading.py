@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lmdyn.checkpoints import hub, runs
 from lmdyn.checkpoints.formats.gguf import read_gguf
-from lmdyn.checkpoints.formats.safetensors import Checkpoint, read_folder
+from lmdyn.checkpoints.formats.safetensors import Checkpoint, read_folder, refuse_adapter
 from lmdyn.checkpoints.references import Reference, parse
 from lmdyn.data.tokenizers import Tokenizer, from_folder
 from lmdyn.errors import InputError
@@ -67,6 +67,7 @@ def load(
         checkpoint, tokenizer = read_gguf(found.path, found.name, packed)
     else:
         folder = _folder(found)
+        refuse_adapter(folder)
         tokenizer = from_folder(folder, found.name)
         checkpoint = read_folder(folder, family)
     config = checkpoint.config

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.sources.parser import documents
-from lmdyn.data.tokenizers import Tokenizer
+from lmdyn.data.tokenizers import Tokenizer, document_token
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
 
@@ -73,6 +73,7 @@ def store(
     cache: str | os.PathLike | None = None,
     progress: bool = False,
     on_bad_document: str = "error",
+    bos: str = "auto",
 ) -> Tokens:
     """The tokens of a text, from the cache on disk if they are there, else tokenised and put there.
 
@@ -83,6 +84,7 @@ def store(
         the next start only.
       progress: a bar on stderr, from two seconds on.
       on_bad_document: `error` or `skip`, see `documents`.
+      bos: as for `tokenize`.
 
     Returns:
       A `Tokens`; documents without a token are left out.
@@ -98,22 +100,26 @@ def store(
     """
     name = source if isinstance(source, str) else getattr(source, "reference", "the text")
     texts = documents(source, on_bad_document) if isinstance(source, str) else source
-    digest = _digest(texts, tokenizer, progress)
+    first = document_token(tokenizer, bos)
+    digest = _digest(texts, tokenizer, first, progress)
     if isinstance(texts, Documents):
         texts.warn()
+    encoded = lambda: _encoded(texts, tokenizer, name, first, progress)
     folder = Path(cache or default_cache()) / digest[:32]
     if (found := _open(folder, name, digest)) is None:
         try:
             with atomic_folder(folder) as new:
-                _fill(new, texts, tokenizer, name, digest, progress)
+                _fill(new, encoded, tokenizer, name, digest)
             found = _open(folder, name, digest)
         except OSError:
             found = None  # a full or read-only cache; the tokens are kept in memory
-    return _in_memory(texts, tokenizer, name, digest, progress) if found is None else found
+    return _in_memory(encoded, tokenizer, name, digest) if found is None else found
 
 
-def _digest(texts, tokenizer, progress) -> str:
+def _digest(texts, tokenizer, first, progress) -> str:
     made = hashlib.sha256(f"{FORMAT} {tokenizer.end_of_text} {tokenizer.to_json()}".encode())
+    if first is not None:
+        made.update(f" first {first}".encode())
     for text in tqdm(texts, desc="reading", unit="doc", delay=2, leave=False, disable=not progress):
         raw = text.encode("utf-8", "surrogatepass")
         made.update(len(raw).to_bytes(8, "little"))
@@ -134,13 +140,14 @@ def _open(folder: Path, name: str, digest: str) -> Tokens | None:
     return Tokens(name, digest, ids, ends) if len(ends) and len(ids) == ends[-1] else None
 
 
-def _encoded(texts, tokenizer, name, progress) -> Iterator[np.ndarray]:
+def _encoded(texts, tokenizer, name, first, progress) -> Iterator[np.ndarray]:
     """Each document's ids, several documents at a time; `InputError` if not one has a token."""
     batch, size, some = [], 0, False
+    prefix = [] if first is None else [first]
 
     def encode(batch):
         found = tokenizer.backend.encode_batch_fast(batch, add_special_tokens=False)
-        return (np.asarray(one.ids) for one in found if one.ids)
+        return (np.asarray(prefix + one.ids) for one in found if one.ids)
 
     for text in tqdm(
         texts, desc="tokenizing", unit="doc", delay=2, leave=False, disable=not progress
@@ -165,10 +172,10 @@ def _dtype(tokenizer):
     return np.uint16 if tokenizer.vocab <= 2**16 else np.uint32
 
 
-def _fill(folder: Path, texts, tokenizer, name, digest, progress):
+def _fill(folder: Path, encoded, tokenizer, name, digest):
     dtype, ends, total = _dtype(tokenizer), [], 0
     with open(folder / "ids.bin", "wb") as file:
-        for ids in _encoded(texts, tokenizer, name, progress):
+        for ids in encoded():
             file.write(ids.astype(dtype).data)
             total += len(ids)
             ends.append(total)
@@ -183,8 +190,8 @@ def _fill(folder: Path, texts, tokenizer, name, digest, progress):
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _in_memory(texts, tokenizer, name, digest, progress) -> Tokens:
-    docs = [ids.astype(_dtype(tokenizer)) for ids in _encoded(texts, tokenizer, name, progress)]
+def _in_memory(encoded, tokenizer, name, digest) -> Tokens:
+    docs = [ids.astype(_dtype(tokenizer)) for ids in encoded()]
     return Tokens(
         name, digest, np.concatenate(docs), np.cumsum([len(d) for d in docs], dtype=np.int64)
     )

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.sources.parser import documents
-from lmdyn.data.tokenizers import Tokenizer
+from lmdyn.data.tokenizers import Tokenizer, document_token
 from lmdyn.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Windows:
     """[N + 1] int32"""
     length: int
     batch: int
+    first: int | None = None
+    """a token that takes the place of the first input of every window"""
 
     @property
     def tokens(self) -> int:
@@ -88,7 +90,10 @@ class Windows:
         padded = np.zeros((2, size), np.int32)
         padded[0, :filled], padded[1, :filled] = taken[:-1], taken[1:]
         inputs, targets = padded.reshape(2, self.batch, self.length)
-        return Batch(inputs, targets, (np.arange(size) < filled).reshape(self.batch, self.length))
+        mask = (np.arange(size) < filled).reshape(self.batch, self.length)
+        if self.first is not None:
+            inputs[mask[:, 0], 0] = self.first
+        return Batch(inputs, targets, mask)
 
 
 def tokenize(
@@ -97,8 +102,9 @@ def tokenize(
     tokens: int | None = None,
     progress: bool = False,
     on_bad_document: str = "error",
+    bos: str = "auto",
 ) -> list[np.ndarray]:
-    """Each document's tokens, without special tokens. Documents that give none are left out.
+    """Each document's tokens. Documents that give none are left out.
 
     Args:
       source: a text reference (see `documents`) or a sequence of str.
@@ -107,6 +113,7 @@ def tokenize(
         everything.
       progress: a bar on stderr, from two seconds on.
       on_bad_document: `error` or `skip`, see `documents`.
+      bos: what a document begins with: `auto`, `document` or `none`, see `Tokenizer.first_token`.
 
     Returns:
       A list of [n] int32 arrays.
@@ -120,12 +127,14 @@ def tokenize(
     """
     name = source if isinstance(source, str) else getattr(source, "reference", "the text")
     source = documents(source, on_bad_document) if isinstance(source, str) else source
+    first = document_token(tokenizer, bos)
     result, total = [], -1
     for text in tqdm(
         source, desc="tokenizing", unit="doc", delay=2, leave=False, disable=not progress
     ):
         ids = np.asarray(tokenizer.encode(text), np.int32)
         if len(ids):
+            ids = ids if first is None else np.concatenate([[first], ids]).astype(np.int32)
             result.append(ids)
             total += len(ids) + (len(result) > 1)
         if tokens is not None and total >= tokens:
@@ -158,7 +167,13 @@ def join(docs: Sequence[np.ndarray], end_of_text: int) -> np.ndarray:
     return np.concatenate(list(parts)[1:] or [np.zeros(0, np.int32)])
 
 
-def windows(stream: np.ndarray, length: int, batch: int = 1, tokens: int | None = None) -> Windows:
+def windows(
+    stream: np.ndarray,
+    length: int,
+    batch: int = 1,
+    tokens: int | None = None,
+    first: int | None = None,
+) -> Windows:
     """Cuts a stream into windows, every token but the very first predicted exactly once.
 
     Args:
@@ -166,6 +181,7 @@ def windows(stream: np.ndarray, length: int, batch: int = 1, tokens: int | None 
       length: T, inputs of one window.
       batch: B, windows of one batch; the last batch is padded to B windows and masked.
       tokens: stop after this many predictions; None, or more than there are, takes all.
+      first: a token that is put before every window; the very first token is then predicted, too.
 
     Returns:
       A sequence of `Batch`.
@@ -197,7 +213,10 @@ def windows(stream: np.ndarray, length: int, batch: int = 1, tokens: int | None 
             f"the text has {len(stream)} tokens, and one window of length {length} needs"
             f" {need + 1}; give more text, or a length of at most {max(len(stream) - 1, 1)}"
         )
-    return Windows(stream[: None if tokens is None else tokens + 1].astype(np.int32), length, batch)
+    if first is not None:  # before the very first token, which is predicted then
+        stream = np.concatenate([[first], stream])
+    stream = stream[: None if tokens is None else tokens + 1].astype(np.int32)
+    return Windows(stream, length, batch, first)
 
 
 def batches(
@@ -208,6 +227,7 @@ def batches(
     tokens: int | None = None,
     progress: bool = False,
     on_bad_document: str = "error",
+    bos: str = "auto",
 ) -> Windows:
     """A text reference to batches of windows: `tokenize`, `join` and `windows` in one call.
 
@@ -219,6 +239,8 @@ def batches(
       tokens: stop after this many predictions; None takes all.
       progress: a bar on stderr, from two seconds on.
       on_bad_document: `error` or `skip`, see `documents`.
+      bos: the beginning-of-text token: `auto`: where the model's own tokenizer puts it, once per
+        document; `document`: before every document; `window`: before every window; `none`.
 
     Returns:
       A sequence of `Batch`.
@@ -230,8 +252,10 @@ def batches(
     >>> batches(["to be or not to be"], tokenizers.byte_tokenizer(), length=5, batch=2).tokens
     17
     """
-    docs = tokenize(ref, tokenizer, tokens, progress, on_bad_document)
-    return windows(join(docs, tokenizer.end_of_text), length, batch, tokens)
+    first = tokenizer.first_token(bos) if bos == "window" else None
+    of_documents = "none" if bos == "window" else bos
+    docs = tokenize(ref, tokenizer, tokens, progress, on_bad_document, of_documents)
+    return windows(join(docs, tokenizer.end_of_text), length, batch, tokens, first)
 
 
 def check_tokens(ids: np.ndarray, vocab: int) -> None:

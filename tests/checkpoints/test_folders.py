@@ -210,3 +210,11 @@ def test_a_missing_folder(tmp_path):
     with pytest.raises(InputError, match=r"no such folder"):
         checkpoints.load(f"dir:{tmp_path}/nowhere")
     assert TINY["hidden_size"] == 8
+
+
+def test_an_adapters_folder_says_that_it_is_one(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    (tmp_path / "adapter_model.safetensors").touch()
+    for read in (read_folder, lambda folder: checkpoints.load(f"dir:{folder}")):
+        with pytest.raises(InputError, match="holds an adapter for org/base, not a model; merge"):
+            read(tmp_path)

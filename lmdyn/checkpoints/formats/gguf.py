@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from lmdyn.checkpoints.assemble import Place, Source, assemble
-from lmdyn.checkpoints.families import FAMILIES, Rule, fused, linear, norm
+from lmdyn.checkpoints.families import FAMILIES, Rule, fused, linear, norm, unsupported
 from lmdyn.checkpoints.formats.gguf_header import Header, decode, read_header
 from lmdyn.checkpoints.formats.safetensors import Checkpoint
 from lmdyn.checkpoints.layouts import halves_from_pairs
@@ -96,9 +96,10 @@ def read_gguf(
         `ModelConfig` cannot express.
     """
     header = read_header(path)
-    architecture = choose(
-        "GGUF architecture", str(header.fields.get("general.architecture")), ARCHITECTURES
-    )
+    _refuse_shard(path, header)
+    architecture = str(header.fields.get("general.architecture"))
+    if architecture not in ARCHITECTURES:
+        raise InputError(f"{path}: {unsupported('architecture', architecture, ARCHITECTURES)}")
     try:
         config = gguf_config(header, architecture)
     except InputError:
@@ -129,6 +130,17 @@ def read_gguf(
         keep,
     )
     return Checkpoint(config, params), tokenizer
+
+
+def _refuse_shard(path: PathLike, header: Header) -> None:
+    """Raises an `InputError` for one of several files that hold a model together."""
+    count = header.fields.get("split.count", 1)
+    if count > 1:
+        number = header.fields.get("split.no", 0) + 1
+        raise InputError(
+            f"{path} is shard {number} of {count} of a model; join them with llama.cpp:"
+            " llama-gguf-split --merge FIRST-SHARD OUT"
+        )
 
 
 def _packed(header: Header, config: ModelConfig, place: Place) -> QuantizedMatrix | None:

@@ -57,12 +57,28 @@ def read_folder(folder: PathLike, name: str | None = None) -> Checkpoint:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
+    refuse_adapter(folder)
     values = read_json(folder / "config.json")
     config = read_config(values if name is None else {**values, "model_type": name})
     entry = family(name or values["model_type"])
     source = _source(folder, _weight_files(folder), entry.prefix)
     ignored = IGNORED + (tuple(re.escape(name) for name in HEADS) if config.tied_head else ())
     return Checkpoint(config, assemble(config, entry.rules, source, ignored))
+
+
+def refuse_adapter(folder: pathlib.Path) -> None:
+    """Raises an `InputError` for a folder of the `peft` library, which holds no whole model.
+
+    >>> refuse_adapter(pathlib.Path("/nowhere"))
+    """
+    path = folder / "adapter_config.json"
+    if path.is_file() and not (folder / "config.json").is_file():
+        base = read_json(path).get("base_model_name_or_path") or "its base model"
+        raise InputError(
+            f"{folder} holds an adapter for {base}, not a model; merge them first:"
+            " AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
+            ".save_pretrained(out)"
+        )
 
 
 def read_json(path: pathlib.Path) -> dict:

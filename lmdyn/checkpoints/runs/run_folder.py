@@ -72,6 +72,7 @@ def create(
         "tokenizer": {
             "name": tokenizer.name,
             "end_of_text": tokenizer.end_of_text,
+            "bos": tokenizer.bos,
             "checksum": f"{zlib.crc32(text.encode()):08x}",
         },
         "config": config,
@@ -159,7 +160,7 @@ def _tokenizer(folder: Path, about: Mapping) -> tokenizers.Tokenizer:
         raise InputError(f"{path} cannot be read: {err.strerror}; put a copy back") from err
     if found != about["checksum"]:
         raise InputError(f"{path} has other bytes than were written; put a copy back")
-    tokenizer = tokenizers.from_file(path, about["end_of_text"], about["name"])
+    tokenizer = tokenizers.from_file(path, about["end_of_text"], about["name"], about.get("bos"))
     return dataclasses.replace(tokenizer, end_of_text=about["end_of_text"])
 
 

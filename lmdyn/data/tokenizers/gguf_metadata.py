@@ -4,7 +4,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers
 
 from lmdyn.data.tokenizers.byte_level import PRE_TOKENIZERS, byte_level_bpe
-from lmdyn.data.tokenizers.tokenizer import Tokenizer, finish, one_line
+from lmdyn.data.tokenizers.tokenizer import Tokenizer, finish, one_line, put_first
 from lmdyn.errors import InputError, choose
 
 _CONTROL, _USER_DEFINED = 3, 4
@@ -56,7 +56,19 @@ def from_gguf(fields: dict, name: str = "gguf") -> Tokenizer:
             if k == _USER_DEFINED
         ]
     )
-    return finish(backend, get("eos_token_id"), name, name)
+    bos = get("bos_token_id")
+    if _adds_bos(kind, get):
+        put_first(backend, bos)
+    return finish(backend, get("eos_token_id"), name, name, bos)
+
+
+def _adds_bos(kind: str, get) -> bool:
+    """Whether a text begins with the beginning-of-text token; as llama.cpp, where nothing is said.
+
+    https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (`add_bos`).
+    """
+    default = kind == "llama" or get("pre") in ("llama3", "llama-v3", "llama-bpe", "falcon3")
+    return bool(get("add_bos_token", default))
 
 
 def _gguf_byte_level(fields: dict, tokens: list[str], get) -> tokenizers.Tokenizer:

@@ -1,5 +1,6 @@
 """Tokenizers of Hugging Face folders."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -7,13 +8,16 @@ import tokenizers
 from tokenizers import models
 
 from lmdyn.data.tokenizers.byte_level import PRE_TOKENIZERS, byte_level_bpe
-from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, finish, one_line
+from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, finish, one_line, put_first
 from lmdyn.errors import InputError
 from lmdyn.types import PathLike
 
 
 def from_file(
-    path: PathLike, end_of_text: str | int | None = None, name: str | None = None
+    path: PathLike,
+    end_of_text: str | int | None = None,
+    name: str | None = None,
+    bos: str | int | None = None,
 ) -> Tokenizer:
     """A tokenizer from a `tokenizer.json`.
 
@@ -21,6 +25,7 @@ def from_file(
       path: the file.
       end_of_text: token or id to use when the vocabulary has no "<|endoftext|>".
       name: for reports; default the name of the folder.
+      bos: token or id that begins a text.
 
     Raises:
       InputError: no such file, a file that is no tokenizer, or one with no token that ends a text.
@@ -39,7 +44,7 @@ def from_file(
         raise InputError(f"{path}: {err.strerror or err}") from err
     except Exception as err:  # the library raises bare Exception
         raise InputError(f"{path} is no tokenizer.json: {one_line(err)}") from err
-    return finish(backend, end_of_text, name or path.resolve().parent.name, str(path))
+    return finish(backend, end_of_text, name or path.resolve().parent.name, str(path), bos)
 
 
 def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
@@ -65,9 +70,15 @@ def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
     """
     folder = pathlib.Path(folder)
     name = name or folder.resolve().name
-    end = _end_of_text(folder)
+    end, bos = _role(folder, "eos"), _role(folder, "bos")
     if (folder / "tokenizer.json").is_file():
-        return from_file(folder / "tokenizer.json", end, name)
+        found = from_file(folder / "tokenizer.json", end, name, bos)
+        if (adds := _value(folder / "tokenizer_config.json", "add_bos_token")) is not None:
+            wanted = found.bos if adds else None
+            if found.first_token() != wanted:
+                put_first(found.backend, wanted)
+                found = dataclasses.replace(found)  # what it puts first is remembered
+        return found
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         try:
             model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
@@ -78,29 +89,35 @@ def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
         backend = byte_level_bpe(model, PRE_TOKENIZERS["gpt-2"])
         if backend.token_to_id(END_OF_TEXT) is not None:
             backend.add_special_tokens([END_OF_TEXT])
-        return finish(backend, end, name, str(folder))
+        return finish(backend, end, name, str(folder), bos)
     raise InputError(
         f"{folder} has no tokenizer.json; make one with"
         " AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
     )
 
 
-def _end_of_text(folder: pathlib.Path) -> str | int | None:
+def _role(folder: pathlib.Path, role: str) -> str | int | None:
+    """The token (or its id) of a role, `eos` or `bos`, from the first file that names one."""
     keys = {
-        "tokenizer_config.json": "eos_token",
-        "special_tokens_map.json": "eos_token",
-        "generation_config.json": "eos_token_id",
-        "config.json": "eos_token_id",
+        "tokenizer_config.json": f"{role}_token",
+        "special_tokens_map.json": f"{role}_token",
+        "generation_config.json": f"{role}_token_id",
+        "config.json": f"{role}_token_id",
     }
     for file, key in keys.items():
-        if not (folder / file).is_file():
-            continue
-        try:
-            found = json.loads((folder / file).read_text(encoding="utf-8")).get(key)
-        except (OSError, ValueError, AttributeError) as err:
-            raise InputError(f"{folder / file} is no JSON object: {one_line(err)}") from err
+        found = _value(folder / file, key)
         found = found.get("content") if isinstance(found, dict) else found
         found = found[0] if isinstance(found, list) and found else found
         if isinstance(found, (str, int)):
             return found
     return None
+
+
+def _value(path: pathlib.Path, key: str):
+    """One value of a JSON object; None if the file or the key is not there."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get(key)
+    except (OSError, ValueError, AttributeError) as err:
+        raise InputError(f"{path} is no JSON object: {one_line(err)}") from err

@@ -1,6 +1,7 @@
 """Text to token ids and back, through the `tokenizers` library.
 
-A `Tokenizer` never adds special tokens. Text that literally contains a special token, such as
+`Tokenizer.encode` adds no special tokens; `Tokenizer.first_token` says what a document begins with.
+Text that literally contains a special token, such as
 "<|endoftext|>", becomes that token, as the library does it.
 """
 
@@ -11,9 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import tokenizers
 
-from lmdyn.errors import InputError
+from lmdyn.errors import InputError, choose
 
 END_OF_TEXT = "<|endoftext|>"
+BOS = ("auto", "document", "window", "none")
+"""Where a beginning-of-text token is put."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,6 +27,7 @@ class Tokenizer:
       backend: the tokenizer of the `tokenizers` library.
       end_of_text: the id that ends a document.
       name: for reports.
+      bos: the id that begins a text; None if the model has no such token.
 
     >>> from lmdyn.data.tokenizers import byte_tokenizer
     >>> tokenizer = byte_tokenizer()
@@ -34,6 +38,7 @@ class Tokenizer:
     backend: tokenizers.Tokenizer
     end_of_text: int
     name: str
+    bos: int | None = None
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text`, `[N]` int32, without special tokens.
@@ -45,6 +50,41 @@ class Tokenizer:
         return np.asarray(
             self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids, np.int32
         )
+
+    def first_token(self, bos: str = "auto") -> int | None:
+        """The token to put before a document, or None.
+
+        Args:
+          bos: `auto`: what the model's own tokenizer puts first, if anything; `document` or
+            `window`: its beginning-of-text token; `none`.
+
+        Raises:
+          InputError: another `bos`, or a model without such a token.
+
+        >>> from lmdyn.data.tokenizers import byte_tokenizer
+        >>> byte_tokenizer().first_token() is None
+        True
+        """
+        choose("bos", bos, BOS)
+        if bos == "none" or (bos == "auto" and self._prefix is None):
+            return None
+        found = self._prefix if self._prefix is not None else self.bos
+        if found is None:
+            raise InputError(
+                f"bos={bos}: the tokenizer {self.name} has no beginning-of-text token; use auto or"
+                " none"
+            )
+        return found
+
+    @functools.cached_property
+    def _prefix(self) -> int | None:
+        """What the backend's post-processor puts first."""
+        if getattr(self.backend, "post_processor", None) is None:
+            return None
+        plain, whole = (
+            self.backend.encode("a", add_special_tokens=special).ids for special in (False, True)
+        )
+        return whole[0] if len(whole) > len(plain) and whole[: len(plain)] != plain else None
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """The ids of `text`, and for each the characters `[start, end)` that it stands for.
@@ -94,8 +134,48 @@ class Tokenizer:
         return self.backend.to_str()
 
 
+def document_token(tokenizer: Tokenizer, bos: str) -> int | None:
+    """The token that every document begins with, or None.
+
+    Args:
+      tokenizer: of the model.
+      bos: `auto`, `document` or `none`, see `Tokenizer.first_token`.
+
+    Raises:
+      InputError: `window`, or as for `Tokenizer.first_token`.
+
+    >>> from lmdyn.data.tokenizers import byte_tokenizer
+    >>> document_token(byte_tokenizer(), "auto") is None
+    True
+    """
+    if bos == "window":
+        raise InputError("bos=window puts a token before windows, not documents; use document")
+    return None if bos == "none" else tokenizer.first_token(bos)
+
+
+def put_first(backend: tokenizers.Tokenizer, bos: int | None) -> None:
+    """Makes a backend's post-processor put `bos` before a text; None: nothing.
+
+    >>> backend = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "<s>": 1}, []))
+    >>> put_first(backend, 1)
+    >>> backend.encode("a").ids
+    [1, 0]
+    """
+    token = None if bos is None else backend.id_to_token(bos)
+    if token is None:
+        backend.post_processor = None  # type: ignore[assignment]
+    else:
+        backend.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"{token} $A", pair=f"{token} $A {token}:1 $B:1", special_tokens=[(token, bos)]
+        )
+
+
 def finish(
-    backend: tokenizers.Tokenizer, end_of_text: str | int | None, name: str, source: str
+    backend: tokenizers.Tokenizer,
+    end_of_text: str | int | None,
+    name: str,
+    source: str,
+    bos: str | int | None = None,
 ) -> Tokenizer:
     """A `Tokenizer` around a backend, without truncation and padding.
 
@@ -104,6 +184,7 @@ def finish(
       end_of_text: token or id to use when the vocabulary has no "<|endoftext|>".
       name: for reports.
       source: what errors call it.
+      bos: token or id that begins a text; None, or one that is not there, means that none does.
 
     Raises:
       InputError: no token ends a text.
@@ -123,7 +204,9 @@ def finish(
             f"{source}: no token ends a text: neither {END_OF_TEXT} nor an eos token; give"
             " end_of_text="
         )
-    return Tokenizer(backend, int(found), name)
+    first = backend.token_to_id(bos) if isinstance(bos, str) else bos
+    known = first is not None and backend.id_to_token(first) is not None
+    return Tokenizer(backend, int(found), name, first if known else None)
 
 
 def one_line(err: Exception) -> str:
