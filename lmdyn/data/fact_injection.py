@@ -29,7 +29,7 @@ EXAMPLE = (
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """What a text tells about one subject, and the probes that ask for it; from `read_facts`.
+    """What a text tells about one subject, and probes that ask for it. Made by `read_facts`.
 
     Attributes:
       name: whom or what it is about; no two facts of one file have the same.

@@ -28,6 +28,7 @@ from lmdyn.training.optimizer import schedule
 from lmdyn.training.prepare import Prepared, prepare
 from lmdyn.training.resumption import begin, known_run
 from lmdyn.training.throughput import Throughput
+from lmdyn.training.train_step import TrainState
 from lmdyn.types import Say
 
 
@@ -169,7 +170,7 @@ class Loop:
         self.update = jax.jit(pure, donate_argnums=0, out_shardings=(where, None))
         self.whole = jax.jit(functools.partial(train_step.whole, part=prepared.part))
 
-    def go(self, state, step: int, guard: distributed.Guard, fresh: bool) -> str | None:
+    def go(self, state: TrainState, step: int, guard: distributed.Guard, fresh: bool) -> str | None:
         """Trains to the last step, or until a signal, whose name it returns."""
         self.step = step
         if fresh:
@@ -188,7 +189,7 @@ class Loop:
                 return asked
         return None
 
-    def after(self, state, last: bool, now: bool = False) -> None:
+    def after(self, state: TrainState, last: bool, now: bool = False) -> None:
         """What belongs between two steps: log, measurement, checkpoint, in this order.
 
         So a checkpoint of a step means that all before it is on the disk.
