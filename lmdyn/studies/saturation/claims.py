@@ -74,8 +74,8 @@ def _saturation(rows) -> list[Claim]:
     points = [r for r in rows if r["metric"] == "saturated"]
     detected = {side: [r["value"] for r in points if r["narrow"] == side] for side in (True, False)}
     seen = (
-        f" The detector finds a point in {sum(detected[True]):.0f} of {len(detected[True])} narrow runs and"
-        f" {sum(detected[False]):.0f} of {len(detected[False])} wide ones."
+        f" The detector finds a point in {sum(detected[True]):.0f} of {len(detected[True])} narrow"
+        f" runs and {sum(detected[False]):.0f} of {len(detected[False])} wide ones."
     )
     if len(narrow[0].steps) >= curves.LEAST_POINTS:
         up = aligned(narrow, lambda run: run.nll[run.steps > 0], since_elsewhere)

@@ -314,8 +314,8 @@ def alternatives(rows: Rows) -> Figure | None:
     )
     caption = (
         "Held-out loss (nats per token) with a full head less that with another one, in models of"
-        f" width {found[0]['width']}: right of 0 the other is better. Small dots: seeds. Beside the name:"
-        " how many numbers it has, as a multiple of the full head's."
+        f" width {found[0]['width']}: right of 0 the other is better. Small dots: seeds."
+        " After the name: how many numbers it has, as a multiple of the full head's."
     )
     return Figure("alternatives", "Other heads", caption, chart, tidy(points))
 
