@@ -38,6 +38,7 @@ NAMED = (
     "analysis.curves",
     "metrics.localization",
     "analysis.scaling_laws",
+    "analysis.scaling_runs",
     "metrics.spectra",
     "metrics.targets",
     "online.meta_gradients",

@@ -9,34 +9,19 @@ the problem far better conditioned and changes no result.
 Shape letters: n runs, S starts or draws of the bootstrap, 5 unknowns `log E, log A', log B', a, b`.
 """
 
-import csv
 import dataclasses
 import math
-import os
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import ndtr, stdtrit
 
-from lmdyn.errors import InputError
+from lmdyn.analysis.scaling_runs import checked_runs
 from lmdyn.types import ArrayLike
 
-LEAST_RUNS = 4
 UNKNOWNS = 5
 LARGEST_EXPONENT = 5.0
-COLUMNS = ("N", "T", "loss")
-
-
-class Runs(NamedTuple):
-    """Finished runs; `[n]` float64 each: parameters N, training tokens T, loss in nats per token.
-
-    Made by `read_runs`.
-    """
-
-    parameters: np.ndarray
-    tokens: np.ndarray
-    losses: np.ndarray
 
 
 class Residual(NamedTuple):
@@ -198,7 +183,7 @@ def fit_scaling_law(
     >>> round(law.residual(1e8, 1e10, 1.08 * law.predict(1e8, 1e10)).value, 4)
     0.08
     """
-    runs = _checked(parameters, tokens, losses)
+    runs = checked_runs(parameters, tokens, losses)
     centre = np.array([np.log(runs.parameters).mean(), np.log(runs.tokens).mean()])
     sizes = np.log(np.stack([runs.parameters, runs.tokens])) - centre[:, None]
     target = np.log(runs.losses)
@@ -229,32 +214,6 @@ def fit_scaling_law(
         drawn = _descend(np.tile(found, (draws, 1)), sizes, shaken, bounds, delta, steps=60)
     E, A, a, B, b = _natural(found, centre).tolist()
     return ScalingLaw(E, A, a, B, b, residuals, _natural(drawn.T, centre).T, scatter)
-
-
-def _checked(parameters, tokens, losses) -> Runs:
-    runs = Runs(*(np.asarray(x, np.float64) for x in (parameters, tokens, losses)))
-    if runs.losses.ndim != 1 or len({x.shape for x in runs}) > 1:
-        raise InputError(
-            f"shapes {', '.join(str(list(x.shape)) for x in runs)} of N, T and loss; give three"
-            " lists of one length"
-        )
-    if len(runs.losses) < LEAST_RUNS:
-        raise InputError(
-            f"{len(runs.losses)} runs are too few for a scaling law; give {LEAST_RUNS} or more"
-        )
-    for name, values in zip(COLUMNS, runs, strict=True):
-        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-        if len(bad):
-            raise InputError(
-                f"{name}={values[bad[0]]:g} of run {bad[0]} is no positive number; mend it or leave"
-                " the run out"
-            )
-        if name != "loss" and np.ptp(values) == 0:
-            raise InputError(
-                f"all {len(values)} runs have {name}={values[0]:g}; a law in {name} needs two"
-                " values of it or more"
-            )
-    return runs
 
 
 def _natural(unknowns, centre):
@@ -356,53 +315,3 @@ def _descend(unknowns, sizes, target, bounds, delta, steps):
         unknowns, value = np.where(better[:, None], tried, unknowns), np.where(better, new, value)
         damping = np.clip(np.where(better, damping / 5, damping * 5), 1e-9, 1e9)
     return unknowns
-
-
-def read_runs(path: str | os.PathLike) -> Runs:
-    r"""Runs from a CSV file.
-
-    Its first line names at least the columns `N`, `T` and `loss`; others are left alone. N is
-    the number of parameters, T that of training tokens, the loss in nats per token. Numbers are
-    plain or scientific (`70e6`).
-
-    Raises:
-      InputError: no such file, a column is missing, or a line lacks a number; it names the file and
-        the line.
-
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile("w", suffix=".csv", delete=False) as file:
-    ...     _ = file.write("model,N,T,loss\nsmall,70e6,3e11,2.8\n")
-    >>> read_runs(file.name).tokens.tolist()
-    [300000000000.0]
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.DictReader(file, skipinitialspace=True)
-            missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
-            if missing:
-                there = ", ".join(lines.fieldnames or ()) or "nothing"
-                raise InputError(
-                    f"{path} has no column {', '.join(missing)}; its first line is '{there}' and"
-                    f" must name {', '.join(COLUMNS)}"
-                )
-            found = [
-                [_number(line[name], f"{path} line {lines.line_num}: {name}") for name in COLUMNS]
-                for line in lines
-            ]
-    except OSError as err:
-        raise InputError(f"cannot read {path}: {err.strerror}; name a CSV file") from err
-    except (UnicodeDecodeError, csv.Error) as err:
-        raise InputError(f"{path} is no CSV file in UTF-8 ({err}); save the table as CSV") from err
-    if not found:
-        raise InputError(f"{path} has a heading and no run; add a line for each run")
-    return Runs(*np.array(found).T)
-
-
-def _number(text, where) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{where}='{text or ''}' is no positive number; write for example 70e6")
-    return value

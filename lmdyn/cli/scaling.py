@@ -15,7 +15,8 @@ from lmdyn.files import check_writable
 from lmdyn.types import Row
 
 if TYPE_CHECKING:
-    from lmdyn.analysis.scaling_laws import Runs, ScalingLaw
+    from lmdyn.analysis.scaling_laws import ScalingLaw
+    from lmdyn.analysis.scaling_runs import Runs
     from lmdyn.types import Array
 
 
@@ -51,16 +52,17 @@ def run(options: Scaling, command: list[str]) -> None:
     started = time.time()
     check_least(options, "--", seed=0)
     check_writable(options.out)
-    from lmdyn.analysis import scaling_laws
+    from lmdyn.analysis.scaling_laws import fit_scaling_law
+    from lmdyn.analysis.scaling_runs import read_runs
 
-    runs = scaling_laws.read_runs(options.table)
+    runs = read_runs(options.table)
     fitted = runs.parameters > options.above
     if not fitted.any():
         raise InputError(
             f"--above {options.above:g}: no run of {options.table} has more parameters; the largest"
             f" has {runs.parameters.max():g}"
         )
-    law = scaling_laws.fit_scaling_law(*(column[fitted] for column in runs), seed=options.seed)
+    law = fit_scaling_law(*(column[fitted] for column in runs), seed=options.seed)
     rows = [
         _law_row(options.table, law, int(fitted.sum())),
         *_point_rows(law, runs, fitted),

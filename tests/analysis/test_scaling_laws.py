@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from lmdyn.analysis.scaling_laws import COLUMNS, fit_scaling_law, read_runs
+from lmdyn.analysis.scaling_laws import fit_scaling_law
+from lmdyn.analysis.scaling_runs import COLUMNS, read_runs
 from lmdyn.errors import InputError
 
 PLANTED = {
