@@ -55,14 +55,14 @@ def entropy(weights: ArrayLike) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class KnowledgeEntropy:
+class CoefficientEntropies:
     """How many memory vectors the MLPs draw on.
 
     Attributes:
       coefficients: `[L, F]` float64, `C_i = mean |c_i|` over tokens.
       tokens: how many tokens the means are over.
 
-    >>> found = KnowledgeEntropy(
+    >>> found = CoefficientEntropies(
     ...     np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 3.0, 0.0, 0.0]]), tokens=7.0
     ... )
     >>> (
@@ -133,7 +133,7 @@ def knowledge_entropy() -> base.Metric:
         )
 
     def finish(sums, count, params):
-        return KnowledgeEntropy(sums["mlp.coefficients"] / count, count)
+        return CoefficientEntropies(sums["mlp.coefficients"] / count, count)
 
     return base.sums({"mlp.coefficients": reduce}, finish, KNOWLEDGE)
 

@@ -109,27 +109,9 @@ def initialize(
     Traceback (most recent call last):
     lmdyn.errors.InputError: process=2 is none of 2 processes; count from 0 to 1
     """
-    given = {"coordinator": coordinator, "processes": processes, "process": process}
-    missing = [name for name, value in given.items() if value is None]
-    if missing and len(missing) < len(given):
-        raise InputError(
-            f"{' and '.join(missing)} not given; give coordinator, processes and process, or none"
-            " of them on a TPU pod, Slurm or Open MPI"
-        )
-    if coordinator is not None and processes is not None and process is not None:
-        if not re.fullmatch(r".+:\d{1,5}", coordinator):
-            raise InputError(
-                f"coordinator '{coordinator}' is no HOST:PORT; write for example 10.0.0.1:8476"
-            )
-        if processes < 1:
-            raise InputError(f"processes={processes}; a run needs processes>=1")
-        if not 0 <= process < processes:
-            raise InputError(
-                f"process={process} is none of {processes} processes; count from 0 to"
-                f" {processes - 1}"
-            )
-        if process:
-            _reach(coordinator, timeout)
+    _check_given(coordinator, processes, process)
+    if coordinator is not None and process:
+        _reach(coordinator, timeout)
     _peers.processes, _peers.process = processes or 1, process or 0
     others = "all other processes" if process is None else f"all {processes} processes"
     _peers.meeting = (
@@ -164,6 +146,29 @@ def initialize(
     _peers.processes, _peers.process, _peers.meeting = jax.process_count(), jax.process_index(), ""
     _peers.coordinator = _state().coordinator_address or ""
     _start_beating()
+
+
+def _check_given(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """All three or none, and each within its range."""
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    missing = [name for name, value in given.items() if value is None]
+    if missing and len(missing) < len(given):
+        raise InputError(
+            f"{' and '.join(missing)} not given; give coordinator, processes and process, or none"
+            " of them on a TPU pod, Slurm or Open MPI"
+        )
+    if coordinator is not None and processes is not None and process is not None:
+        if not re.fullmatch(r".+:\d{1,5}", coordinator):
+            raise InputError(
+                f"coordinator '{coordinator}' is no HOST:PORT; write for example 10.0.0.1:8476"
+            )
+        if processes < 1:
+            raise InputError(f"processes={processes}; a run needs processes>=1")
+        if not 0 <= process < processes:
+            raise InputError(
+                f"process={process} is none of {processes} processes; count from 0 to"
+                f" {processes - 1}"
+            )
 
 
 def is_primary() -> bool:

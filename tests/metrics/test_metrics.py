@@ -10,7 +10,7 @@ import pytest
 from lmdyn import metrics, models
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
-from lmdyn.metrics.entropies import KnowledgeEntropy
+from lmdyn.metrics.entropies import CoefficientEntropies
 from tests.helpers import KINDS, assert_close, batch, small
 
 EVERYTHING = metrics.build(metrics.REGISTRY)
@@ -34,9 +34,9 @@ def measured():
 
 def test_uniform_coefficients_give_log_F_and_one_active_neuron_gives_zero():
     uniform, single = np.full((2, 35), 0.7), np.eye(2, 35)
-    assert_close(KnowledgeEntropy(uniform, 1).per_layer, [np.log(35)] * 2, 1e-12)
-    assert KnowledgeEntropy(single, 1).per_layer.tolist() == [0.0, 0.0]
-    assert KnowledgeEntropy(uniform, 1).normalized.tolist() == pytest.approx([1, 1])
+    assert_close(CoefficientEntropies(uniform, 1).per_layer, [np.log(35)] * 2, 1e-12)
+    assert CoefficientEntropies(single, 1).per_layer.tolist() == [0.0, 0.0]
+    assert CoefficientEntropies(uniform, 1).normalized.tolist() == pytest.approx([1, 1])
 
 
 @pytest.mark.parametrize("kind", ["gated", "parallel"])
