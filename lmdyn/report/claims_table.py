@@ -175,11 +175,12 @@ def _table(title: str, claims: Sequence[Mapping[str, Any]], figures: Collection[
         make = _together if several else lambda group, figures: _line(group[0], figures)
         lines = "".join(make(group, figures) for group in groups.values())
         bodies.append(
-            f"<tbody><tr class=paper><th scope=rowgroup colspan=4>{e(paper(source))}"
+            "<tbody role=rowgroup><tr role=row class=paper>"
+            f"<th role=rowheader scope=rowgroup colspan=4>{e(paper(source))}"
             f" <span class=count>{e(tally(own))}</span></th></tr>{lines}</tbody>"
         )
     return (
-        f"<table{'' if several else ' class=sortable'}>"
+        f"<table role=table{'' if several else ' class=sortable'}>"
         f"<caption class=unseen>Claims of {e(title)}</caption><thead><tr>"
         "<th scope=col class=claim>Claim</th><th scope=col class=estimate>Estimate</th>"
         "<th scope=col class=interval>95% interval</th><th scope=col class=verdict>Verdict</th>"
@@ -200,7 +201,8 @@ def _line(claim: Mapping[str, Any], figures: Collection[str]) -> str:
     """One claim: its sentence, which opens to how it was decided; estimate, interval, verdict."""
     more = f"{e(claim['how'])} {e(measured(claim))}.{_link(claim, figures)}"
     return (
-        f'<tr id="claim-{e(claim["id"])}" class="{_kind(claim)}"><th scope=row class=claim>'
+        f'<tr role=row id="claim-{e(claim["id"])}" class="{_kind(claim)}">'
+        "<th role=rowheader scope=row class=claim>"
         f"<details><summary>{e(claim['sentence'])}</summary><p>{more}</p></details></th>"
         f"{_found(claim, _reach([claim]))}</tr>"
     )
@@ -210,13 +212,15 @@ def _together(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> 
     """One sentence, and a line per folder; their bars have the same scale."""
     reach, first = _reach(claims), claims[0]
     lines = "".join(
-        f'<tr id="claim-{e(c["id"])}" class="{_kind(c)} one"><th scope=row class=claim>'
+        f'<tr role=row id="claim-{e(c["id"])}" class="{_kind(c)} one">'
+        "<th role=rowheader scope=row class=claim>"
         f"<b>{e(c['folder'])}</b>{' <small>small version</small>' if c.get('small') else ''}"
         f"{_link(c, figures)}</th>{_found(c, reach)}</tr>"
         for c in claims
     )
     return (
-        f"<tr class=several><th colspan=4 class=claim><details><summary>{e(first['sentence'])}"
+        "<tr role=row class=several><th role=rowheader colspan=4 class=claim>"
+        f"<details><summary>{e(first['sentence'])}"
         f"</summary><p>{e(first['how'])}</p></details></th></tr>{lines}"
     )
 
@@ -226,9 +230,9 @@ def _found(claim: Mapping[str, Any], reach: float) -> str:
     verdict = claim["verdict"]
     value = "" if claim["measured"] is None else claim["measured"]
     return (
-        f'<td class=estimate data-value="{value}">{e(estimate(claim))}</td>'
-        f"<td class=interval>{_bar(claim, reach)}<span>{e(interval(claim))}</span></td>"
-        f'<td class=verdict data-value="{list(SIGNS).index(verdict)}">'
+        f'<td role=cell class=estimate data-value="{value}">{e(estimate(claim))}</td>'
+        f"<td role=cell class=interval>{_bar(claim, reach)}<span>{e(interval(claim))}</span></td>"
+        f'<td role=cell class=verdict data-value="{list(SIGNS).index(verdict)}">'
         f"<span aria-hidden=true>{SIGNS[verdict]}</span> {verdict}</td>"
     )
 
