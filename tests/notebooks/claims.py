@@ -82,7 +82,7 @@ def localize_then_update(names):
         for low, high in zip(profile.low[group], profile.high[group], strict=True)
     ]
     assert any(crossing), (profile.low, profile.high)
-    flat = names["transforms"].flatten
+    flat = names["flatten"]
     after, params = flat(names["updated"]["chosen layers"]), flat(names["params"])
     for path, then in params.items():
         now, then = np.asarray(after[path]), np.asarray(then)
@@ -124,7 +124,7 @@ def adapt_online(names):
 
 def own_metric(names):
     steps = sorted({r["step"] for r in names["seen"]})
-    assert steps == list(range(0, names["run"].steps + 1, names["run"].watch.every)), steps
+    assert steps == list(range(0, names["run"].steps + 1, names["run"].evaluation.every)), steps
     table = {(r["step"], r["depth"]): r["kurtosis"] for r in names["seen"]}
     depths = range(names["model"].config.depth + 1)
     assert all(abs(table[0, depth] - 3) < 0.35 for depth in depths), table
@@ -133,7 +133,7 @@ def own_metric(names):
     assert names["nll"][-1]["value"] < names["nll"][0]["value"] - 2
     np.testing.assert_allclose(names["measured"], np.mean(names["by_hand"]), rtol=1e-5)
     assert len(names["by_hand"]) == 300  # padding did not count
-    np.testing.assert_allclose(names["merged"].per_depth, names["whole"].per_depth, rtol=1e-6)
+    np.testing.assert_allclose(names["merged"], names["whole"], rtol=1e-6)
     # What training wrote down is what a measurement of its last checkpoint gives.
     run, data, metrics = names["run"], names["data"], names["metrics"]
     windows = data.batches(
@@ -143,7 +143,7 @@ def own_metric(names):
         run.data.batch,
         run.evaluation.tokens,
     )
-    again = metrics.measure(names["kurtosis"](), names["model"], names["params"], windows).per_depth
+    again = metrics.measure(names["kurtosis"](), names["model"], names["params"], windows)
     np.testing.assert_allclose(again, [table[steps[-1], depth] for depth in depths], rtol=1e-5)
 
 
@@ -159,7 +159,7 @@ def sharding(names):
     for one, eight in names["held"].values():
         whole = sum(leaf.size * leaf.dtype.itemsize for leaf in names["jax"].tree.leaves(one))
         assert (
-            0.25 <= max(names["meshes"].bytes_per_device(eight).values()) / whole < 0.26
+            0.25 <= max(names["sharding"].bytes_per_device(eight).values()) / whole < 0.26
         )  # a quarter; norms lie whole
     received = names["received"]
     assert {"data", "fsdp", "tensor"} <= {axes for _, axes in received}, received
