@@ -1,8 +1,8 @@
-r"""SmolLM2-135M is told about eight invented subjects, between pages of source code, and asked
-about them at three depths.
+r"""Facts about eight invented subjects are injected into SmolLM2-135M's continual training on source
+code, and asked for at three depths.
 
-Shows: what a pretrained model learns from being told ten times in other words: the words, the
-facts, what follows from them.
+Shows: what a pretrained model learns from facts that are injected ten times in other words: the
+words, the facts, what follows from them.
 Expect: log-probability of the targets rises by 2.5, 2.3 and 2.2 nats (memorisation, paraphrase,
 composition).
 Takes: 12 to 15 minutes on 2 cores.
