@@ -1,5 +1,5 @@
-r"""Facts about eight invented subjects are injected into SmolLM2-135M's continual training on source
-code, and asked for at three depths.
+r"""Facts about eight invented subjects are injected into SmolLM2-135M's continual training on
+source code, and asked for at three depths.
 
 Shows: what a pretrained model learns from facts that are injected ten times in other words: the
 words, the facts, what follows from them.
