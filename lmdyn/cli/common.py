@@ -50,6 +50,30 @@ RowsFile = Annotated[
         help="Where to write the rows, as JSON Lines; their provenance goes to FILE.meta.json.",
     ),
 ]
+Bos = Annotated[
+    Literal["auto", "document", "window", "none"],
+    tyro.conf.arg(
+        help=(
+            "Where a beginning-of-text token is put; auto: before each document, if the model's own"
+            " tokenizer does so."
+        )
+    ),
+]
+BosOfDocuments = Annotated[
+    Literal["auto", "document", "none"],
+    tyro.conf.arg(
+        help=(
+            "Whether documents begin with a beginning-of-text token; auto: if the model's own"
+            " tokenizer does so."
+        )
+    ),
+]
+OnBadDocument = Annotated[
+    Literal["error", "skip"],
+    tyro.conf.arg(
+        help="What to do about a document that cannot be read; skipped ones are counted."
+    ),
+]
 Tokens = Annotated[
     int | None,
     tyro.conf.arg(

@@ -9,8 +9,10 @@ import tyro
 
 from lmdyn import records
 from lmdyn.cli.common import (
+    Bos,
     Dtype,
     Models,
+    OnBadDocument,
     RowsFile,
     Text,
     Tokens,
@@ -46,6 +48,8 @@ class Measure:
     batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
     """Windows per forward pass."""
     tokens: Tokens = None
+    bos: Bos = "auto"
+    on_bad_document: OnBadDocument = "error"
     dtype: Dtype = "auto"
     mesh: Annotated[
         str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")
@@ -71,15 +75,17 @@ def run(options: Measure, command: list[str]) -> None:
     from lmdyn import data, metrics
     from lmdyn.training import sharding
 
-    documents = data.documents(options.data)
+    documents = data.documents(options.data, options.on_bad_document)
     metric = metrics.build(options.metrics)
     described = records.describe(metric.quantities)
     mesh = mesh_of(options, rows=options.batch)
-    rows, total = [], 0
+    rows, total, first_tokens = [], 0, {}
     for reference, loaded in load_each(options.models, options.dtype):
         model, params, where = loaded.model, loaded.params, None
         windows = (options.length, options.batch, options.tokens)
-        batches = data.batches(documents, loaded.tokenizer, *windows, progress=True)
+        batches = data.batches(
+            documents, loaded.tokenizer, *windows, progress=True, bos=options.bos
+        )
         check_positions(model.config, length=options.length)
         if mesh is not None:
             model, params = sharding.spread(model, mesh), sharding.shard(params, mesh, model.config)
@@ -87,12 +93,20 @@ def run(options: Measure, command: list[str]) -> None:
         results = metrics.measure(metric, model, params, batches, progress=True, sharding=where)
         found = metric.rows(results)
         _add_bits_per_byte(found, loaded.tokenizer, batches)
+        first_tokens[str(reference)] = loaded.tokenizer.first_token(options.bos)
         about = {"step": reference.step, "tokens": batches.tokens}
         own = [records.row(str(reference), **about, **r) for r in found]
         show(own, described)
         rows += own
         total += batches.tokens
-    write(options, command, started, rows, total, notes={"metrics": described})
+    write(
+        options,
+        command,
+        started,
+        rows,
+        total,
+        notes={"metrics": described, "first_tokens": first_tokens},
+    )
 
 
 def _add_bits_per_byte(rows: list[dict[str, Any]], tokenizer: Any, batches: Any) -> None:
@@ -101,7 +115,8 @@ def _add_bits_per_byte(rows: list[dict[str, Any]], tokenizer: Any, batches: Any)
     What stands between documents is not in that text.
     """
     ids = batches.stream[1:]
-    text = tokenizer.decode(ids[ids != tokenizer.end_of_text])
+    special = [i for i in (tokenizer.end_of_text, tokenizer.bos) if i is not None]
+    text = tokenizer.decode([i for i in ids.tolist() if i not in special])
     size = len(text.encode("utf-8", "replace"))
     for r in rows:
         if r["metric"] == "nll" and size:

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import Dtype, Model, Text, Tokens, mesh_of, say, set_up_jax, show, write
+from lmdyn.cli.common import (
+    BosOfDocuments,
+    Dtype,
+    Model,
+    OnBadDocument,
+    Text,
+    Tokens,
+    mesh_of,
+    say,
+    set_up_jax,
+    show,
+    write,
+)
 from lmdyn.errors import InputError, check_least, choose
 from lmdyn.files import check_writable
 from lmdyn.types import present
@@ -88,6 +100,8 @@ class Online:
     """With --reset document: how many documents are read side by side, each with its own copy of
     what adapts."""
     tokens: Tokens = None
+    bos: BosOfDocuments = "auto"
+    on_bad_document: OnBadDocument = "error"
     static: bool = True
     """Also score the text with the unadapted model."""
     dtype: Dtype = "auto"
@@ -138,7 +152,7 @@ def _plan(options: Online) -> _Plan:
     from lmdyn import checkpoints, data, models, online
     from lmdyn.online.contexts import check_positions
 
-    documents = data.documents(options.data)
+    documents = data.documents(options.data, options.on_bad_document)
     reference = checkpoints.parse(options.model)
     config = _config(options)
     mesh = mesh_of(options, rows=None)
@@ -151,7 +165,9 @@ def _plan(options: Online) -> _Plan:
         from lmdyn.training.sharding import shard
 
         loaded = loaded._replace(params=shard(loaded.params, mesh, loaded.model.config))
-    docs = data.tokenize(documents, loaded.tokenizer, options.tokens, progress=True)
+    docs = data.tokenize(
+        documents, loaded.tokenizer, options.tokens, progress=True, bos=options.bos
+    )
     config = dataclasses.replace(config, end_of_text=loaded.tokenizer.end_of_text)
     stream = online.chunk_stream(docs, config)
     least = min(options.chunk, options.tokens or options.chunk)

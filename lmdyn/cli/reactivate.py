@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import Dtype, Model, Text, Tokens, check_positions, say, set_up_jax
+from lmdyn.cli.common import (
+    Bos,
+    Dtype,
+    Model,
+    OnBadDocument,
+    Text,
+    Tokens,
+    check_positions,
+    say,
+    set_up_jax,
+)
 from lmdyn.errors import InputError, check_least
 from lmdyn.files import check_new_folder
 from lmdyn.types import Row
@@ -44,6 +54,8 @@ class Reactivate:
     batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
     """Windows per forward pass."""
     tokens: Tokens = None
+    bos: Bos = "auto"
+    on_bad_document: OnBadDocument = "error"
     dtype: Dtype = "auto"
 
 
@@ -66,7 +78,7 @@ def run(options: Reactivate, command: list[str]) -> None:
     from lmdyn.checkpoints.hf_config import write_config
     from lmdyn.records import provenance
 
-    documents = data.documents(options.data)
+    documents = data.documents(options.data, options.on_bad_document)
     reference = checkpoints.parse(options.model)
     say(f"{reference}")
     loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
@@ -75,7 +87,7 @@ def run(options: Reactivate, command: list[str]) -> None:
     check_positions(model.config, length=options.length)
     family = write_config(model.config)["model_type"]
     windows = (options.length, options.batch, options.tokens)
-    batches = data.batches(documents, tokenizer, *windows, progress=True)
+    batches = data.batches(documents, tokenizer, *windows, progress=True, bos=options.bos)
     metric = metrics.combine(nll=metrics.likelihood(), entropy=metrics.knowledge_entropy())
     before = metrics.measure(metric, model, params, batches, progress=True)
     coefficients = before["entropy"].coefficients

@@ -206,7 +206,7 @@ def test_a_failed_write_leaves_nothing(capsys, folder, tmp_path, monkeypatch, fa
     def fail(*args):
         raise OSError(28, os.strerror(28)) if failing == "full disk" else KeyboardInterrupt
 
-    monkeypatch.setattr(exporting, "_sync", fail)
+    monkeypatch.setattr(exporting, "_write_tokenizer", fail)
     found, _, err = go(capsys, folder, tmp_path / "new")
     assert found == code
     assert err.strip().splitlines()[-1].startswith("lmdyn: error: ")

@@ -127,3 +127,28 @@ def test_gguf(fields, adds):
     assert found.bos == 2
     assert found.first_token() == (2 if adds else None)
     assert [d.tolist() for d in tokenize(["ab"], found)] == [[2, 0, 1] if adds else [0, 1]]
+
+
+def test_the_command_line_puts_it_and_says_so(tmp_path):
+    """The rows of a text with it are those of a text that has it written out."""
+    from lmdyn import checkpoints, cli, models
+
+    tokenizer = tokenizers.from_folder(folder(tmp_path / "tokenizer", True, bos_token="<s>"))
+    config = models.ModelConfig(
+        vocab=258, width=6, depth=1, heads=3, head_width=2, mlp_width=10, positions=16
+    )
+    model = models.LanguageModel(config)
+    checkpoints.export(model, models.init(model), tokenizer, tmp_path / "model")
+    (tmp_path / "a.txt").write_text("to be or not")
+    (tmp_path / "b.txt").write_text("<s>to be or not")
+    found = []
+    for name, bos in (("a", "auto"), ("b", "none"), ("a", "none")):
+        out = tmp_path / f"{name}-{bos}.jsonl"
+        words = ["--data", f"text:{tmp_path}/{name}.txt", "--length", "11", "--metrics", "nll"]
+        assert cli.main(
+            ["measure", f"dir:{tmp_path}/model", *words, "--bos", bos, "--out", str(out)]
+        ) in (0, None)
+        about = json.loads(out.with_name(out.name + ".meta.json").read_text())
+        assert list(about["first_tokens"].values()) == [BOS if bos == "auto" else None]
+        found.append(json.loads(out.read_text().splitlines()[0])["value"])
+    assert found[0] == found[1] != found[2]
