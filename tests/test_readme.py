@@ -26,7 +26,6 @@ from tests.helpers import assert_close, batch, jit_logits
 TEXT = "Of arms and of a man I sing, and of the long way home. "
 
 
-left = pytest.mark.xfail(reason="written for names that are on their way", strict=False)
 MODEL = "hf:EleutherAI/pythia-70m@step143000"
 
 
@@ -129,7 +128,6 @@ def test_a_metric_is_added(here, capsys):
     assert np.ptp(wanted) > 1e-3, "layers differ"
 
 
-@left
 def test_an_added_metric_is_printed_and_drawn(here, capsys):
     """Without a line of code for it: on the terminal, and as a figure of the page."""
     words = "measure dir:model --data text:book.txt --metrics participation.participation"

@@ -14,7 +14,6 @@ from tests.test_documentation import NAMES
 
 pytest.importorskip("mkdocs", reason="extra docs is not installed")
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.xfail(reason="docstrings are being worked on", strict=False)
 
 
 @pytest.fixture(scope="module")
