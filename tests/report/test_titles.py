@@ -58,7 +58,8 @@ def test_of_one_study_with_other_seeds_the_seeds_are_told(tmp_path):
     path = report.build(folders, tmp_path / "x.html")
     assert headings(path, 1) == ["Entropy decay"]
     assert "Beside one another: here (seeds 0 to 2), there (seeds 3 to 5);" in shown(path)
-    assert "<b>there (seeds 3 to 5)</b></th><td role=cell class=estimate" in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert "<b>there (seeds 3 to 5)</b></th><td role=cell class=estimate" in text
 
 
 def test_what_is_not_known_is_not_said(tmp_path):
