@@ -38,7 +38,8 @@ Text = Annotated[
     tyro.conf.arg(
         metavar="REF",
         help=(
-            "The text: text:GLOB, jsonl:PATH#FIELD, tfds:NAME[/CONFIG]:SPLIT#FIELD or builtin:NAME"
+            "The text: text:GLOB, jsonl:GLOB#FIELD, parquet:GLOB#FIELD, arrow:FOLDER#FIELD,"
+            " tfds:NAME[/CONFIG]:SPLIT#FIELD or builtin:NAME"
             " (docs, code)."
         ),
     ),

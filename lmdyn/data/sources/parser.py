@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from lmdyn.data.lazy_documents import Documents
+from lmdyn.data.sources.arrow_tables import arrow_documents, parquet_documents
 from lmdyn.data.sources.builtin import builtin_documents
 from lmdyn.data.sources.jsonl import jsonl_documents
 from lmdyn.data.sources.text import text_documents
@@ -14,6 +15,8 @@ from lmdyn.names import resolve
 SOURCES: dict[str, Callable[[str, str], Documents]] = {
     "text": text_documents,
     "jsonl": jsonl_documents,
+    "parquet": parquet_documents,
+    "arrow": arrow_documents,
     "tfds": tfds_documents,
     "builtin": builtin_documents,
 }
@@ -27,6 +30,8 @@ def documents(ref: str, on_bad_document: str = "error") -> Documents:
       ref: one of `text:GLOB`: UTF-8 files, one document each, sorted by name (`**` crosses
         folders); `jsonl:GLOB#FIELD`: JSON Lines (one document per line), or arrays of objects. A
         list of patterns is separated by commas, and files may be packed with gzip, zstd, bz2 or xz.
+        `parquet:GLOB#FIELD`, `arrow:FOLDER#FIELD`: one document per row, of Parquet files and of
+        what `datasets.Dataset.save_to_disk` wrote.
         `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a dataset prepared with TFDS in array_record
         files (no TensorFlow needed), by its name or folder; `tfds:synthetic_world/small:time0#text`
         (or `medium`, `large`, `people=300,seed=1`) is made when it is first asked for, see
