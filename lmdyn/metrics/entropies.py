@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.metrics import base
+from lmdyn.models.products import einsum
 from lmdyn.records import Quantity
 from lmdyn.types import ArrayLike
 
@@ -128,7 +129,7 @@ def knowledge_entropy() -> base.Metric:
     """
 
     def reduce(coefficients, mask):
-        return jnp.einsum(
+        return einsum(
             "bt,btf->f", mask.astype(jnp.float32), jnp.abs(coefficients.astype(jnp.float32))
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lmdyn.metrics import base
 from lmdyn.models.ops import unit
+from lmdyn.models.products import einsum
 from lmdyn.records import Quantity
 
 ANISOTROPY = Quantity(
@@ -83,7 +84,7 @@ def anisotropy() -> base.Metric:
     """
 
     def reduce(x, mask):
-        return jnp.einsum("bt,btd->d", mask.astype(jnp.float32), unit(x))
+        return einsum("bt,btd->d", mask.astype(jnp.float32), unit(x))
 
     def finish(sums, count, params):
         return Anisotropy(

@@ -29,6 +29,7 @@ from lmdyn.models.heads import head_of, project
 from lmdyn.models.matrices import GradNormProbe, stored
 from lmdyn.models.matrices.grad_norm import gram
 from lmdyn.models.modules import LanguageModel
+from lmdyn.models.products import einsum
 from lmdyn.models.tiles import tile_rows
 from lmdyn.params import flatten, group_layers, group_members, group_names, unflatten
 from lmdyn.types import Array, Params
@@ -175,13 +176,7 @@ def _squares(model, params, inputs, targets, span, wanted, most: int):
         squares[EMBED] = jnp.sum(products_BTT, (1, 2))
         if model.config.tied_head:
             # |E + H|^2 = |E|^2 + |H|^2 + 2 E.H, where H has a row for all of the vocabulary.
-            both = jnp.einsum(
-                "btd,bsd,bst->b",
-                d_rows_BTD,
-                top.states,
-                top.d_inputs,
-                precision=jax.lax.Precision.HIGHEST,
-            )
+            both = einsum("btd,bsd,bst->b", d_rows_BTD, top.states, top.d_inputs)
             squares[EMBED] += top.square + 2 * both
     for path in wanted:
         if path[0] == "positions":

@@ -17,6 +17,7 @@ from lmdyn import names
 from lmdyn.data import Batch
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, loss
+from lmdyn.models.products import einsum
 from lmdyn.training.config import Objective
 
 
@@ -54,7 +55,7 @@ def entropy_bonus(weight: float) -> Callable:
         raise InputError(f"weight={weight} of an entropy bonus; it must be a finite number")
 
     def sizes(coefficients, mask):
-        return jnp.einsum(
+        return einsum(
             "bt,btf->f", mask.astype(jnp.float32), jnp.abs(coefficients.astype(jnp.float32))
         )
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from lmdyn.models.attention.reach import Reach, allowed_keys
+from lmdyn.models.products import einsum, matmul
 from lmdyn.types import Array, present
 
 MASKED = -1e30
@@ -71,7 +72,7 @@ def _heads(x, share):
 
 def _scores(query, key, allowed):
     """Masked scores `[B, G, R * q, S]` of one block, in float32."""
-    scores = jnp.einsum("bgqk,bgsk->bgqs", query, key, preferred_element_type=jnp.float32)
+    scores = einsum("bgqk,bgsk->bgqs", query, key)
     return jnp.where(allowed, scores, MASKED)
 
 
@@ -110,7 +111,9 @@ def blocked_attention(
         allowed = allowed_keys(reach, start, stop, end, past, share)
         scores = _scores(_rows(query_BGRTK, start, stop), key_BGSK[:, :, :end], allowed)
         probabilities = jax.nn.softmax(scores, axis=-1)
-        outputs.append(_heads(probabilities.astype(value.dtype) @ value_BGSK[:, :, :end], share))
+        outputs.append(
+            _heads(matmul(probabilities.astype(value.dtype), value_BGSK[:, :, :end]), share)
+        )
         sums = tap(_heads(probabilities, share), present(mask)[:, start:stop])
         gathered = sums if gathered is None else jax.tree.map(jnp.add, gathered, sums)
     return _ungrouped(jnp.concatenate(outputs, 3)), gathered
@@ -140,7 +143,7 @@ def _attend_forward(query, key, value, reach):
         # and without a gradient.
         normalizer = peak + jnp.log(jnp.exp(scores - peak).sum(-1, keepdims=True))
         probabilities = jnp.exp(scores - normalizer).astype(value.dtype)
-        outputs.append(_heads(probabilities @ value_BGSK[:, :, :end], share))
+        outputs.append(_heads(matmul(probabilities, value_BGSK[:, :, :end]), share))
         normalizers.append(_heads(normalizer, share))
     output = jnp.concatenate(outputs, 3)
     saved = (query_BGRTK, key_BGSK, value_BGSK, output, jnp.concatenate(normalizers, 3), reach)
@@ -164,11 +167,9 @@ def _attend_backward(saved, d_output):
         allowed = allowed_keys(reach, start, stop, end, past, share)
         probabilities = jnp.exp(_scores(q, key[:, :, :end], allowed) - norm)
         # dP = dO V^T, dS = P * (dP - delta), dQ = dS K
-        d_probabilities = jnp.einsum(
-            "bgqk,bgsk->bgqs", d_o, value[:, :, :end], preferred_element_type=jnp.float32
-        )
+        d_probabilities = einsum("bgqk,bgsk->bgqs", d_o, value[:, :, :end])
         d_scores = (probabilities * (d_probabilities - d)).astype(key.dtype)
-        d_query.append(_heads(d_scores @ key[:, :, :end], share))
+        d_query.append(_heads(matmul(d_scores, key[:, :, :end]), share))
         # dK = dS^T Q and dV = P^T dO, summed over blocks of queries
         past_end = ((0, 0), (0, 0), (0, 0), (0, key.shape[2] - end))
         d_key += jnp.pad(_transposed_product(q, d_scores), past_end)
@@ -179,7 +180,7 @@ def _attend_backward(saved, d_output):
 
 def _transposed_product(x, weights):
     """`[B, G, K, S]` float32, the sum over a block's rows of x `[B, G, q, K]` by `[B, G, q, S]`."""
-    return jnp.einsum("bgqk,bgqs->bgks", x, weights, preferred_element_type=jnp.float32)
+    return einsum("bgqk,bgqs->bgks", x, weights)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import jax
 
+from lmdyn.models import products
 from lmdyn.models.attention.reach import Reach, allowed_keys
 
 
@@ -40,12 +41,13 @@ def dot_product_attention(
     length, keys = query.shape[1], key.shape[1]
     allowed = allowed_keys(reach, 0, length, keys, keys - length)
     plain = reach is None and keys == length
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        mask=None if plain else allowed,
-        is_causal=plain,
-        scale=1.0,
-        implementation=cast(Any, implementation),
-    )
+    with products.within(query.dtype):
+        return jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            mask=None if plain else allowed,
+            is_causal=plain,
+            scale=1.0,
+            implementation=cast(Any, implementation),
+        )

@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding
 from lmdyn.errors import InputError
 from lmdyn.models import ops, tiles
 from lmdyn.models.matrices.base import stored
+from lmdyn.models.products import contract
 from lmdyn.types import Array, Params, Tree
 
 
@@ -261,13 +262,7 @@ def project(states: Array, matrix: Array, vocab_first: bool = False) -> jax.Arra
     >>> project(jnp.ones([1, 2]), jnp.ones([2, 3])).tolist()
     [[2.0, 2.0, 2.0]]
     """
-    contracted = ((1,), (1 if vocab_first else 0,))
-    return jax.lax.dot_general(
-        states,
-        matrix.astype(states.dtype),
-        (contracted, ((), ())),
-        preferred_element_type=jnp.float32,
-    )
+    return contract(states, matrix.astype(states.dtype), (1, 1 if vocab_first else 0))
 
 
 def softmax_nll(logits: Array, targets: Array) -> tuple[jax.Array, jax.Array]:

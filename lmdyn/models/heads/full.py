@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding
 
 from lmdyn.models import ops, tiles
 from lmdyn.models.heads.base import Head, output_matrix, project, softmax_nll
+from lmdyn.models.products import contract
 from lmdyn.types import Array, Params, Tree
 
 
@@ -159,9 +160,7 @@ def _loss_and_gradient(rows, matrix, vocab_first, sharding, learns) -> Any:
             return (total, None), (nll, d_x)
         # d W = x^T d logits, laid out as the matrix is
         pair = (d_logits, x) if vocab_first else (x, d_logits)
-        grown = jax.lax.dot_general(
-            *pair, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
-        )
+        grown = contract(*pair, (0, 0))
         return (total, grown if d_matrix is None else d_matrix + grown), (nll, d_x)
 
     count = rows[0].shape[0]

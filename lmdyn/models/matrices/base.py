@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lmdyn.errors import InputError
+from lmdyn.models.products import matmul
 from lmdyn.types import Array
 
 
@@ -64,7 +65,7 @@ def apply(x: jax.Array, matrix: Any, bias: Array | None = None) -> jax.Array:
     """
     if isinstance(matrix, Matrix):
         return matrix.apply(x, bias)
-    y = x @ matrix.astype(x.dtype)
+    y = matmul(x, matrix.astype(x.dtype))
     return y if bias is None else y + bias.astype(x.dtype)
 
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from lmdyn.models.matrices.base import Matrix, dense, sides
+from lmdyn.models.products import contract, matmul
 from lmdyn.types import Array
 
 
@@ -70,7 +71,7 @@ def gram(x: Array) -> jax.Array:
     >>> gram(jnp.array([[3.0, 0.0], [1.0, 2.0]])).tolist()
     [[9.0, 3.0], [3.0, 5.0]]
     """
-    return jnp.dot(x, x.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    return contract(x, x, (1, 1))
 
 
 def product(x: Array, kernel: GradNormProbe) -> jax.Array:
@@ -95,7 +96,7 @@ def product(x: Array, kernel: GradNormProbe) -> jax.Array:
 
 @jax.custom_vjp
 def _product(x, matrix, square):
-    return x @ dense(matrix).astype(x.dtype)
+    return matmul(x, dense(matrix).astype(x.dtype))
 
 
 def _by_pairs(tokens: int, matrix) -> bool:
@@ -112,12 +113,12 @@ def _forward(x, matrix, square):
 def _backward(saved, d_y):
     kept, matrix = saved
     # d x = g W^T, as for any matrix
-    d_x = d_y @ dense(matrix).astype(d_y.dtype).T
+    d_x = matmul(d_y, dense(matrix).astype(d_y.dtype).T)
     if _by_pairs(len(d_y), matrix):
         # |x^T g|^2 = sum of (x x^T) * (g g^T) over pairs of tokens
         square = jnp.sum(kept * gram(d_y))
     else:  # long sequences: the gradient x^T g, [D, F], is the smaller one
-        square = jnp.sum(jnp.square(jnp.dot(kept.T, d_y, preferred_element_type=jnp.float32)))
+        square = jnp.sum(jnp.square(contract(kept, d_y, (0, 0))))
     return d_x, None, square
 
 

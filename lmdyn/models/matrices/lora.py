@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from lmdyn.models.matrices.base import Matrix, apply, dense, sides
+from lmdyn.models.products import matmul
 from lmdyn.types import Array
 
 
@@ -48,8 +49,9 @@ class LoRAMatrix(Matrix):
     def apply(self, x: jax.Array, bias: Array | None) -> jax.Array:
         """`x W + bias + s (x A) B`."""
         y = apply(x, self.kernel, bias)
-        return y + x @ self.a.astype(x.dtype) * self.scale @ self.b.astype(x.dtype)
+        beside = matmul(x, self.a.astype(x.dtype)) * self.scale
+        return y + matmul(beside, self.b.astype(x.dtype))
 
     def dense(self) -> jax.Array:
         """`W + s A B`; a quantised W is decoded."""
-        return dense(self.kernel) + self.scale * (self.a @ self.b)
+        return dense(self.kernel) + self.scale * matmul(self.a, self.b)
