@@ -9,64 +9,9 @@ import pytest
 
 from lmdyn import models
 from lmdyn.errors import InputError
-from lmdyn.models import tiles
-from lmdyn.models.attention import blocked_attention
-from lmdyn.models.heads import FullHead, head_of
+from lmdyn.models.heads import head_of
 from lmdyn.params import flatten, partition
 from tests.helpers import KINDS, assert_close, jit_logits, small, tokens
-
-
-def naive_attention(query, key, value, allowed):
-    """The textbook formula: `softmax(q k) v` with all scores at once."""
-    share = query.shape[2] // key.shape[2]
-    key, value = np.repeat(key, share, 2), np.repeat(value, share, 2)
-    scores = np.where(allowed, np.einsum("bthk,bshk->bhts", query, key), -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return np.einsum("bhts,bshk->bthk", weights / weights.sum(-1, keepdims=True), value)
-
-
-@pytest.mark.parametrize("length, past", [(1, 0), (7, 0), (131, 0), (300, 0), (5, 9), (200, 131)])
-def test_blocked_attention_is_the_textbook_formula(length, past):
-    rng = np.random.default_rng(length)
-    query = rng.normal(size=(2, length, 6, 5)).astype(np.float32)
-    key, value = rng.normal(size=(2, 2, length + past, 2, 5)).astype(np.float32)
-    allowed = np.arange(length + past)[None] <= np.arange(length)[:, None] + past
-    assert_close(
-        blocked_attention(query, key, value)[0], naive_attention(query, key, value, allowed), 1e-5
-    )
-
-
-def test_attention_gradient_is_that_of_the_library():
-    rng = np.random.default_rng(0)
-    query = rng.normal(size=(2, 300, 6, 5)).astype(np.float32)
-    key, value = rng.normal(size=(2, 2, 300, 2, 5)).astype(np.float32)
-    out = rng.normal(size=query.shape).astype(np.float32)
-    ours = jax.jit(jax.grad(lambda *a: jnp.sum(blocked_attention(*a)[0] * out), (0, 1, 2)))(
-        query, key, value
-    )
-    library = lambda *a: jnp.sum(jax.nn.dot_product_attention(*a, is_causal=True, scale=1.0) * out)
-    for found, wanted in zip(
-        ours, jax.jit(jax.grad(library, (0, 1, 2)))(query, key, value), strict=True
-    ):
-        assert_close(found, wanted, 1e-5)
-
-
-@pytest.mark.parametrize("past", [0, 300])
-def test_attention_rounds_alike_with_and_without_a_gradient(past):
-    """Bit for bit, at a size where the compiler has something to fuse: else a rate of zero would
-    not equal static.
-    """
-    rng = np.random.default_rng(0)
-    query = rng.normal(size=(1, 512, 9, 64)).astype(np.float32)
-    key, value = rng.normal(size=(2, 1, 512 + past, 3, 64)).astype(np.float32)
-
-    def objective(*arrays):
-        out = blocked_attention(*arrays)[0]
-        return jnp.sum(out * out), out
-
-    plain = jax.jit(lambda *arrays: objective(*arrays)[1])(query, key, value)
-    _, beside_gradient = jax.jit(jax.grad(objective, (0, 1, 2), has_aux=True))(query, key, value)
-    np.testing.assert_array_equal(beside_gradient, plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,34 +65,6 @@ def test_cut_stacks_give_the_same_loss_and_gradient(selector):
         assert_close(gradient, full if layers is None else full[np.array(layers)], 1e-4)
     for path, leaf in flatten(part.join(chosen, rest)).items():
         np.testing.assert_array_equal(leaf, flatten(params)[path])
-
-
-@pytest.mark.parametrize("block", [3, 10**9])
-@pytest.mark.parametrize("tied", [True, False])
-def test_fused_loss_is_the_plain_one(monkeypatch, tied, block):
-    monkeypatch.setattr(tiles, "TILE_BYTES", 4 * 61 * block)
-    rng = np.random.default_rng(5)
-    states, head = (
-        rng.normal(size=(11, 7)).astype(np.float32),
-        rng.normal(size=(7, 61)).astype(np.float32),
-    )
-    head, name = (head.T, "embedding") if tied else (head, "kernel")
-    targets, weights = rng.integers(0, 61, 11), rng.random(11).astype(np.float32)
-
-    def plain(states, head):
-        logits = states @ (head.T if tied else head)
-        nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], 1)[:, 0]
-        return 3.0 * jnp.sum(nll * weights), nll
-
-    fused = lambda s, h: (lambda total, nll: (3.0 * total, nll))(
-        *FullHead(7, 61).weighted_nll({name: h}, s, targets, weights)
-    )
-    (total, nll), found = jax.value_and_grad(fused, (0, 1), has_aux=True)(states, head)
-    (wanted, plain_nll), gradients = jax.value_and_grad(plain, (0, 1), has_aux=True)(states, head)
-    assert_close(total, wanted, 1e-6)
-    assert_close(nll, plain_nll, 1e-6)
-    for a, b in zip(found, gradients, strict=True):
-        assert_close(a, b, 1e-5)
 
 
 def test_the_gradient_of_token_nll_is_that_of_the_loss():

@@ -203,3 +203,31 @@ def test_nonlinear_heads_break_the_bottleneck():
 def test_impossible_heads_say_why(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("block", [3, 10**9])
+@pytest.mark.parametrize("tied", [True, False])
+def test_fused_loss_is_the_plain_one(monkeypatch, tied, block):
+    monkeypatch.setattr(tiles, "TILE_BYTES", 4 * 61 * block)
+    rng = np.random.default_rng(5)
+    states, head = (
+        rng.normal(size=(11, 7)).astype(np.float32),
+        rng.normal(size=(7, 61)).astype(np.float32),
+    )
+    head, name = (head.T, "embedding") if tied else (head, "kernel")
+    targets, weights = rng.integers(0, 61, 11), rng.random(11).astype(np.float32)
+
+    def plain(states, head):
+        logits = states @ (head.T if tied else head)
+        nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], 1)[:, 0]
+        return 3.0 * jnp.sum(nll * weights), nll
+
+    fused = lambda s, h: (lambda total, nll: (3.0 * total, nll))(
+        *FullHead(7, 61).weighted_nll({name: h}, s, targets, weights)
+    )
+    (total, nll), found = jax.value_and_grad(fused, (0, 1), has_aux=True)(states, head)
+    (wanted, plain_nll), gradients = jax.value_and_grad(plain, (0, 1), has_aux=True)(states, head)
+    assert_close(total, wanted, 1e-6)
+    assert_close(nll, plain_nll, 1e-6)
+    for a, b in zip(found, gradients, strict=True):
+        assert_close(a, b, 1e-5)
