@@ -71,7 +71,7 @@ def gram(x: Array) -> jax.Array:
     >>> gram(jnp.array([[3.0, 0.0], [1.0, 2.0]])).tolist()
     [[9.0, 3.0], [3.0, 5.0]]
     """
-    return contract(x, x, (1, 1))
+    return contract(x, x.T, (1, 0))
 
 
 def product(x: Array, kernel: GradNormProbe) -> jax.Array:
@@ -118,7 +118,7 @@ def _backward(saved, d_y):
         # |x^T g|^2 = sum of (x x^T) * (g g^T) over pairs of tokens
         square = jnp.sum(kept * gram(d_y))
     else:  # long sequences: the gradient x^T g, [D, F], is the smaller one
-        square = jnp.sum(jnp.square(contract(kept, d_y, (0, 0))))
+        square = jnp.sum(jnp.square(contract(kept.T, d_y, (1, 0))))
     return d_x, None, square
 
 
