@@ -54,6 +54,8 @@ def export(
     values = write_config(model.config)
     if tokenizer is not None:
         values["eos_token_id"] = tokenizer.end_of_text
+        if tokenizer.bos is not None:
+            values["bos_token_id"] = tokenizer.bos
     try:
         with atomic_folder(folder) as partial:
             _write_weights(model.config, values["model_type"], params, partial)
@@ -124,16 +126,18 @@ def _write_shard(path: pathlib.Path, shard: list[Stored]):
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path):
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
-    end = tokenizer.backend.id_to_token(tokenizer.end_of_text)
+    roles = {"eos_token": tokenizer.backend.id_to_token(tokenizer.end_of_text)}
+    if tokenizer.bos is not None:
+        roles["bos_token"] = tokenizer.backend.id_to_token(tokenizer.bos)
     _write_json(
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": end,
+            **roles,
             "clean_up_tokenization_spaces": False,
         },
     )
-    _write_json(folder / "special_tokens_map.json", {"eos_token": end})
+    _write_json(folder / "special_tokens_map.json", roles)
 
 
 def _write_json(path: pathlib.Path, values: dict):

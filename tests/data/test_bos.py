@@ -139,6 +139,8 @@ def test_the_command_line_puts_it_and_says_so(tmp_path):
     )
     model = models.LanguageModel(config)
     checkpoints.export(model, models.init(model), tokenizer, tmp_path / "model")
+    again = checkpoints.load(f"dir:{tmp_path}/model").tokenizer
+    assert (again.bos, again.first_token()) == (BOS, BOS)
     (tmp_path / "a.txt").write_text("to be or not")
     (tmp_path / "b.txt").write_text("<s>to be or not")
     found = []
