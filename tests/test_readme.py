@@ -133,10 +133,11 @@ def test_an_added_metric_is_printed_and_drawn(here, capsys):
     words = "measure dir:model --data text:book.txt --metrics participation.participation"
     more = "--length 100 --tokens 200 --out results/rows.jsonl"
     assert cli.main([*words.split(), *more.split()]) == 0
-    assert "Participation ratio" in capsys.readouterr().out
+    assert "Participation ratio, mlp" in capsys.readouterr().out
     assert cli.main(["report", "results"]) == 0
     page = Path("results/report.html").read_text(encoding="utf-8")
-    assert "participation" in page.lower()
+    assert "Participation ratio" in page
+    assert "1: all F coefficients alike" in page
     assert "participation" in " ".join(re.findall(r'download="([^"]+)\.svg"', page))
 
 
