@@ -14,7 +14,7 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure, label
-from lmdyn.report.panels import hover, means_with_seeds, one_or_all, own, panel, tidy, upright
+from lmdyn.report.panels import joined, means_with_seeds, one_or_all, own, panel, tidy, upright
 
 KINDS = ("updated", "new", "unchanged")
 RUNNING = {"running freeze": "freeze, running profile", "running scale": "scale, running profile"}
@@ -47,14 +47,10 @@ def layers(
         legend=alt.Legend(columns=2) if len(used) > 1 else None,
     )
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [
-        alt.Tooltip("kind:N"),
-        alt.Tooltip("layer:Q", format="d"),
-        alt.Tooltip("value:Q", title="relative norm", format=".3f"),
-    ]
+    tip = ["kind:N", "layer:Q d", "relative norm = value:Q .3f"]
     stacked = [own([{"value": 1}]).mark_rule(style="zero").encode(y=y)]
     if single and all("low" in p for p in points):
-        tip += [alt.Tooltip("low:Q", format=".3f"), alt.Tooltip("high:Q", format=".3f")]
+        tip += ["low:Q .3f", "high:Q .3f"]
         bars = (
             alt.Chart()
             .mark_rule(style="band")
@@ -62,15 +58,14 @@ def layers(
         )
         stacked.append(bars)
     elif not single:
-        tip.append(alt.Tooltip("each:N", title="seeds"))
+        tip.append("seeds = each:N")
         thin = (
             own(tidy(points))
             .mark_line(style="seed")
             .encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"])
         )
         stacked.append(thin)
-    marks = [base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip)]
-    return panel(mean, *stacked, *marks, height=240)
+    return panel(mean, *stacked, *joined(base, tip), height=240)
 
 
 def _layer_axis(last: int) -> alt.X:
@@ -231,12 +226,7 @@ def difference(rows: Rows) -> Figure | None:
     kinds = list(dict.fromkeys(p["kind"] for p in points))
     color = alt.Color("kind:N", scale=alt.Scale(domain=kinds), sort=kinds)
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [
-        alt.Tooltip("kind:N", title="part"),
-        alt.Tooltip("layer:Q", format="d"),
-        alt.Tooltip("value:Q", title="log share", format="+.3f"),
-        alt.Tooltip("each:N", title="seeds"),
-    ]
+    tip = ["part = kind:N", "layer:Q d", "log share = value:Q +.3f", "seeds = each:N"]
     stacked = [own([{"value": 0}]).mark_rule(style="zero").encode(y=y)]
     if len({p["seed"] for p in points}) > 1:
         stacked.append(
@@ -244,14 +234,7 @@ def difference(rows: Rows) -> Figure | None:
             .mark_line(style="seed")
             .encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"])
         )
-    chart = panel(
-        mean,
-        *stacked,
-        base.mark_line(style="mean"),
-        base.mark_point(style="dot"),
-        hover(base, tip),
-        height=240,
-    )
+    chart = panel(mean, *stacked, *joined(base, tip), height=240)
     said = ", ".join(f"{r['p']:.2g}" for r in tests)
     caption = (
         "How much more of a sequence's gradient lies in a layer for updated facts than for new"

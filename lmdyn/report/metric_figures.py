@@ -16,7 +16,7 @@ from lmdyn.report import gradient_profiles, stream_figures
 from lmdyn.report.figures import Figure, chart_of, label, number, rounded, short, whole_numbers
 from lmdyn.report.folders import Run
 from lmdyn.report.markup import slug
-from lmdyn.report.panels import hover, step_axis
+from lmdyn.report.panels import hover, step_axis, tooltips
 from lmdyn.types import Row
 
 STEPS = 3
@@ -243,11 +243,10 @@ def by_layer(
     last = {d["model"]: d["layer"] for d in data}
     ends = [{**d, "layer": last[d["model"]]} for d in final if d["model"] in last]
     if ends:
-        tip = [
-            alt.Tooltip("model:N"),
-            alt.Tooltip("value:Q", title="after the last norm", format=".4f"),
-        ]
-        marks = alt.Chart(alt.Data(values=ends)).encode(x=x, y=y, color=color, tooltip=tip)
+        tip = ["model:N", "after the last norm = value:Q .4f"]
+        marks = alt.Chart(alt.Data(values=ends)).encode(
+            x=x, y=y, color=color, tooltip=tooltips(tip)
+        )
         layers.append(marks.mark_point(shape="diamond", size=90, filled=True, opacity=1))
         notes.append("diamond: after the last norm")
     if ceilings:
@@ -308,11 +307,7 @@ def course(points: Sequence[Mapping[str, Any]], title: str) -> alt.TopLevelMixin
     y = alt.Y("value:Q", title=title, axis=axis, scale=alt.Scale(zero=False, nice=True))
     color = alt.Color(f"{by}:N", sort=order, scale=alt.Scale(domain=order), legend=legend)
     base = alt.Chart().encode(x=x, y=y, color=color, detail=["model:N", "site:N"])
-    tip = [
-        alt.Tooltip("model:N"),
-        alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("value:Q", format=".4f"),
-    ]
+    tip = ["model:N", "step:Q ,d", "value:Q .4f"]
     return chart_of(list(points), base.mark_line(), base.mark_point(style="dot"), hover(base, tip))
 
 

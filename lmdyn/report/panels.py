@@ -3,9 +3,6 @@
 A panel is a chart as wide as its place, whose name stands above it, mostly as the title of its
 upright axis. The area that reacts to the pointer is larger than what is seen, so that a finger hits
 it.
-
-A panel is a chart as wide as its place, whose name stands above it, mostly as the title of its
-upright axis. What is hovered over is larger than what is seen, so that a finger hits it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -102,6 +99,20 @@ def level(
     )
 
 
+def across(field: str, title: str, format: str, *, ticks: int = 4, **scale: Any) -> alt.X:
+    """The level axis of a quantity that ends where the data end.
+
+    Args:
+      field: of the points, with its type.
+      title: of the axis.
+      format: of its labels.
+      ticks: about how many there are.
+      **scale: what else `altair.Scale` takes.
+    """
+    axis = alt.Axis(tickCount=ticks, format=format)
+    return alt.X(field, title=title, axis=axis, scale=alt.Scale(nice=False, **scale))
+
+
 def step_axis(
     steps: Sequence[int],
     ticks: Sequence[int] = (),
@@ -187,25 +198,41 @@ def over_steps(
     if not single:
         layers.append(own(tidy(points)).mark_line(style=SEED).encode(x=x, y=y, detail="seed:N"))
     tip = [
-        alt.Tooltip("step:Q", title="step", format=",d"),
-        alt.Tooltip("value:Q", title="value" if single else "mean", format=format),
-        *(alt.Tooltip(f"{k}:Q", title=k, format=f) for k, f in (more or {}).items()),
-        *([] if single else [alt.Tooltip("each:N", title="seeds")]),
+        "step = step:Q ,d",
+        f"{'value' if single else 'mean'} = value:Q {format}",
+        *(f"{k} = {k}:Q {f}" for k, f in (more or {}).items()),
+        *([] if single else ["seeds = each:N"]),
     ]
     base = alt.Chart().encode(x=x, y=y)
-    return panel(
-        mean,
-        *layers,
-        base.mark_line(style=MEAN),
-        base.mark_point(style="dot"),
-        hover(base, tip),
-        *above,
-    )
+    return panel(mean, *layers, *joined(base, tip), *above)
 
 
-def hover(base: alt.Chart, tip: list[alt.Tooltip]) -> alt.Chart:
-    """Unseen points around those of `base`, which tell `tip`."""
-    return base.mark_point(style="target").encode(tooltip=tip)
+def tooltips(shown: Sequence[str]) -> list[alt.Tooltip]:
+    """What a pointer is told.
+
+    Each is written `field:type`, `field:type format` or `title = field:type format`.
+
+    >>> tooltips(["rise, nats = value:Q .3f"])[0].to_dict()
+    {'field': 'value', 'format': '.3f', 'title': 'rise, nats', 'type': 'quantitative'}
+    """
+    found = []
+    for text in shown:
+        title, _, rest = text.rpartition(" = ")
+        field, _, format = rest.partition(" ")
+        found.append(
+            alt.Tooltip(field, title=title or alt.Undefined, format=format or alt.Undefined)
+        )
+    return found
+
+
+def hover(base: alt.Chart, tip: Sequence[str]) -> alt.Chart:
+    """Unseen points around those of `base`, which tell `tip`, written as for `tooltips`."""
+    return base.mark_point(style="target").encode(tooltip=tooltips(tip))
+
+
+def joined(base: alt.Chart, tip: Sequence[str], line: str = "mean") -> tuple[alt.Chart, ...]:
+    """Layers of `base`: a line in this style, its dots, and what they tell."""
+    return base.mark_line(style=line), base.mark_point(style="dot"), hover(base, tip)
 
 
 def dots(
@@ -250,12 +277,8 @@ def dots(
             ),
             legend=alt.Legend(values=used),
         )
-    tip = [alt.Tooltip(f"{k}:N") for k in by] + [
-        alt.Tooltip("value:Q", title="mean", format=format)
-    ]
-    tip += [alt.Tooltip(f"{k}:Q", title=k, format=f) for k, f in (more or {}).items()] + [
-        alt.Tooltip("each:N", title="seeds")
-    ]
+    tip = [f"{k}:N" for k in by] + [f"mean = value:Q {format}"]
+    tip += [f"{k} = {k}:Q {f}" for k, f in (more or {}).items()] + ["seeds = each:N"]
     base = alt.Chart().encode(**marks)
     layers = [own([{"value": 0}]).mark_rule(style="zero").encode(x=x)]
     if any(m["seeds"] > 1 for m in mean):

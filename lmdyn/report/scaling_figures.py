@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import hover, own, panel, tidy, upright
+from lmdyn.report.panels import across, hover, own, panel, tidy, upright
 from lmdyn.report.studies import Larger, StudyPage
 
 Row = Mapping[str, Any]
@@ -80,21 +80,10 @@ def _curve(law: Row, name: str, points: Rows) -> list[dict[str, Any]]:
 
 def _losses(data: Rows, curves: Rows, color: alt.Color) -> alt.TopLevelMixin:
     """Losses over training tokens, a colour per size, and the law."""
-    x = alt.X(
-        "trained:Q",
-        title="training tokens",
-        axis=alt.Axis(format="~s", tickCount=4),
-        scale=alt.Scale(type="log", nice=False, padding=10),
-    )
+    x = across("trained:Q", "training tokens", "~s", type="log", padding=10)
     y = upright("Loss, nats per token")
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [
-        alt.Tooltip("name:N"),
-        alt.Tooltip("trained:Q", title="tokens", format=".3s"),
-        alt.Tooltip("value:Q", title="loss", format=".3f"),
-        alt.Tooltip("predicted:Q", format=".3f"),
-        alt.Tooltip("fit:N"),
-    ]
+    tip = ["name:N", "tokens = trained:Q .3s", "loss = value:Q .3f", "predicted:Q .3f", "fit:N"]
     curve = own(tidy(curves)).mark_line(style="ceiling").encode(x=x, y=y, color=color)
     dots = base.mark_point(style="dot", size=50).encode(shape=SHAPE)
     shades = len({d["name"] for d in data})
@@ -114,21 +103,11 @@ def _residuals(rows: Rows, color: alt.Color, shades: int) -> alt.TopLevelMixin:
         }
         for r in rows
     ]
-    x = alt.X(
-        "parameters:Q",
-        title="parameters",
-        axis=alt.Axis(format="~s", tickCount=4),
-        scale=alt.Scale(type="log", nice=False, padding=14),
-    )
+    x = across("parameters:Q", "parameters", "~s", type="log", padding=14)
     title = "Last loss above the law's prediction"
     y = lambda field="value": upright(title, field, format="+.1%", zero=True)
     base = alt.Chart().encode(x=x, y=y(), color=color)
-    tip = [
-        alt.Tooltip("name:N"),
-        alt.Tooltip("value:Q", title="above", format="+.2%"),
-        alt.Tooltip("low:Q", format="+.2%"),
-        alt.Tooltip("high:Q", format="+.2%"),
-    ]
+    tip = ["name:N", "above = value:Q +.2%", "low:Q +.2%", "high:Q +.2%"]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y())
     bars = alt.Chart().mark_rule(style="seed").encode(x=x, y=y("low"), y2="high:Q", color=color)
     dots = base.mark_point(style="dot", size=60).encode(shape=SHAPE)

@@ -9,6 +9,7 @@ import numpy as np
 from lmdyn.records import Quantity
 from lmdyn.report.figures import Figure, chart_of, number, rounded
 from lmdyn.report.folders import Run
+from lmdyn.report.panels import across, tooltips
 from lmdyn.types import ArrayLike
 
 QUANTITIES = {
@@ -106,11 +107,8 @@ def stream_data(static: ArrayLike, online: ArrayLike, bins: int = BINS) -> list[
 def stream(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
     """Static against online nll along the stream. `data`: see `stream_data`."""
     base = alt.Chart().transform_calculate(middle="(datum.start + datum.end) / 2")
-    x = alt.X(
-        "middle:Q",
-        title="predictions so far",
-        axis=alt.Axis(format=",d", tickCount=5),
-        scale=alt.Scale(nice=False, domainMin=0, domainMax=data[-1]["end"]),
+    x = across(
+        "middle:Q", "predictions so far", ",d", ticks=5, domainMin=0, domainMax=data[-1]["end"]
     )
     y = alt.Y(
         "value:Q",
@@ -133,12 +131,7 @@ def gain(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
     """What adaptation has saved so far, in nats, along the stream. `data`: see `stream_data`."""
     values = [{"end": 0, "gain": 0.0}, *({"end": d["end"], "gain": d["gain"]} for d in data)]
     base = alt.Chart()
-    x = alt.X(
-        "end:Q",
-        title="predictions so far",
-        axis=alt.Axis(format=",d", tickCount=5),
-        scale=alt.Scale(nice=False, domainMin=0, domainMax=data[-1]["end"]),
-    )
+    x = across("end:Q", "predictions so far", ",d", ticks=5, domainMin=0, domainMax=data[-1]["end"])
     y = alt.Y("gain:Q", title="nats saved", axis=alt.Axis(tickCount=5))
     zero = alt.Chart(alt.Data(values=[{"gain": 0}])).mark_rule(style="zero").encode(y="gain:Q")
     area = base.mark_area(style="under").encode(x=x, y=y)
@@ -158,11 +151,11 @@ def _cursor(base, x, names):
         empty=False,
     )
     title = {"gain": "nats saved", "middle": "at prediction"}
-    tip = [alt.Tooltip(f"{field}:Q", title="at prediction", format=",d")] + [
-        alt.Tooltip(f"{n}:Q", title=title.get(n, n), format=",.3f") for n in names
-    ]
+    tip = [f"at prediction = {field}:Q ,d"] + [f"{title.get(n, n)} = {n}:Q ,.3f" for n in names]
     return (
         base.mark_rule(style="cursor")
-        .encode(x=x, opacity=alt.condition(near, alt.value(0.6), alt.value(0)), tooltip=tip)
+        .encode(
+            x=x, opacity=alt.condition(near, alt.value(0.6), alt.value(0)), tooltip=tooltips(tip)
+        )
         .add_params(near)
     )

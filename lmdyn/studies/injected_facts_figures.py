@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from lmdyn.report.panels import hover, means_with_seeds, own, panel
+from lmdyn.report.panels import across, joined, means_with_seeds, own, panel
 
 
 def round_starts(rounds: Mapping[int, int]) -> list[float]:
@@ -46,11 +46,13 @@ def over_updates(
       domain: of the upright axis, for panels that share it.
     """
     mean = means_with_seeds(points, [*by, "update", "rounds"], format=format)
-    x = alt.X(
+    x = across(
         "update:Q",
-        title="updates of the continual training",
-        axis=alt.Axis(tickCount=5, format=",d"),
-        scale=alt.Scale(nice=False, domain=[0, max(p["update"] for p in points)], padding=4),
+        "updates of the continual training",
+        ",d",
+        ticks=5,
+        domain=[0, max(p["update"] for p in points)],
+        padding=4,
     )
     scale = alt.Scale(
         zero=False, nice=True, domain=alt.Undefined if domain is None else list(domain)
@@ -60,19 +62,12 @@ def over_updates(
         x=x, y=alt.Y("value:Q", title=title, axis=axis, scale=scale), color=color
     )
     tip = [
-        *(alt.Tooltip(f"{field}:N", title=name) for field, name in by.items()),
-        alt.Tooltip("update:Q", title="updates", format=",d"),
-        alt.Tooltip("rounds:Q", title="rounds begun"),
-        alt.Tooltip("value:Q", title="value", format=format),
-        *([alt.Tooltip("each:N", title="seeds")] if any(m["seeds"] > 1 for m in mean) else []),
+        *(f"{name} = {field}:N" for field, name in by.items()),
+        "updates = update:Q ,d",
+        "rounds begun = rounds:Q",
+        f"value = value:Q {format}",
+        *(["seeds = each:N"] if any(m["seeds"] > 1 for m in mean) else []),
     ]
     starts = round_starts({p["update"]: p["rounds"] for p in points})
     marks = own([{"update": u} for u in starts]).mark_rule(style="round").encode(x=x)
-    return panel(
-        mean,
-        marks,
-        base.mark_line(style="mean"),
-        base.mark_point(style="dot"),
-        hover(base, tip),
-        shades=shades,
-    )
+    return panel(mean, marks, *joined(base, tip), shades=shades)

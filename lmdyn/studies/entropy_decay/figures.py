@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import hover, level, own, panel, tidy, upright
+from lmdyn.report.panels import across, hover, level, own, panel, tidy, upright
 from lmdyn.types import Rows
 
 OTHERS = {"dip": "Effect on the first fall", "end": "Effect on the level at the end"}
@@ -66,12 +66,7 @@ def curves(rows: Rows) -> Figure | None:
             (f" ({factors[1]}: {name})", [d for d in data if d[factors[1]] == name])
             for name in levels[factors[1]]
         ]
-    x = alt.X(
-        "step:Q",
-        title="training step",
-        axis=alt.Axis(tickCount=5, format=",d"),
-        scale=alt.Scale(nice=False, domain=[0, max(d["step"] for d in data)]),
-    )
+    x = across("step:Q", "training step", ",d", ticks=5, domain=[0, max(d["step"] for d in data)])
     domain = [min(d["value"] for d in data), max(d["value"] for d in data)]
     scale = alt.Scale(zero=False, nice=True, domain=domain)
     charts = []
@@ -109,11 +104,11 @@ def _curves(shown, x, y, hue: str, levels) -> alt.TopLevelMixin:
     color = alt.Color("hue:N", scale=scale, legend=alt.Legend(columns=2))
     base = alt.Chart().encode(x=x, y=y, color=color, detail="run:N")
     tip = [
-        alt.Tooltip("run:N"),
-        alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("value:Q", title="share of the ceiling", format=".2%"),
-        alt.Tooltip("nats:Q", format=".3f"),
-        *(alt.Tooltip(f"{f}:N") for f in levels),
+        "run:N",
+        "step:Q ,d",
+        "share of the ceiling = value:Q .2%",
+        "nats:Q .3f",
+        *(f"{f}:N" for f in levels),
     ]
     half = own([{"step": end / 2} for end in ends(shown)]).mark_rule(style="round").encode(x=x)
     values = [{**d, "hue": f"{hue}: {d[hue]}"} for d in tidy(shown)]
@@ -207,14 +202,7 @@ def _forest(found, title):
     y = alt.Y("key:N", title=None, sort=list(words), axis=axis)
     x = lambda field: level(None, field, "+.1%", zero=True)
     base = alt.Chart().encode(x=x("value"), y=y)
-    tip = [
-        alt.Tooltip("factor:N"),
-        alt.Tooltip("from:N"),
-        alt.Tooltip("to:N"),
-        alt.Tooltip("value:Q", title="effect", format="+.2%"),
-        alt.Tooltip("low:Q", format="+.2%"),
-        alt.Tooltip("high:Q", format="+.2%"),
-    ]
+    tip = ["factor:N", "from:N", "to:N", "effect = value:Q +.2%", "low:Q +.2%", "high:Q +.2%"]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(x=x("value"))
     whole = alt.Chart().mark_rule(style="interval").encode(x=x("low"), x2="high:Q", y=y)
     return panel(
@@ -259,10 +247,10 @@ def loss(rows: Rows) -> Figure | None:
     y = upright("Change of entropy, points of the ceiling", format="+.1%", zero=True)
     base = alt.Chart().encode(x=x, y=y)
     tip = [
-        alt.Tooltip("run:N"),
-        alt.Tooltip("value:Q", title="change of entropy", format="+.2%"),
-        alt.Tooltip("nll_change:Q", title="change of nll", format="+.3f"),
-        *(alt.Tooltip(f"{f}:N") for f in levels),
+        "run:N",
+        "change of entropy = value:Q +.2%",
+        "change of nll = nll_change:Q +.3f",
+        *(f"{f}:N" for f in levels),
     ]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y)
     color = alt.Color("hue:N", scale=alt.Scale(domain=names), legend=alt.Legend(columns=2))

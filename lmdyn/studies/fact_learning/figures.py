@@ -76,11 +76,11 @@ def gains(rows: Rows) -> Figure | None:
     )
     base = alt.Chart().encode(x=x("value"), y=y)
     tip = [
-        alt.Tooltip("depth:N"),
-        alt.Tooltip("value:Q", title="gained, nats", format=".3f"),
-        alt.Tooltip("low:Q", format=".3f"),
-        alt.Tooltip("high:Q", format=".3f"),
-        alt.Tooltip("relative:Q", title="of where it began", format=".1%"),
+        "depth:N",
+        "gained, nats = value:Q .3f",
+        "low:Q .3f",
+        "high:Q .3f",
+        "of where it began = relative:Q .1%",
     ]
     chart = panel(
         values,

@@ -125,7 +125,7 @@ def _plane(found, title: str, names: Mapping[str, str]) -> alt.TopLevelMixin:
     points = [{**m, "name": names[m["mode"]]} for m in [*zero, *mean]]
     x = level("forgotten: relative loss of old text and unchanged facts", "forgotten", "%")
     y = upright(title, "learned", zero=True)
-    tip = [alt.Tooltip("learned:Q", format=".3f"), alt.Tooltip("forgotten:Q", format=".1%")]
+    tip = ["learned:Q .3f", "forgotten:Q .1%"]
     return _lines(points, x, y, names, tip)
 
 
@@ -133,12 +133,7 @@ def _lines(points, x, y, names: Mapping[str, str], tip) -> alt.TopLevelMixin:
     """A line for each mode through its rates."""
     color, shape = _scales(names, points)
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [
-        alt.Tooltip("name:N", title="updates"),
-        alt.Tooltip("factor:Q", title="rate, times the base's"),
-        *tip,
-        alt.Tooltip("seeds:Q"),
-    ]
+    tip = ["updates = name:N", "rate, times the base's = factor:Q", *tip, "seeds:Q"]
     return panel(
         points,
         base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
@@ -219,11 +214,7 @@ def moved(rows: Rows) -> Figure | None:
     mean = means([one for one in found if one["method"] == method], "mode", "factor")
     points = [{**m, "name": MODES[m["mode"]]} for m in mean]
     x = level("moved: distance from the start over the parameters' size", "moved", "%")
-    tip = [
-        alt.Tooltip("moved:Q", format=".2%"),
-        alt.Tooltip("learned:Q", format=".3f"),
-        alt.Tooltip("forgotten:Q", format=".1%"),
-    ]
+    tip = ["moved:Q .2%", "learned:Q .3f", "forgotten:Q .1%"]
     charts = (
         _lines(points, x, upright("Learned, nats", "learned"), MODES, tip),
         _lines(points, x, upright("Forgotten", "forgotten", "%"), MODES, tip),
@@ -282,10 +273,10 @@ def online(rows: Rows) -> Figure | None:
     color, shape = _scales(MODES, mean)
     base = alt.Chart().encode(x=x, y=y, color=color)
     tip = [
-        alt.Tooltip("name:N", title="adapts"),
-        alt.Tooltip("steps:Q", title="steps per chunk"),
-        alt.Tooltip("value:Q", title="nll", format=".4f"),
-        alt.Tooltip("gflop:Q", title="GFLOP", format=",.3f"),
+        "adapts = name:N",
+        "steps per chunk = steps:Q",
+        "nll = value:Q .4f",
+        "GFLOP = gflop:Q ,.3f",
     ]
     chart = panel(
         mean,

@@ -11,6 +11,7 @@ import altair as alt
 from lmdyn.report.figures import Figure, rounded
 from lmdyn.report.panels import (
     hover,
+    joined,
     level,
     means,
     means_with_seeds,
@@ -154,20 +155,13 @@ def by_layer(rows: Rows) -> Figure | None:
         x=x, y=upright("Knowledge entropy, share of its ceiling", format="%"), color=color
     )
     tip = [
-        alt.Tooltip("layer:O"),
-        alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("value:Q", title="share of the ceiling", format=".1%"),
-        alt.Tooltip("nats:Q", format=".3f"),
-        alt.Tooltip("each:N", title="seeds"),
+        "layer:O",
+        "step:Q ,d",
+        "share of the ceiling = value:Q .1%",
+        "nats:Q .3f",
+        "seeds = each:N",
     ]
-    chart = panel(
-        mean,
-        base.mark_line(style="mean"),
-        base.mark_point(style="dot"),
-        hover(base, tip),
-        height=260,
-        shades=len(layers),
-    )
+    chart = panel(mean, *joined(base, tip), height=260, shades=len(layers))
     caption = (
         "How evenly each layer's MLP spreads its coefficients over its memory vectors, as a share"
         " of the largest entropy there can be, log F; layer 0 is next to the embedding. Mean over"
@@ -201,11 +195,11 @@ def against_entropy(rows: Rows) -> Figure | None:
         base = alt.Chart().encode(x=x, y=y)
         color = alt.Color("step:O", sort=steps, legend=_step_legend(steps))
         tip = [
-            alt.Tooltip("step:Q", format=",d"),
-            alt.Tooltip("seed:N"),
-            alt.Tooltip("share:Q", title="share of the ceiling", format=".1%"),
-            alt.Tooltip("entropy:Q", title="nats", format=".3f"),
-            alt.Tooltip(f"{field}:Q", format=format),
+            "step:Q ,d",
+            "seed:N",
+            "share of the ceiling = share:Q .1%",
+            "nats = entropy:Q .3f",
+            f"{field}:Q {format}",
         ]
         charts.append(
             panel(

@@ -148,11 +148,7 @@ def _plane(line, points, groups):
     ]
     x = level("nll of the old domain, nats per token", "nll")
     y = upright("Acquisition, nats", "acquisition")
-    tip = [
-        alt.Tooltip("name:N"),
-        alt.Tooltip("nll:Q", format=".3f"),
-        alt.Tooltip("acquisition:Q", format=".3f"),
-    ]
+    tip = ["name:N", "nll:Q .3f", "acquisition:Q .3f"]
     series = own(plain).encode(x=x, y=y)
     color = alt.Color("group:N", scale=alt.Scale(domain=groups), legend=alt.Legend(columns=2))
     shape = alt.Shape("group:N", scale=alt.Scale(domain=groups))

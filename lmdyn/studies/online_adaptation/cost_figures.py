@@ -109,14 +109,14 @@ def _trade(mean, hues, shapes, title):
         ),
     }
     tip = [
-        alt.Tooltip("hue:N", title="of"),
-        alt.Tooltip("shape:N", title="adapts"),
-        alt.Tooltip("context:N"),
-        alt.Tooltip("chunk:Q"),
-        alt.Tooltip("window:Q"),
-        alt.Tooltip("value:Q", title="nll", format=".3f"),
-        alt.Tooltip("mflop:Q", title="MFLOP per token", format=",.2f"),
-        alt.Tooltip("each:N", title="seeds"),
+        "of = hue:N",
+        "adapts = shape:N",
+        "context:N",
+        "chunk:Q",
+        "window:Q",
+        "nll = value:Q .3f",
+        "MFLOP per token = mflop:Q ,.2f",
+        "seeds = each:N",
     ]
     front, best = [], float("inf")
     for m in sorted(mean, key=lambda m: (m["mflop"], m["value"])):

@@ -8,8 +8,10 @@ import altair as alt
 
 from lmdyn.report.figures import Figure
 from lmdyn.report.panels import (
+    across,
     dots,
     hover,
+    joined,
     means,
     means_with_seeds,
     one_or_all,
@@ -54,21 +56,12 @@ def along(rows: Rows) -> Figure | None:
     charts = []
     for name in dict.fromkeys(p["panel"] for p in points):
         shown = means([p for p in points if p["panel"] == name], "place", "series")
-        x = alt.X(
-            "place:Q",
-            title="predictions after the prefix",
-            axis=alt.Axis(tickCount=4, format=",d"),
-            scale=alt.Scale(nice=False),
-        )
+        x = across("place:Q", "predictions after the prefix", ",d")
         color = alt.Color(
             "series:N", scale=alt.Scale(domain=["online", "static"]), legend=alt.Legend(columns=2)
         )
         base = alt.Chart().encode(x=x, y=upright(f"{name}: nats per token"), color=color)
-        tip = [
-            alt.Tooltip("series:N"),
-            alt.Tooltip("place:Q", title="at", format=",.0f"),
-            alt.Tooltip("value:Q", title="nats", format=".3f"),
-        ]
+        tip = ["series:N", "at = place:Q ,.0f", "nats = value:Q .3f"]
         charts.append(panel(shown, base.mark_line(style="mean"), hover(base, tip)))
     caption = (
         f"Nll of the model that adapts ({main}) and of the same model unadapted, over the same"
@@ -161,22 +154,9 @@ def position(rows: Rows) -> Figure | None:
         )
         y = upright(f"{name} adapt: nats saved")
         base = alt.Chart().encode(x=x, y=y, color=color)
-        tip = [
-            alt.Tooltip("series:N"),
-            alt.Tooltip("place:Q", title="up to", format=",d"),
-            alt.Tooltip("value:Q", title="nats saved", format=".3f"),
-            alt.Tooltip("each:N", title="seeds"),
-        ]
+        tip = ["series:N", "up to = place:Q ,d", "nats saved = value:Q .3f", "seeds = each:N"]
         zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y)
-        charts.append(
-            panel(
-                shown,
-                zero,
-                base.mark_line(style="mean"),
-                base.mark_point(style="dot"),
-                hover(base, tip),
-            )
-        )
+        charts.append(panel(shown, zero, *joined(base, tip)))
     caption = (
         "How fast it adapts: static nll less online nll of the predictions up to this one in their"
         f" document (from the mark before), of documents of {text_name(found[0]['stream'])};"

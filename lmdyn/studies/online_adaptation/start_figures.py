@@ -5,7 +5,7 @@ import altair as alt
 from lmdyn.report.figures import Figure, whole_numbers
 from lmdyn.report.panels import (
     dots,
-    hover,
+    joined,
     means_with_seeds,
     over_steps,
     panel,
@@ -72,17 +72,12 @@ def localized(rows: Rows) -> Figure | None:
         y=upright("Gradient norm, of its size on home text"),
         color=alt.Color("kind:N", scale=alt.Scale(domain=["attention", "mlp"])),
     )
-    tip = [
-        alt.Tooltip("kind:N"),
-        alt.Tooltip("layer:Q"),
-        alt.Tooltip("value:Q", title="ratio", format=".3f"),
-        alt.Tooltip("each:N", title="seeds"),
-    ]
+    tip = ["kind:N", "layer:Q", "ratio = value:Q .3f", "seeds = each:N"]
     points = gains(
         found, lambda r: "random, as many" if r["setting"].startswith("random") else r["setting"]
     )
     charts = (
-        panel(mean, base.mark_line(style="mean"), base.mark_point(style="dot"), hover(base, tip)),
+        panel(mean, *joined(base, tip)),
         dots(points, GAIN, order=["localized", "random, as many"]),
     )
     caption = (

@@ -12,7 +12,19 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure, whole_numbers
-from lmdyn.report.panels import hover, means, one_or_all, own, panel, step_axis, tidy, upright
+from lmdyn.report.panels import (
+    across,
+    hover,
+    joined,
+    means,
+    one_or_all,
+    own,
+    panel,
+    step_axis,
+    tidy,
+    tooltips,
+    upright,
+)
 from lmdyn.studies.claims import where
 from lmdyn.studies.saturation.figure_data import (
     averaged,
@@ -70,12 +82,7 @@ def losses(rows: Rows) -> Figure | None:
     narrow, first = {r["name"] for r in plain(rows) if r["narrow"]}, steps[len(steps) // 4]
     late = lambda found: [p for p in found if p["name"] in narrow and p["step"] >= first]
     if len({p["step"] for p in late(curves)}) > 2:
-        x = alt.X(
-            "step:Q",
-            title="training step",
-            axis=alt.Axis(tickCount=4, format=",d"),
-            scale=alt.Scale(zero=False, nice=False, padding=8),
-        )
+        x = across("step:Q", "training step", ",d", zero=False, padding=8)
         title = "The narrow ones, from a quarter of training on"
         charts.append(draw(late(curves), late(predicted), late(marks), title=title, x=x))
     if residuals := where(rows, "scaling_residual"):
@@ -172,29 +179,25 @@ def _law(rows) -> list[dict[str, Any]]:
 
 def _curves(curves, predicted, marks, color, title, x, shades):
     y = upright(title)
-    tip = [
-        alt.Tooltip("name:N"),
-        alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("value:Q", title="loss", format=".3f"),
-    ]
+    tip = ["name:N", "step:Q ,d", "loss = value:Q .3f"]
     base = alt.Chart().encode(x=x, y=y, color=color)
     layers = [base.mark_line(style="line")]
     if predicted:
         layers.append(own(tidy(predicted)).mark_line(style="ceiling").encode(x=x, y=y, color=color))
     if marks:
         mark_tip = [
-            alt.Tooltip("name:N"),
-            alt.Tooltip("seed:Q"),
-            alt.Tooltip("step:Q", title="turns up at", format=",.0f"),
-            alt.Tooltip("low:Q", title="from", format=",.0f"),
-            alt.Tooltip("high:Q", title="to", format=",.0f"),
-            alt.Tooltip("rise:Q", title="rise, nats", format=".3f"),
-            alt.Tooltip("p:Q", title="p", format=".3f"),
+            "name:N",
+            "seed:Q",
+            "turns up at = step:Q ,.0f",
+            "from = low:Q ,.0f",
+            "to = high:Q ,.0f",
+            "rise, nats = rise:Q .3f",
+            "p = p:Q .3f",
         ]
         layers.append(
             own(tidy(marks))
             .mark_point(style="best")
-            .encode(x=x, y=y, color=color, tooltip=mark_tip)
+            .encode(x=x, y=y, color=color, tooltip=tooltips(mark_tip))
         )
     return panel(tidy(curves), *layers, hover(base, tip), shades=shades, height=260)
 
@@ -217,12 +220,7 @@ def _residuals(residuals, color, shades):
     ]
     for p in data:
         p["from"], p["to"] = max(p["low"], -most), min(p["high"], most)
-    x = alt.X(
-        "parameters:Q",
-        title="parameters",
-        axis=alt.Axis(format="~s", tickCount=4),
-        scale=alt.Scale(type="log", nice=False, padding=14),
-    )
+    x = across("parameters:Q", "parameters", "~s", type="log", padding=14)
     y = lambda field="value": upright(
         "Final loss above the law's prediction", field, format="+.0%", zero=True
     )
@@ -232,14 +230,7 @@ def _residuals(residuals, color, shades):
         legend=None,
     )
     base = alt.Chart().encode(x=x, y=y(), color=color)
-    tip = [
-        alt.Tooltip("name:N"),
-        alt.Tooltip("seed:Q"),
-        alt.Tooltip("value:Q", title="above", format="+.1%"),
-        alt.Tooltip("low:Q", format="+.1%"),
-        alt.Tooltip("high:Q", format="+.1%"),
-        alt.Tooltip("fit:N"),
-    ]
+    tip = ["name:N", "seed:Q", "above = value:Q +.1%", "low:Q +.1%", "high:Q +.1%", "fit:N"]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y())
     bars = alt.Chart().mark_rule(style="seed").encode(x=x, y=y("from"), y2="to:Q", color=color)
     return panel(
@@ -325,19 +316,8 @@ def _depths(points, name):
         scale=alt.Scale(nice=False, padding=8),
     )
     base = alt.Chart().encode(x=x, y=upright(f"By depth: {name}", zero=True), color=by_step(steps))
-    tip = [
-        alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("layer:Q"),
-        alt.Tooltip("value:Q", title="mean cosine", format=".3f"),
-    ]
-    return panel(
-        tidy(data),
-        base.mark_line(style="line"),
-        base.mark_point(style="dot"),
-        hover(base, tip),
-        shades=len(steps),
-        height=260,
-    )
+    tip = ["step:Q ,d", "layer:Q", "mean cosine = value:Q .3f"]
+    return panel(tidy(data), *joined(base, tip, "line"), shades=len(steps), height=260)
 
 
 def singular_entropy(rows: Rows) -> Figure | None:

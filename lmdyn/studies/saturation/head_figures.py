@@ -6,7 +6,7 @@ import altair as alt
 
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import hover, one_or_all, own, panel, tidy, upright
+from lmdyn.report.panels import across, hover, joined, one_or_all, own, panel, tidy, upright
 from lmdyn.studies.claims import where
 from lmdyn.studies.saturation.figure_data import by_step, mean_of, names, plain, some_steps, three
 from lmdyn.types import Rows
@@ -49,12 +49,7 @@ def spectra(rows: Rows) -> Figure | None:
 
 def _spectrum(points, name: str, steps) -> alt.TopLevelMixin:
     """The spectra of one model, a line for each step."""
-    x = alt.X(
-        "place:Q",
-        title="singular values, as a share of the width",
-        axis=alt.Axis(format="%", tickCount=4),
-        scale=alt.Scale(nice=False, domain=[0, 1]),
-    )
+    x = across("place:Q", "singular values, as a share of the width", "%", domain=[0, 1])
     y = alt.Y(
         "value:Q",
         title=f"{name}: share of the largest",
@@ -62,11 +57,7 @@ def _spectrum(points, name: str, steps) -> alt.TopLevelMixin:
         scale=alt.Scale(type="log", nice=False),
     )
     base = alt.Chart().encode(x=x, y=y, color=by_step(steps))
-    tip = [
-        alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("index:Q", title="singular value"),
-        alt.Tooltip("value:Q", title="share of the largest", format=".3g"),
-    ]
+    tip = ["step:Q ,d", "singular value = index:Q", "share of the largest = value:Q .3g"]
     line = base.mark_line(style="line")
     return panel(tidy(points), line, hover(base, tip), shades=len(steps), height=260)
 
@@ -138,25 +129,13 @@ def ranks(rows: Rows) -> Figure | None:
 def _by_rank(mean, single, x, color, critical, title: str) -> alt.TopLevelMixin:
     """Loss by rank: means with their seeds; dashed: where the critical ranks lie on average."""
     marks = {"x": x, "y": upright(title), "color": color}
-    tip = [
-        alt.Tooltip("start:N"),
-        alt.Tooltip("rank:Q"),
-        alt.Tooltip("value:Q", title="loss", format=".3f"),
-        alt.Tooltip("each:N", title="seeds"),
-    ]
+    tip = ["start:N", "rank:Q", "loss = value:Q .3f", "seeds = each:N"]
     base = alt.Chart().encode(**marks)
     layers = [own(tidy(single)).mark_point(style="one").encode(**marks)]
     if critical:
         at = sum(critical) / len(critical)
         layers.append(own([{"rank": at}]).mark_rule(style="ceiling").encode(x=x))
-    return panel(
-        tidy(mean),
-        *layers,
-        base.mark_line(style="mean"),
-        base.mark_point(style="dot"),
-        hover(base, tip),
-        height=260,
-    )
+    return panel(tidy(mean), *layers, *joined(base, tip), height=260)
 
 
 def _rank_table(mean, used):
@@ -195,31 +174,15 @@ def target(rows: Rows) -> Figure | None:
             format=".2~s",
             columns=3,
         )
-        x = alt.X(
-            "rank:Q",
-            title="rank of the approximation",
-            axis=alt.Axis(tickCount=5, format="~s"),
-            scale=alt.Scale(type="log", nice=False, padding=8),
-        )
+        x = across("rank:Q", "rank of the approximation", "~s", ticks=5, type="log", padding=8)
         base = alt.Chart().encode(
             x=x,
             y=upright(f"Error after {context} token{'s' * (context > 1)}", format="%", zero=True),
             color=alt.Color("tokens:O", sort=sizes, legend=legend),
         )
-        tip = [
-            alt.Tooltip("tokens:Q", format=",d"),
-            alt.Tooltip("rank:Q"),
-            alt.Tooltip("value:Q", title="error", format=".1%"),
-        ]
+        tip = ["tokens:Q ,d", "rank:Q", "error = value:Q .1%"]
         charts.append(
-            panel(
-                tidy(points),
-                base.mark_line(style="line"),
-                base.mark_point(style="dot"),
-                hover(base, tip),
-                shades=len(sizes),
-                height=260,
-            )
+            panel(tidy(points), *joined(base, tip, "line"), shades=len(sizes), height=260)
         )
     caption = (
         "How well a matrix of some rank can stand for the distributions of the next token after"
@@ -252,30 +215,14 @@ def target_growth(rows: Rows) -> Figure | None:
         return None
     mean = panels.means_with_seeds(needed, ["context", "tokens"], format=".0f")
     error = next(r["error"] for r in rows if r["metric"] == "target_rank")
-    x = alt.X(
-        "tokens:Q",
-        title="tokens of text",
-        axis=alt.Axis(tickCount=4, format="~s"),
-        scale=alt.Scale(type="log", nice=False, padding=12),
-    )
+    x = across("tokens:Q", "tokens of text", "~s", type="log", padding=12)
     base = alt.Chart().encode(
         x=x,
         y=upright(f"Directions needed for an error of {error:.0%}", format="~s", zero=True),
         color=alt.Color("context:N", legend=alt.Legend(title="after", titleOrient="left")),
     )
-    tip = [
-        alt.Tooltip("context:N"),
-        alt.Tooltip("tokens:Q", format=",d"),
-        alt.Tooltip("value:Q", title="directions", format=".0f"),
-        alt.Tooltip("each:N", title="seeds"),
-    ]
-    chart = panel(
-        tidy(mean),
-        base.mark_line(style="mean"),
-        base.mark_point(style="dot"),
-        hover(base, tip),
-        height=260,
-    )
+    tip = ["context:N", "tokens:Q ,d", "directions = value:Q .0f", "seeds = each:N"]
+    chart = panel(tidy(mean), *joined(base, tip), height=260)
     caption = (
         "The rank that an approximation needs, against the size of the text, mean over orders of"
         " its documents. A rank that still grows is the text's, not the language's."
