@@ -2,12 +2,14 @@
 
 Compiling is most of what they take, so the compiler optimises little, but for tests marked
 `optimized`, which look at speed, memory or the last bit: those run with LMDYN_TEST_OPTIMIZED=1, and
-then alone. scripts/test.sh does both.
+then alone. scripts/test.sh does both. Tests marked `release` train for minutes to check a number
+of the documentation; they run with LMDYN_TEST_RELEASE=1, before a release.
 """
 
 import os
 
 OPTIMIZED = bool(os.environ.get("LMDYN_TEST_OPTIMIZED"))
+RELEASE = bool(os.environ.get("LMDYN_TEST_RELEASE"))
 FLAGS = ["--xla_force_host_platform_device_count=8"] + (
     [] if OPTIMIZED else ["--xla_backend_optimization_level=0"]
 )
@@ -20,7 +22,12 @@ def pytest_collection_modifyitems(config, items):
     """Only what belongs to these flags; and files with slow tests first, so that no worker is left
     alone with one at the end.
     """
-    chosen = [item for item in items if bool(item.get_closest_marker("optimized")) == OPTIMIZED]
+    chosen = [
+        item
+        for item in items
+        if bool(item.get_closest_marker("optimized")) == OPTIMIZED
+        and (RELEASE or not item.get_closest_marker("release"))
+    ]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items[:] = sorted(chosen, key=lambda item: item.path not in slow)

@@ -37,6 +37,7 @@ def counting(train: bytes, test: bytes, order: int) -> float:
 
 
 @pytest.mark.optimized
+@pytest.mark.release
 @pytest.mark.slow
 def test_tiny_beats_counting(tmp_path):
     config = replace(
