@@ -25,6 +25,7 @@ KNOWLEDGE = Quantity(
     " coefficients are equally large; a lower value means that fewer vectors do the work. The whole"
     " model's is the sum over layers. Kim et al. 2024.",
     fields={"normalized": "Share of the ceiling"},
+    rank=1,
 )
 ATTENTION = Quantity(
     "attention_entropy",

@@ -19,11 +19,12 @@ ANISOTROPY = Quantity(
     "Anisotropy",
     "cosine",
     caption=(
-        "Mean cosine similarity between the representations of all pairs of tokens, after each"
-        " number of blocks (0 is the embedding): 0 means directions spread evenly, 1 that all point"
+        "Mean cosine similarity between the representations of all pairs of tokens, by depth: after"
+        " so many blocks (0 is the embedding). 0 means directions spread evenly, 1 that all point"
         " the same way. After the last norm: what the head reads. Godey et al. 2024."
     ),
-    axis="blocks applied",
+    axis="depth",
+    rank=1,
 )
 
 

@@ -35,6 +35,8 @@ from lmdyn.params import flatten, group_layers, group_members, group_names, unfl
 from lmdyn.types import Array, Params
 
 EMBED, HEAD = ("embed", "embedding"), ("head", "kernel")
+NORM_UNIT = "nats per unit weight"
+"""Unit of gradient norms: of a loss in nats, with respect to parameters."""
 
 
 def gradient_norms(
@@ -254,7 +256,7 @@ class LayerGradients:
     The loss is the mean nll over the probe's span. Made by `layer_gradients`.
 
     Attributes:
-      norms: `{group: [l, P] or [P]}` float64, in nats a unit of the parameters; see
+      norms: `{group: [l, P] or [P]}` float64, in nats per unit weight; see
         `gradient_norms`.
       layers: `{group: l layer indices, or None}`.
       depth: L, of the model.
@@ -284,7 +286,7 @@ class LayerGradients:
         """`gradient_norm` of each group and layer, mean over probes."""
         count = len(self.losses)
         return [
-            base.row("gradient_norm", value, "nats", group, layer, sequences=count)
+            base.row("gradient_norm", value, NORM_UNIT, group, layer, sequences=count)
             for group, mean in self.profile.items()
             for layer, value in zip(self.layers[group] or (None,), np.atleast_1d(mean), strict=True)
         ]

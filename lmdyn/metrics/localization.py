@@ -18,7 +18,7 @@ from lmdyn.data import Probe, ProbeBatch
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
-from lmdyn.metrics.gradients import LayerGradients, layer_gradients
+from lmdyn.metrics.gradients import NORM_UNIT, LayerGradients, layer_gradients
 from lmdyn.metrics.relative import (
     ProfileDifference,
     RelativeGradients,
@@ -33,8 +33,13 @@ QUANTITIES = (
     Quantity(
         "gradient_norm",
         "Gradient norm",
-        "nats",
-        caption="Norm of the gradient of a sequence's own loss, mean over sequences.",
+        NORM_UNIT,
+        caption=(
+            "Norm of the gradient of a sequence's own loss (mean nll over its span, in nats) with"
+            " respect to a layer's weights; mean over sequences. Large layers have large norms:"
+            " compare kinds within a layer, not layers."
+        ),
+        rank=-1,
     ),
     Quantity(
         "relative_gradient_norm",

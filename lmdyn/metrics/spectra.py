@@ -63,7 +63,7 @@ SINGULAR = Quantity(
     "Singular entropy",
     "nats",
     caption=(
-        "How far a matrix' singular values are from equal: KL(q || uniform) in nats, with q their"
+        "How far a matrix's singular values are from equal: KL(q || uniform) in nats, with q their"
         " shares of the sum. 0 is flat; the largest value, log R, is a single direction. Godey et"
         " al. 2024."
     ),

@@ -32,6 +32,8 @@ class Quantity(NamedTuple):
     """What `layer` of the rows counts."""
     fields: Mapping[str, str] = {}
     """Further numbers of a row, field -> heading, such as `perplexity`."""
+    rank: int = 0
+    """1: its figure opens a page before those of rank 0; -1: it opens none, only stands in it."""
 
 
 def describe(quantities: Iterable[Quantity]) -> dict[str, dict[str, Any]]:

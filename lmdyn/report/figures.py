@@ -28,6 +28,8 @@ class Figure(NamedTuple):
     """The same, or its gist, short enough to read on the page; empty where the figure is enough."""
     says: str = ""
     """What it shows, in a sentence with its numbers; empty where its claims say it."""
+    rank: int = 0
+    """Whether it opens a page, as `lmdyn.records.Quantity.rank`."""
 
 
 def short(reference: str) -> str:

@@ -140,7 +140,7 @@ def profiles(rows: Rows) -> list[Figure]:
     for number, model in enumerate(dict.fromkeys(label(r) for r in found)):
         mine = [r for r in found if label(r) == model]
         tests = [
-            f"{' and '.join(r['kinds'])} p = {r['p']:.2g}"
+            f"{' and '.join(r['kinds'])}, p = {r['p']:.2g}"
             for r in rows
             if r["metric"] == "profile_difference" and r["site"] is None and label(r) == model
         ]
@@ -177,7 +177,7 @@ def _model_profile(name: str, rows: Rows, tests: Sequence[str]) -> Figure:
         f" {rows[0]['reference_sequences']} random spans."
     )
     if tests:
-        caption += f" That two kinds have the same profile (permutation test): {'; '.join(tests)}."
+        caption += f" Permutation test that two kinds have one profile: {'; '.join(tests)}."
     charts = [
         layers(
             [p for p in points if p["site"] == site],
@@ -200,6 +200,7 @@ def _model_profile(name: str, rows: Rows, tests: Sequence[str]) -> Figure:
             for p in tops
         )
         + ".",
+        rank=0 if "-" in name else 1,
     )
 
 

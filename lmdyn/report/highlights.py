@@ -1,4 +1,4 @@
-"""What a page opens with: the two or three figures that carry its answer, a sentence for each.
+"""What a page opens with: the two to four figures that carry its answer, a sentence for each.
 
 The sentence of what was measured comes with its figure (`Figure.says`); that of a study is the
 claim that the figure shows, with the number that decides it.
@@ -11,8 +11,8 @@ from lmdyn.report.claims_table import measured
 from lmdyn.report.figure_blocks import Group, many
 from lmdyn.report.markup import e
 
-LEAST, MOST = 2, 3
-"""So many figures; those that decide nothing are taken up to the lesser number only."""
+LEAST, ENOUGH, MOST = 2, 3, 4
+"""So many figures: of what decides nothing, of all else, and with those that ask to open a page."""
 
 
 class Highlight(NamedTuple):
@@ -28,8 +28,9 @@ def choose(
 ) -> list[Highlight]:
     """The figures that a page opens with.
 
-    Claims that were decided come first, one per study and then more; then what was measured, one
-    figure per kind; then claims that are undecided, or of small versions, which decide nothing.
+    Claims that were decided come first, one per study and then more; then what was measured, by
+    its rank (`Figure.rank`); then claims that are undecided, or of small versions, which decide
+    nothing.
 
     Args:
       studies: figures of each study.
@@ -37,14 +38,16 @@ def choose(
       claims: of all folders.
     """
     decided = [c for c in claims if not c.get("small") and c["verdict"] != "undecided"]
-    told = [group for group in others if group.figures[0][1].says]
-    kinds = {_kind(group): group for group in reversed(told)}
-    first = [group for group in told if kinds[_kind(group)] is group]
-    measures = [Highlight(g, e(g.figures[0][1].says)) for g in (*first, *told)]
+    ahead, rest = (
+        [Highlight(g, e(f.says)) for g in others for _, f in g.figures if f.says and f.rank == rank]
+        for rank in (1, 0)
+    )
     found: dict[str, Highlight] = {}
     firsts = [Highlight(groups[0], "") for groups in studies if groups]
     ranked = (
-        (MOST, [*_shown(studies, decided), *measures]),
+        (ENOUGH, _shown(studies, decided)),
+        (MOST, ahead),
+        (ENOUGH, rest),
         (LEAST, _shown(studies, claims)),
         (1, firsts),
     )
@@ -53,12 +56,6 @@ def choose(
             if len(found) < most:
                 found.setdefault(one.group.figures[0][1].name, one)
     return sorted(found.values(), key=lambda one: many(one.group))  # narrow ones share a row
-
-
-def _kind(group: Group) -> str:
-    """Figures of a kind answer the same question: layers of metrics, gradients, streams."""
-    name = group.figures[0][1].name
-    return name if name.startswith(("gradients", "gain")) else "metric"
 
 
 def _shown(

@@ -19,6 +19,8 @@ from lmdyn.report.markup import slug
 from lmdyn.report.panels import hover, step_axis, tooltips
 from lmdyn.types import Row
 
+RATIOS = ("cosine", "ratio", "share", "log share")
+"""Units that are the name of a pure number, which a sentence says before it."""
 STEPS = 3
 """So many checkpoints make a curve over steps."""
 FINAL = "final"
@@ -47,15 +49,17 @@ def measured(runs: Sequence[Run]) -> list[Figure]:
     for i, figure in enumerate(found):
         taken[figure.name] += 1
         if taken[figure.name] > 1:
-            found[i] = figure._replace(name=f"{figure.name}-{taken[figure.name]}")
+            name = f"{figure.name}-{taken[figure.name]}"
+            found[i] = figure._replace(name=name, rank=min(figure.rank, 0))  # one opens a page
     layered = [f for f in found if any(isinstance(d["layer"], int) for d in f.data)]
     courses = [f for f in found if f not in layered]
     streams = [s for run in runs for s in stream_figures.figures(run, about([run]))]
     numbered = [
-        figure._replace(name=f"{figure.name}-{i // 2 + 1}") if i > 1 else figure
+        figure._replace(name=f"{figure.name}-{i // 2 + 1}", rank=0) if i > 1 else figure
         for i, figure in enumerate(streams)
     ]
-    return [*layered, *gradient_profiles.profiles(rows), *numbered, *courses]
+    found = [*layered, *gradient_profiles.profiles(rows), *numbered, *courses]
+    return sorted(found, key=lambda figure: figure.rank < 0)
 
 
 def _series(rows: Sequence[Row]) -> set[str]:
@@ -98,7 +102,8 @@ def _figure(metric: str, runs: Sequence[Run]) -> Figure | None:
     charts, data = [], []
     for site in sites:
         layers, final = layer_data(rows, site), final_data(rows)
-        name = f"{site}, {quantity.unit}" if len(sites) > 1 else quantity.unit
+        place = gradient_profiles.GROUPS.get(site, site)
+        name = f"{place}, {quantity.unit}" if len(sites) > 1 else quantity.unit
         charts.append(by_layer(layers, final, quantity, name))
         tag = {"site": site} if len(sites) > 1 else {}
         data += [{**tag, **d} for d in layers + final]
@@ -118,6 +123,7 @@ def _figure(metric: str, runs: Sequence[Run]) -> Figure | None:
         charts[0] if len(charts) == 1 else tuple(charts),
         data,
         says=said(quantity, layer_data(rows, sites[0]) if sites else points, bool(sites)),
+        rank=quantity.rank,
     )
 
 
@@ -145,7 +151,10 @@ def said(quantity: Quantity, data: Sequence[Mapping[str, Any]], layers: bool) ->
     >>> said(of, [{"model": m, "step": None, "value": 2.0} for m in ("m", "n")], False)
     'Entropy: 2.00 nats in m, 2.00 nats in n.'
     """
-    unit = f" {quantity.unit}" if quantity.unit else ""
+    unit = quantity.unit
+    amount = lambda value: (
+        f"{unit} {number(value)}" if unit in RATIOS else f"{number(value)} {unit}"
+    )
     steps = {d["step"] for d in data}
     series = None not in steps and (not layers or len(steps) >= STEPS)
     models: dict[str, list[Mapping[str, Any]]] = {}
@@ -155,14 +164,13 @@ def said(quantity: Quantity, data: Sequence[Mapping[str, Any]], layers: bool) ->
     if len(models) == 1 and layers:
         own = next(iter(models.values()))
         low, high = (choose(own, key=lambda d: d["value"]) for choose in (min, max))
-        place = "depth" if quantity.axis != "layer" else "layer"
-        at = lambda d: f"{place} {d['layer']} ({number(d['value'])}{unit})"
+        at = lambda d: f"{quantity.axis} {d['layer']} ({amount(d['value']).strip()})"
         return (
             f"{quantity.title} is highest at {at(high)} and lowest at {at(low)};"
-            f" mean {number(sum(means.values()))}{unit}."
+            f" mean {amount(sum(means.values())).strip()}."
         )
     ends = list(means) if len(means) < 4 else [*means][:: len(means) - 1]
-    values = ", ".join(f"{number(means[m])}{unit} {'at' if series else 'in'} {m}" for m in ends)
+    values = ", ".join(f"{amount(means[m]).strip()} {'at' if series else 'in'} {m}" for m in ends)
     return f"{quantity.title}{', mean over layers' if layers else ''}: {values}."
 
 
@@ -172,11 +180,11 @@ def layer_data(rows: Sequence[Row], site: str | None) -> list[dict[str, Any]]:
     Share and ceiling too, where a row's `normalized` says what share of the largest possible value
     it is.
     """
-    data = []
+    data, alone = [], len({label(r) for r in rows}) == 1
     for r in rows:
         if r["site"] == site and r["layer"] is not None:
             kind = r.get("kind") or r.get("set")
-            name = f"{label(r)}, {kind}" if kind else label(r)
+            name = ", ".join(filter(None, ("" if alone and kind else label(r), kind)))
             d = {"model": name, "step": r["step"], "layer": r["layer"]}
             d["value"] = rounded(r["value"])
             if r.get("normalized"):
@@ -315,12 +323,13 @@ def _color(order: Sequence[str], data: Sequence[Mapping[str, Any]]) -> alt.Color
     """Models by hue; the checkpoints of a series by a ramp from early to late."""
     steps = {d["model"]: d["step"] for d in data}
     widest = sorted(map(len, order))[-2:]
-    legend = alt.Legend(columns=1 if sum(widest) > 36 else 2) if len(order) > 1 else None
+    few = 3 if max(widest) <= 10 else 1 if sum(widest) > 36 else 2
+    legend = alt.Legend(columns=few) if len(order) > 1 else None
     if len(order) > 2 and all(s is not None for s in steps.values()):
         order = sorted(order, key=lambda m: steps[m] or 0)
         if len(order) > 6:
-            few = [order[round(i * (len(order) - 1) / 4)] for i in range(5)]
-            legend = alt.Legend(columns=1, values=few)
+            shown = [order[round(i * (len(order) - 1) / 4)] for i in range(5)]
+            legend = alt.Legend(columns=few, values=shown)
         return alt.Color("model:O", sort=order, legend=legend)
     return alt.Color("model:N", sort=order, scale=alt.Scale(domain=order), legend=legend)
 
@@ -329,9 +338,20 @@ def about(runs: Sequence[Run]) -> str:
     """Model and text of some runs, as the end of a caption."""
     models = list(dict.fromkeys(label(r) for run in runs for r in run.rows))
     tokens = sorted({r["tokens"] for run in runs for r in run.rows if r["tokens"]})
-    model = f"{len(models)} models" if len(models) > 3 else ", ".join(models)
+    model = _counted(runs) if len(models) > 3 else ", ".join(models)
     count = f", {tokens[0]:,} predictions" if len(tokens) == 1 else ""
-    return f"Model: {model}. Text: {', '.join(texts(runs)) or 'unknown'}{count}."
+    text = f" Text: {', '.join(texts(runs))}{count}." if texts(runs) else ""
+    return f"Model: {model}.{text}"
+
+
+def _counted(runs: Sequence[Run]) -> str:
+    """How many models, or the only one's name, and how many checkpoints where those are more."""
+    labels = {label({**r, "when": None}): base_name(r) for run in runs for r in run.rows}
+    names = list(dict.fromkeys(labels.values()))
+    if len(labels) == 1:
+        return next(iter(labels))
+    checkpoints = f" ({len(labels)} checkpoints)" if len(labels) > len(names) else ""
+    return f"{names[0] if len(names) == 1 else f'{len(names)} models'}{checkpoints}"
 
 
 def texts(runs: Sequence[Run]) -> list[str]:
@@ -342,7 +362,5 @@ def texts(runs: Sequence[Run]) -> list[str]:
 
 def summary(runs: Sequence[Run]) -> str:
     """What was measured, in a line."""
-    models = list(dict.fromkeys(label(r) for run in runs for r in run.rows))
-    named = models[0] if len(models) == 1 else f"{len(models)} models"
     count = sum(len(run.rows) for run in runs)
-    return f"{named} on {', '.join(texts(runs)) or 'a text'}: {count:,} measurements."
+    return f"{_counted(runs)} on {', '.join(texts(runs)) or 'a text'}: {count:,} measurements."

@@ -57,6 +57,7 @@ def figures(run: Run, about: str) -> list[Figure]:
                 f" (perplexity {np.exp(means['online']):.2f} in place of"
                 f" {np.exp(means['static']):.2f})."
             ),
+            rank=1,
         ),
         Figure(
             "stream",

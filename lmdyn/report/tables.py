@@ -39,7 +39,7 @@ def tables(runs: Sequence[Run]) -> str:
 def cells(rows: Sequence[Row], meta: Mapping[str, Any]) -> Cells:
     """One column: every whole-model value, with the further numbers of its row.
 
-    Of a metric that has layers only, their mean.
+    Of a metric that has layers only, their mean, but where the rows are of several kinds.
 
     Args:
       rows: of one model.
@@ -56,7 +56,8 @@ def cells(rows: Sequence[Row], meta: Mapping[str, Any]) -> Cells:
     for metric in dict.fromkeys(r["metric"] for r in rows):
         own = [r for r in rows if r["metric"] == metric]
         whole = [r for r in own if r["layer"] is None]
-        if not whole and metric not in gradient_profiles.METRICS:
+        kinds = {str(r.get("kind") or r.get("set")) for r in own}
+        if not whole and len(kinds) == 1 and metric not in gradient_profiles.METRICS:
             mean = sum(r["value"] for r in own) / len(own)
             quantity = quantity_of(own[0], {"metrics": known})
             found[f"{quantity.title}, mean over layers", quantity.unit] = value(mean)

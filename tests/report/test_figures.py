@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lmdyn.records import Quantity, describe, row
-from lmdyn.report import metric_figures, page, stream_figures, theme
+from lmdyn.report import highlights, metric_figures, page, stream_figures, theme
+from lmdyn.report.figure_blocks import Group
 from lmdyn.report.figures import short
 from lmdyn.report.folders import Run
 from tests.report import cases
@@ -107,7 +108,7 @@ def test_a_metric_that_nobody_knows_has_its_figure_in_its_own_words():
         assert (figure.name, figure.title) == ("participation", title)
         assert [d["value"] for d in drawn(figure.chart)] == list(shares)
         assert axis in page.to_svg(figure.chart) and "share" in page.to_svg(figure.chart)
-        assert "highest at" in figure.says and "1 (0.500 share)" in figure.says
+        assert "highest at" in figure.says and "1 (share 0.500)" in figure.says
         assert figure.caption.startswith("Mine." if meta else "Participation, in share.")
 
 
@@ -156,3 +157,28 @@ def test_ink_and_lines_stand_out_from_the_paper(mode):
 def test_short_names():
     assert short("dir:/a/b/pythia-70m/") == "pythia-70m"
     assert short("gguf:C.gguf") == "C"
+
+
+def test_ranks_decide_what_opens_a_page():
+    ranks = {"plain": 0, "first": 1, "never": -1, "second": 1}
+    known = describe(Quantity(name, name, rank=rank) for name, rank in ranks.items())
+    rows = [row("m", name, i, "nats", layer=i) for name in ranks for i in range(3)]
+    figures = metric_figures.measured([Run("m", rows, {"metrics": known}, {})])
+    assert [f.name for f in figures] == ["plain", "first", "second", "never"]
+    opening = highlights.choose([], [Group(f.title, [("", f)]) for f in figures], [])
+    assert [h.group.figures[0][1].name for h in opening] == ["first", "second", "plain"]
+
+
+def test_a_second_figure_of_a_metric_does_not_open_a_page():
+    known = describe([Quantity("first", "First", rank=1)])
+    rows = [row("m", "first", i, "nats", layer=i) for i in range(3)]
+    series = [row("s", "first", i, "nats", layer=i, step=n) for n in range(3) for i in range(3)]
+    figures = metric_figures.measured([Run("m", rows + series, {"metrics": known}, {})])
+    assert [(f.name, f.rank) for f in figures] == [("first", 1), ("first-2", 0)]
+
+
+@pytest.mark.parametrize("unit, said", [("cosine", "cosine 2.00"), ("nats", "2.00 nats")])
+def test_pure_numbers_are_named_before_them(unit, said):
+    data = [{"model": "m", "step": None, "layer": i, "value": 2.0} for i in range(2)]
+    sentence = metric_figures.said(Quantity("h", "H", unit, axis="depth"), data, True)
+    assert f"H is highest at depth 0 ({said})" in sentence

@@ -14,6 +14,7 @@ import numpy as np
 from lmdyn import data, metrics, records, training, transforms
 from lmdyn.data import Batch, Probe, ProbeBatch
 from lmdyn.metrics import LayerGradients
+from lmdyn.metrics.gradients import NORM_UNIT
 from lmdyn.metrics.localization import norms_of
 from lmdyn.studies.claims import where
 from lmdyn.studies.gradient_localization.config import GradientLocalization
@@ -66,7 +67,7 @@ def profile(config: GradientLocalization, seed: int) -> list[dict]:
     )
     rows += by_layer("profile_difference", "log share", found.difference)
     batches = _reference_norms(config, subject, seed)
-    return rows + by_layer("batch_gradient_norm", "nats", batches, set="random")
+    return rows + by_layer("batch_gradient_norm", NORM_UNIT, batches, set="random")
 
 
 def _by_layer_rows(make: Callable, metric: str, unit: str, values: Mapping, **tags) -> list[dict]:
