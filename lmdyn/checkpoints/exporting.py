@@ -1,5 +1,6 @@
 """Our parameters to a Hugging Face folder that `transformers` loads with equal logits."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -7,14 +8,15 @@ from collections.abc import Mapping
 
 from lmdyn.checkpoints.assemble import Stored, disassemble
 from lmdyn.checkpoints.families import HEADS, family
-from lmdyn.checkpoints.hf_config import write_config
+from lmdyn.checkpoints.hf_config import read_config, write_config
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder, check_new_folder
-from lmdyn.models import LanguageModel
+from lmdyn.models import LanguageModel, ModelConfig
 from lmdyn.types import Params, PathLike
 
 SHARD_BYTES = 4 * 2**30
+ROLE_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def export(
@@ -26,7 +28,9 @@ def export(
 ) -> None:
     """Writes `config.json`, float32 safetensors, `tokenizer.json` and what goes with them.
 
-    All or nothing, see `lmdyn.files.atomic_folder`.
+    All or nothing, see `lmdyn.files.atomic_folder`. The files that came with the tokenizer are
+    written as they were read (roles of tokens, chat template, generation config), and so is
+    `config.json` while it describes this model.
 
     Args:
       model: its config says which family is written.
@@ -51,11 +55,7 @@ def export(
     ['config.json', 'model.safetensors']
     """
     folder = check_new_folder(folder)
-    values = write_config(model.config)
-    if tokenizer is not None:
-        values["eos_token_id"] = tokenizer.end_of_text
-        if tokenizer.bos is not None:
-            values["bos_token_id"] = tokenizer.bos
+    values = _config(model.config, tokenizer)
     try:
         with atomic_folder(folder) as partial:
             _write_weights(model.config, values["model_type"], params, partial)
@@ -71,6 +71,23 @@ def export(
         raise InputError(
             f"{folder} could not be written: {reason}; nothing was left behind"
         ) from err
+
+
+def _config(config: ModelConfig, tokenizer: Tokenizer | None) -> dict:
+    """`config.json`: the one that was read, if it still describes the model, or a new one."""
+    if tokenizer is None:
+        return write_config(config)
+    source = json.loads(tokenizer.files.get("config.json", b"{}"))
+    with contextlib.suppress(InputError):  # of another family, or made of a GGUF's metadata
+        if read_config(source) == config:
+            values = {key: value for key, value in source.items() if key != "auto_map"}
+            dtype = "dtype" if "dtype" in values else "torch_dtype"
+            architectures = [family(values["model_type"]).architecture]
+            return {**values, "architectures": architectures, dtype: "float32"}
+    made = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.end_of_text}
+    roles = {k: v for k, v in made.items() if v is not None}
+    roles |= {key: source[key] for key in ROLE_IDS if key in source}
+    return write_config(config) | roles
 
 
 def _write_weights(config, name: str, params, folder: pathlib.Path):
@@ -125,7 +142,13 @@ def _write_shard(path: pathlib.Path, shard: list[Stored]):
 
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path):
-    (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    files = {"tokenizer.json": tokenizer.to_json().encode(), **tokenizer.files}
+    files.pop("config.json", None)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    if {"tokenizer_config.json", "special_tokens_map.json"} & files.keys():
+        return
     roles = {"eos_token": tokenizer.backend.id_to_token(tokenizer.end_of_text)}
     if tokenizer.bos is not None:
         roles["bos_token"] = tokenizer.backend.id_to_token(tokenizer.bos)

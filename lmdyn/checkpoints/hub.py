@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from lmdyn.errors import InputError
 
-TOKENIZER = ("config.json", "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt")
-CHECKPOINT = ("*.safetensors", "*.json", "tokenizer*", "merges.txt")
+CHECKPOINT = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "merges.txt")
 
 
 def download(
@@ -19,7 +18,8 @@ def download(
     Args:
       repository: `ORG/NAME`.
       revision: a branch, a tag or a commit; default the main branch.
-      patterns: which files: `CHECKPOINT` (safetensors, no pickles), or `TOKENIZER` without weights.
+      patterns: which files: `CHECKPOINT` (safetensors, no pickles), or
+        `lmdyn.data.tokenizers.FILES` without weights.
 
     Raises:
       InputError: the extra `hub` is not installed, there is no such repository or revision, or the

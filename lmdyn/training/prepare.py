@@ -240,7 +240,7 @@ def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Toke
     if kind == "hf":
         repository, _, revision = rest.partition("@")
         return tokenizers.from_folder(
-            hub.download(repository, revision or None, hub.TOKENIZER), repository
+            hub.download(repository, revision or None, tokenizers.FILES), repository
         )
     path = Path(name).expanduser()
     if path.is_dir():

@@ -20,6 +20,7 @@ from lmdyn.models import ModelConfig, RotaryScaling
 from lmdyn.types import PathLike
 
 FORMAT = 1
+_VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 _STEP = re.compile(r"0|[1-9]\d{0,17}")
 
 
@@ -73,6 +74,11 @@ def create(
             "name": tokenizer.name,
             "end_of_text": tokenizer.end_of_text,
             "bos": tokenizer.bos,
+            "files": {
+                k: v.decode(errors="surrogateescape")
+                for k, v in tokenizer.files.items()
+                if k not in _VOCABULARY
+            },
             "checksum": f"{zlib.crc32(text.encode()):08x}",
         },
         "config": config,
@@ -161,7 +167,10 @@ def _tokenizer(folder: Path, about: Mapping) -> tokenizers.Tokenizer:
     if found != about["checksum"]:
         raise InputError(f"{path} has other bytes than were written; put a copy back")
     tokenizer = tokenizers.from_file(path, about["end_of_text"], about["name"], about.get("bos"))
-    return dataclasses.replace(tokenizer, end_of_text=about["end_of_text"])
+    files = {
+        name: text.encode(errors="surrogateescape") for name, text in about.get("files", {}).items()
+    }
+    return dataclasses.replace(tokenizer, end_of_text=about["end_of_text"], files=files)
 
 
 def record(folder: PathLike, provenance: Mapping) -> None:

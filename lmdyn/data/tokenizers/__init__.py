@@ -2,12 +2,13 @@
 
 from lmdyn.data.tokenizers.bpe import byte_tokenizer, train_bpe
 from lmdyn.data.tokenizers.gguf_metadata import from_gguf
-from lmdyn.data.tokenizers.hf_files import from_file, from_folder
+from lmdyn.data.tokenizers.hf_files import FILES, from_file, from_folder
 from lmdyn.data.tokenizers.tokenizer import BOS, END_OF_TEXT, Tokenizer, document_token
 
 __all__ = [
     "BOS",
     "END_OF_TEXT",
+    "FILES",
     "Tokenizer",
     "byte_tokenizer",
     "document_token",

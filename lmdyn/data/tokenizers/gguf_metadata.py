@@ -1,5 +1,8 @@
 """The tokenizer that the metadata of a GGUF file describe."""
 
+import dataclasses
+import json
+
 import tokenizers
 from tokenizers import decoders, models, normalizers
 
@@ -59,7 +62,51 @@ def from_gguf(fields: dict, name: str = "gguf") -> Tokenizer:
     bos = get("bos_token_id")
     if _adds_bos(kind, get):
         put_first(backend, bos)
-    return finish(backend, get("eos_token_id"), name, name, bos)
+    found = finish(backend, get("eos_token_id"), name, name, bos)
+    return dataclasses.replace(found, files=_files(fields, found))
+
+
+def _files(fields: dict, tokenizer: Tokenizer) -> dict[str, bytes]:
+    """What a Hugging Face folder would say: roles of tokens, chat templates, generation config."""
+    ids = {
+        "bos": fields.get("tokenizer.ggml.bos_token_id"),
+        "eos": fields.get("tokenizer.ggml.eos_token_id", tokenizer.end_of_text),
+        "pad": fields.get("tokenizer.ggml.padding_token_id"),
+        "unk": fields.get("tokenizer.ggml.unknown_token_id"),
+    }
+    ids = {role: i for role, i in ids.items() if _is_id(i, tokenizer)}
+    tokens = {f"{role}_token": tokenizer.backend.id_to_token(i) for role, i in ids.items()}
+    numbers = {f"{role}_token_id": i for role, i in ids.items() if role != "unk"}
+    turn = fields.get("tokenizer.ggml.eot_token_id")  # also ends what a chat model generates
+    more = _is_id(turn, tokenizer) and turn != ids.get("eos")
+    ends = {"eos_token_id": [ids.get("eos", tokenizer.end_of_text), turn]} if more else {}
+    start = "tokenizer.chat_template"
+    templates = {
+        key[len(start) + 1 :] or "default": text
+        for key, text in fields.items()
+        if isinstance(text, str) and (key == start or key.startswith(start + "."))
+    }
+    chat: object = [{"name": name, "template": text} for name, text in templates.items()]
+    if templates.keys() <= {"default"}:
+        chat = templates.get("default")
+    made = {
+        "config.json": numbers,
+        "generation_config.json": {**numbers, **ends},
+        "special_tokens_map.json": tokens,
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            **tokens,
+            **({"chat_template": chat} if chat else {}),
+        },
+    }
+    return {name: json.dumps(values, indent=2).encode() for name, values in made.items()}
+
+
+def _is_id(value: object, tokenizer: Tokenizer) -> bool:
+    if not isinstance(value, int) or not 0 <= value < tokenizer.vocab:
+        return False
+    return tokenizer.backend.id_to_token(value) is not None
 
 
 def _adds_bos(kind: str, get) -> bool:

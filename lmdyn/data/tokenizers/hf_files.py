@@ -12,6 +12,21 @@ from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, finish, one_
 from lmdyn.errors import InputError
 from lmdyn.types import PathLike
 
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.*",
+    "additional_chat_templates/*.jinja",
+)
+"""Patterns of the files that belong to a tokenizer, `Tokenizer.files`."""
+
 
 def from_file(
     path: PathLike,
@@ -69,7 +84,16 @@ def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
     'bytes'
     """
     folder = pathlib.Path(folder)
-    name = name or folder.resolve().name
+    found = _from_folder(folder, name or folder.resolve().name)
+    paths = [path for pattern in FILES for path in sorted(folder.glob(pattern)) if path.is_file()]
+    try:
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    except OSError as err:
+        raise InputError(f"{err.filename}: {err.strerror or err}") from err
+    return dataclasses.replace(found, files=files)
+
+
+def _from_folder(folder: pathlib.Path, name: str) -> Tokenizer:
     end, bos = _role(folder, "eos"), _role(folder, "bos")
     if (folder / "tokenizer.json").is_file():
         found = from_file(folder / "tokenizer.json", end, name, bos)

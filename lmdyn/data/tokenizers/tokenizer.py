@@ -7,7 +7,7 @@ Text that literally contains a special token, such as
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tokenizers
@@ -28,6 +28,8 @@ class Tokenizer:
       end_of_text: the id that ends a document.
       name: for reports.
       bos: the id that begins a text; None if the model has no such token.
+      files: the files of its Hugging Face folder, content by name, that an export keeps: roles of
+        tokens, chat template, generation config.
 
     >>> from lmdyn.data.tokenizers import byte_tokenizer
     >>> tokenizer = byte_tokenizer()
@@ -39,6 +41,7 @@ class Tokenizer:
     end_of_text: int
     name: str
     bos: int | None = None
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text`, `[N]` int32, without special tokens.
