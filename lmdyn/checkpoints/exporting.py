@@ -142,8 +142,9 @@ def _write_shard(path: pathlib.Path, shard: list[Stored]):
 
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path):
-    files = {"tokenizer.json": tokenizer.to_json().encode(), **tokenizer.files}
-    files.pop("config.json", None)
+    files = {name: text for name, text in tokenizer.files.items() if name != "config.json"}
+    if "vocab.json" not in files:
+        files.setdefault("tokenizer.json", tokenizer.to_json().encode())
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)

@@ -128,6 +128,21 @@ def test_the_older_way_to_keep_a_template_and_tokens(tmp_path):
         assert json.loads((tmp_path / "out" / name).read_text()) == values
 
 
+def test_a_folder_without_tokenizer_json(tmp_path):
+    folder = write(tmp_path / "in", qwen2())
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\na b\n")
+    added = {"cc": len(VOCAB), "<tool>": len(VOCAB) + 1}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    loaded = checkpoints.load(f"dir:{folder}")
+    assert loaded.tokenizer.encode("a cc<tool>\nab<|im_end|>").tolist() == seen(folder)["text"]
+    checkpoints.export(loaded.model, loaded.params, loaded.tokenizer, tmp_path / "out")
+    assert seen(tmp_path / "out") == seen(folder)
+    assert {p.name for p in folder.iterdir()} == {p.name for p in (tmp_path / "out").iterdir()}
+
+
 def test_a_run_keeps_them(tmp_path):
     folder = write(tmp_path / "in", fast())
     loaded = checkpoints.load(f"dir:{folder}")

@@ -1,14 +1,12 @@
 """Tokenizers of Hugging Face folders."""
 
 import dataclasses
-import json
 import pathlib
 
 import tokenizers
-from tokenizers import models
 
-from lmdyn.data.tokenizers.byte_level import PRE_TOKENIZERS, byte_level_bpe
-from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, finish, one_line, put_first
+from lmdyn.data.tokenizers.tokenizer import Tokenizer, finish, one_line, put_first
+from lmdyn.data.tokenizers.vocabulary_files import from_vocabulary, json_value
 from lmdyn.errors import InputError
 from lmdyn.types import PathLike
 
@@ -65,9 +63,10 @@ def from_file(
 def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
     """The tokenizer of a Hugging Face folder.
 
-    It is read from `tokenizer.json`, or else from `vocab.json` with `merges.txt`. The end of text,
-    where there is no "<|endoftext|>", is the eos token of `tokenizer_config.json`,
-    `special_tokens_map.json`, `generation_config.json` or `config.json`, whichever names one first.
+    It is read from `tokenizer.json`, or else from `vocab.json` with `merges.txt`, the added tokens
+    and the rules of the tokenizer's class. The end of text, where there is no "<|endoftext|>", is
+    the eos token of `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` or
+    `config.json`, whichever names one first.
 
     Args:
       folder: its path.
@@ -97,27 +96,19 @@ def _from_folder(folder: pathlib.Path, name: str) -> Tokenizer:
     end, bos = _role(folder, "eos"), _role(folder, "bos")
     if (folder / "tokenizer.json").is_file():
         found = from_file(folder / "tokenizer.json", end, name, bos)
-        if (adds := _value(folder / "tokenizer_config.json", "add_bos_token")) is not None:
-            wanted = found.bos if adds else None
-            if found.first_token() != wanted:
-                put_first(found.backend, wanted)
-                found = dataclasses.replace(found)  # what it puts first is remembered
-        return found
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        try:
-            model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-        except Exception as err:
-            raise InputError(
-                f"{folder}: vocab.json and merges.txt are no tokenizer: {one_line(err)}"
-            ) from err
-        backend = byte_level_bpe(model, PRE_TOKENIZERS["gpt-2"])
-        if backend.token_to_id(END_OF_TEXT) is not None:
-            backend.add_special_tokens([END_OF_TEXT])
-        return finish(backend, end, name, str(folder), bos)
-    raise InputError(
-        f"{folder} has no tokenizer.json; make one with"
-        " AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
-    )
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        found = finish(from_vocabulary(folder), end, name, str(folder), bos)
+    else:
+        raise InputError(
+            f"{folder} has no tokenizer.json; make one with"
+            " AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+        )
+    if (adds := json_value(folder / "tokenizer_config.json", "add_bos_token")) is not None:
+        wanted = found.bos if adds else None
+        if found.first_token() != wanted:
+            put_first(found.backend, wanted)
+            found = dataclasses.replace(found)  # what it puts first is remembered
+    return found
 
 
 def _role(folder: pathlib.Path, role: str) -> str | int | None:
@@ -129,19 +120,9 @@ def _role(folder: pathlib.Path, role: str) -> str | int | None:
         "config.json": f"{role}_token_id",
     }
     for file, key in keys.items():
-        found = _value(folder / file, key)
+        found = json_value(folder / file, key)
         found = found.get("content") if isinstance(found, dict) else found
         found = found[0] if isinstance(found, list) and found else found
         if isinstance(found, (str, int)):
             return found
     return None
-
-
-def _value(path: pathlib.Path, key: str):
-    """One value of a JSON object; None if the file or the key is not there."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get(key)
-    except (OSError, ValueError, AttributeError) as err:
-        raise InputError(f"{path} is no JSON object: {one_line(err)}") from err
