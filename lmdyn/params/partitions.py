@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmdyn.models.matrices import concatenate, require_array
+from lmdyn.models.matrices import check_array, concatenate
 from lmdyn.params.selectors import Path, flatten, select, unflatten
 from lmdyn.types import Array, Params, Tree
 
@@ -200,6 +200,6 @@ def partition(params: Params, selector: str) -> Partition:
     chosen = select(params, selector)
     leaves = flatten(params)
     for path in chosen:
-        require_array(".".join(path), leaves[path], "trained")
+        check_array(".".join(path), leaves[path], "trained")
     depth = next(leaf.shape[0] for path, leaf in leaves.items() if path[0] == "blocks")
     return Partition(chosen, depth)

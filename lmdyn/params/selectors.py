@@ -139,3 +139,20 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
         path: None if (layers := found[path]) is None else tuple(sorted(layers))
         for path in sorted(found)
     }
+
+
+def check_selector(params: Params, selector: str) -> None:
+    """Checks that a selector names parameters that are there.
+
+    Args:
+      params: as for `select`.
+      selector: as for `select`.
+
+    Raises:
+      InputError: as `select`.
+
+    >>> check_selector({"head": {"kernel": [[1.0]]}}, "embed")
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: selector 'embed' matches nothing: the model holds head
+    """
+    select(params, selector)

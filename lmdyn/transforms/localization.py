@@ -25,9 +25,9 @@ import numpy as np
 import optax
 
 from lmdyn.errors import InputError, choose
-from lmdyn.params import GROUPS, group_members
+from lmdyn.params import GROUPS
 from lmdyn.params.partitions import Partition, partition
-from lmdyn.params.selectors import flatten, unflatten
+from lmdyn.params.selectors import check_selector, flatten, unflatten
 from lmdyn.types import ArrayLike, Params, Tree
 
 KINDS = ("attention", "mlp")
@@ -131,10 +131,10 @@ def localize(
     >>> updates["blocks"]["attention"]["key"]["kernel"][:, 0, 0].tolist()
     [-0.5, -0.75]
     """
-    choose("mode", mode, ("freeze", "scale"))
+    check_profile(profile, mode, groups)
     if mode == "freeze":
         return _by_layer(_above_mean(profile, groups), part, _let, elsewhere=False)
-    profile = _checked(profile, groups)
+    profile = _of_groups(profile, groups)
     mean = _mean(profile)
     return layer_rates({group: r / mean for group, r in profile.items()}, part)
 
@@ -154,6 +154,7 @@ def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> 
     >>> trained({"attention": [0.5, 1.2, 0.9], "mlp": [1.1, 1.5, 0.6]})
     'blocks[1].attention+blocks[0,1].mlp'
     """
+    check_profile(profile, "freeze", groups)
     chosen = []
     for group, high in _above_mean(profile, groups).items():
         layers = f"[{','.join(map(str, np.flatnonzero(high)))}]" if high.ndim else ""
@@ -178,7 +179,7 @@ class Localized:
 
         What is left out costs nothing.
         """
-        localize(self.profile, self.mode, self.groups).init(params)  # refuses another depth
+        check_groups(params, _of_groups(self.profile, self.groups))
         selector = trained(self.profile, self.groups) if self.mode == "freeze" else "all"
         return partition(params, selector)
 
@@ -215,7 +216,7 @@ def localized(
     >>> localized({"attention": [0.5, 0.75], "mlp": [1.25, 1.5]}).partition(params).chosen
     {('blocks', 'mlp', 'up', 'kernel'): (0, 1)}
     """
-    localize(profile, mode, groups)
+    check_profile(profile, mode, groups)
     return Localized(profile, mode, tuple(groups))
 
 
@@ -233,16 +234,38 @@ def _by_group(values) -> Mapping:
     return values if isinstance(values, Mapping) else {"blocks": values}
 
 
-def _checked(profile, groups) -> dict[str, np.ndarray]:
+def _of_groups(profile, groups) -> dict[str, np.ndarray]:
     """The wanted groups of a profile, in float64."""
     profile = _by_group(profile)
     groups = ("blocks",) if tuple(profile) == ("blocks",) else tuple(groups)
     if not groups:
         raise InputError("groups=(): name at least one group of the profile")
-    found = {}
-    for group in groups:
-        choose("group of the profile", group, profile)
-        found[group] = r = np.asarray(profile[group], np.float64)
+    return {
+        group: np.asarray(profile[choose("group of the profile", group, profile)], np.float64)
+        for group in groups
+    }
+
+
+def check_profile(profile: Mapping[str, ArrayLike], mode: str, groups: Iterable[str]) -> None:
+    """Checks what `localize` is given, before there is a model.
+
+    Args:
+      profile: as for `localize`.
+      mode: as for `localize`.
+      groups: as for `localize`.
+
+    Raises:
+      InputError: as `localize`.
+
+    >>> check_profile({"mlp": [0.5, 1.5]}, "scale", ["mlp"])
+    >>> check_profile({"mlp": [0.5, 0.5]}, "freeze", ["mlp"])
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: the profile is 0.5 everywhere, so that nothing lies above its mean;
+    freeze needs a profile that differs
+    """
+    choose("mode", mode, ("freeze", "scale"))
+    found = _of_groups(profile, groups)
+    for group, r in found.items():
         bad = np.flatnonzero(~(np.isfinite(r) & (r > 0)))
         if len(bad):
             where = f"layer {bad[0]}" if r.ndim else "all of it"
@@ -250,7 +273,11 @@ def _checked(profile, groups) -> dict[str, np.ndarray]:
                 f"the profile of {group} is {np.atleast_1d(r)[bad[0]]} at {where}; relative norms"
                 " are finite and above 0"
             )
-    return found
+    if mode == "freeze" and not any(high.any() for high in _above_mean(profile, groups).values()):
+        raise InputError(
+            f"the profile is {_mean(found):.6g} everywhere, so that nothing lies above its mean;"
+            " freeze needs a profile that differs"
+        )
 
 
 def _mean(profile) -> float:
@@ -259,15 +286,9 @@ def _mean(profile) -> float:
 
 def _above_mean(profile, groups) -> dict[str, np.ndarray]:
     """`{group: [L] booleans}`: `r > mean(r)`."""
-    profile = _checked(profile, groups)
+    profile = _of_groups(profile, groups)
     mean = _mean(profile)
-    high = {group: np.asarray(r > mean) for group, r in profile.items()}
-    if not any(values.any() for values in high.values()):
-        raise InputError(
-            f"the profile is {mean:.6g} everywhere, so that nothing lies above its mean; freeze"
-            " needs a profile that differs"
-        )
-    return high
+    return {group: np.asarray(r > mean) for group, r in profile.items()}
 
 
 def _let(update, on):
@@ -276,7 +297,7 @@ def _let(update, on):
     return jnp.where(on, update, jnp.array(-0.0, update.dtype))
 
 
-def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None = None) -> dict:
+def placed(tree: Tree, values: Mapping[str, Any], part: Partition | None = None) -> dict:
     """`{path: values that broadcast to the leaf}`, one for each group that a leaf is in.
 
     Leaves of no group are left out.
@@ -289,16 +310,41 @@ def placed(tree: Tree, values: Mapping[str, ArrayLike], part: Partition | None =
     Raises:
       InputError: a group that matches nothing, or values for another number of layers.
     """
+    check_groups(tree, values, part)
     leaves, found = flatten(tree), {}
     for group, value in values.items():
-        # A group is the leaves whose path begins with one of its terms.
-        names = [tuple(term.split(".")) for term in _terms(group)]
-        paths = [path for path in leaves if any(path[: len(name)] == name for name in names)]
-        if not paths and part is None:
-            group_members(tree, group)  # says what is there
-        for path in paths:
-            found.setdefault(path, []).append(_shaped(value, group, path, leaves[path], part))
+        for path in _members(leaves, group):
+            shaped = value if part is None or not value.ndim else value[np.array(part.chosen[path])]
+            if value.ndim:
+                shaped = shaped.reshape(-1, *[1] * (leaves[path].ndim - 1))
+            found.setdefault(path, []).append(shaped)
     return found
+
+
+def _members(leaves, group: str) -> list:
+    """The paths that begin with one of the group's terms."""
+    names = [tuple(term.split(".")) for term in _terms(group)]
+    return [path for path in leaves if any(path[: len(name)] == name for name in names)]
+
+
+def check_groups(tree: Tree, values: Mapping[str, Any], part: Partition | None = None) -> None:
+    """Checks that groups are there and have one value for each layer.
+
+    Args:
+      tree: as for `placed`.
+      values: as for `placed`.
+      part: as for `placed`.
+
+    Raises:
+      InputError: as `placed`.
+    """
+    leaves = flatten(tree)
+    for group, value in values.items():
+        paths = _members(leaves, group)
+        if not paths and part is None:
+            check_selector(tree, GROUPS.get(group, group))
+        for path in paths if value.ndim else ():
+            _check_layers(value, group, path, leaves[path], part)
 
 
 def _by_layer(values, part, function, elsewhere=None) -> optax.GradientTransformation:
@@ -308,7 +354,7 @@ def _by_layer(values, part, function, elsewhere=None) -> optax.GradientTransform
     """
 
     def init(params):
-        placed(params, values, part)
+        check_groups(params, values, part)
         return optax.EmptyState()
 
     def update(updates, state, params=None):
@@ -323,10 +369,8 @@ def _by_layer(values, part, function, elsewhere=None) -> optax.GradientTransform
     return optax.GradientTransformation(init, update)
 
 
-def _shaped(value, group, path, leaf, part):
-    """One number, or `[l, 1, ...]` for a leaf `[l, ...]` of blocks."""
-    if not value.ndim:
-        return value
+def _check_layers(value, group, path, leaf, part):
+    """Refuses `[L]` values for what is no block, or has another depth."""
     if path[0] != "blocks":
         raise InputError(
             f"{group} has {len(value)} values, and {'.'.join(path)} has no layers; give it one"
@@ -340,5 +384,3 @@ def _shaped(value, group, path, leaf, part):
             f"{group} has values for {many}, and the parameters have {depth} blocks; give one value"
             f" for each{hint}"
         )
-    value = value if part is None else value[np.array(part.chosen[path])]
-    return value.reshape(-1, *[1] * (leaf.ndim - 1))

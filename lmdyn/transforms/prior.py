@@ -28,7 +28,8 @@ import safetensors.numpy
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_write
 from lmdyn.models import LanguageModel, loss
-from lmdyn.params.partitions import Partition, partition
+from lmdyn.models.matrices import check_array
+from lmdyn.params.partitions import Partition
 from lmdyn.params.selectors import flatten, unflatten
 from lmdyn.types import Params, PathLike, present
 
@@ -81,7 +82,8 @@ def gradient_rms(
     >>> found.rms["blocks"]["mlp"]["up"]["kernel"].shape, found.batches
     ((2, 6, 10), 1)
     """
-    partition(params, "all")  # refuses quantised parameters
+    for path, leaf in flatten(params).items():
+        check_array(".".join(path), leaf, "trained")
     if progress:
         from tqdm.auto import tqdm
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmdyn.errors import InputError, choose
-from lmdyn.models.matrices import require_array
-from lmdyn.params.selectors import select
+from lmdyn.models.matrices import check_array
+from lmdyn.params.selectors import check_selector
 from lmdyn.transforms.measured import Measured
 from lmdyn.types import ArrayLike, Params, Tree
 
@@ -76,8 +76,7 @@ def at_random(coefficients: ArrayLike, ratio: ArrayLike, seed: int) -> np.ndarra
     ... ).tolist()
     [2, 1]
     """
-    if not isinstance(seed, numbers.Integral) or seed < 0:
-        raise InputError(f"seed={seed!r}; a seed is a whole number from 0")
+    _check_seed(seed)
     many = dormant(coefficients, ratio).sum(1, keepdims=True)
     layers, width = np.shape(coefficients)
     ranks = np.random.default_rng(seed).permuted(np.tile(np.arange(width), (layers, 1)), axis=1)
@@ -116,11 +115,7 @@ def by_entropy(coefficients: ArrayLike, ratio: ArrayLike) -> np.ndarray:
     from lmdyn.metrics.entropies import entropy  # not above: metrics may come to use transforms
 
     coefficients = _coefficients(coefficients)
-    if np.ndim(ratio):
-        raise InputError(
-            f"ratio has shape {list(np.shape(ratio))}; by_entropy takes one number, the mean over"
-            " layers"
-        )
+    _check_one(ratio)
     layers, width = coefficients.shape
     total = layers * _ratios(ratio, layers)[0]
     dead = ~coefficients.any(1, keepdims=True)  # a layer without any signal has nothing to wake
@@ -135,6 +130,29 @@ def by_entropy(coefficients: ArrayLike, ratio: ArrayLike) -> np.ndarray:
             return ratios
         full |= ratios > 1
     return full.astype(np.float64)
+
+
+def check_choice(ratio: ArrayLike, control: str, strength: str, seed: int) -> None:
+    """Checks what `choose_coefficients` is given, before anything is measured.
+
+    Args:
+      ratio: as for `choose_coefficients`.
+      control: as for `choose_coefficients`.
+      strength: as for `choose_coefficients`.
+      seed: as for `choose_coefficients`.
+
+    Raises:
+      InputError: any of them is out of range.
+
+    >>> check_choice(0.5, "none", "equal", 0)
+    """
+    choose("control", control, CONTROLS)
+    choose("strength", strength, STRENGTHS)
+    if strength == "entropy":
+        _check_one(ratio)
+    if control == "random":
+        _check_seed(seed)
+    _check_ratios(ratio, np.size(ratio))
 
 
 def choose_coefficients(
@@ -161,8 +179,7 @@ def choose_coefficients(
     >>> choose_coefficients([[4.0, 1.0, 3.0, 2.0]], 0.5, control="random", seed=1).sum().item()
     2
     """
-    choose("control", control, CONTROLS)
-    choose("strength", strength, STRENGTHS)
+    check_choice(ratio, control, strength, seed)
     ratios = by_entropy(coefficients, ratio) if strength == "entropy" else ratio
     return (
         at_random(coefficients, ratios, seed)
@@ -270,9 +287,7 @@ def reactivation(
     """
     from lmdyn import metrics
 
-    choose_coefficients(
-        np.ones([np.size(ratio), 2]), ratio, control, strength, seed
-    )  # errors before anything is measured
+    check_choice(ratio, control, strength, seed)
     _check_gain(gain)
 
     def change(params, result):
@@ -310,6 +325,11 @@ def _coefficients(values) -> np.ndarray:
 
 def _ratios(ratio, layers: int) -> np.ndarray:
     """`[L]` float64, checked."""
+    _check_ratios(ratio, layers)
+    return np.broadcast_to(np.asarray(ratio, np.float64), (layers,))
+
+
+def _check_ratios(ratio, layers: int):
     ratios = np.asarray(ratio, np.float64)
     if ratios.ndim > 1 or ratios.shape not in ((), (layers,)):
         raise InputError(
@@ -319,7 +339,19 @@ def _ratios(ratio, layers: int) -> np.ndarray:
     bad = ratios[~((ratios >= 0) & (ratios <= 1))]
     if bad.size:
         raise InputError(f"ratio={bad.flat[0]}; a ratio is between 0 and 1")
-    return np.broadcast_to(ratios, (layers,))
+
+
+def _check_one(ratio):
+    if np.ndim(ratio):
+        raise InputError(
+            f"ratio has shape {list(np.shape(ratio))}; by_entropy takes one number, the mean over"
+            " layers"
+        )
+
+
+def _check_seed(seed):
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise InputError(f"seed={seed!r}; a seed is a whole number from 0")
 
 
 def _check_gain(gain):
@@ -336,7 +368,7 @@ def _up(params):
         raise InputError(
             "the blocks are cut into several stacks; join them first (lmdyn.params.Partition.join)"
         )
-    select(params, "blocks.mlp.up.kernel")  # says what the model has, if not that
+    check_selector(params, "blocks.mlp.up.kernel")
     up = params["blocks"]["mlp"]["up"]
-    require_array("blocks.mlp.up.kernel", up["kernel"], "changed")
+    check_array("blocks.mlp.up.kernel", up["kernel"], "changed")
     return up

@@ -18,7 +18,7 @@ import optax
 from lmdyn.errors import InputError, choose
 from lmdyn.params import group_layers, group_members
 from lmdyn.params.selectors import flatten, unflatten
-from lmdyn.transforms.localization import KINDS, placed
+from lmdyn.transforms.localization import KINDS, check_groups, placed
 from lmdyn.types import Tree
 
 DECAY = 0.95
@@ -65,7 +65,7 @@ def adjustable_rates(groups: Iterable[str] = KINDS) -> optax.GradientTransformat
     def init(params):
         depth = next(leaf.shape[0] for path, leaf in flatten(params).items() if path[0] == "blocks")
         state = AdjustableRates({group: jnp.ones([depth]) for group in groups}, jnp.ones([]))
-        placed(params, state.rates)
+        check_groups(params, state.rates)
         return state
 
     def update(updates, state, params=None):
@@ -254,7 +254,7 @@ def relocalize(
             )
 
     def init(params):
-        placed(params, kept)
+        check_groups(params, kept)
         norms = {group: jnp.zeros(values.shape) for group, values in kept.items()}
         return RunningProfile(
             jnp.zeros([], jnp.int32), norms, jax.tree.map(jnp.asarray, kept), rule.init(params)

@@ -3,10 +3,10 @@
 from lmdyn.models.matrices.base import (
     Matrix,
     apply,
+    check_array,
     concatenate,
     dense,
     is_substitute,
-    require_array,
     sides,
     stored,
 )
@@ -20,10 +20,10 @@ __all__ = [
     "Matrix",
     "QuantizedMatrix",
     "apply",
+    "check_array",
     "concatenate",
     "dense",
     "is_substitute",
-    "require_array",
     "sides",
     "stored",
 ]

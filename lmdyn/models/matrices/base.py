@@ -116,7 +116,7 @@ def concatenate(stacks: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *stacks)
 
 
-def require_array(name: str, leaf: Any, done: str) -> None:
+def check_array(name: str, leaf: Any, done: str) -> None:
     """Refuses a parameter that is no array.
 
     Args:
@@ -127,7 +127,7 @@ def require_array(name: str, leaf: Any, done: str) -> None:
     Raises:
       InputError: something stands in the array's place.
 
-    >>> require_array("head.kernel", jnp.ones([2, 3]), "trained")
+    >>> check_array("head.kernel", jnp.ones([2, 3]), "trained")
     """
     if isinstance(leaf, Matrix):
         raise InputError(
