@@ -70,6 +70,34 @@ class Effects(NamedTuple):
     effects: list[Interval]
 
 
+def check_design(design: ArrayLike) -> None:
+    """Checks that a design can tell its effects apart.
+
+    Args:
+      design: as for `effects`.
+
+    Raises:
+      InputError: no more runs than factors and the mean need, or columns that are not orthogonal.
+
+    >>> check_design([[-1.0], [1.0]])
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: 2 runs cannot tell 1 effects, their mean and the noise apart; make at
+    least 3
+    """
+    design = np.asarray(design, np.float64)
+    runs, factors = design.shape
+    if runs - factors < 2:
+        raise InputError(
+            f"{runs} runs cannot tell {factors} effects, their mean and the noise apart; make at"
+            f" least {factors + 2}"
+        )
+    full = np.column_stack([np.ones(runs), design])
+    if not np.allclose(full.T @ full, runs * np.eye(factors + 1)):
+        raise InputError(
+            "the design is not orthogonal; use all runs of a fraction, each as often as the others"
+        )
+
+
 def effects(design: ArrayLike, response: ArrayLike, level: float = LEVEL) -> Effects:
     """Main effects by least squares, with Student's t intervals.
 
@@ -89,19 +117,11 @@ def effects(design: ArrayLike, response: ArrayLike, level: float = LEVEL) -> Eff
     >>> [round(one.mean, 3) for one in found.effects], round(found.mean.mean, 3)
     ([4.0, 1.0], 3.55)
     """
+    check_design(design)
     design, response = np.asarray(design, np.float64), np.asarray(response, np.float64)
     runs, factors = design.shape
     free = runs - factors - 1
-    if free < 1:
-        raise InputError(
-            f"{runs} runs cannot tell {factors} effects, their mean and the noise apart; make at"
-            f" least {factors + 2}"
-        )
     full = np.column_stack([np.ones(runs), design])
-    if not np.allclose(full.T @ full, runs * np.eye(factors + 1)):
-        raise InputError(
-            "the design is not orthogonal; use all runs of a fraction, each as often as the others"
-        )
     found = full.T @ response / runs
     left = response - full @ found
     error = math.sqrt(float(left @ left) / free / runs)

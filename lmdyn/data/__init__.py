@@ -6,7 +6,7 @@ from lmdyn.data.mix_review import MixReview
 from lmdyn.data.packing import Packing
 from lmdyn.data.probes import Probe, ProbeBatch, encode_probes, read_probes
 from lmdyn.data.random_spans import random_spans
-from lmdyn.data.sources import Documents, documents
+from lmdyn.data.sources import Documents, check_texts, documents
 from lmdyn.data.token_store import Tokens, store
 from lmdyn.data.training_stream import TrainingStream, mix
 from lmdyn.data.windows import (
@@ -33,6 +33,7 @@ __all__ = [
     "Windows",
     "batches",
     "check_fit",
+    "check_texts",
     "check_tokens",
     "check_vocabulary",
     "documents",

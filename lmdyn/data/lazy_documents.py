@@ -74,8 +74,8 @@ class Documents(Sequence[str]):
             )
 
 
-def checked_text(text: str, where: str) -> str:
-    r"""`text`, if it can be written as UTF-8: it has no half of a surrogate pair.
+def check_unicode(text: str, where: str) -> None:
+    r"""Checks that a text can be written as UTF-8: it has no half of a surrogate pair.
 
     Args:
       text: such as JSON's escapes make it.
@@ -84,7 +84,7 @@ def checked_text(text: str, where: str) -> str:
     Raises:
       InputError: it has one.
 
-    >>> checked_text("a\ud83d", "a.jsonl line 1")
+    >>> check_unicode("a\ud83d", "a.jsonl line 1")
     Traceback (most recent call last):
     lmdyn.errors.InputError: a.jsonl line 1 has half of a surrogate pair, U+D83D, at character 1; it
     is no text: correct it, or skip such documents
@@ -96,7 +96,6 @@ def checked_text(text: str, where: str) -> str:
             f"{where} has half of a surrogate pair, U+{ord(text[err.start]):04X}, at character"
             f" {err.start}; it is no text: correct it, or skip such documents"
         ) from None
-    return text
 
 
 def decode_utf8(raw: bytes, where: str) -> str:
@@ -173,4 +172,5 @@ def text_field(record: Mapping[str, Any], field: str, where: str) -> str:
             f"{where}: field '{field}' is not text but {what}; name a field that holds text, or"
             " skip such documents"
         )
-    return checked_text(value, where)
+    check_unicode(value, where)
+    return value

@@ -16,6 +16,7 @@ from lmdyn.metrics.relative import (
 from lmdyn.metrics.spectra import (
     Spectra,
     Spectrum,
+    check_vocabulary_slice,
     head_of,
     head_spectrum,
     layer_spectra,
@@ -40,6 +41,7 @@ __all__ = [
     "anisotropy",
     "attention_entropy",
     "build",
+    "check_vocabulary_slice",
     "combine",
     "compare_profiles",
     "gradient_norms",

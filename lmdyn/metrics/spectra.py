@@ -215,20 +215,40 @@ def head_of(params: Params, vocabulary: slice | None = None) -> Spectrum:
     >>> head_of({"head": {"kernel": np.diag([4.0, 2.0, 1.0])}}, slice(0, 2)).values.tolist()
     [4.0, 2.0]
     """
+    check_vocabulary_slice(params, vocabulary)
     head, vocab_first = output_matrix(params)
     if vocabulary is not None:
-        size = head.shape[0 if vocab_first else 1]
-        start, stop, _ = vocabulary.indices(size)
-        if start >= stop:
-            asked = ":".join(
-                "" if end is None else str(end) for end in (vocabulary.start, vocabulary.stop)
-            )
-            raise InputError(
-                f"vocabulary {asked} holds no token of the head's {size}; use 0:{size}, or a part"
-                " of it"
-            )
+        start, stop, _ = vocabulary.indices(head.shape[0 if vocab_first else 1])
         head = head[start:stop] if vocab_first else head[:, start:stop]
     return Spectrum(singular_values(_finite(head, "head")), "head")
+
+
+def check_vocabulary_slice(params: Params, vocabulary: slice | None) -> None:
+    """Checks that a slice of the vocabulary holds a token.
+
+    Args:
+      params: the model's parameters.
+      vocabulary: as for `head_of`.
+
+    Raises:
+      InputError: it holds none.
+
+    >>> check_vocabulary_slice({"head": {"kernel": np.eye(3)}}, slice(3, None))
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: vocabulary 3: holds no token of the head's 3; use 0:3, or a part of it
+    """
+    if vocabulary is None:
+        return
+    head, vocab_first = output_matrix(params)
+    size = head.shape[0 if vocab_first else 1]
+    start, stop, _ = vocabulary.indices(size)
+    if start >= stop:
+        asked = ":".join(
+            "" if end is None else str(end) for end in (vocabulary.start, vocabulary.stop)
+        )
+        raise InputError(
+            f"vocabulary {asked} holds no token of the head's {size}; use 0:{size}, or a part of it"
+        )
 
 
 def singular_entropy() -> base.Metric:

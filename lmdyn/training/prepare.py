@@ -130,7 +130,7 @@ def _read_texts(config: TrainConfig) -> _Texts:
     objectives.make(config.objective)
     for intervention in config.interventions:
         interventions.make(intervention)
-        data.documents(intervention.data)
+    data.check_texts(intervention.data for intervention in config.interventions)
     sources = [data.documents(source.ref)[:: source.every] for source in config.data.sources]
     review = None if config.data.review is None else data.documents(config.data.review.ref)
     return _Texts(sources, review, held_out)

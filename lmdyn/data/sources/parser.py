@@ -1,7 +1,7 @@
 """A text reference such as `text:corpus/*.txt` becomes a lazy sequence of documents."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.sources.arrow_tables import arrow_documents, parquet_documents
@@ -59,3 +59,20 @@ def documents(ref: str, on_bad_document: str = "error") -> Documents:
         )
     found = resolve(kind, SOURCES, "kind of text reference")(ref, rest)
     return dataclasses.replace(found, on_bad_document=on_bad_document)
+
+
+def check_texts(refs: Iterable[str]) -> None:
+    """Checks that texts are there, before any work: opens each of them.
+
+    Args:
+      refs: text references.
+
+    Raises:
+      InputError: as `documents`.
+
+    >>> check_texts(["builtin:docs", "builtin:dosc"])
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: unknown built-in text 'dosc'; did you mean 'docs'? known: code, docs
+    """
+    for ref in refs:
+        documents(ref)

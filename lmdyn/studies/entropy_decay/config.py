@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from lmdyn.analysis import factorials
@@ -117,5 +116,4 @@ class EntropyDecay(StudyConfig):
                     f"runs[{number}]: half of its {run.train.steps} steps is no multiple of"
                     f" evaluation.every={evaluation.every}"
                 )
-        # a design that cannot tell the effects apart is refused
-        factorials.effects([run.levels for run in self.runs], np.zeros(len(self.runs)))
+        factorials.check_design([run.levels for run in self.runs])

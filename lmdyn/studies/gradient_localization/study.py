@@ -89,8 +89,9 @@ def check(config: GradientLocalization) -> None:
     texts = [source.ref for source in config.data.sources]
     texts += [method.review.ref for method in config.methods if method.review is not None]
     texts += [] if config.online is None else [config.online.text]
-    for text in (config.text, config.reference, *texts):
-        data.documents(for_seed(text, config.seed))
+    data.check_texts(
+        for_seed(text, config.seed) for text in (config.text, config.reference, *texts)
+    )
     if config.model is None:
         run = pretraining(config, config.seed)
         tokenizer, architecture = tokenizer_of(run), present(run.model)

@@ -93,7 +93,7 @@ def check(config: KnowledgeEntropy) -> list[checkpoints.Reference] | None:
                 )
         _enough(len(series))
     first = config.seed
-    data.documents(config.text)
+    data.check_texts([config.text])
     if series is None:
         tokenizer = tokenizer_of(run_of_seed(present(config.pretrain), first, config.out))
     else:

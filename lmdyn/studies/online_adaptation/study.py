@@ -112,7 +112,8 @@ def check(config: OnlineAdaptation) -> None:
       InputError: what the readers of texts and models find.
     """
     grid = config.grid if config.model is None else config.given
-    for text in {grid.home, *grid.streams, *(() if grid.choose_on is None else (grid.choose_on,))}:
-        data.documents(text)
+    data.check_texts(
+        {grid.home, *grid.streams, *(() if grid.choose_on is None else (grid.choose_on,))}
+    )
     if config.model is not None:
         checkpoints.parse(config.model)

@@ -111,9 +111,7 @@ def measured(
     loaded = checkpoints.load(reference, how.compute, packed=True)
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)
     config = loaded.model.config
-    metrics.head_of(
-        loaded.params, how.vocabulary
-    )  # refuses a slice without a token before the text is read
+    metrics.check_vocabulary_slice(loaded.params, how.vocabulary)
     batches = data.batches(how.text, loaded.tokenizer, how.length, how.batch, how.tokens)
     vocabulary = None if how.vocabulary is None else (how.vocabulary.start, how.vocabulary.stop)
     found = metrics.measure(_ladder_metrics(vocabulary), loaded.model, loaded.params, batches)

@@ -66,17 +66,14 @@ def check(config: Saturation) -> list[checkpoints.Reference] | None:
         vocabulary; a tied head is fine, since ranks and spectra are of the matrix that predicts,
         whoever owns it.
     """
-    data.documents(config.text)
-    for part in EXPERIMENTS:
-        if config.does(part):
-            data.documents(getattr(config, part).text)
+    parts_of = [getattr(config, part) for part in EXPERIMENTS if config.does(part)]
+    data.check_texts([config.text, *(part.text for part in parts_of)])
     parse_slice(config.vocabulary)
     if not config.series:
         pretrain = present(config.pretrain)
         for width in config.widths:
             resized(present(pretrain.model), width)
-        for source in pretrain.data.sources:
-            data.documents(source.ref)
+        data.check_texts(source.ref for source in pretrain.data.sources)
         return None
     given = [reference for series in config.series for reference in checkpoints.series(series)]
     if config.does("heads"):
