@@ -33,7 +33,7 @@ except ImportError:  # run as a script, which has its own folder on the path
     import documented
 
 from lmdyn import checkpoints, records
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.report import claims_table
 from lmdyn.report.markup import e
 from lmdyn.studies.claims import Verdict
@@ -136,7 +136,7 @@ class Tried:
         return ended.out.strip().splitlines()[-1][:60].strip()
 
     def _lmdyn(self, words: list[str]) -> str:
-        options = cli.parse(words)
+        options = command_line.parse(words)
         if any(options == known for known in self.done):
             return "the same as one before"
         self.done.append(options)
@@ -145,7 +145,7 @@ class Tried:
             words[0] in ("train", "study") and Path(run.out).exists()
         ):  # else it would go on with what is there
             words = [*documented.without(words, "--out"), "--out", f"{run.out}-{len(self.done)}"]
-            options = cli.parse(words)
+            options = command_line.parse(words)
         if "results/one" in words:  # two folders to lay beside one another
             for name in ("one", "other"):
                 copy(Path("results").glob("series.jsonl*"), Path("results") / name)
@@ -162,7 +162,7 @@ class Tried:
         ended = in_a_process(words, devices=0)
         checked(ended, line)
         if "launch_local" in line:
-            return trained(cli.parse(["train", *words[words.index("--config") :]]), ended)
+            return trained(command_line.parse(["train", *words[words.index("--config") :]]), ended)
         asked = re.findall(r"-m lmdyn (train .*?)(?:>|$)", calls.read_text(), re.M)
         need(len(asked) == 1, f"{line} would start {len(asked)} programs:\n{calls.read_text()}")
         given = words[words.index("--config") :]
@@ -170,7 +170,7 @@ class Tried:
             shlex.split(asked[0]) == ["train", *given, "--hosts", "auto"],
             f"{line} would start: {asked[0]}",
         )
-        cli.parse(shlex.split(asked[0]))
+        command_line.parse(shlex.split(asked[0]))
         return "would start " + asked[0].strip()
 
 

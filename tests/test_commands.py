@@ -35,7 +35,7 @@ from pathlib import Path
 import pytest
 
 from lmdyn import records
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.errors import InputError
 from scripts import documented, try_commands
 from scripts.documented import ALL, CONFIGS, ROOT, in_config, words_of
@@ -43,9 +43,9 @@ from scripts.documented import ALL, CONFIGS, ROOT, in_config, words_of
 
 def test_there_are_commands():
     assert len(ALL) > 55 and all(in_config(path) for path in CONFIGS)
-    assert {words_of(line)[1] for line in ALL if line.startswith("lmdyn ")} == set(cli.VERBS), (
-        "every verb is shown somewhere"
-    )
+    assert {words_of(line)[1] for line in ALL if line.startswith("lmdyn ")} == set(
+        command_line.VERBS
+    ), "every verb is shown somewhere"
     assert any("--batches 1" in line and "benchmark.py" in line for line in ALL), (
         "code that goes over the end of a line"
     )
@@ -65,7 +65,9 @@ def test_what_makes_commands_small_is_used():
             assert any(re.search(sign, line) for line in ALL), sign
     assert set(documented.NEEDS.values()) <= set(ALL)
     cheap = [line for line in ALL if documented.is_cheap(line)]
-    assert {words_of(line)[1] for line in cheap if line.startswith("lmdyn ")} == set(cli.VERBS)
+    assert {words_of(line)[1] for line in cheap if line.startswith("lmdyn ")} == set(
+        command_line.VERBS
+    )
 
 
 def test_configs_name_files_that_are_there():
@@ -114,7 +116,7 @@ def understood(words):
     """Reads a command line of ours; FILE stands for a config of the verb's."""
     examples = {"train": "configs/tiny.py", "study": "configs/fact_learning.py"}
     words = [examples[words[0]] if word == "FILE" else word for word in words]
-    return cli.parse(words)
+    return command_line.parse(words)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def here(words):
         contextlib.redirect_stdout(io.StringIO()) as out,
         contextlib.redirect_stderr(io.StringIO()) as err,
     ):
-        code = cli.main(words)
+        code = command_line.main(words)
     return try_commands.Ended(code, out.getvalue(), err.getvalue())
 
 

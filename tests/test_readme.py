@@ -16,7 +16,7 @@ import pytest
 from lmdyn import checkpoints, models, records
 from lmdyn.checkpoints.families import FAMILIES
 from lmdyn.checkpoints.formats.safetensors import read_folder
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.names import resolve
@@ -109,7 +109,7 @@ def test_a_metric_is_added(here, capsys):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     words = "measure dir:model --data text:book.txt --metrics nll,participation.participation"
     more = "--length 100 --tokens 200 --out results/rows.jsonl"
-    assert cli.main([*words.split(), *more.split()]) == 0
+    assert command_line.main([*words.split(), *more.split()]) == 0
     found = [
         r["value"]
         for r in records.read_rows("results/rows.jsonl")
@@ -132,9 +132,9 @@ def test_an_added_metric_is_printed_and_drawn(here, capsys):
     """Without a line of code for it: on the terminal, and as a figure of the page."""
     words = "measure dir:model --data text:book.txt --metrics participation.participation"
     more = "--length 100 --tokens 200 --out results/rows.jsonl"
-    assert cli.main([*words.split(), *more.split()]) == 0
+    assert command_line.main([*words.split(), *more.split()]) == 0
     assert "Participation ratio, mlp" in capsys.readouterr().out
-    assert cli.main(["report", "results"]) == 0
+    assert command_line.main(["report", "results"]) == 0
     page = Path("results/report.html").read_text(encoding="utf-8")
     assert "Participation ratio" in page
     assert "1: all F coefficients alike" in page
@@ -174,7 +174,7 @@ def config():
 @pytest.mark.slow
 def test_it_is_measured_inside_training_with_the_transform_in_the_chain(here):
     Path("run.py").write_text(RUN)
-    assert cli.main(["train", "--config", "run.py"]) == 0
+    assert command_line.main(["train", "--config", "run.py"]) == 0
     found = records.read_rows("run/rows.jsonl")
     assert {(r["step"], r["layer"]) for r in found if r["metric"] == "participation"} == {
         (s, n) for s in range(3) for n in range(2)
@@ -290,9 +290,9 @@ def test_a_head_is_added(here):
     Path("run.py").write_text(
         RUN.replace("positions=64", 'positions=64, head="cosine_head.CosineHead:4"')
     )
-    assert cli.main(["train", "--config", "run.py"]) == 0
+    assert command_line.main(["train", "--config", "run.py"]) == 0
     words = "measure run:run@2 --data text:book.txt --length 32 --tokens 64 --metrics nll"
-    assert cli.main([*words.split(), "--out", "measured.jsonl"]) == 0
+    assert command_line.main([*words.split(), "--out", "measured.jsonl"]) == 0
     trained = [r["value"] for r in records.read_rows("run/rows.jsonl") if r["metric"] == "nll"]
     (measured,) = records.read_rows("measured.jsonl")
     assert trained[-1] != trained[0]
@@ -305,7 +305,7 @@ def test_a_study_is_added(here, capsys):
     words = "study my_studies.second_reading --model dir:model --text text:book.txt --out out"
     more = "--length 16 --passages 2 --seeds 2 --workers 1"
     for _ in range(2):  # the second time nothing is left to do
-        assert cli.main([*words.split(), *more.split()]) == 0
+        assert command_line.main([*words.split(), *more.split()]) == 0
         assert "A passage is predicted better the second time." in capsys.readouterr().out
     claims = json.loads(Path("out/claims.json").read_text(encoding="utf-8"))
     assert claims[0]["verdict"] in ("supported", "not supported", "undecided")

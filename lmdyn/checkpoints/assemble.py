@@ -23,7 +23,7 @@ from lmdyn.types import Params
 BLOCK_NUMBERS = 2**18
 
 
-class Source(NamedTuple):
+class TensorSource(NamedTuple):
     """The tensors of a checkpoint, unread."""
 
     label: str
@@ -97,7 +97,7 @@ def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def assemble(
     config: ModelConfig,
     rules: Iterable[Rule],
-    source: Source,
+    source: TensorSource,
     ignored: Iterable[str] = (),
     keep: Callable[[Any], Any] | None = None,
 ) -> Params:
@@ -121,7 +121,9 @@ def assemble(
     >>> model, rules = models.LanguageModel(config), family("llama").rules
     >>> files = {one.name: one for one in disassemble(config, rules, models.init(model))}
     >>> shapes = {name: one.shape for name, one in files.items()}
-    >>> source = Source("memory", shapes, lambda name, *rows: files[name].make()[slice(*rows)])
+    >>> source = TensorSource(
+    ...     "memory", shapes, lambda name, *rows: files[name].make()[slice(*rows)]
+    ... )
     >>> assemble(config, rules, source)["embed"]["embedding"].shape
     (257, 6)
     """
@@ -137,7 +139,7 @@ def assemble(
     return traverse_util.unflatten_dict(leaves, sep="/")
 
 
-def _check_names(wanted: list[Place], source: Source, ignored: Iterable[str]):
+def _check_names(wanted: list[Place], source: TensorSource, ignored: Iterable[str]):
     needed = {name for place in wanted for name in place.sources()}
     if missing := sorted(needed - source.shapes.keys(), key=_natural):
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
@@ -160,7 +162,7 @@ def _natural(name: str):
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def _check_shapes(config: ModelConfig, place: Place, source: Source):
+def _check_shapes(config: ModelConfig, place: Place, source: TensorSource):
     expected = tuple(LAYOUTS[place.rule.layout].shape(place.shape, config))
     for name in place.sources():
         if tuple(source.shapes[name]) != expected:
@@ -170,7 +172,7 @@ def _check_shapes(config: ModelConfig, place: Place, source: Source):
             )
 
 
-def _fill(config: ModelConfig, place: Place, source: Source) -> np.ndarray:
+def _fill(config: ModelConfig, place: Place, source: TensorSource) -> np.ndarray:
     layout = LAYOUTS[place.rule.layout]
     expected = tuple(layout.shape(place.shape, config))
     out = _aligned((place.layers, *place.shape) if place.layers is not None else place.shape)

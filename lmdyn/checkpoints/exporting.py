@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 
 from lmdyn.checkpoints.assemble import Stored, disassemble
-from lmdyn.checkpoints.families import HEADS, family
+from lmdyn.checkpoints.families import HEAD_NAMES, family
 from lmdyn.checkpoints.hf_config import read_config, write_config
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
@@ -100,7 +100,7 @@ def _write_weights(config, name: str, params, folder: pathlib.Path):
         if shards[-1] and size + nbytes > SHARD_BYTES:
             shards.append([])
             size = 0
-        full = stored.name if stored.name in HEADS else entry.prefix + stored.name
+        full = stored.name if stored.name in HEAD_NAMES else entry.prefix + stored.name
         shards[-1].append(stored._replace(name=full))
         size, total = size + nbytes, total + nbytes
     if len(shards) == 1:

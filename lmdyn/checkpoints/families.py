@@ -316,7 +316,7 @@ FAMILIES: dict[str, Family] = {
 IGNORED = (r".*rotary_emb\.inv_freq", r".*\.attn\.(masked_)?bias", r".*\.attention\.(masked_)?bias")
 
 # Names that never carry the prefix of the model.
-HEADS = ("lm_head.weight", "embed_out.weight")
+HEAD_NAMES = ("lm_head.weight", "embed_out.weight")
 
 
 def family(name: str) -> Family:

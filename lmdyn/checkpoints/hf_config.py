@@ -13,7 +13,7 @@ from lmdyn.checkpoints.families import FAMILIES, Family, family
 from lmdyn.errors import InputError, choose
 from lmdyn.models.config import ModelConfig, RotaryScaling
 
-ACTIVATIONS = {
+HF_ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
@@ -67,7 +67,9 @@ def _read(name: str, entry: Family, values: dict) -> ModelConfig:
     fields = {k: v for k, v in read.items() if v is not None} | entry.fixed
     for field, value in fields.items():
         fields[field] = _checked(field, value, entry.keys.get(field, (field,))[0])
-    fields["activation"] = ACTIVATIONS[choose("activation", str(fields["activation"]), ACTIVATIONS)]
+    fields["activation"] = HF_ACTIVATIONS[
+        choose("activation", str(fields["activation"]), HF_ACTIVATIONS)
+    ]
     fields.setdefault("kv_heads", fields["heads"])
     if min(fields["heads"], fields["width"]) < 1:
         raise InputError(

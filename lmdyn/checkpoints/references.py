@@ -13,7 +13,7 @@ import re
 from lmdyn.checkpoints import hub, runs
 from lmdyn.errors import InputError, choose
 
-KINDS = ("hf", "dir", "gguf", "run")
+REFERENCE_KINDS = ("hf", "dir", "gguf", "run")
 _STEP = re.compile(
     r"(?:^|[^a-z])(?:global_?step|step|checkpoint|ckpt|iter)[-_]?(\d+)", re.IGNORECASE
 )
@@ -119,7 +119,7 @@ def _split(ref: str) -> tuple[str, str, str | None]:
             f"'{ref}' is no model reference; write one of hf:ORG/NAME[@REVISION], dir:PATH,"
             " gguf:PATH, run:DIR[@STEP]"
         )
-    choose("kind of model reference", kind, KINDS)
+    choose("kind of model reference", kind, REFERENCE_KINDS)
     if not rest:
         raise InputError(f"'{ref}' names nothing after {kind}:")
     if kind == "gguf" or (kind in ("dir", "run") and pathlib.Path(rest).exists()):

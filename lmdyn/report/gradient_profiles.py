@@ -16,10 +16,13 @@ import altair as alt
 from lmdyn.report.figures import Figure, label
 from lmdyn.report.panels import joined, means_with_seeds, one_or_all, own, panel, tidy, upright
 
-KINDS = ("updated", "new", "unchanged")
-RUNNING = {"running freeze": "freeze, running profile", "running scale": "scale, running profile"}
+FACT_KINDS = ("updated", "new", "unchanged")
+RUNNING_STYLE = {
+    "running freeze": "freeze, running profile",
+    "running scale": "scale, running profile",
+}
 """Modes of runs whose profile is estimated during training, as figures call them."""
-METRICS = ("relative_gradient_norm", "profile_difference")
+PROFILE_METRICS = ("relative_gradient_norm", "profile_difference")
 """Rows that `profiles` draws."""
 Rows = Sequence[Mapping[str, Any]]
 
@@ -99,13 +102,13 @@ def _profile_points(rows, wanted: Sequence[str]) -> list[dict[str, Any]]:
 
 def profile(rows: Rows) -> Figure | None:
     """Relative gradient norms over layers, as in the paper: a line for each kind of knowledge."""
-    points = _profile_points(rows, KINDS)
+    points = _profile_points(rows, FACT_KINDS)
     if not points:
         return None
     charts = tuple(
         layers(
             [p for p in points if p["site"] == site],
-            KINDS,
+            FACT_KINDS,
             f"{name}: norm relative to random spans",
         )
         for site, name in (("attention", "Attention"), ("mlp", "MLP"))
@@ -150,7 +153,7 @@ def profiles(rows: Rows) -> list[Figure]:
     return made
 
 
-GROUPS = {"mlp": "MLP", "attention": "Attention"}
+GROUP_TITLES = {"mlp": "MLP", "attention": "Attention"}
 """Parts of a block as figures call them."""
 
 
@@ -182,7 +185,7 @@ def _model_profile(name: str, rows: Rows, tests: Sequence[str]) -> Figure:
         layers(
             [p for p in points if p["site"] == site],
             kinds,
-            f"{GROUPS.get(site, site)}: norm relative to random spans",
+            f"{GROUP_TITLES.get(site, site)}: norm relative to random spans",
         )
         for site in dict.fromkeys(p["site"] for p in points)
     ]
@@ -254,7 +257,7 @@ def running(rows: Rows) -> Figure | None:
     points = [
         {
             "site": r["site"],
-            "kind": RUNNING[r["mode"]],
+            "kind": RUNNING_STYLE[r["mode"]],
             "layer": r["layer"],
             "seed": r["seed"],
             "value": float(r["value"]),
@@ -273,7 +276,7 @@ def running(rows: Rows) -> Figure | None:
     charts = [
         layers(
             [p for p in points if p["site"] == site],
-            ("measured before", *RUNNING.values()),
+            ("measured before", *RUNNING_STYLE.values()),
             f"{title}: r over its mean",
         )
         for site, title in (("attention", "Attention"), ("mlp", "MLP"))

@@ -36,7 +36,7 @@ def measured(runs: Sequence[Run]) -> list[Figure]:
       runs: what `lmdyn measure`, `gradients`, `online` and `train` left.
     """
     rows = [row for run in runs for row in run.rows]
-    elsewhere = {*gradient_profiles.METRICS, *stream_figures.QUANTITIES}
+    elsewhere = {*gradient_profiles.PROFILE_METRICS, *stream_figures.STREAM_QUANTITIES}
     names = [n for n in dict.fromkeys(row["metric"] for row in rows) if n not in elsewhere]
     series = _series(rows)
     found = [
@@ -102,7 +102,7 @@ def _figure(metric: str, runs: Sequence[Run]) -> Figure | None:
     charts, data = [], []
     for site in sites:
         layers, final = layer_data(rows, site), final_data(rows)
-        place = gradient_profiles.GROUPS.get(site, site)
+        place = gradient_profiles.GROUP_TITLES.get(site, site)
         name = f"{place}, {quantity.unit}" if len(sites) > 1 else quantity.unit
         charts.append(by_layer(layers, final, quantity, name))
         tag = {"site": site} if len(sites) > 1 else {}

@@ -31,7 +31,7 @@ class Page(NamedTuple):
     svgs: dict[str, str]
 
 
-class Study(NamedTuple):
+class StudyPart(NamedTuple):
     """One study on the page, from one folder or from several beside one another."""
 
     page: StudyPage
@@ -111,7 +111,7 @@ def collect(runs: Sequence[Run]) -> list[Figure]:
     return own + measured([run for run in runs if not package_of(run.meta)])
 
 
-def _studies(runs: Sequence[Run]) -> list[Study]:
+def _studies(runs: Sequence[Run]) -> list[StudyPart]:
     """The studies in their order.
 
     What several folders have of the same one is laid beside one another, figure by figure.
@@ -124,7 +124,7 @@ def _studies(runs: Sequence[Run]) -> list[Study]:
             for figure in _figures(page, package, run):
                 group = groups.setdefault(figure.name, Group(figure.title, []))
                 group.figures.append((run.part if len(own) > 1 else "", _of(run.folder, figure)))
-        found.append(Study(page, own, list(groups.values())))
+        found.append(StudyPart(page, own, list(groups.values())))
     return found
 
 
@@ -148,7 +148,7 @@ def _of(folder: str, figure: Figure) -> Figure:
     return figure._replace(name=f"{folder}-{figure.name}") if folder else figure
 
 
-def _of_study(study: Study, svgs: Mapping[str, str], above: Collection[int]) -> Section:
+def _of_study(study: StudyPart, svgs: Mapping[str, str], above: Collection[int]) -> Section:
     """Question, figures that do not stand above, and how to run it larger."""
     page, several = study.page, len(study.runs) > 1
     names = ", ".join(run.part for run in study.runs)
@@ -173,7 +173,7 @@ def _of_study(study: Study, svgs: Mapping[str, str], above: Collection[int]) -> 
     return Section(f"study-{slug(page.title)}", page.title, content, "study")
 
 
-def _ran(study: Study) -> str:
+def _ran(study: StudyPart) -> str:
     """On what it ran, and when; by folder where there are several."""
     lines = [
         (f"<b>{e(run.part)}</b> " if len(study.runs) > 1 else "") + e(said)

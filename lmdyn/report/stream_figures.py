@@ -12,7 +12,7 @@ from lmdyn.report.folders import Run
 from lmdyn.report.panels import across, tooltips
 from lmdyn.types import ArrayLike
 
-QUANTITIES = {
+STREAM_QUANTITIES = {
     name: Quantity(name, title, unit, fields={"perplexity": "Perplexity"} if unit == "nats" else {})
     for name, title, unit in (
         ("static_nll", "Static nll", "nats"),
@@ -24,7 +24,7 @@ QUANTITIES = {
 SETTINGS = ("optimizer", "learning_rate", "lr", "chunk", "context", "window", "adapt", "reset")
 """Settings told in a caption, where the rows' provenance has them."""
 
-BINS = 48
+STREAM_BINS = 48
 """Points of a curve: enough to see change, few enough for a steady mean in each."""
 
 
@@ -71,7 +71,9 @@ def figures(run: Run, about: str) -> list[Figure]:
     ]
 
 
-def stream_data(static: ArrayLike, online: ArrayLike, bins: int = BINS) -> list[dict[str, Any]]:
+def stream_data(
+    static: ArrayLike, online: ArrayLike, bins: int = STREAM_BINS
+) -> list[dict[str, Any]]:
     """Both curves and their cumulative difference, in runs of predictions of equal length.
 
     Args:

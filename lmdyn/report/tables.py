@@ -21,7 +21,7 @@ def tables(runs: Sequence[Run]) -> str:
     """A table of the values of models, and one of costs and likelihoods of streams, as HTML."""
     streams = [run for run in runs if any(r["metric"] == "online_nll" for r in run.rows)]
     models: dict[str, Cells] = {}
-    last = lambda run: any(r["metric"] in gradient_profiles.METRICS for r in run.rows)
+    last = lambda run: any(r["metric"] in gradient_profiles.PROFILE_METRICS for r in run.rows)
     for run in sorted(runs, key=last):
         if run not in streams:
             for name in dict.fromkeys(label(r) for r in run.rows):
@@ -51,13 +51,13 @@ def cells(rows: Sequence[Row], meta: Mapping[str, Any]) -> Cells:
     >>> cells([{**row, "layer": i, "value": i} for i in range(2)], {})
     {('My metric, mean over layers', 'share'): '0.5000'}
     """
-    known = describe(stream_figures.QUANTITIES.values()) | meta.get("metrics", {})
+    known = describe(stream_figures.STREAM_QUANTITIES.values()) | meta.get("metrics", {})
     found: Cells = {}
     for metric in dict.fromkeys(r["metric"] for r in rows):
         own = [r for r in rows if r["metric"] == metric]
         whole = [r for r in own if r["layer"] is None]
         kinds = {str(r.get("kind") or r.get("set")) for r in own}
-        if not whole and len(kinds) == 1 and metric not in gradient_profiles.METRICS:
+        if not whole and len(kinds) == 1 and metric not in gradient_profiles.PROFILE_METRICS:
             mean = sum(r["value"] for r in own) / len(own)
             quantity = quantity_of(own[0], {"metrics": known})
             found[f"{quantity.title}, mean over layers", quantity.unit] = value(mean)

@@ -82,12 +82,12 @@ def entropy_bonus(weight: float) -> Callable:
     return objective
 
 
-REGISTRY = {"entropy_bonus": entropy_bonus}
+OBJECTIVES = {"entropy_bonus": entropy_bonus}
 """Objectives by a short name; each entry makes one."""
 
 
 def make(choice: Objective | None) -> Callable:
-    """The objective that a config names, of `REGISTRY` or dotted; the likelihood for None.
+    """The objective that a config names, of `OBJECTIVES` or dotted; the likelihood for None.
 
     Raises:
       InputError: there is no such function, or it does not take these arguments.
@@ -99,4 +99,4 @@ def make(choice: Objective | None) -> Callable:
 
     if choice is None:
         return likelihood
-    return names.make(choice.name, choice.arguments, REGISTRY, "objective")
+    return names.make(choice.name, choice.arguments, OBJECTIVES, "objective")

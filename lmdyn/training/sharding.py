@@ -3,7 +3,7 @@
 The mesh has three axes. The rows of a batch are divided over `data` and `fsdp` together. Parameters
 are copied along `data`, divided by model width along `fsdp` (each device gathers a layer just
 before it needs it), and along `tensor` by heads, MLP width and vocabulary, so that one product is
-shared by several devices. `RULES` says which.
+shared by several devices. `AXIS_RULES` says which.
 
 Nothing here changes what is computed: the same jitted functions run on one device or on a mesh,
 because `jax.jit` follows the shardings of its arguments.
@@ -24,7 +24,7 @@ AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
 """The axes over which the rows of a batch are divided."""
 
-RULES = (
+AXIS_RULES = (
     ("embed", ("tensor", "fsdp")),
     ("positions", (None, "fsdp")),
     ("head", ("fsdp", "tensor")),
@@ -43,7 +43,7 @@ The first that fits is taken. The leading layer axis is never divided. A bias is
 outputs it is added to if that is along `tensor`; biases and norms of model width are small and lie
 whole on every device, as does everything that no rule names."""
 
-HEADS = {"query": "heads", "key": "kv_heads", "value": "kv_heads", "output": "heads"}
+HEAD_COUNTS = {"query": "heads", "key": "kv_heads", "value": "kv_heads", "output": "heads"}
 """Attention matrices are divided between heads, never inside one: the field that counts them."""
 
 
@@ -138,7 +138,7 @@ def _place(names, shape, mesh: Mesh, config: ModelConfig | None) -> tuple[Partit
     """Where one parameter lies, and why a part of its rule was not followed."""
     path = ".".join(names)
     axes = next(
-        axes for rule, axes in RULES if not rule or path == rule or path.startswith(f"{rule}.")
+        axes for rule, axes in AXIS_RULES if not rule or path == rule or path.startswith(f"{rule}.")
     )
     if names[-1] == "bias":
         axes = tuple(axis for axis in axes[-1:] if axis == "tensor")
@@ -150,7 +150,7 @@ def _place(names, shape, mesh: Mesh, config: ModelConfig | None) -> tuple[Partit
             continue
         unit = "numbers"
         if config is not None and axis == "tensor" and names[1:2] == ("attention",):
-            size, unit = getattr(config, HEADS[names[2]]), HEADS[names[2]]
+            size, unit = getattr(config, HEAD_COUNTS[names[2]]), HEAD_COUNTS[names[2]]
         divides = size % mesh.shape[axis] == 0
         found.append(axis if divides else None)
         if not divides:
@@ -171,7 +171,7 @@ def _placed(params, mesh: Mesh, config: ModelConfig | None):
 
 
 def param_specs(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
-    """Where each parameter lies, by `RULES`.
+    """Where each parameter lies, by `AXIS_RULES`.
 
     A dimension that its axis does not divide stays whole, so that every model runs on every mesh
     (`uneven` lists them).

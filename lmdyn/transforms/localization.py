@@ -30,7 +30,7 @@ from lmdyn.params.partitions import Partition, partition
 from lmdyn.params.selectors import check_selector, flatten, unflatten
 from lmdyn.types import ArrayLike, Params, Tree
 
-KINDS = ("attention", "mlp")
+PROFILE_GROUPS = ("attention", "mlp")
 """The groups that a profile is read at, unless others are asked for."""
 
 
@@ -97,7 +97,7 @@ def layer_mask(mask: Any, part: Partition | None = None) -> optax.GradientTransf
 def localize(
     profile: Mapping[str, ArrayLike],
     mode: str = "freeze",
-    groups: Iterable[str] = KINDS,
+    groups: Iterable[str] = PROFILE_GROUPS,
     part: Partition | None = None,
 ) -> optax.GradientTransformation:
     """Restricts updates to where a relative profile is high, or scales them by it.
@@ -139,7 +139,7 @@ def localize(
     return layer_rates({group: r / mean for group, r in profile.items()}, part)
 
 
-def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = KINDS) -> str:
+def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = PROFILE_GROUPS) -> str:
     """The selector of what `localize(profile, mode="freeze")` updates.
 
     Give it to `partition`, and the rest costs nothing.
@@ -191,7 +191,7 @@ class Localized:
 
 
 def localized(
-    profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = KINDS
+    profile: Mapping[str, ArrayLike], mode: str = "freeze", groups: Iterable[str] = PROFILE_GROUPS
 ) -> Localized:
     """What online adaptation changes, by a relative profile.
 

@@ -18,7 +18,7 @@ import optax
 from lmdyn.errors import InputError, choose
 from lmdyn.params import group_layers, group_members
 from lmdyn.params.selectors import flatten, unflatten
-from lmdyn.transforms.localization import KINDS, check_groups, placed
+from lmdyn.transforms.localization import PROFILE_GROUPS, check_groups, placed
 from lmdyn.types import Tree
 
 DECAY = 0.95
@@ -34,7 +34,7 @@ class AdjustableRates(NamedTuple):
     """scalar, of what is in no group"""
 
 
-def adjustable_rates(groups: Iterable[str] = KINDS) -> optax.GradientTransformation:
+def adjustable_rates(groups: Iterable[str] = PROFILE_GROUPS) -> optax.GradientTransformation:
     """`layer_rates` whose rates are in the optimizer's state, all 1 at first.
 
     One compiled step serves every choice of them.
@@ -134,7 +134,7 @@ def _multiplied(updates, rates, elsewhere):
     return unflatten(leaves)
 
 
-def group_norms(tree: Tree, groups: Iterable[str] = KINDS) -> dict[str, jax.Array]:
+def group_norms(tree: Tree, groups: Iterable[str] = PROFILE_GROUPS) -> dict[str, jax.Array]:
     """Norms of a gradient by group and layer.
 
     `{group: [L]}`, or a scalar for a group outside the blocks.
@@ -203,7 +203,7 @@ def relocalize(
     reference: Mapping,
     mode: str = "freeze",
     *,
-    groups: Iterable[str] = KINDS,
+    groups: Iterable[str] = PROFILE_GROUPS,
     decay: float = DECAY,
 ) -> optax.GradientTransformation:
     """A rule whose updates are restricted to where the training's own gradients are large.

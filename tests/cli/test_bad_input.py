@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmdyn import files, records
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from tests.cli.test_command_line import TEXT, caches, folder, run  # noqa: F401 (fixtures)
 
 MEASURE = [
@@ -179,7 +179,7 @@ def test_interrupt(capsys, monkeypatch, place, out, moment):
     monkeypatch.setattr(
         *{"tokenize": (windows, "tokenize"), "write": (files.os, "replace")}[moment], stop
     )
-    code = cli.main([w.format(d=place, o=out) for w in MEASURE])
+    code = command_line.main([w.format(d=place, o=out) for w in MEASURE])
     err = capsys.readouterr().err
     assert code == 130
     assert err.strip().splitlines()[-1] == "lmdyn: error: interrupted; nothing was written"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lmdyn import records
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.records.rows import FIELDS
 
 TEXT = "The quick brown fox jumps over the lazy dog, again and again. " * 12
@@ -47,7 +47,7 @@ def caches(tmp_path, monkeypatch):
 
 def run(capsys, *words):
     """(exit code, stdout, stderr) of one command line, in this process."""
-    code = cli.main([str(w) for w in words])
+    code = command_line.main([str(w) for w in words])
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -71,14 +71,14 @@ def test_help_fits_80_columns_and_is_whole(capsys, monkeypatch, words):
     code, out, err = run(capsys, *words)
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 80
-    if words[0] in cli.VERBS:
+    if words[0] in command_line.VERBS:
         kind = importlib.import_module(f"lmdyn.cli.{words[0]}").OPTIONS
         fields = [
             n for n in kind.__dataclass_fields__ if n not in ("model", "models", "folders", "table")
         ]
         wanted = [f"--{n.replace('_', '-')}" for n in fields]
     else:
-        wanted = list(cli.VERBS)
+        wanted = list(command_line.VERBS)
     assert [name for name in wanted if name not in out] == []
 
 

@@ -8,15 +8,13 @@ import sys
 import pytest
 
 from lmdyn.data import documents, read_probes, worlds
-from lmdyn.data.worlds import words as world_words
+from lmdyn.data.worlds import words
 from lmdyn.data.worlds.facts import Entity, count, hashed, kind, name, permute, value
 from lmdyn.data.worlds.world import World
 from lmdyn.errors import InputError
 
 SMALL = World(people=23, places=11, seed=5, updated=0.3, new=0.25, renderings=4)
-FACTS = [
-    (sort, attribute) for sort in world_words.TEMPLATES for attribute in world_words.TEMPLATES[sort]
-]
+FACTS = [(sort, attribute) for sort in words.TEMPLATES for attribute in words.TEMPLATES[sort]]
 
 
 def entities(world, time=1):
@@ -32,7 +30,7 @@ def told(world, text, times=(0, 1)):
         who = name(world, entity)
         if who not in text:
             continue
-        for attribute, templates in world_words.TEMPLATES[entity.sort].items():
+        for attribute, templates in words.TEMPLATES[entity.sort].items():
             for time in times:
                 if time == 0 and kind(world, entity, attribute) == "new":
                     continue
@@ -54,13 +52,10 @@ def read():
 
 @pytest.mark.parametrize("sort, attribute", FACTS)
 def test_templates_can_be_told_apart(sort, attribute):
-    templates = world_words.TEMPLATES[sort][attribute]
+    templates = words.TEMPLATES[sort][attribute]
     assert len(templates) == len(set(templates)) >= 8
     every = [
-        t
-        for attributes in world_words.TEMPLATES.values()
-        for more in attributes.values()
-        for t in more
+        t for attributes in words.TEMPLATES.values() for more in attributes.values() for t in more
     ]
     for template in templates:
         assert template.count("{name}") == template.count("{object}") == 1
@@ -70,7 +65,7 @@ def test_templates_can_be_told_apart(sort, attribute):
 
 
 def test_values_are_many_and_differ():
-    for values in (*world_words.VALUES.values(), world_words.places(), world_words.FIRST):
+    for values in (*words.VALUES.values(), words.places(), words.FIRST):
         assert len(values) == len(set(values)) >= 40
         assert all(v == v.strip() and v for v in values)
 
@@ -94,11 +89,11 @@ def test_no_two_splits_tell_a_fact_in_the_same_words(read):
                 entity, before = by_name[p["entity"]], p["text"][: p["start"]]
                 prompts = [
                     t.partition("{object}")[0].format(name=p["entity"])
-                    for t in world_words.TEMPLATES[entity.sort][p["attribute"]]
+                    for t in words.TEMPLATES[entity.sort][p["attribute"]]
                 ]
                 asked.add((entity, p["attribute"], prompts.index(before)))
         assert {fact[:2] for fact in asked} == {
-            (e, a) for e in entities(SMALL, time) for a in world_words.TEMPLATES[e.sort]
+            (e, a) for e in entities(SMALL, time) for a in words.TEMPLATES[e.sort]
         }
     assert all(pairs.values())
     assert not pairs["time0"] & pairs["time1"]
@@ -108,7 +103,7 @@ def test_no_two_splits_tell_a_fact_in_the_same_words(read):
 
 def test_time_0_tells_every_old_fact_in_as_many_ways_as_asked(read):
     ways = collections.Counter(fact[:2] for fact in read["time0"] if fact[3] == 0)
-    expected = {(e, a) for e in entities(SMALL, 0) for a in world_words.TEMPLATES[e.sort]}
+    expected = {(e, a) for e in entities(SMALL, 0) for a in words.TEMPLATES[e.sort]}
     assert set(ways) == expected
     assert set(ways.values()) == {SMALL.renderings}
 
@@ -117,7 +112,7 @@ def test_time_1_tells_what_changed_and_nothing_else(read):
     expected = {
         (e, a)
         for e in entities(SMALL)
-        for a in world_words.TEMPLATES[e.sort]
+        for a in words.TEMPLATES[e.sort]
         if kind(SMALL, e, a) != "unchanged"
     }
     assert {fact[:2] for fact in read["time1"]} == expected
@@ -137,11 +132,11 @@ def test_updated_facts_differ_and_are_as_many_as_asked(share):
     world = World(people=67, places=13, seed=2, updated=share)
     kinds = {}
     for entity in entities(world, 0):
-        for attribute in world_words.TEMPLATES[entity.sort]:
+        for attribute in words.TEMPLATES[entity.sort]:
             what = kinds[entity, attribute] = kind(world, entity, attribute)
             before, after = (value(world, entity, attribute, time) for time in (0, 1))
             assert (before != after) == (what == "updated")
-    for sort, changeable in world_words.CHANGEABLE.items():
+    for sort, changeable in words.CHANGEABLE.items():
         changed = {a for (e, a), what in kinds.items() if e.sort == sort and what == "updated"}
         many = sum(what == "updated" for (e, _), what in kinds.items() if e.sort == sort)
         assert many == round(share * count(world, sort, 0) * len(changeable))
@@ -151,10 +146,7 @@ def test_updated_facts_differ_and_are_as_many_as_asked(share):
 def test_which_facts_are_updated_is_not_a_pattern():
     world = World(people=1000, updated=0.5, new=0)
     counts = collections.Counter(
-        tuple(
-            kind(world, Entity("person", i), a) == "updated"
-            for a in world_words.CHANGEABLE["person"]
-        )
+        tuple(kind(world, Entity("person", i), a) == "updated" for a in words.CHANGEABLE["person"])
         for i in range(1000)
     )
     assert len(counts) == 8 and all(

@@ -10,7 +10,7 @@ from lmdyn import metrics, models
 from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
-from lmdyn.metrics import probe_scores as spans
+from lmdyn.metrics import probe_scores
 from lmdyn.models import heads, tiles
 from tests.checkpoints.cases import VOCAB, random_model
 from tests.helpers import assert_close
@@ -114,19 +114,19 @@ def test_a_set_of_probes_is_compiled_once_and_the_head_sees_spans_only(case, mon
         seen.append(states.shape) or score(head, matrices, states, *rest)
     )
     monkeypatch.setattr(heads.Head, "token_scores", scored)
-    spans._step.cache_clear()
+    probe_scores._step.cache_clear()
     for _ in range(2):  # 7 probes in 3 groups of 3, twice
         metrics.score_probes(case.model, case.params, case.batch, rows=3)
     assert seen == [(3 * 4, 24)]  # traced once; the longest span has 4 tokens
-    spans._step.cache_clear()
+    probe_scores._step.cache_clear()
 
 
 def test_blocks_of_the_head_change_nothing(case, monkeypatch):
     whole = metrics.score_probes(case.model, case.params, case.batch)
     monkeypatch.setattr(tiles, "TILE_BYTES", 4 * VOCAB * 5)
-    spans._step.cache_clear()
+    probe_scores._step.cache_clear()
     found = metrics.score_probes(case.model, case.params, case.batch)
-    spans._step.cache_clear()
+    probe_scores._step.cache_clear()
     assert_close(found.log_probability, whole.log_probability, 1e-6)
     assert found.exact.tolist() == whole.exact.tolist()
 

@@ -8,7 +8,7 @@ import pytest
 
 from lmdyn import metrics
 from lmdyn.errors import InputError
-from lmdyn.metrics import spectra as module
+from lmdyn.metrics import spectra
 from lmdyn.models.matrices.quantized import from_bytes, unpack
 from tests.helpers import assert_close, small
 
@@ -24,8 +24,8 @@ def planted(values, rows, columns, seed=0):
 @pytest.mark.parametrize("exact", [0, 2**18])
 @pytest.mark.parametrize("shape", [(7, 5), (5, 7), (1, 3), (3, 31, 67), (2, 2, 9, 5)])
 def test_values_are_those_of_numpy_in_float64(monkeypatch, exact, shape):
-    monkeypatch.setattr(module, "EXACT", exact)
-    monkeypatch.setattr(module, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(spectra, "EXACT", exact)
+    monkeypatch.setattr(spectra, "BLOCK_ROWS", 4)
     matrices = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     assert_close(
         metrics.singular_values(matrices),
@@ -38,7 +38,7 @@ def test_a_planted_spectrum_is_recovered_down_to_the_stated_error(monkeypatch):
     """Four decades; by the Gram matrix every value is within 1e-4 of NumPy's, each relative to
     itself.
     """
-    monkeypatch.setattr(module, "EXACT", 0)
+    monkeypatch.setattr(spectra, "EXACT", 0)
     values = np.logspace(2, -2, 37)
     matrix = planted(values, 301, 37)
     found = metrics.singular_values(matrix)
@@ -145,14 +145,14 @@ def test_a_head_s_spectrum_may_be_of_a_slice_of_the_vocabulary_and_of_any_kind_o
 def test_rows_of_a_head_hold_its_spectrum_few_enough_to_be_drawn():
     values = np.geomspace(8.0, 1.0, 300)
     params = {"head": {"kernel": np.diag(values)}}
-    [row] = module.HeadSpectrum(metrics.head_of(params), 20).rows()
+    [row] = spectra.HeadSpectrum(metrics.head_of(params), 20).rows()
     assert (
         row["index"][0] == 1
         and row["index"][-1] == row["directions"] == 300
         and len(row["index"]) <= 20
     )
     np.testing.assert_allclose(row["values"], values[np.array(row["index"]) - 1] / 8, rtol=1e-4)
-    [whole] = module.HeadSpectrum(metrics.head_of(params), 300).rows()
+    [whole] = spectra.HeadSpectrum(metrics.head_of(params), 300).rows()
     share = values / values.sum()
     assert len(whole["values"]) == 300 and whole["value"] == pytest.approx(
         np.sum(share * np.log(share * 300))

@@ -13,7 +13,7 @@ import pytest
 from lmdyn import data, metrics, models, online, training
 from lmdyn.checkpoints import hf_config
 from lmdyn.errors import InputError
-from lmdyn.metrics import probe_scores as spans
+from lmdyn.metrics import probe_scores
 from lmdyn.models.heads import Head, head_of, make_head, project
 from tests.helpers import SMALL, assert_close, batch
 
@@ -75,7 +75,7 @@ def test_every_use_of_a_model_sees_its_head(made):
     probes = data.ProbeBatch(b.inputs, b.targets, b.mask & (np.arange(7) > 1), b.mask)
     inside = [n[span].mean() for n, span in zip(nll, probes.span, strict=True)]
     assert_close(
-        spans.score_probes(model, params, probes).log_probability, np.negative(inside), 1e-5
+        probe_scores.score_probes(model, params, probes).log_probability, np.negative(inside), 1e-5
     )
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from lmdyn import checkpoints, online, records, transforms
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel, ModelConfig, init
@@ -125,7 +125,7 @@ def call(folder, tmp_path, *words, model="model"):
         str(out),
         *map(str, words),
     ]
-    return cli.main(words), out
+    return command_line.main(words), out
 
 
 @pytest.fixture(autouse=True)

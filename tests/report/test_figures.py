@@ -70,7 +70,7 @@ def test_the_stream_keeps_every_token(count):
     rng = np.random.default_rng(count)
     static, online = rng.normal(size=(2, count))
     data = stream_figures.stream_data(static, online)
-    assert len(data) <= stream_figures.BINS
+    assert len(data) <= stream_figures.STREAM_BINS
     assert [d["start"] for d in data] == [0, *(d["end"] for d in data[:-1])]
     assert data[-1]["end"] == count
     for name, trace in (("static", static), ("online", online)):

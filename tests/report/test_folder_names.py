@@ -8,7 +8,7 @@ import urllib.parse
 import pytest
 
 from lmdyn import records, report
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.errors import InputError
 from tests.report import cases
 from tests.report.test_page import Links
@@ -80,7 +80,7 @@ def test_what_is_missing_is_one_line(tmp_path, capsys, monkeypatch, words, messa
     cases.folder(tmp_path / "a")
     cases.folder(tmp_path / "b")
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["report", *words]) == 2
+    assert command_line.main(["report", *words]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not (tmp_path / "x.html").exists()
@@ -88,7 +88,9 @@ def test_what_is_missing_is_one_line(tmp_path, capsys, monkeypatch, words, messa
 
 def test_the_command_line_takes_several(folders, tmp_path, capsys):
     assert (
-        cli.main(["report", str(folders[0]), str(folders[2]), "--out", str(tmp_path / "two.html")])
+        command_line.main(
+            ["report", str(folders[0]), str(folders[2]), "--out", str(tmp_path / "two.html")]
+        )
         == 0
     )
     assert "Other" in (tmp_path / "two.html").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmdyn import records, report
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 
 E, A, B, a, b = 1.69, 406.4, 410.7, 0.34, 0.28
 """The published fit of Hoffmann et al. 2022."""
@@ -32,7 +32,7 @@ def table(tmp_path):
 
 def test_a_typed_table_gives_the_law_and_who_ends_above_it(table, tmp_path, capsys):
     assert (
-        cli.main(
+        command_line.main(
             ["scaling", str(table), "--above", "1e8", "--out", str(tmp_path / "out" / "law.jsonl")]
         )
         == 0
@@ -69,7 +69,9 @@ def test_too_few_runs_are_one_line(table, tmp_path, capsys, above, lines, messag
         text = table.read_text().splitlines()
         table.write_text("\n".join([text[0], *text[len(text) - lines :]][: lines + 1]) + "\n")
     assert (
-        cli.main(["scaling", str(table), "--above", above, "--out", str(tmp_path / "law.jsonl")])
+        command_line.main(
+            ["scaling", str(table), "--above", above, "--out", str(tmp_path / "law.jsonl")]
+        )
         == 2
     )
     assert re.search(message, capsys.readouterr().err)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmdyn import records, report
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.report import small_versions
 from lmdyn.report.studies import larger
 from lmdyn.studies.saturation import PAGE
@@ -121,7 +121,7 @@ def test_how_to_run_it_larger_starts_from_its_real_size():
 def test_every_study_of_the_tour_names_what_it_is_small_of(path):
     config = runpy.run_path(str(path))["config"]()
     assert (ROOT / config.small_version_of).exists()
-    whole = cli.parse(shlex.split(small_versions.command(config.small_version_of))[1:])
+    whole = command_line.parse(shlex.split(small_versions.command(config.small_version_of))[1:])
     assert type(whole) is type(config) and whole.small_version_of is None
 
 

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from lmdyn import records, report
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.errors import InputError
 from lmdyn.report import exports, markup
 from lmdyn.report.figures import Figure
@@ -29,14 +29,14 @@ def test_its_commands_are_understood(name):
     said = f"lmdyn study --config {PAGES[name].config} --seed 3 --out 'a folder/{name}'"
     if name in ("entropy_decay",):
         said = said.replace(" --seed 3", "")
-    before = cli.parse(shlex.split(said)[1:])
+    before = command_line.parse(shlex.split(said)[1:])
     ways = larger(PAGES[name], {"command": said, "config": {"seeds": 3}, "wall_seconds": 600.0})
     assert ways
     for what, command in ways:
         assert what.endswith(".") and "{" not in what
         if not command:  # said in words
             continue
-        after = cli.parse(shlex.split(command)[1:])
+        after = command_line.parse(shlex.split(command)[1:])
         assert type(after) is type(before) and after != before
         assert after.out == f"a folder/{name}-larger"
         assert getattr(after, "seed", 3) == getattr(before, "seed", 3), "what was set stays set"

@@ -211,7 +211,7 @@ def test_every_parameter_has_a_rule_of_its_own():
             norm = any("norm" in name for name in path)
             first = next(
                 rule
-                for rule, _ in sharding.RULES
+                for rule, _ in sharding.AXIS_RULES
                 if f"{'.'.join(path)}.".startswith(f"{rule}." if rule else "")
             )
             assert bool(first) != norm, path

@@ -11,7 +11,7 @@ import pytest
 from lmdyn import transforms
 from lmdyn.errors import InputError
 from lmdyn.params import flatten, unflatten
-from lmdyn.transforms import running_profile as running
+from lmdyn.transforms import running_profile
 
 DEPTH = 3
 REFERENCE = {"attention": [0.5, 1.0, 2.0], "mlp": [1.0, 0.25, 3.0]}
@@ -196,5 +196,5 @@ def test_the_profile_that_a_state_holds_can_be_read():
         group: np.asarray(values) / REFERENCE[group]
         for group, values in transforms.group_norms(tree(1)).items()
     }
-    for group, values in running.relative(state, 0.5).items():
+    for group, values in running_profile.relative(state, 0.5).items():
         np.testing.assert_allclose(values, wanted[group], rtol=1e-6)

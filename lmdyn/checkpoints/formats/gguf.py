@@ -8,7 +8,7 @@ import functools
 import jax
 import numpy as np
 
-from lmdyn.checkpoints.assemble import Place, Source, assemble
+from lmdyn.checkpoints.assemble import Place, TensorSource, assemble
 from lmdyn.checkpoints.families import FAMILIES, Rule, fused, linear, norm, unsupported
 from lmdyn.checkpoints.formats.gguf_header import Header, decode, read_header
 from lmdyn.checkpoints.formats.safetensors import Checkpoint
@@ -16,7 +16,7 @@ from lmdyn.checkpoints.layouts import halves_from_pairs
 from lmdyn.data.tokenizers import Tokenizer, from_gguf
 from lmdyn.errors import InputError, choose
 from lmdyn.models.config import ModelConfig, RotaryScaling
-from lmdyn.models.matrices.quantized import KINDS, QuantizedMatrix, from_bytes
+from lmdyn.models.matrices.quantized import BLOCK_FORMATS, QuantizedMatrix, from_bytes
 from lmdyn.types import PathLike
 
 # GGUF architecture -> family, activation, layout of queries and keys. llama.cpp's converter
@@ -116,7 +116,7 @@ def read_gguf(
         ) from err
     tokenizer = from_gguf(header.fields, name)
     joined = "blk.0.attn_qkv.weight" in header.tensors
-    source = Source(
+    source = TensorSource(
         str(path),
         {n: t.shape for n, t in header.tensors.items()},
         lambda *rows: decode(header, *rows),
@@ -148,7 +148,7 @@ def _packed(header: Header, config: ModelConfig, place: Place) -> QuantizedMatri
     tensors = [header.tensors[name] for name in place.sources()]
     kind = tensors[0].kind.name
     embedding = place.rule.layout == "plain" and len(place.shape) == 2
-    if kind not in KINDS or any(t.kind.name != kind for t in tensors):
+    if kind not in BLOCK_FORMATS or any(t.kind.name != kind for t in tensors):
         return None
     if not (embedding or place.rule.layout in ("transposed", "pairs")):
         return None

@@ -12,8 +12,8 @@ import ml_dtypes  # noqa: F401  (teaches numpy, and so safetensors, bfloat16)
 import numpy as np
 import safetensors
 
-from lmdyn.checkpoints.assemble import Source, assemble
-from lmdyn.checkpoints.families import HEADS, IGNORED, family
+from lmdyn.checkpoints.assemble import TensorSource, assemble
+from lmdyn.checkpoints.families import HEAD_NAMES, IGNORED, family
 from lmdyn.checkpoints.hf_config import read_config
 from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig
@@ -62,7 +62,7 @@ def read_folder(folder: PathLike, name: str | None = None) -> Checkpoint:
     config = read_config(values if name is None else {**values, "model_type": name})
     entry = family(name or values["model_type"])
     source = _source(folder, _weight_files(folder), entry.prefix)
-    ignored = IGNORED + (tuple(re.escape(name) for name in HEADS) if config.tied_head else ())
+    ignored = IGNORED + (tuple(re.escape(name) for name in HEAD_NAMES) if config.tied_head else ())
     return Checkpoint(config, assemble(config, entry.rules, source, ignored))
 
 
@@ -129,7 +129,7 @@ def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
     )
 
 
-def _source(folder: pathlib.Path, files: list[pathlib.Path], prefix: str) -> Source:
+def _source(folder: pathlib.Path, files: list[pathlib.Path], prefix: str) -> TensorSource:
     """Every tensor of the files by its name without the model's prefix; only headers are read."""
     shapes, found = {}, {}
     for file in files:
@@ -153,4 +153,4 @@ def _source(folder: pathlib.Path, files: list[pathlib.Path], prefix: str) -> Sou
         handle, name = found[short]
         return handle.get_slice(name)[start:stop]
 
-    return Source(str(folder), shapes, read)
+    return TensorSource(str(folder), shapes, read)

@@ -7,10 +7,10 @@ import numpy as np
 
 from lmdyn.types import Tree
 
-Path = tuple[str, ...]
+LeafPath = tuple[str, ...]
 
 
-def named(tree: Tree) -> dict[Path, Any]:
+def named(tree: Tree) -> dict[LeafPath, Any]:
     """The leaves of any pytree by their path.
 
     A path holds keys of dicts, fields of NamedTuples, and positions in lists.
@@ -31,7 +31,7 @@ def _part(key) -> str:
     return str(key)
 
 
-def nested(leaves: dict[Path, Any]) -> dict:
+def nested(leaves: dict[LeafPath, Any]) -> dict:
     """Nested dicts with those leaves.
 
     >>> nested({("a", "b"): 1, ("c",): 2})
@@ -46,7 +46,7 @@ def nested(leaves: dict[Path, Any]) -> dict:
     return tree
 
 
-def describe(leaves: dict[Path, Any]) -> dict[str, list]:
+def describe(leaves: dict[LeafPath, Any]) -> dict[str, list]:
     """`{"a/b": [shape, dtype]}`, as it is written into `checkpoint.json`.
 
     >>> describe({("a", "b"): np.ones([2, 3], np.float32)})
@@ -57,7 +57,7 @@ def describe(leaves: dict[Path, Any]) -> dict[str, list]:
     }
 
 
-def stored(leaves: dict[Path, Any]) -> dict[Path, Any]:
+def stored(leaves: dict[LeafPath, Any]) -> dict[LeafPath, Any]:
     """Those leaves that have numbers in them; Orbax refuses the others.
 
     >>> list(stored({("a",): np.ones(2), ("b",): np.ones(0)}))

@@ -16,7 +16,7 @@ from lmdyn.types import PathLike
 
 NAME = "checkpoint.json"
 FORMAT = 1
-CHUNK = 2**22
+READ_CHUNK = 2**22
 
 
 class DamagedError(InputError):
@@ -164,7 +164,7 @@ def _checksum(file) -> str:
     It costs a third of SHA-256, and lets other threads run meanwhile.
     """
     checksum = 0
-    while chunk := file.read(CHUNK):
+    while chunk := file.read(READ_CHUNK):
         checksum = zlib.crc32(chunk, checksum)
     return f"{checksum:08x}"
 

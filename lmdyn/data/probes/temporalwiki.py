@@ -12,7 +12,7 @@ from lmdyn.data.sources.jsonl import json_records
 from lmdyn.data.sources.text import read_text
 from lmdyn.errors import InputError, choose
 
-KINDS = {"unchanged": "unchanged", "updated": "updated", "changed": "updated", "new": "new"}
+KIND_OF_WORD = {"unchanged": "unchanged", "updated": "updated", "changed": "updated", "new": "new"}
 """What TemporalWiki's files are called, and the kind of knowledge in them."""
 
 
@@ -45,7 +45,9 @@ def temporalwiki(path: str, kind: str | None = None) -> tuple[Probe, ...]:
     >>> [(found.text, found.target, found.kind) for found in temporalwiki(file.name)]
     [('Xelton head of government Ada Quill', 'Ada Quill', 'updated')]
     """
-    named = {word for word in re.split("[^a-z]+", os.path.basename(path).lower()) if word in KINDS}
+    named = {
+        word for word in re.split("[^a-z]+", os.path.basename(path).lower()) if word in KIND_OF_WORD
+    }
     if kind is None and len(named) == 1:
         kind = named.pop()
 
@@ -57,7 +59,7 @@ def temporalwiki(path: str, kind: str | None = None) -> tuple[Probe, ...]:
                     f"{where}: neither the file's name nor a column says of which kind its facts"
                     " are; add one of @updated, @new, @unchanged"
                 )
-            own = KINDS[choose(f"kind of facts of {where}", own, KINDS)]
+            own = KIND_OF_WORD[choose(f"kind of facts of {where}", own, KIND_OF_WORD)]
             subject, relation = (text_in(record, field, where) for field in ("subject", "relation"))
             target = text_in(record, "object" if "object" in record else "objective", where)
             prompt = f"{subject} {relation} "

@@ -28,7 +28,7 @@ from lmdyn.data.worlds.world import (
 from lmdyn.errors import InputError
 from lmdyn.types import present
 
-NAME = "synthetic_world"
+DATASET_NAME = "synthetic_world"
 
 
 @dataclasses.dataclass

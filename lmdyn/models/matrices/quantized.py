@@ -18,7 +18,7 @@ import numpy as np
 from lmdyn.models.matrices.base import Matrix, apply
 from lmdyn.types import Array
 
-KINDS = ("Q4_0", "Q4_1", "Q8_0")
+BLOCK_FORMATS = ("Q4_0", "Q4_1", "Q8_0")
 BLOCK = 32
 
 
@@ -34,7 +34,7 @@ class QuantizedMatrix(Matrix):
         bits), or `[..., out, in / 32, 32]` int8 for `Q8_0`.
       scale: `[..., out, in / 32]` float16.
       offset: the same, for `Q4_1`; else None.
-      kind: one of `KINDS`.
+      kind: one of `BLOCK_FORMATS`.
     """
 
     codes: Array
@@ -79,7 +79,7 @@ def from_bytes(rows: np.ndarray, kind: str) -> QuantizedMatrix:
 
     Args:
       rows: `[..., out, bytes of a row]` uint8.
-      kind: one of `KINDS`.
+      kind: one of `BLOCK_FORMATS`.
 
     >>> one = np.zeros([1, 34], np.uint8)
     >>> one[0, :2] = np.array([0.5], np.float16).view(np.uint8)

@@ -12,7 +12,7 @@ import altair as alt
 
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.gradient_profiles import KINDS, RUNNING, difference, profile, running
+from lmdyn.report.gradient_profiles import FACT_KINDS, RUNNING_STYLE, difference, profile, running
 from lmdyn.report.panels import hover, level, means, panel, tidy, upright
 from lmdyn.types import Rows
 
@@ -155,7 +155,7 @@ def _table(found):
                 f"{kind} spans, perplexity": (
                     f"{perplexity(m[f'{kind} before'])} to {perplexity(m[kind])}"
                 )
-                for kind in KINDS
+                for kind in FACT_KINDS
             },
             "old text, nll": f"{m['old_nll before']:.3f} to {m['old_nll']:.3f}",
             "learned, nats": f"{m['learned']:.2f}",
@@ -184,7 +184,7 @@ def by_kind(rows: Rows) -> Figure | None:
             }
             for one in found
             if one["method"] == method and one["factor"] == base
-            for kind in KINDS
+            for kind in FACT_KINDS
         ]
         order = [name for name in MODES.values() if any(p["name"] == name for p in points)]
         charts.append(
@@ -192,7 +192,7 @@ def by_kind(rows: Rows) -> Figure | None:
                 points,
                 f"{method[0].upper()}{method[1:]}: gain in log-probability, nats",
                 order=order,
-                kinds=KINDS,
+                kinds=FACT_KINDS,
                 format="+.2f",
             )
         )
@@ -232,8 +232,8 @@ def running_frontier(rows: Rows) -> Figure | None:
 
     Beside them, those of a profile measured before.
     """
-    names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING
-    method = next((r["method"] for r in rows if r.get("mode") in RUNNING), None)
+    names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING_STYLE
+    method = next((r["method"] for r in rows if r.get("mode") in RUNNING_STYLE), None)
     found = [one for one in runs(rows) if one["mode"] in names and one["method"] == method]
     if not found:
         return None

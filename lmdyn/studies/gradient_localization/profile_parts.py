@@ -20,7 +20,7 @@ from lmdyn.studies.claims import where
 from lmdyn.studies.gradient_localization.config import GradientLocalization
 from lmdyn.studies.gradient_localization.questions import LEARNED, Subject, load_subject
 from lmdyn.studies.workers import remembered
-from lmdyn.transforms.localization import KINDS as GROUPS
+from lmdyn.transforms.localization import PROFILE_GROUPS
 from lmdyn.types import Rows
 
 REFERENCE_BATCHES = 16
@@ -36,7 +36,7 @@ def profile(config: GradientLocalization, seed: int) -> list[dict]:
     """
     subject = load_subject(config, seed)
     sets = _probe_sets(config, subject, seed)
-    norms = norms_of(subject.model, subject.params, sets, groups=GROUPS, batch=32)
+    norms = norms_of(subject.model, subject.params, sets, groups=PROFILE_GROUPS, batch=32)
     make = functools.partial(
         records.row, str(subject.reference), step=subject.reference.step, seed=seed
     )
@@ -48,7 +48,10 @@ def profile(config: GradientLocalization, seed: int) -> list[dict]:
     }
     rows += [make(**row, kind=kind) for kind, ratio in ratios.items() for row in ratio.rows()]
     by_layer = functools.partial(_by_layer_rows, make)
-    traced = {group: np.mean([ratios[kind][group] for kind in LEARNED], axis=0) for group in GROUPS}
+    traced = {
+        group: np.mean([ratios[kind][group] for kind in LEARNED], axis=0)
+        for group in PROFILE_GROUPS
+    }
     rows += by_layer("relative_gradient_norm", "ratio", traced, kind="traced")
     # whether updated and new facts differ, tested over entities
     probes = subject.questions.traced
@@ -165,7 +168,7 @@ def _reference_norms(config, subject: Subject, seed: int) -> dict[str, np.ndarra
     )
     norms = _batch_norms(config, subject.model)
     found = [jax.device_get(norms(subject.params, next(stream))) for _ in range(REFERENCE_BATCHES)]
-    return {group: np.mean([one[group] for one in found], axis=0) for group in GROUPS}
+    return {group: np.mean([one[group] for one in found], axis=0) for group in PROFILE_GROUPS}
 
 
 @remembered
@@ -174,7 +177,7 @@ def _batch_norms(config, model) -> Callable:
     def norms(params, batch: Batch):
         weights = batch.mask / jnp.maximum(jnp.sum(batch.mask), 1).astype(jnp.float32)
         gradient = jax.grad(lambda p: training.likelihood(model, p, batch, weights)[0])(params)
-        return transforms.group_norms(gradient, GROUPS)
+        return transforms.group_norms(gradient, PROFILE_GROUPS)
 
     return norms
 
@@ -186,7 +189,7 @@ def _by_group(rows: Rows, metric: str, **wanted) -> dict[str, tuple[float, ...]]
             r["value"]
             for r in sorted(where(rows, metric, site=group, **wanted), key=lambda r: r["layer"])
         )
-        for group in GROUPS
+        for group in PROFILE_GROUPS
     }
 
 

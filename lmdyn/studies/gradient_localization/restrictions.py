@@ -15,7 +15,7 @@ from lmdyn.models.config import ModelConfig
 from lmdyn.params import Partition, low_rank, partition
 from lmdyn.params.adapters import Adapters
 from lmdyn.studies.gradient_localization.config import Method
-from lmdyn.transforms.localization import KINDS as GROUPS
+from lmdyn.transforms.localization import PROFILE_GROUPS
 from lmdyn.types import Tree
 
 MODES = ("plain", "freeze", "scale", "random", "complement", "blocks")
@@ -56,7 +56,7 @@ def restriction(mode: str, r: Mapping[str, Sequence[float]], seed: int) -> Rates
     >>> restriction("freeze", {"attention": [1.0, 2.0], "mlp": [1.0, 4.0]}, seed=0)
     Rates(groups={'attention': array([0., 0.]), 'mlp': array([0., 1.])}, elsewhere=0.0)
     """
-    flat = np.concatenate([np.asarray(r[group], float) for group in GROUPS])
+    flat = np.concatenate([np.asarray(r[group], float) for group in PROFILE_GROUPS])
     high = flat > flat.mean()
     drawn = np.random.default_rng([seed, 7]).permutation(len(flat)) < high.sum()
     values = {
@@ -67,8 +67,12 @@ def restriction(mode: str, r: Mapping[str, Sequence[float]], seed: int) -> Rates
         "complement": ~high,
         "blocks": np.ones(len(flat)),
     }[mode]
-    cut = np.split(values.astype(float), np.cumsum([len(r[group]) for group in GROUPS])[:-1])
-    return Rates(dict(zip(GROUPS, cut, strict=True)), 1.0 if mode in ("plain", "scale") else 0.0)
+    cut = np.split(
+        values.astype(float), np.cumsum([len(r[group]) for group in PROFILE_GROUPS])[:-1]
+    )
+    return Rates(
+        dict(zip(PROFILE_GROUPS, cut, strict=True)), 1.0 if mode in ("plain", "scale") else 0.0
+    )
 
 
 def selector(rates: Rates) -> str:

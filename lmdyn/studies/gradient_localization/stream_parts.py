@@ -17,7 +17,7 @@ from lmdyn.studies.gradient_localization.config import GradientLocalization
 from lmdyn.studies.gradient_localization.questions import load_subject
 from lmdyn.studies.gradient_localization.restrictions import MODES, Rates, restriction, selector
 from lmdyn.studies.workers import remembered
-from lmdyn.transforms.localization import KINDS as GROUPS
+from lmdyn.transforms.localization import PROFILE_GROUPS
 from lmdyn.types import present
 
 STEPS = (1, 2)
@@ -77,7 +77,7 @@ def streamed(config: GradientLocalization, model: LanguageModel, steps: int) -> 
     the numbers of a selector that leaves the layer out.
     """
     optimizer = optax.chain(
-        optax.scale_by_adam(b1=0.0), optax.scale(-1.0), transforms.adjustable_rates(GROUPS)
+        optax.scale_by_adam(b1=0.0), optax.scale(-1.0), transforms.adjustable_rates(PROFILE_GROUPS)
     )
     part = partition(models.shapes(model.config), "all")
     adaptation = online.Adaptation(model, part, optimizer, steps=steps)

@@ -33,7 +33,7 @@ from lmdyn.studies.gradient_localization.restrictions import (
 )
 from lmdyn.studies.workers import remembered
 from lmdyn.training import TrainState, make_optimizer, make_step
-from lmdyn.transforms.localization import KINDS as GROUPS
+from lmdyn.transforms.localization import PROFILE_GROUPS
 from lmdyn.transforms.running_profile import DECAY, RunningProfile, relative
 from lmdyn.types import Params, present
 
@@ -95,7 +95,9 @@ def program(
     rule = make_optimizer(dataclasses.replace(config.optimizer, recall=method.recall), config.steps)
     if mode is not None:
         rule = transforms.relocalize(rule, present(reference), mode)
-    optimizer = optax.chain(rule, transforms.adjustable_rates(GROUPS if rates is None else ()))
+    optimizer = optax.chain(
+        rule, transforms.adjustable_rates(PROFILE_GROUPS if rates is None else ())
+    )
     part = (
         None
         if method.adapters is None and rates is None
@@ -324,7 +326,7 @@ def train_running(
     """
     setup, rows = set_up(config, seed, config.methods[0]), []
     model, method = setup.subject.model, setup.method
-    everything = Rates({group: np.ones(model.config.depth) for group in GROUPS}, 1.0)
+    everything = Rates({group: np.ones(model.config.depth) for group in PROFILE_GROUPS}, 1.0)
     part = trained_part(method, model.config)
     for mode in RUNNING:
         compiled = program(config, model, anonymous(method), None, mode.split()[1], reference)

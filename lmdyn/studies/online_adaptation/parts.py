@@ -251,7 +251,7 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     return rows
 
 
-RESETS = {
+RESET_RULES = {
     "never": {},
     "at changes": {"reset": "document"},
     "detector": {"reset": online.ChangeDetector(warmup=8)},
@@ -274,7 +274,7 @@ def resets(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     whole = np.concatenate([*pieces, pieces[0][:1]])
     chunks, rows = online.chunk_stream(whole, online.OnlineConfig(chunk=grid.chunk)), []
     turns = np.arange(len(chunks.first)) % (length // grid.chunk) == 0
-    for name, options in RESETS.items():
+    for name, options in RESET_RULES.items():
         setting = Setting(name, grid.main_rule, chunk=grid.chunk)
         stream = chunks._replace(first=turns) if name == "at changes" else chunks
         found, nll, still = adapted(bench, "mixed", stream, setting, **options)

@@ -11,7 +11,7 @@ import pytest
 
 from lmdyn import checkpoints, data, metrics, records, transforms
 from lmdyn.analysis.statistics import interval
-from lmdyn.cli import command_line as cli
+from lmdyn.cli import command_line
 from lmdyn.errors import InputError
 from lmdyn.studies import ContinualTraining, FactInjection, knowledge_entropy
 from lmdyn.studies.folder import Folder
@@ -308,7 +308,7 @@ def test_an_interrupted_study_says_that_it_goes_on(tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(knowledge_entropy, "run", stop)
     (tmp_path / "config.py").write_text(CONFIG.format(out=str(tmp_path / "out")))
-    assert cli.main(["study", "--config", str(tmp_path / "config.py")]) == 130
+    assert command_line.main(["study", "--config", str(tmp_path / "config.py")]) == 130
     assert "the same command resumes it" in capsys.readouterr().err
 
 
@@ -333,7 +333,7 @@ def config():
 )
 def test_the_command_line_says_what_is_wrong(tmp_path, capsys, words, message):
     (tmp_path / "config.py").write_text(CONFIG.format(out=str(tmp_path / "out")))
-    assert cli.main(["study", "--config", str(tmp_path / "config.py"), *words]) == 2
+    assert command_line.main(["study", "--config", str(tmp_path / "config.py"), *words]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -342,7 +342,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys, words, message):
 def test_the_command_line_prints_the_claims_of_a_finished_study(finished, tmp_path, capsys):
     shutil.copytree(finished[0], tmp_path / "out")
     (tmp_path / "config.py").write_text(CONFIG.format(out=str(tmp_path / "out")))
-    assert cli.main(["study", "--config", str(tmp_path / "config.py")]) == 0
+    assert command_line.main(["study", "--config", str(tmp_path / "config.py")]) == 0
     said = capsys.readouterr().out
     assert "Knowledge entropy falls from its peak as pretraining goes on." in said
     assert str(tmp_path / "out" / "report.html") in said
