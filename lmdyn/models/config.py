@@ -60,40 +60,58 @@ class ModelConfig:
     """
 
     vocab: int
+    """V, tokens in the vocabulary."""
     width: int
+    """D, numbers per token in the residual stream."""
     depth: int
+    """L, blocks: each is attention and an MLP."""
     heads: int
+    """H, query heads per block."""
     head_width: int
+    """K, width of one head."""
     mlp_width: int
+    """F, hidden units of each MLP."""
     positions: int
     """Longest sequence it was made for; with learned positions, the size of their table."""
     kv_heads: int = 0
     """Key-value heads; 0 means as many as `heads`."""
     norm: Literal["rms", "layer"] = "rms"
+    """RMS norm, or layer norm (which subtracts the mean)."""
     norm_place: Literal["input", "output"] = "input"
     """`input`: before each sublayer (pre-norm). `output`: on each sublayer's output, before the sum
     (OLMo 2)."""
     norm_scale: bool = True
+    """Norms multiply by a trained scale."""
     norm_bias: bool = False
+    """Norms add a trained bias."""
     norm_eps: float = 1e-5
+    """What norms add to the mean square, or the variance, before the root."""
     query_key_norm: Literal["none", "head", "all"] = "none"
     """RMS norm of queries and keys: over each head (Qwen 3) or over all heads together (OLMo 2)."""
     clip_qkv: float | None = None
     """Queries, keys and values are clipped to [-clip_qkv, clip_qkv] (OLMo)."""
     position: Literal["rotary", "learned"] = "rotary"
+    """Rotary embeddings of positions, or a learned table that is added to the tokens'."""
     rotary_share: float = 1.0
     """The share of each head's width that rotates."""
     rotary_base: float = 10000.0
+    """Rotary wavelengths go from 2 pi up to nearly 2 pi times this."""
     rotary_scaling: RotaryScaling | None = None
+    """How rotary frequencies are stretched beyond the trained length; None does not."""
     parallel: bool = False
     """Attention and MLP read the same residual, and both are added to it (GPT-NeoX)."""
     gated: bool = True
     """`act(x gate) * (x up)` rather than `act(x up)`."""
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    """`act` of the MLPs."""
     qkv_bias: bool = False
+    """Queries, keys and values have a bias."""
     output_bias: bool = False
+    """The output of attention has a bias."""
     mlp_bias: bool = False
+    """The MLPs' matrices have a bias."""
     tied_head: bool = False
+    """The head uses the embedding's matrix."""
     head: str = "full"
     """What predicts from the final states: `full`, `low_rank:R`, `mixture:K`, `sigsoftmax`,
     `projected:P`, or a head of your own by its dotted name (`lmdyn.models.heads.make_head`)."""
@@ -102,6 +120,7 @@ class ModelConfig:
     write to the residual divided by sqrt(2 L) (GPT-2). `small`: std sqrt(2 / (5 D)), and
     2 / (L sqrt(D)) for those two (GPT-NeoX)."""
     init_std: float = 0.02
+    """Standard deviation of the matrices at initialisation; `small` has its own."""
 
     def __post_init__(self) -> None:
         if not self.kv_heads:
@@ -167,9 +186,14 @@ class Compute:
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What is computed in; `auto`: float32 on a CPU, else bfloat16."""
     attention: Literal["auto", "blocked", "xla", "cudnn"] = "auto"
+    """The attention kernel; `auto` chooses by device."""
     unroll: int = 1
+    """How many layers of the scan are compiled side by side."""
     remat: Literal["none", "dots", "full"] = "none"
+    """What is computed again in the backward pass to save memory: `none`, everything but products
+    of weights (`dots`), or all of a layer (`full`)."""
 
     def resolved(self) -> "Compute":
         """The same with every `auto` decided for the device that JAX runs on."""

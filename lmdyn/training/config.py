@@ -187,6 +187,12 @@ class CheckpointPolicy:
 
     Kept for good: at every `every`-th step, at powers of two, the first and the last. And, so that
     a stopped run loses little, one every `save` steps, of which the `last` newest stay.
+
+    Attributes:
+      every: steps between two checkpoints that are kept for good; None keeps none by this rule.
+      powers_of_two: keep those at steps 1, 2, 4, 8 and so on.
+      save: steps between two checkpoints that a stopped run resumes from.
+      last: how many of these are kept.
     """
 
     every: int | None = None
@@ -220,27 +226,27 @@ class TrainConfig:
     """Pretrain a model, or train a given one further, into a run.
 
     A run is a folder: checkpoints, log, measurements, and what made them. The same command again
-    goes on where the run stopped, with the same bits as if it had not. run:DIR@STEP then names a
+    resumes the run where it stopped, with the same bits as if it had not. run:DIR@STEP then names a
     checkpoint wherever a model is asked for, run:DIR@* all of them.
 
     Attributes:
-      data: what is read.
-      steps: optimizer steps.
+      data: the texts to train on, and how they are cut into windows.
+      steps: optimizer steps of the whole run.
       out: the run's folder.
-      model: the architecture of a fresh model.
-      start: or the model to go on from: hf:, dir:, gguf: or run:.
+      model: the architecture of a model that is trained from scratch; leave it out with `start`.
+      start: a model to train further instead: hf:, dir:, gguf: or run:.
       train: selector of the parameters that are trained; the others cost no gradient and no
         optimizer state.
-      adapters: train low-rank adapters instead, of a model that the run goes on from; checkpoints
-        hold the model with them added in.
-      optimizer: the rule and its schedule.
-      evaluation: what is measured on the way; None measures nothing.
-      checkpoints: which are made and kept.
+      adapters: train low-rank adapters instead, of the model in `start`; checkpoints hold the model
+        with them added in.
+      optimizer: the optimizer and its learning-rate schedule.
+      evaluation: what is measured during training; None measures nothing.
+      checkpoints: which checkpoints are made and kept.
       objective: what is minimised; None: the likelihood.
-      interventions: changes of the parameters on the way, in order.
-      accumulate: each batch is run in this many parts, one after another.
-      seed: of parameters and data.
-      compute: dtype, attention, remat.
+      interventions: changes of the parameters during training, in order.
+      accumulate: number of parts that each batch is run in, one after another.
+      seed: of the initial parameters and of the order of the data.
+      compute: dtype, attention kernel and rematerialisation.
       mesh: devices along data, fsdp and tensor; -1 takes what is left.
       log_every: steps between two lines of the log.
 

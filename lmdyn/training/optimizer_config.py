@@ -50,11 +50,18 @@ class Optimizer:
     and then linear (warmup, stable, decay).
 
     Attributes:
-      name: of the rule, in optax.
-      learning_rate: the highest one.
-      weight_decay: decoupled, multiplied by the learning rate; on `decay`.
-      decay: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not the
-        embeddings either) or a selector.
+      name: the optimizer's name in optax.
+      learning_rate: its highest value, after the warmup.
+      schedule: how it goes down after the warmup, see above.
+      warmup: steps in which it rises from 0.
+      final: the share of it that is left at the last step.
+      decay_steps: steps in which `wsd` goes down at the end.
+      b1: decay of the running mean of gradients.
+      b2: decay of the running mean of their squares.
+      eps: what is added to the root of that mean.
+      weight_decay: decoupled, multiplied by the learning rate.
+      decay: what decays: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not
+        the embeddings either) or a selector.
       clip: the global norm that gradients are clipped to; None leaves them.
       apply: more transformations, in order.
       recall: with adamw, a pull to the weights that the run starts from (RecAdam).
