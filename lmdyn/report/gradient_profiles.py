@@ -17,7 +17,7 @@ from lmdyn.report.figures import Figure, label
 from lmdyn.report.panels import joined, means_with_seeds, one_or_all, own, panel, tidy, upright
 
 FACT_KINDS = ("updated", "new", "unchanged")
-RUNNING_STYLE = {
+RUNNING_MODES = {
     "running freeze": "freeze, running profile",
     "running scale": "scale, running profile",
 }
@@ -257,7 +257,7 @@ def running(rows: Rows) -> Figure | None:
     points = [
         {
             "site": r["site"],
-            "kind": RUNNING_STYLE[r["mode"]],
+            "kind": RUNNING_MODES[r["mode"]],
             "layer": r["layer"],
             "seed": r["seed"],
             "value": float(r["value"]),
@@ -276,7 +276,7 @@ def running(rows: Rows) -> Figure | None:
     charts = [
         layers(
             [p for p in points if p["site"] == site],
-            ("measured before", *RUNNING_STYLE.values()),
+            ("measured before", *RUNNING_MODES.values()),
             f"{title}: r over its mean",
         )
         for site, title in (("attention", "Attention"), ("mlp", "MLP"))

@@ -12,7 +12,7 @@ import altair as alt
 
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.gradient_profiles import FACT_KINDS, RUNNING_STYLE, difference, profile, running
+from lmdyn.report.gradient_profiles import FACT_KINDS, RUNNING_MODES, difference, profile, running
 from lmdyn.report.panels import hover, level, means, panel, tidy, upright
 from lmdyn.types import Rows
 
@@ -24,7 +24,7 @@ MODES = {
     "complement": "the other layers",
     "blocks": "all layers alone",
 }
-"""Modes of the study, as figures call them; of running profiles: `gradient_profiles.RUNNING`."""
+"""Modes of the study, as figures call them; of running profiles: `RUNNING_MODES`."""
 
 
 def figures(rows: Rows) -> list[Figure]:
@@ -232,8 +232,8 @@ def running_frontier(rows: Rows) -> Figure | None:
 
     Beside them, those of a profile measured before.
     """
-    names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING_STYLE
-    method = next((r["method"] for r in rows if r.get("mode") in RUNNING_STYLE), None)
+    names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING_MODES
+    method = next((r["method"] for r in rows if r.get("mode") in RUNNING_MODES), None)
     found = [one for one in runs(rows) if one["mode"] in names and one["method"] == method]
     if not found:
         return None

@@ -114,7 +114,7 @@ def test_the_frontier_begins_at_no_training():
         if "factor" in d
     }
     assert found["scale", 0.0] == (0.0, 0.0) and found["scale", 2.0] == pytest.approx((0.2, 7.0))
-    assert not any(mode in figures.RUNNING for mode, _ in found)
+    assert not any(mode in figures.RUNNING_MODES for mode, _ in found)
 
 
 def test_running_profiles_are_over_their_mean():
