@@ -31,7 +31,18 @@ from lmdyn.types import present
 if TYPE_CHECKING:
     from lmdyn.online import ChunkStream, OnlineConfig
 
-OPTIMIZERS = ("sgd", "momentum", "adam", "adam0", "adamw", "rmsprop", "adagrad", "lion", "rms")
+OPTIMIZERS = (
+    "sgd",
+    "momentum",
+    "adam",
+    "adam0",
+    "adamw",
+    "rmsprop",
+    "adagrad",
+    "lion",
+    "muon",
+    "rms",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +68,9 @@ class Online:
     keep: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """First tokens of the text that a cache always keeps; 4 are enough."""
     optimizer: Annotated[str, tyro.conf.arg(metavar="NAME")] = "sgd"
-    """sgd, momentum, adam, adam0 (without momentum), adamw, rmsprop, adagrad, lion (optax); or rms:
-    the gradient over its root mean square on training text (Krause et al. 2018), see
-    --statistics."""
+    """sgd, momentum, adam, adam0 (without momentum), adamw, rmsprop, adagrad, lion (optax); muon
+    for the blocks' kernels, with adam for all else; or rms: the gradient over its root mean square
+    on training text (Krause et al. 2018), see --statistics."""
     learning_rate: Annotated[float, tyro.conf.arg(metavar="RATE", aliases=["--lr"])] = 0.01
     """0.01 suits sgd; the others need a much lower one (adam: 1e-5)."""
     learning_rates: Annotated[
@@ -316,6 +327,9 @@ def _rule(options: Online, plan: _Plan) -> Callable[[float], Any]:
     named = {
         "momentum": functools.partial(optax.sgd, momentum=0.9),
         "adam0": functools.partial(optax.adam, b1=0.0),
+        "muon": lambda rate: optax.chain(
+            transforms.scale_by_muon(), optax.scale_by_learning_rate(rate)
+        ),
         "rms": scaled_by_rms,
     }
     rule = named.get(options.optimizer) or getattr(optax, options.optimizer)

@@ -9,7 +9,7 @@ from lmdyn import names
 from lmdyn.errors import InputError
 from lmdyn.params import select
 from lmdyn.training.config import Apply, Optimizer
-from lmdyn.transforms import recall
+from lmdyn.transforms import recall, scale_by_muon
 from lmdyn.types import Params, Tree
 
 
@@ -126,6 +126,9 @@ def make_optimizer(rule: Optimizer, steps: int) -> optax.GradientTransformation:
             "momentum": lambda: optax.trace(rule.b1),
             "adafactor": lambda: optax.scale_by_factored_rms(),
             "rmsprop": lambda: optax.scale_by_rms(rule.b2, rule.eps),
+            "muon": lambda: scale_by_muon(
+                rule.momentum, rule.b1, rule.b2, rule.eps, consistent_rms=rule.consistent_rms
+            ),
         }[rule.name]()
         decay = [optax.add_decayed_weights(wd, mask)] if wd else []
         core = [scale, *decay, optax.scale_by_learning_rate(rate)]

@@ -50,7 +50,7 @@ class Optimizer:
     and then linear (warmup, stable, decay).
 
     Attributes:
-      name: the optimizer's name in optax.
+      name: the optimizer's name in optax; `muon` is for kernels, with Adam for all else.
       learning_rate: its highest value, after the warmup.
       schedule: how it goes down after the warmup, see above.
       warmup: steps in which it rises from 0.
@@ -59,6 +59,9 @@ class Optimizer:
       b1: decay of the running mean of gradients.
       b2: decay of the running mean of their squares.
       eps: what is added to the root of that mean.
+      momentum: of muon's kernels; `b1` and `b2` are then Adam's.
+      consistent_rms: the root mean square of muon's updates; 0.2 suits learning rates of AdamW,
+        None (as published) ones near 0.02.
       weight_decay: decoupled, multiplied by the learning rate.
       decay: what decays: `matrices` (every kernel and embedding, no bias, no norm), `kernels` (not
         the embeddings either) or a selector.
@@ -79,7 +82,7 @@ class Optimizer:
     [0.001, 0.001]
     """
 
-    name: Literal["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop"] = "adamw"
+    name: Literal["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop", "muon"] = "adamw"
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
     warmup: int = 0
@@ -88,6 +91,8 @@ class Optimizer:
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
+    momentum: float = 0.95
+    consistent_rms: float | None = None
     weight_decay: float = 0.1
     decay: str = "matrices"
     clip: float | None = 1.0

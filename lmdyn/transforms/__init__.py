@@ -9,6 +9,7 @@ from lmdyn.transforms.localization import (
     trained,
 )
 from lmdyn.transforms.measured import Measured
+from lmdyn.transforms.muon import scale_by_muon
 from lmdyn.transforms.prior import (
     GradientRMS,
     decay_to_prior,
@@ -51,6 +52,7 @@ __all__ = [
     "recall",
     "relocalize",
     "save_rms",
+    "scale_by_muon",
     "scale_by_prior_rms",
     "trained",
     "with_rates",

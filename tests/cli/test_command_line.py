@@ -237,7 +237,7 @@ def test_online_writes_rows_traces_and_learns(capsys, folder, tmp_path):
         ["--context", "cache", "--window", 20],
         ["--context", "overlap", "--window", 40],
         ["--adapt", "blocks[1:].mlp+head", "--optimizer", "adamw", "--lr", 1e-3],
-        ["--reset", "document", "--no-static"],
+        ["--optimizer", "muon", "--reset", "document", "--no-static"],
     ],
     ids=lambda m: m[1],
 )

@@ -112,7 +112,9 @@ def test_what_decays():
         decayed(params, "haed")
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop"])
+@pytest.mark.parametrize(
+    "name", ["adamw", "sgd", "momentum", "lion", "adafactor", "rmsprop", "muon"]
+)
 def test_every_rule_goes_down_a_bowl(name):
     optimizer = make_optimizer(Optimizer(name=name, learning_rate=0.01, weight_decay=0.01), 200)
     params = {"head": {"kernel": jnp.full([3, 4], 0.5)}}
