@@ -21,6 +21,9 @@ class Interval(NamedTuple):
     """An estimate, and the interval that covers the truth in 95 of 100 studies.
 
     Its ends are None where one replicate gives no interval.
+
+    >>> Interval(2.0, 1.5, 2.5, n=8).high
+    2.5
     """
 
     mean: float

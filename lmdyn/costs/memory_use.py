@@ -30,6 +30,9 @@ class MemoryUse(NamedTuple):
       working: the most that is needed at a time beside these: in the forward pass a layer's
         matrices and activations; at the head a block of logits, twice; in the backward pass the
         gradients, a layer's matrices, and what its backward pass works with.
+
+    >>> MemoryUse(held=100, activations=20, working=3).total
+    123
     """
 
     held: int

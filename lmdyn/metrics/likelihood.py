@@ -34,6 +34,9 @@ class Likelihood:
     Attributes:
       nll: nats a token.
       tokens: how many tokens were predicted.
+
+    >>> Likelihood(nll=0.0, tokens=6).rows()[0]["perplexity"]
+    1.0
     """
 
     nll: float

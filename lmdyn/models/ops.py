@@ -110,7 +110,11 @@ def unit(x: Array) -> jax.Array:
 
 
 def constrain_rows(x: Array, rows: jax.sharding.NamedSharding | None) -> jax.Array:
-    """`x` with its first axis divided as `rows` says, or as it is where that is None."""
+    """`x` with its first axis divided as `rows` says, or as it is where that is None.
+
+    >>> constrain_rows(jnp.ones([4, 2]), None).shape
+    (4, 2)
+    """
     return jnp.asarray(x) if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 
@@ -119,6 +123,9 @@ def all_gather_axis(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | N
 
     It is the matrix itself if `rows` is None, or if it is no array. Along the model width, which
     every row of the batch needs: without this, the compiler would move activations.
+
+    >>> all_gather_axis(jnp.ones([4, 2]), 0, None).shape
+    (4, 2)
     """
     if rows is None or is_substitute(matrix):
         return matrix

@@ -63,6 +63,13 @@ def angles(config: ModelConfig, positions: Array) -> tuple[jax.Array, jax.Array]
 
     Returns:
       Two float32 arrays `[..., T, 1, rotary_width / 2]` (the axis of length 1 is for heads).
+
+    >>> from lmdyn.models import ModelConfig
+    >>> tiny = ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> angles(tiny, jnp.arange(5))[0].shape
+    (5, 1, 1)
     """
     per_position, factor = frequencies(config)
     angle = positions[..., None, None].astype(jnp.float32) * per_position.astype(np.float32)
@@ -78,6 +85,10 @@ def rotate(x: Array, cos_sin: tuple[jax.Array, jax.Array]) -> jax.Array:
 
     Returns:
       `[..., T, H, K]`; the rest of each head passes unchanged.
+
+    >>> quarter = jnp.zeros([1, 1, 1]), jnp.ones([1, 1, 1])
+    >>> rotate(jnp.array([[[1.0, 0.0, 7.0]]]), quarter).tolist()
+    [[[0.0, 1.0, 7.0]]]
     """
     cos, sin = (part.astype(x.dtype) for part in cos_sin)
     half = cos.shape[-1]

@@ -90,6 +90,9 @@ def per_device(
 
     Returns:
       What the function returns, with a leading axis for the runs.
+
+    >>> per_device(jnp.sum, [jnp.ones([4, 2])], None).tolist()
+    [8.0]
     """
     count = ops.runs(sharding)
     return jax.vmap(function)(

@@ -42,6 +42,9 @@ class Outcome(NamedTuple):
       resets: how many predictions were made before each alarm of the detector of changes, integers
         in order.
       stopped: how many predictions were made when the guard stopped adaptation; None if it did not.
+
+    >>> Outcome(np.zeros(3, np.float32), 1e6, None, None).perplexity
+    1.0
     """
 
     nll: np.ndarray

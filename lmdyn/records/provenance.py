@@ -55,7 +55,11 @@ def collect(
 
 
 def version(package: str) -> str:
-    """The installed version of a package, "unknown" for a source tree that is not installed."""
+    """The installed version of a package, "unknown" for a source tree that is not installed.
+
+    >>> version("no-such-package")
+    'unknown'
+    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -80,6 +84,9 @@ def peak_memory() -> float:
     """Peak memory in MiB, of this process or the largest that it started and that has ended.
 
     It is the host's memory; a GPU's own is not in it.
+
+    >>> peak_memory() > 1
+    True
     """
     peak = max(
         resource.getrusage(who).ru_maxrss

@@ -211,12 +211,20 @@ def read_traces(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def meta_path(path: str | os.PathLike) -> Path:
-    """`FILE.meta.json` beside the rows."""
+    """`FILE.meta.json` beside the rows.
+
+    >>> meta_path("rows.jsonl").name
+    'rows.jsonl.meta.json'
+    """
     return Path(f"{path}.meta.json")
 
 
 def trace_path(path: str | os.PathLike) -> Path:
-    """`FILE.trace.npz` beside the rows."""
+    """`FILE.trace.npz` beside the rows.
+
+    >>> trace_path("rows.jsonl").name
+    'rows.jsonl.trace.npz'
+    """
     return Path(f"{path}.trace.npz")
 
 

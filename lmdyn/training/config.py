@@ -40,6 +40,9 @@ class Source:
 
     `every` takes each so many-th document alone: 8 leaves an eighth of the text, which is then
     repeated eight times as often.
+
+    >>> Source("builtin:docs:train", weight=3.0).every
+    1
     """
 
     ref: str
@@ -57,6 +60,9 @@ class Review:
       ref: the old text.
       ratio: its windows to one of the new text, in the new text's first epoch.
       decay: what the ratio is multiplied by from epoch to epoch.
+
+    >>> Review("builtin:docs:train", ratio=0.5).decay
+    0.7
     """
 
     ref: str
@@ -110,6 +116,9 @@ class Objective:
       name: a function that returns an objective (see `lmdyn.training.objectives`), as
         `package.module.function`.
       arguments: its keyword arguments, as JSON holds them.
+
+    >>> Objective("entropy_bonus", {"weight": 0.1}).arguments
+    {'weight': 0.1}
     """
 
     name: str
@@ -132,6 +141,9 @@ class Intervention:
       arguments: the function's keyword arguments, as JSON holds them.
       until: the last step after which it may be made; None sets no limit.
       tokens: predictions of one measurement.
+
+    >>> Intervention("lmdyn.transforms.reactivation", "builtin:docs:train", every=64).tokens
+    8192
     """
 
     name: str
@@ -152,6 +164,9 @@ class LoRA:
       where: selector of those matrices.
       rank: R.
       scale: s of `W + s A B`.
+
+    >>> LoRA("blocks.mlp", rank=4).scale
+    1.0
     """
 
     where: str = "blocks"
@@ -170,6 +185,9 @@ class Evaluation:
         step.
       tokens: predictions of one measurement.
       batch: windows of one forward pass; as many as one training step has, if 0.
+
+    >>> Evaluation("builtin:docs:test", metrics="nll").every
+    50
     """
 
     data: str
@@ -193,6 +211,9 @@ class CheckpointPolicy:
       powers_of_two: keep those at steps 1, 2, 4, 8 and so on.
       save: steps between two checkpoints that a stopped run resumes from.
       last: how many of these are kept.
+
+    >>> CheckpointPolicy(every=64, last=1).powers_of_two
+    True
     """
 
     every: int | None = None

@@ -17,6 +17,9 @@ class Apply:
       arguments: its keyword arguments, as JSON holds them.
       place: `gradients`: before clipping and the optimizer; `updates`: after it, before nothing but
         the sum.
+
+    >>> Apply("optax.clip", {"max_delta": 1.0}).place
+    'gradients'
     """
 
     name: str
@@ -34,6 +37,9 @@ class Recall:
       strength: of the pull; times the learning rate, it must stay below 2.
       steepness: how fast the pull goes, per step.
       middle: the step at which pull and rule weigh the same.
+
+    >>> Recall(strength=5.0, steepness=0.1, middle=50.0).middle
+    50.0
     """
 
     strength: float

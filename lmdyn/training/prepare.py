@@ -145,6 +145,16 @@ def check_length(length: int, architecture: ModelConfig) -> None:
 
     Raises:
       InputError: they are longer.
+
+    >>> check_length(
+    ...     64,
+    ...     ModelConfig(
+    ...         vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     ),
+    ... )
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: data.length=64 exceeds the model's 16 positions; use at most that, or a
+    model with more
     """
     if length > architecture.positions:
         raise InputError(

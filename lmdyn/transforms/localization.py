@@ -309,6 +309,11 @@ def placed(tree: Tree, values: Mapping[str, Any], part: Partition | None = None)
 
     Raises:
       InputError: a group that matches nothing, or values for another number of layers.
+
+    >>> tree = {"blocks": {"mlp": {"up": {"kernel": np.ones([2, 1, 3])}}}}
+    >>> [found] = placed(tree, {"mlp": np.array([0.5, 1.0])}).values()
+    >>> found[0].shape
+    (2, 1, 1)
     """
     check_groups(tree, values, part)
     leaves, found = flatten(tree), {}
@@ -337,6 +342,10 @@ def check_groups(tree: Tree, values: Mapping[str, Any], part: Partition | None =
 
     Raises:
       InputError: as `placed`.
+
+    >>> check_groups({"head": {"kernel": np.ones([2, 3])}}, {"mlp": np.ones(2)})
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: selector 'blocks.mlp' matches nothing: the model holds head
     """
     leaves = flatten(tree)
     for group, value in values.items():

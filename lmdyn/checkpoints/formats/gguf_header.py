@@ -102,6 +102,21 @@ def read_header(path: PathLike) -> Header:
 
     Raises:
       InputError: no such file, not a GGUF file, or one that is cut short or damaged.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/m.gguf"
+    >>> writer = gguf.GGUFWriter(path, "llama")
+    >>> writer.add_tensor("token_embd.weight", np.ones([2, 3], np.float32))
+    >>> (
+    ...     writer.write_header_to_file(),
+    ...     writer.write_kv_data_to_file(),
+    ...     writer.write_tensors_to_file(),
+    ... )
+    (None, None, None)
+    >>> writer.close()
+    >>> header = read_header(path)
+    >>> header.tensors["token_embd.weight"].shape
+    (2, 3)
     """
     path = pathlib.Path(path)
     try:
@@ -163,6 +178,21 @@ def decode(header: Header, name: str, start: int = 0, stop: int | None = None) -
 
     Raises:
       InputError: the `gguf` package cannot decode its kind.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/m.gguf"
+    >>> writer = gguf.GGUFWriter(path, "llama")
+    >>> writer.add_tensor("token_embd.weight", np.ones([2, 3], np.float32))
+    >>> (
+    ...     writer.write_header_to_file(),
+    ...     writer.write_kv_data_to_file(),
+    ...     writer.write_tensors_to_file(),
+    ... )
+    (None, None, None)
+    >>> writer.close()
+    >>> header = read_header(path)
+    >>> decode(header, "token_embd.weight", 1).tolist()
+    [[1.0, 1.0, 1.0]]
     """
     tensor = header.tensors[name]
     raw = header.data[tensor.start : tensor.start + tensor.size]

@@ -16,6 +16,10 @@ class Reach(NamedTuple):
 
     `query` `[B, T]`, `key` `[B, S]`: positions, -1 for an empty place of a cache. The two document
     arrays have the same shapes, or are None when everything is one document.
+
+    >>> import numpy as np
+    >>> Reach(np.array([[0, 1]]), np.array([[0, 1]])).allows(0, 2, 2)[0, 0].tolist()
+    [[True, False], [True, True]]
     """
 
     query: Array
