@@ -8,16 +8,7 @@ from typing import Annotated
 import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import (
-    Count,
-    Dtype,
-    Models,
-    RowsFile,
-    check_positions,
-    load_each,
-    set_up_jax,
-    write,
-)
+from lmdyn.cli import common
 from lmdyn.errors import InputError, check_least
 from lmdyn.files import check_writable
 from lmdyn.types import Row
@@ -35,22 +26,22 @@ class Gradients:
     kinds lie in different places.
     """
 
-    models: Models
+    models: common.Models
     probe: Annotated[tuple[str, ...], tyro.conf.arg(metavar="REF [REF ...]")]
     """Probes: a JSON Lines file (prompt, target, kind), tfds:NAME:SPLIT, templama:PATH@OLD,NEW,
     ecbd:PATH@YEAR or temporalwiki:PATH."""
     reference: Annotated[str, tyro.conf.arg(metavar="REF")]
     """Text of the kind that the model was pretrained on: text:GLOB, jsonl:PATH#FIELD,
     tfds:NAME:SPLIT#FIELD or builtin:NAME."""
-    out: RowsFile
+    out: common.RowsFile
     groups: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = "attention,mlp"
     """Groups of parameters: attention, mlp, norms, embed, head, or selectors such as
     blocks.mlp.up."""
-    limit: Count = None
+    limit: common.Count = None
     """At most N probes per kind, spread evenly; by default all of them."""
     spans: Annotated[int, tyro.conf.arg(metavar="N")] = 256
     """Random spans of the text."""
-    length: Count = None
+    length: common.Count = None
     """Tokens of the longest sequence; by default those of the longest probe."""
     tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 65536
     """Random spans come from the first N tokens of the text."""
@@ -60,7 +51,7 @@ class Gradients:
     """Resamples of the bootstrap, and permutations of the test."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of the random spans, resamples and permutations."""
-    dtype: Dtype = "auto"
+    dtype: common.Dtype = "auto"
 
 
 OPTIONS = Gradients
@@ -81,7 +72,7 @@ def run(options: Gradients, command: list[str]) -> None:
     if not groups:
         raise InputError("--groups names nothing; give for example attention,mlp")
     check_writable(options.out)
-    set_up_jax()
+    common.set_up_jax()
     from lmdyn import data
     from lmdyn.metrics import localization
 
@@ -89,7 +80,7 @@ def run(options: Gradients, command: list[str]) -> None:
     probes = [probe for ref in options.probe for probe in data.read_probes(ref)]
     kinds = localization.by_kind(probes, options.limit)
     rows, total = [], 0
-    for reference, loaded in load_each(options.models, options.dtype):
+    for reference, loaded in common.load_each(options.models, options.dtype):
         measured = localization.sequences(
             kinds,
             documents,
@@ -99,7 +90,7 @@ def run(options: Gradients, command: list[str]) -> None:
             tokens=options.tokens,
             seed=options.seed,
         )
-        check_positions(loaded.model.config, length=measured.random.inputs.shape[1])
+        common.check_positions(loaded.model.config, length=measured.random.inputs.shape[1])
         found = localization.locate(
             loaded.model,
             loaded.params,
@@ -117,7 +108,7 @@ def run(options: Gradients, command: list[str]) -> None:
             int(batch.mask.sum()) for batch in (*measured.probes.values(), measured.random)
         )
     described = records.describe(localization.QUANTITIES)
-    write(options, command, started, rows, total, options.seed, notes={"metrics": described})
+    common.write(options, command, started, rows, total, options.seed, notes={"metrics": described})
 
 
 def _show_profiles(rows: Sequence[Row], groups: Sequence[str]) -> None:

@@ -8,21 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import (
-    Bos,
-    Dtype,
-    Models,
-    OnBadDocument,
-    RowsFile,
-    Text,
-    Tokens,
-    check_positions,
-    load_each,
-    mesh_of,
-    set_up_jax,
-    show,
-    write,
-)
+from lmdyn.cli import common
 from lmdyn.errors import check_least
 from lmdyn.files import check_writable
 
@@ -35,9 +21,9 @@ class Measure:
     series of checkpoints. One forward pass per batch serves all metrics.
     """
 
-    models: Models
-    data: Text
-    out: RowsFile
+    models: common.Models
+    data: common.Text
+    out: common.RowsFile
     metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = (
         "nll,knowledge_entropy,attention_entropy,prediction_entropy,anisotropy,singular_entropy"
     )
@@ -47,10 +33,10 @@ class Measure:
     """Tokens per window."""
     batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
     """Windows per forward pass."""
-    tokens: Tokens = None
-    bos: Bos = "auto"
-    on_bad_document: OnBadDocument = "error"
-    dtype: Dtype = "auto"
+    tokens: common.Tokens = None
+    bos: common.Bos = "auto"
+    on_bad_document: common.OnBadDocument = "error"
+    dtype: common.Dtype = "auto"
     mesh: Annotated[
         str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")
     ] = None
@@ -71,22 +57,22 @@ def run(options: Measure, command: list[str]) -> None:
     started = time.time()
     check_least(options, "--", length=1, batch=1, tokens=1)
     check_writable(options.out)
-    set_up_jax()
+    common.set_up_jax()
     from lmdyn import data, metrics
     from lmdyn.training import sharding
 
     documents = data.documents(options.data, options.on_bad_document)
     metric = metrics.build(options.metrics)
     described = records.describe(metric.quantities)
-    mesh = mesh_of(options, rows=options.batch)
+    mesh = common.mesh_of(options, rows=options.batch)
     rows, total, first_tokens = [], 0, {}
-    for reference, loaded in load_each(options.models, options.dtype):
+    for reference, loaded in common.load_each(options.models, options.dtype):
         model, params, where = loaded.model, loaded.params, None
         windows = (options.length, options.batch, options.tokens)
         batches = data.batches(
             documents, loaded.tokenizer, *windows, progress=True, bos=options.bos
         )
-        check_positions(model.config, length=options.length)
+        common.check_positions(model.config, length=options.length)
         if mesh is not None:
             model, params = sharding.spread(model, mesh), sharding.shard(params, mesh, model.config)
             where = sharding.batch_sharding(mesh)
@@ -96,10 +82,10 @@ def run(options: Measure, command: list[str]) -> None:
         first_tokens[str(reference)] = loaded.tokenizer.first_token(options.bos)
         about = {"step": reference.step, "tokens": batches.tokens}
         own = [records.row(str(reference), **about, **r) for r in found]
-        show(own, described)
+        common.show(own, described)
         rows += own
         total += batches.tokens
-    write(
+    common.write(
         options,
         command,
         started,

@@ -11,19 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import (
-    BosOfDocuments,
-    Dtype,
-    Model,
-    OnBadDocument,
-    Text,
-    Tokens,
-    mesh_of,
-    say,
-    set_up_jax,
-    show,
-    write,
-)
+from lmdyn.cli import common
 from lmdyn.errors import InputError, check_least, choose
 from lmdyn.files import check_writable
 from lmdyn.types import present
@@ -53,8 +41,8 @@ class Online:
     step on it, so no token is scored by a model that has seen it.
     """
 
-    model: Model
-    data: Text
+    model: common.Model
+    data: common.Text
     out: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """Where to write the rows, as JSON Lines; their provenance goes to FILE.meta.json, every
     token's nll to FILE.trace.npz."""
@@ -110,12 +98,12 @@ class Online:
     parallel: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """With --reset document: how many documents are read side by side, each with its own copy of
     what adapts."""
-    tokens: Tokens = None
-    bos: BosOfDocuments = "auto"
-    on_bad_document: OnBadDocument = "error"
+    tokens: common.Tokens = None
+    bos: common.BosOfDocuments = "auto"
+    on_bad_document: common.OnBadDocument = "error"
     static: bool = True
     """Also score the text with the unadapted model."""
-    dtype: Dtype = "auto"
+    dtype: common.Dtype = "auto"
     mesh: Annotated[
         str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")
     ] = None
@@ -137,15 +125,15 @@ def run(options: Online, command: list[str]) -> None:
     _check(options)
     rates = _learning_rates(options)
     check_writable(options.out)
-    set_up_jax()
+    common.set_up_jax()
     plan = _plan(options)
     outcomes, about = _evaluate(options, plan, rates)
     rows, traces = _rows(plan, outcomes, about)
     _say_events(options, outcomes["online"], about["rate"])
-    show(rows)
+    common.show(rows)
     rows += _costs(plan, outcomes)
     tokens = sum(map(len, traces.values()))
-    write(options, command, started, rows, tokens, traces=traces)
+    common.write(options, command, started, rows, tokens, traces=traces)
 
 
 class _Plan(NamedTuple):
@@ -166,8 +154,8 @@ def _plan(options: Online) -> _Plan:
     documents = data.documents(options.data, options.on_bad_document)
     reference = checkpoints.parse(options.model)
     config = _config(options)
-    mesh = mesh_of(options, rows=None)
-    say(f"{reference}")
+    mesh = common.mesh_of(options, rows=None)
+    common.say(f"{reference}")
     loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)
     check_positions(config.context, config.chunk, loaded.model.config)
@@ -245,7 +233,7 @@ def _evaluate(options: Online, plan: _Plan, rates: list[float] | None) -> tuple[
     )
     outcomes["online"] = found.outcome
     tried = ", ".join(f"{rate:g}: {nll:.4f}" for rate, nll in found.tried.items())
-    say(
+    common.say(
         f"learning rate {found.learning_rate:g} chosen on the first {found.prefix:,} predictions"
         f" ({tried} nats)"
     )
@@ -304,9 +292,9 @@ def _row(plan: _Plan, metric: str, value: float, unit: str, tokens: int, **more:
 def _say_events(options: Online, outcome: Any, rate: float) -> None:
     if outcome.resets:
         after = ", ".join(f"{count:,}" for count in outcome.resets)
-        say(f"the detector reset the model after {after} predictions")
+        common.say(f"the detector reset the model after {after} predictions")
     if outcome.stopped is not None:
-        say(
+        common.say(
             f"adaptation lost {options.guard:g} nats and was stopped after {outcome.stopped:,}"
             f" predictions; lower --learning-rate (now {rate:g})"
         )
@@ -345,7 +333,9 @@ def _statistics(options: Online, plan: _Plan) -> Any:
     path, loaded = present(options.statistics), plan.loaded
     if os.path.exists(path):
         return transforms.load_rms(path)
-    say(f"gradients of {options.batches} batches of {options.chunk} tokens of {options.training}")
+    common.say(
+        f"gradients of {options.batches} batches of {options.chunk} tokens of {options.training}"
+    )
     tokens = options.batches * options.chunk
     batches = data.batches(present(options.training), loaded.tokenizer, options.chunk, 1, tokens)
     found = transforms.gradient_rms(loaded.model, loaded.params, batches, progress=True)

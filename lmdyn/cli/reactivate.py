@@ -10,17 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lmdyn import records
-from lmdyn.cli.common import (
-    Bos,
-    Dtype,
-    Model,
-    OnBadDocument,
-    Text,
-    Tokens,
-    check_positions,
-    say,
-    set_up_jax,
-)
+from lmdyn.cli import common
 from lmdyn.errors import InputError, check_least
 from lmdyn.files import check_new_folder
 from lmdyn.types import Row
@@ -35,8 +25,8 @@ class Reactivate:
     plain ones. The model is measured before and after; the changed model is a Hugging Face folder.
     """
 
-    model: Model
-    data: Text
+    model: common.Model
+    data: common.Text
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """A new folder for the changed model; the measurements go to reactivation.json in it."""
     ratio: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.5
@@ -53,10 +43,10 @@ class Reactivate:
     """Tokens per window."""
     batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
     """Windows per forward pass."""
-    tokens: Tokens = None
-    bos: Bos = "auto"
-    on_bad_document: OnBadDocument = "error"
-    dtype: Dtype = "auto"
+    tokens: common.Tokens = None
+    bos: common.Bos = "auto"
+    on_bad_document: common.OnBadDocument = "error"
+    dtype: common.Dtype = "auto"
 
 
 OPTIONS = Reactivate
@@ -71,7 +61,7 @@ def run(options: Reactivate, command: list[str]) -> None:
     """
     started = time.time()
     _check(options)
-    set_up_jax()
+    common.set_up_jax()
     import numpy as np
 
     from lmdyn import checkpoints, data, metrics, models, transforms
@@ -80,11 +70,11 @@ def run(options: Reactivate, command: list[str]) -> None:
 
     documents = data.documents(options.data, options.on_bad_document)
     reference = checkpoints.parse(options.model)
-    say(f"{reference}")
+    common.say(f"{reference}")
     loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
     model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
     data.check_vocabulary(tokenizer, model.config)
-    check_positions(model.config, length=options.length)
+    common.check_positions(model.config, length=options.length)
     family = write_config(model.config)["model_type"]
     windows = (options.length, options.batch, options.tokens)
     batches = data.batches(documents, tokenizer, *windows, progress=True, bos=options.bos)
@@ -114,12 +104,12 @@ def run(options: Reactivate, command: list[str]) -> None:
     text = json.dumps(notes, indent=1) + "\n"
     checkpoints.export(model, params, tokenizer, options.out, {"reactivation.json": text})
     zero = np.count_nonzero(chosen & (coefficients == 0))
-    say(
+    common.say(
         f"{chosen.sum()} of {chosen.size} coefficients scaled"
         + (f", except {zero} that are 0 and stay 0" if zero else "")
     )
     _show_change(rows)
-    say(f"wrote {options.out}, a {family} model; dir:{options.out} names it")
+    common.say(f"wrote {options.out}, a {family} model; dir:{options.out} names it")
 
 
 def _check(options: Reactivate) -> None:

@@ -14,7 +14,16 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure, label
-from lmdyn.report.panels import joined, means_with_seeds, one_or_all, own, panel, tidy, upright
+from lmdyn.report.panels import (
+    joined,
+    means_with_seeds,
+    one_or_all,
+    own,
+    panel,
+    point,
+    tidy,
+    upright,
+)
 
 FACT_KINDS = ("updated", "new", "unchanged")
 RUNNING_MODES = {
@@ -84,14 +93,8 @@ def _layer_axis(last: int) -> alt.X:
 
 def _profile_points(rows, wanted: Sequence[str]) -> list[dict[str, Any]]:
     return [
-        {
-            "site": r["site"],
-            "kind": r["kind"],
-            "layer": r["layer"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
-            **({"low": float(r["low"]), "high": float(r["high"])} if "low" in r else {}),
-        }
+        point(r, "site", "kind", "layer", "seed")
+        | ({"low": float(r["low"]), "high": float(r["high"])} if "low" in r else {})
         for r in rows
         if r["metric"] == "relative_gradient_norm"
         and r.get("kind") in wanted
@@ -213,9 +216,7 @@ def difference(rows: Rows) -> Figure | None:
         {
             "site": r["site"],
             "kind": {"mlp": "MLP"}.get(r["site"], r["site"]),
-            "layer": r["layer"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
+            **point(r, "layer", "seed"),
         }
         for r in rows
         if r["metric"] == "profile_difference" and r["layer"] is not None and "seed" in r
@@ -255,13 +256,7 @@ def running(rows: Rows) -> Figure | None:
         return None
     base = min({r["factor"] for r in ended}, key=lambda f: abs(f - 1))
     points = [
-        {
-            "site": r["site"],
-            "kind": RUNNING_MODES[r["mode"]],
-            "layer": r["layer"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
-        }
+        {"site": r["site"], "kind": RUNNING_MODES[r["mode"]], **point(r, "layer", "seed")}
         for r in ended
         if r["factor"] == base
     ]

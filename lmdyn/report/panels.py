@@ -22,6 +22,15 @@ def tidy(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{k: rounded(v) if isinstance(v, float) else v for k, v in p.items()} for p in points]
 
 
+def point(row: Mapping[str, Any], /, *fields: str, **more: Any) -> dict[str, Any]:
+    """A point to draw: some fields of a row, its value, and what else it has.
+
+    >>> point({"step": 8, "value": 1, "unit": "nats"}, "step", name="width 8")
+    {'step': 8, 'value': 1.0, 'name': 'width 8'}
+    """
+    return {**{k: row[k] for k in fields}, "value": float(row["value"]), **more}
+
+
 def means(points: Sequence[Mapping[str, Any]], *by: str) -> list[dict[str, Any]]:
     """The mean over seeds of every number that is not named in `by`, in the order of the points.
 

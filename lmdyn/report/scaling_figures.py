@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import across, hover, own, panel, tidy, upright
+from lmdyn.report.panels import across, hover, own, panel, point, tidy, upright
 from lmdyn.report.studies import Larger, StudyPage
 
 Row = Mapping[str, Any]
@@ -36,14 +36,7 @@ def _figure(law: Row, points: Rows, residuals: Rows) -> Figure:
         "name:O", sort=order, legend=alt.Legend(columns=3), scale=alt.Scale(domain=order)
     )
     data = [
-        {
-            "name": r["name"],
-            "trained": r["trained"],
-            "value": float(r["value"]),
-            "predicted": float(r["predicted"]),
-            "fit": _fit(r),
-        }
-        for r in points
+        point(r, "name", "trained", predicted=float(r["predicted"]), fit=_fit(r)) for r in points
     ]
     curves = [p for name in order for p in _curve(law, name, points)]
     charts = (_losses(data, curves, color), _residuals(residuals, color, len(order)))
@@ -93,14 +86,14 @@ def _losses(data: Rows, curves: Rows, color: alt.Color) -> alt.TopLevelMixin:
 def _residuals(rows: Rows, color: alt.Color, shades: int) -> alt.TopLevelMixin:
     """How far the last loss of each size lies above the law's prediction, with its interval."""
     ends = [
-        {
-            "name": r["name"],
-            "parameters": r["parameters"],
-            "value": float(r["value"]),
-            "low": float(r.get("low", r["value"])),
-            "high": float(r.get("high", r["value"])),
-            "fit": _fit(r),
-        }
+        point(
+            r,
+            "name",
+            "parameters",
+            low=float(r.get("low", r["value"])),
+            high=float(r.get("high", r["value"])),
+            fit=_fit(r),
+        )
         for r in rows
     ]
     x = across("parameters:Q", "parameters", "~s", type="log", padding=14)

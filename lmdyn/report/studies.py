@@ -19,8 +19,8 @@ class Larger(NamedTuple):
 
     what: str
     """What changes, and what it takes; may hold {cost} and {cores}, see `larger`."""
-    options: tuple[str, ...] = ()
-    """Words added to the command, in place of those that it has for the same options."""
+    options: str = ""
+    """Added to the command, in place of what it has for the same options; split as a shell does."""
 
 
 class StudyPage(NamedTuple):
@@ -40,7 +40,7 @@ class StudyPage(NamedTuple):
     """Ways to run it larger."""
 
 
-MORE_SEEDS = Larger("More seeds narrow the intervals: {cost}.", ("--seeds", "{seeds}"))
+MORE_SEEDS = Larger("More seeds narrow the intervals: {cost}.", "--seeds {seeds}")
 """For every study that is repeated over seeds."""
 
 
@@ -126,7 +126,7 @@ def larger(page: StudyPage, meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     cores = f"these took {minutes:,.0f} minutes" if minutes >= 1 else "more cores take less time"
     found = []
     for way in page.larger:
-        options = [word.replace("{seeds}", str(more)) for word in way.options]
+        options = [word.replace("{seeds}", str(more)) for word in shlex.split(way.options)]
         command = enlarged(_words(meta.get("command"), page.config), options) if options else ()
         found.append((way.what.format(cost=cost, cores=cores), shlex.join(command)))
     return found

@@ -78,9 +78,9 @@ def claim(
     id: str,
     sentence: str,
     found: Interval | None,
+    how: str,
     unit: str,
     figure: str,
-    how: str,
     source: str = OURS,
     above: float = 0.0,
 ) -> Claim:
@@ -90,14 +90,14 @@ def claim(
       id: short name.
       sentence: what is claimed.
       found: the number and its interval; None where nothing was measured.
+      how: what the number is, in one sentence.
       unit: of the number.
       figure: name of the figure that shows it.
-      how: what the number is, in one sentence.
       source: whose sentence it is.
       above: the limit.
 
     >>> claim(
-    ...     "decay", "It falls.", Interval(2.0, 1.0, 3.0, 3), "nats", "series", "Peak less end."
+    ...     "decay", "It falls.", Interval(2.0, 1.0, 3.0, 3), "Peak less end.", "nats", "series"
     ... ).verdict
     'supported'
     """

@@ -15,7 +15,7 @@ def test_verdicts():
         == judge(None)
         == "undecided"
     )
-    assert claim("i", "It is so.", None, "nats", "f", "how").measured is None
+    assert claim("i", "It is so.", None, "how", "nats", "f").measured is None
 
 
 def test_a_direction_that_is_not_said_is_never_refuted():

@@ -19,7 +19,7 @@ PAGE = StudyPage(
             "Widths, steps and levels stand in the first lines of configs/entropy_decay.py:"
             " copy the file, change them, and run the copy. Runs go side by side, one per core:"
             " {cores}.",
-            ("--workers", "16"),
+            "--workers 16",
         ),
     ),
 )

@@ -1,6 +1,7 @@
 """From the rows of the entropy-decay study to its claims."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -11,28 +12,27 @@ from lmdyn.types import Rows
 
 def claims(rows: Rows) -> list[Claim]:
     """The paper's first sentence, and one sentence a factor."""
+    make = functools.partial(claim, unit="share")
     runs = [r for r in rows if r["metric"] == "entropy_change"]
     change = np.array([r["value"] for r in runs])
     falling = int((change < 0).sum())
     over = "mean over runs of the change of H / log F over the second half of training"
     found = [
-        claim(
+        make(
             "entropy-decays",
             "Knowledge entropy decays during pretraining.",
             interval(-change),
-            "share",
-            "curves",
             f"The negative of the {over}; it fell in {falling} of {len(change)} runs, and nll fell"
             f" in {sum(r['nll_change'] < 0 for r in runs)}.",
+            figure="curves",
             source="Kim et al. 2024",
         ),
-        claim(
+        make(
             "entropy-dips",
             "Knowledge entropy first drops, in the first half of training, below where it began.",
             interval([r["dip"] for r in runs]),
-            "share",
-            "curves",
             "Mean over runs of the fall of H / log F from step 0 to its lowest.",
+            figure="curves",
         ),
     ]
     for r in rows:
@@ -40,14 +40,13 @@ def claims(rows: Rows) -> list[Claim]:
             effect = Interval(r["value"], r["low"], r["high"], len(change))
             found.append(
                 dataclasses.replace(
-                    claim(
+                    make(
                         f"decay-{r['factor'].replace(' ', '-')}",
                         f"Whether entropy falls or rises later on depends on: {r['factor']}.",
                         effect,
-                        "share",
-                        "effects",
                         f"Change of H / log F over the second half of training, {r['factor']}"
                         f" {r['high_level']} less {r['low_level']}, over {len(change)} runs.",
+                        figure="effects",
                     ),
                     verdict=differs(effect),
                 )

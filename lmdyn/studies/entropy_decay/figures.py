@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import across, hover, level, own, panel, tidy, upright
+from lmdyn.report.panels import across, hover, level, own, panel, point, tidy, upright
 from lmdyn.types import Rows
 
 OTHERS = {"dip": "Effect on the first fall", "end": "Effect on the level at the end"}
@@ -228,12 +228,7 @@ def _arrow(low: str, high: str) -> list[str]:
 def loss(rows: Rows) -> Figure | None:
     """Change of entropy against change of nll over the second half, a point a run."""
     data = [
-        {
-            "run": r["run"],
-            "value": float(r["value"]),
-            "nll_change": float(r["nll_change"]),
-            **r["levels"],
-        }
+        point(r, "run", nll_change=float(r["nll_change"])) | r["levels"]
         for r in rows
         if r["metric"] == "entropy_change"
     ]

@@ -18,7 +18,7 @@ PAGE = StudyPage(
     (
         Larger(
             "All facts of the file in place of some; the time grows with their number.",
-            ("--injection.count", "None"),
+            "--injection.count None",
         ),
     ),
 )

@@ -7,7 +7,7 @@ et al. 2024, figure 2, with an interval over facts).
 import altair as alt
 
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import hover, level, own, panel, tidy
+from lmdyn.report.panels import hover, level, own, panel, point, tidy
 from lmdyn.studies.injected_facts_figures import over_updates
 from lmdyn.types import Rows
 
@@ -58,7 +58,7 @@ def gains(rows: Rows) -> Figure | None:
     """What was gained by depth: a small dot for each fact, the mean with its interval."""
     means = [r for r in rows if r["metric"] == "acquisition" and r.get("depth") is not None]
     singles = [
-        {"depth": r["depth"], "fact": r["fact"], "value": float(r["value"])}
+        point(r, "depth", "fact")
         for r in rows
         if r["metric"] == "fact_gain" and r.get("depth") is not None
     ]

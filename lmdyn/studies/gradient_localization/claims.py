@@ -7,6 +7,7 @@ Shape letters: S seeds.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import stats
@@ -42,8 +43,8 @@ def claims(rows: Rows) -> list[Claim]:
     return [*_profile(rows), *_training(rows), *_running(rows), *_online(rows)]
 
 
-def _profile(rows) -> list[Claim]:
-    found = []
+def _profile(rows) -> Iterator[Claim]:
+    make = functools.partial(_claim, figure="profile")
     for kind in LEARNED:
         places, r = relative_norms(rows, kind)
         above = [
@@ -53,28 +54,23 @@ def _profile(rows) -> list[Claim]:
         ]
         above_in = f"Above 1 in all {len(r)} seeds: {', '.join(above) or 'nowhere'}."
         most, least = best_elsewhere(r), best_elsewhere(-r)
-        found += [
-            _claim(
-                f"{kind}-exceeds",
-                f"The gradients of {kind} facts' spans exceed those of random spans in some"
-                " layers.",
-                over_seeds(most),
-                "ratio",
-                "profile",
-                f"Relative norm where it is largest in the other seeds. {above_in}",
-                above=1.0,
-            ),
-            _claim(
-                f"{kind}-subset",
-                f"And only in some: elsewhere the gradients of {kind} facts' spans are smaller than"
-                " those of random spans.",
-                over_seeds(None if least is None else 1 + least),
-                "below 1",
-                "profile",
-                f"1 less the relative norm where it is smallest in the other seeds. {above_in}",
-            ),
-        ]
-    return [*found, _difference(rows)]
+        yield make(
+            f"{kind}-exceeds",
+            f"The gradients of {kind} facts' spans exceed those of random spans in some layers.",
+            over_seeds(most),
+            f"Relative norm where it is largest in the other seeds. {above_in}",
+            "ratio",
+            above=1.0,
+        )
+        yield make(
+            f"{kind}-subset",
+            f"And only in some: elsewhere the gradients of {kind} facts' spans are smaller than"
+            " those of random spans.",
+            over_seeds(None if least is None else 1 + least),
+            f"1 less the relative norm where it is smallest in the other seeds. {above_in}",
+            "below 1",
+        )
+    yield _difference(rows)
 
 
 def _difference(rows) -> Claim:
@@ -90,11 +86,11 @@ def _difference(rows) -> Claim:
         "kinds-differ",
         "Updated and new facts light up different layers.",
         interval([r["value"] for r in tests]),
-        "log share",
-        "profile",
         "Root mean square, over groups and layers, of the difference of mean log shares of the"
         f" gradient. Permutation tests over entities, {asked}: p = {single}; together {p:.2g}"
         " (Fisher), which gives the verdict.",
+        "log share",
+        "profile",
     )
     return dataclasses.replace(one, verdict="supported" if p < ALPHA else "undecided")
 
@@ -105,8 +101,8 @@ def _over(rows, method: str, mode: str, against: str) -> Interval:
     )
 
 
-def _training(rows) -> list[Claim]:
-    found = []
+def _training(rows) -> Iterator[Claim]:
+    make = functools.partial(claim, unit="nats", figure="frontier")
     words = {
         "freeze": "updating only the layers with large relative gradients",
         "scale": "scaling layers' learning rates by relative gradients",
@@ -119,51 +115,40 @@ def _training(rows) -> list[Claim]:
                 f"{base}{what} learns more of new and updated facts than updating everything, at no"
                 " more forgetting."
             )
-            found.append(
-                _claim(
-                    f"{slug}-{mode}",
-                    text[0].upper() + text[1:],
-                    _over(rows, method, mode, "plain"),
-                    "nats",
-                    "frontier",
-                    f"{HOW}: {mode} less plain.",
-                )
+            yield make(
+                f"{slug}-{mode}",
+                text[0].upper() + text[1:],
+                _over(rows, method, mode, "plain"),
+                f"{HOW}: {mode} less plain.",
+                source=SOURCE,
             )
         there = {r["mode"] for r in where(rows, "learned", method=method)}
         for mode in words if not number else ("freeze",):
             for control, other in CONTROLS.items():
                 if control in there:
                     text = f"{base}{words[mode]} learns more than updating {other}."
-                    found.append(
-                        claim(
-                            f"{slug}-{mode}-{control}",
-                            text[0].upper() + text[1:],
-                            _over(rows, method, mode, control),
-                            "nats",
-                            "frontier",
-                            f"{HOW}: {mode} less {control}.",
-                            OURS if control == "blocks" else SOURCE,
-                        )
+                    yield make(
+                        f"{slug}-{mode}-{control}",
+                        text[0].upper() + text[1:],
+                        _over(rows, method, mode, control),
+                        f"{HOW}: {mode} less {control}.",
+                        source=OURS if control == "blocks" else SOURCE,
                     )
-    return found
 
 
-def _running(rows) -> list[Claim]:
-    method, found = methods(rows)[0], []
+def _running(rows) -> Iterator[Claim]:
+    method = methods(rows)[0]
     for mode, what in (("freeze", "what is frozen"), ("scale", "layers' learning rates")):
         if where(rows, "learned", mode=f"running {mode}"):
-            found.append(
-                claim(
-                    f"running-{mode}",
-                    f"A profile that is estimated during training is a better guide to {what} than"
-                    " one measured before.",
-                    _over(rows, method, f"running {mode}", mode),
-                    "nats",
-                    "frontier",
-                    f"{HOW}: running {mode} less {mode}.",
-                )
+            yield claim(
+                f"running-{mode}",
+                f"A profile that is estimated during training is a better guide to {what} than"
+                " one measured before.",
+                _over(rows, method, f"running {mode}", mode),
+                f"{HOW}: running {mode} less {mode}.",
+                "nats",
+                "frontier",
             )
-    return found
 
 
 def _less(first, second) -> Interval | None:
@@ -187,14 +172,14 @@ def _online(rows) -> list[Claim]:
             "online-helps",
             "Online adaptation of everything predicts the new text better than the static model.",
             _less(static, everything),
-            how="Static less online nll, one step per chunk.",
+            "Static less online nll, one step per chunk.",
         ),
         make(
             "online-freeze",
             "Online adaptation of only the layers with large relative gradients predicts better"
             " than adaptation of everything, at equal operations.",
             _less(everything, frozen),
-            how=f"{how}: everything less restricted.",
+            f"{how}: everything less restricted.",
         ),
     ]
     controls = {
@@ -208,7 +193,7 @@ def _online(rows) -> list[Claim]:
             "Online adaptation of the layers with large relative gradients predicts better than"
             f" that of {what}.",
             _less(at_equal_flops(rows, control), frozen),
-            how=f"{how}: {control} less restricted.",
+            f"{how}: {control} less restricted.",
         )
         for control, what in controls.items()
     ]
@@ -219,7 +204,7 @@ def _online(rows) -> list[Claim]:
             "Online adaptation with layers' learning rates scaled by relative gradients predicts"
             " better than with equal ones.",
             _less(everything, online_best(rows, "scale", 1)),
-            how="Nats per token, one step per chunk, each at the learning rate that is best in the"
+            "Nats per token, one step per chunk, each at the learning rate that is best in the"
             " other seeds: equal less scaled.",
         ),
     ]

@@ -105,14 +105,8 @@ def frontier(rows: Rows) -> Figure | None:
         " Further right: more of the old is lost. A mode is better where its line lies above and to"
         " the left."
     )
-    return Figure(
-        "frontier",
-        "Learning against forgetting",
-        caption,
-        tuple(charts),
-        tidy(found),
-        _table(found),
-    )
+    title = "Learning against forgetting"
+    return Figure("frontier", title, caption, tuple(charts), tidy(found), _table(found))
 
 
 def _plane(found, title: str, names: Mapping[str, str]) -> alt.TopLevelMixin:
@@ -241,13 +235,9 @@ def running_frontier(rows: Rows) -> Figure | None:
         f"Method: {method}. As in Learning against forgetting, for a profile that is measured once"
         " before, and one that is estimated during training."
     )
-    return Figure(
-        "running-frontier",
-        "Restricted by a running profile",
-        caption,
-        _plane(found, "Learned, nats", names),
-        tidy(found),
-    )
+    title = "Restricted by a running profile"
+    chart = _plane(found, "Learned, nats", names)
+    return Figure("running-frontier", title, caption, chart, tidy(found))
 
 
 def online(rows: Rows) -> Figure | None:
@@ -256,10 +246,7 @@ def online(rows: Rows) -> Figure | None:
         {
             "mode": r["mode"],
             "name": MODES[r["mode"]],
-            "steps": r["steps"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
-            "gflop": float(r["flops"]) / 1e9,
+            **panels.point(r, "steps", "seed", gflop=float(r["flops"]) / 1e9),
         }
         for r in rows
         if r["metric"] == "online_at_best"

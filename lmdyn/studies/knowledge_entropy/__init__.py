@@ -20,16 +20,9 @@ PAGE = StudyPage(
         Larger(
             "The paper's own checkpoints, which the hub has, and its facts (paraphrase70.json,"
             " published with its code); a GPU is wanted.",
-            (
-                "--series",
-                "hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B",
-                "--known-probes",
-                "None",
-                "--injection.facts",
-                "paraphrase70.json",
-                "--continual.length",
-                "1024",
-            ),
+            "--series"
+            " hf:allenai/OLMo-1B-hf@step1000-tokens4B,step117850-tokens494B,step330000-tokens1384B"
+            " --known-probes None --injection.facts paraphrase70.json --continual.length 1024",
         ),
     ),
 )

@@ -6,6 +6,7 @@ Shape letters: S seeds, K checkpoints of the series.
 """
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -56,102 +57,98 @@ def _series(table: Series) -> list[Claim]:
             "entropy-falls",
             "Knowledge entropy falls from its peak as pretraining goes on.",
             over_seeds(_peak(table.entropy)),
+            f"Knowledge entropy {lead}.",
             "nats",
             "series",
-            f"Knowledge entropy {lead}.",
         ),
         _claim(
             "acquisition-falls",
             "The ability to learn new facts falls as pretraining goes on.",
             over_seeds(_peak(table.acquisition)),
+            f"Rise of new facts' log-probability {lead}.",
             "nats",
             "series",
-            f"Rise of new facts' log-probability {lead}.",
         ),
         _claim(
             "retention-falls",
             "The ability to keep what was known falls as pretraining goes on.",
             over_seeds(_peak(retention)),
+            f"Retention, the negative of forgetting, {lead}.",
             "share",
             "series",
-            f"Retention, the negative of forgetting, {lead}.",
         ),
         _claim(
             "entropy-acquisition",
             "Checkpoints with higher knowledge entropy learn more.",
             correlation(table.entropy, table.acquisition),
+            "Pearson's correlation over checkpoints of knowledge entropy and acquisition.",
             "correlation",
             "against-entropy",
-            "Pearson's correlation over checkpoints of knowledge entropy and acquisition.",
         ),
         _claim(
             "entropy-retention",
             "Checkpoints with higher knowledge entropy forget less.",
             correlation(table.entropy, retention),
+            "Pearson's correlation over checkpoints of knowledge entropy and retention.",
             "correlation",
             "against-entropy",
-            "Pearson's correlation over checkpoints of knowledge entropy and retention.",
         ),
         _claim(
             "middle-best",
             "A checkpoint from the middle of pretraining is the best to continue from.",
             over_seeds(_middle(combined(table))),
-            "score",
-            "balance",
             "Combined score (nll, acquisition, retention, each from 0 to 1 over the series) of the"
             " checkpoint between the ends that is best in the other seeds, less the better of the"
             " first and the last.",
+            "score",
+            "balance",
         ),
     ]
 
 
-def _reactivation(rows: Rows, table: Series) -> list[Claim]:
+def _reactivation(rows: Rows, table: Series) -> Iterator[Claim]:
     starts = starts_of(rows, "reactivated")
     if not starts:
-        return []
+        return
     random = outcomes(rows, starts_of(rows, "random"), "acquisition")
     acquisition, forgetting = (outcomes(rows, starts, k) for k in ("acquisition", "forgetting"))
     make = functools.partial(_claim, figure="reactivation")
-    found = [
-        make(
-            "reactivation-acquisition",
-            "Reactivating dormant coefficients of the last checkpoint raises acquisition.",
-            over_seeds(best_elsewhere(acquisition - table.acquisition[:, -1:])),
-            "nats",
-            how=f"Acquisition, reactivated less unchanged, {CELL}.",
-        ),
-        make(
-            "reactivation-retention",
-            "Reactivating dormant coefficients of the last checkpoint raises retention.",
-            over_seeds(best_elsewhere(table.forgetting[:, -1:] - forgetting)),
-            "share",
-            how=f"Forgetting, unchanged less reactivated, {CELL}.",
-        ),
-        make(
-            "reactivation-control",
-            "Reactivation helps because the coefficients are dormant: it beats as many coefficients"
-            " chosen at random.",
-            over_seeds(best_elsewhere(acquisition - random)),
-            "nats",
-            how=f"Acquisition, reactivated less random control, {CELL}.",
-        ),
-    ]
+    yield make(
+        "reactivation-acquisition",
+        "Reactivating dormant coefficients of the last checkpoint raises acquisition.",
+        over_seeds(best_elsewhere(acquisition - table.acquisition[:, -1:])),
+        f"Acquisition, reactivated less unchanged, {CELL}.",
+        "nats",
+    )
+    yield make(
+        "reactivation-retention",
+        "Reactivating dormant coefficients of the last checkpoint raises retention.",
+        over_seeds(best_elsewhere(table.forgetting[:, -1:] - forgetting)),
+        f"Forgetting, unchanged less reactivated, {CELL}.",
+        "share",
+    )
+    yield make(
+        "reactivation-control",
+        "Reactivation helps because the coefficients are dormant: it beats as many coefficients"
+        " chosen at random.",
+        over_seeds(best_elsewhere(acquisition - random)),
+        f"Acquisition, reactivated less random control, {CELL}.",
+        "nats",
+    )
     for name, column, what in (("new", "new_after", "new facts"), ("old", "old_after", "old text")):
         plain = outcomes(rows, [f"step {table.steps[-1]}"], column)
-        found.append(
-            make(
-                f"reactivation-{name}-level",
-                f"After the continual training, the reactivated model predicts the {what} better"
-                " than the unchanged one.",
-                over_seeds(best_elsewhere(outcomes(rows, starts, column) - plain)),
-                "nats",
-                how=f"Log-probability of {what} at the end, reactivated less unchanged, {CELL}."
-                " Acquisition and forgetting are measured from where a model begins, and"
-                " reactivation worsens that; this is where it ends.",
-                source=OURS,
-            )
+        yield make(
+            f"reactivation-{name}-level",
+            f"After the continual training, the reactivated model predicts the {what} better"
+            " than the unchanged one.",
+            over_seeds(best_elsewhere(outcomes(rows, starts, column) - plain)),
+            f"Log-probability of {what} at the end, reactivated less unchanged, {CELL}."
+            " Acquisition and forgetting are measured from where a model begins, and"
+            " reactivation worsens that; this is where it ends.",
+            "nats",
+            source=OURS,
         )
-    return [*found, _by_entropy(rows, table)]
+    yield _by_entropy(rows, table)
 
 
 def _by_entropy(rows: Rows, table: Series) -> Claim:
@@ -163,38 +160,32 @@ def _by_entropy(rows: Rows, table: Series) -> Claim:
         "reactivation-by-entropy",
         "Reactivation is better spent where a layer's entropy is lowest, at equal loss.",
         over_seeds(best_elsewhere(beyond(by_entropy) - beyond(equal))),
-        "nats",
-        "reactivation",
         "Acquisition above the plain series' at equal nll: strength by measured entropy less"
         f" equal strength, {CELL}.",
+        "nats",
+        "reactivation",
     )
 
 
-def _variants(rows: Rows, table: Series) -> list[Claim]:
+def _variants(rows: Rows, table: Series) -> Iterator[Claim]:
+    make = functools.partial(claim, unit="nats", figure="variants")
     starts = starts_of(rows, "variant")
     if not starts:
-        return []
+        return
     gained, entropy = (acquisition_beyond(rows, table, starts), outcomes(rows, starts, "entropy"))
-    found = []
+
     for number, name in enumerate(starts):
         slug = name.replace(" ", "-")
-        found += [
-            claim(
-                f"{slug}-entropy",
-                f"Pretraining with {name} ends with more knowledge entropy.",
-                over_seeds(entropy[:, number] - table.entropy[:, -1]),
-                "nats",
-                "variants",
-                f"Knowledge entropy at the end, with {name} less without.",
-            ),
-            claim(
-                f"{slug}-acquisition",
-                f"Pretraining with {name} helps to learn new facts, at equal loss.",
-                over_seeds(gained[:, number]),
-                "nats",
-                "variants",
-                f"Acquisition at the end with {name}, less that of the plain series where its nll"
-                " is the same.",
-            ),
-        ]
-    return found
+        yield make(
+            f"{slug}-entropy",
+            f"Pretraining with {name} ends with more knowledge entropy.",
+            over_seeds(entropy[:, number] - table.entropy[:, -1]),
+            f"Knowledge entropy at the end, with {name} less without.",
+        )
+        yield make(
+            f"{slug}-acquisition",
+            f"Pretraining with {name} helps to learn new facts, at equal loss.",
+            over_seeds(gained[:, number]),
+            f"Acquisition at the end with {name}, less that of the plain series where its nll"
+            " is the same.",
+        )

@@ -8,20 +8,8 @@ from typing import Any
 
 import altair as alt
 
+from lmdyn.report import panels
 from lmdyn.report.figures import Figure, rounded
-from lmdyn.report.panels import (
-    hover,
-    joined,
-    level,
-    means,
-    means_with_seeds,
-    over_steps,
-    own,
-    panel,
-    step_axis,
-    tidy,
-    upright,
-)
 from lmdyn.studies.injected_facts_figures import over_updates
 from lmdyn.studies.knowledge_entropy.figure_data import of_series, points_of, seeds_caption
 from lmdyn.studies.knowledge_entropy.reactivation_figures import reactivation, variants
@@ -56,11 +44,11 @@ def series(rows: Rows) -> Figure | None:
         m: _watched(rows, m, c) for m, c in (("knowledge_entropy", "normalized"), ("nll", "value"))
     }
     steps = sorted({one["step"] for one in found})
-    x = step_axis(
+    x = panels.step_axis(
         sorted({*steps, *(p["step"] for points in watched.values() for p in points)}), steps
     )
     charts = (
-        over_steps(
+        panels.over_steps(
             points_of(found, "share", "entropy"),
             "Knowledge entropy, share of its ceiling",
             x=x,
@@ -68,18 +56,18 @@ def series(rows: Rows) -> Figure | None:
             more={"entropy": ".3f"},
             behind=watched["knowledge_entropy"],
         ),
-        over_steps(
+        panels.over_steps(
             points_of(found, "nll"),
             "Nll of the old domain, nats per token",
             x=x,
             behind=watched["nll"],
         ),
-        over_steps(
+        panels.over_steps(
             points_of(found, "acquisition"),
             "Acquisition: rise of new facts' log-probability, nats",
             x=x,
         ),
-        over_steps(
+        panels.over_steps(
             points_of(found, "forgetting"),
             "Forgetting: relative loss of what was known",
             x=x,
@@ -97,15 +85,9 @@ def series(rows: Rows) -> Figure | None:
         f" {seeds_caption(found)}{pale}"
     )
     fields = ("seed", "step", "entropy", "share", "nll", "acquisition", "forgetting")
-    data = tidy([{k: one[k] for k in fields} for one in found])
-    return Figure(
-        "series",
-        "From each checkpoint, the same continual training",
-        caption,
-        charts,
-        data,
-        _table(found),
-    )
+    data = panels.tidy([{k: one[k] for k in fields} for one in found])
+    title = "From each checkpoint, the same continual training"
+    return Figure("series", title, caption, charts, data, _table(found))
 
 
 def _table(found):
@@ -119,7 +101,7 @@ def _table(found):
             "acquisition, nats": f"{m['acquisition']:.3f}",
             "forgetting": f"{m['forgetting']:.1%}",
         }
-        for m in means(sorted(found, key=lambda one: one["step"]), "step")
+        for m in panels.means(sorted(found, key=lambda one: one["step"]), "step")
     ]
 
 
@@ -143,16 +125,16 @@ def by_layer(rows: Rows) -> Figure | None:
         return None
     points.sort(key=lambda p: (p["layer"], p["step"], p["seed"]))
     layers = sorted({p["layer"] for p in points})
-    mean = means_with_seeds(points, ["layer", "step"], format=".1%")
+    mean = panels.means_with_seeds(points, ["layer", "step"], format=".1%")
     legend = (
         layers if len(layers) <= 8 else [layers[round(i * (len(layers) - 1) / 4)] for i in range(5)]
     )
-    x = step_axis(sorted({p["step"] for p in points}))
+    x = panels.step_axis(sorted({p["step"] for p in points}))
     color = alt.Color(
         "layer:O", legend=alt.Legend(title="layer", titleOrient="left", values=legend)
     )
     base = alt.Chart().encode(
-        x=x, y=upright("Knowledge entropy, share of its ceiling", format="%"), color=color
+        x=x, y=panels.upright("Knowledge entropy, share of its ceiling", format="%"), color=color
     )
     tip = [
         "layer:O",
@@ -161,13 +143,15 @@ def by_layer(rows: Rows) -> Figure | None:
         "nats:Q .3f",
         "seeds = each:N",
     ]
-    chart = panel(mean, *joined(base, tip), height=260, shades=len(layers))
+    chart = panels.panel(mean, *panels.joined(base, tip), height=260, shades=len(layers))
     caption = (
         "How evenly each layer's MLP spreads its coefficients over its memory vectors, as a share"
         " of the largest entropy there can be, log F; layer 0 is next to the embedding. Mean over"
         " seeds. A line that falls draws on fewer memories."
     )
-    return Figure("entropy-by-layer", "Knowledge entropy by layer", caption, chart, tidy(points))
+    return Figure(
+        "entropy-by-layer", "Knowledge entropy by layer", caption, chart, panels.tidy(points)
+    )
 
 
 def against_entropy(rows: Rows) -> Figure | None:
@@ -178,7 +162,7 @@ def against_entropy(rows: Rows) -> Figure | None:
     found = of_series(rows)
     if not found:
         return None
-    data = tidy(
+    data = panels.tidy(
         [
             {k: one[k] for k in ("seed", "step", "entropy", "share", "acquisition", "forgetting")}
             for one in found
@@ -190,8 +174,8 @@ def against_entropy(rows: Rows) -> Figure | None:
         ("acquisition", "Acquisition, nats", ".3f"),
         ("forgetting", "Forgetting", ".1%"),
     ):
-        x = level("knowledge entropy, share of its ceiling", "share", "%")
-        y = upright(title, field, format="%" if format.endswith("%") else None)
+        x = panels.level("knowledge entropy, share of its ceiling", "share", "%")
+        y = panels.upright(title, field, format="%" if format.endswith("%") else None)
         base = alt.Chart().encode(x=x, y=y)
         color = alt.Color("step:O", sort=steps, legend=_step_legend(steps))
         tip = [
@@ -202,11 +186,11 @@ def against_entropy(rows: Rows) -> Figure | None:
             f"{field}:Q {format}",
         ]
         charts.append(
-            panel(
+            panels.panel(
                 data,
                 base.mark_line(style="seed").encode(detail="seed:N", order="step:Q"),
                 base.mark_point(style="dot", size=60).encode(color=color),
-                hover(base, tip),
+                panels.hover(base, tip),
                 height=260,
                 shades=len(steps),
             )
@@ -237,14 +221,7 @@ def learning(rows: Rows) -> Figure | None:
     From the first, a middle and the last checkpoint.
     """
     points = [
-        {
-            "depth": r["depth"],
-            "step": r["step"],
-            "update": r["update"],
-            "rounds": r["rounds"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
-        }
+        panels.point(r, "depth", "step", "update", "rounds", "seed")
         for r in rows
         if r.get("kind") == "series"
         and r["metric"] == "span_log_probability"
@@ -259,7 +236,7 @@ def learning(rows: Rows) -> Figure | None:
         key=lambda p: (p["step"], p["update"], p["seed"]),
     )
     low, high = (
-        f(p["value"] for p in means(points, "depth", "step", "update", "rounds"))
+        f(p["value"] for p in panels.means(points, "depth", "step", "update", "rounds"))
         for f in (min, max)
     )
     color = alt.Color("step:O", sort=chosen, legend=_step_legend(chosen))
@@ -280,37 +257,35 @@ def learning(rows: Rows) -> Figure | None:
         " checkpoint, from one in the middle and from the last; mean over seeds. Dotted: a round"
         " begins, in which every new fact is injected once. Look at how far each line rises."
     )
-    return Figure("learning", "How new facts are learnt", caption, charts, tidy(points))
+    return Figure("learning", "How new facts are learnt", caption, charts, panels.tidy(points))
 
 
 def balance(rows: Rows) -> Figure | None:
     """The combined score of each checkpoint, and which one is recommended."""
-    points = [
-        {"step": r["step"], "seed": r["seed"], "value": float(r["value"])}
-        for r in rows
-        if r["metric"] == "combined_score"
-    ]
+    points = [panels.point(r, "step", "seed") for r in rows if r["metric"] == "combined_score"]
     best = next((r for r in rows if r["metric"] == "recommended"), None)
     if not points:
         return None
     points.sort(key=lambda p: (p["seed"], p["step"]))
-    x = step_axis(sorted({p["step"] for p in points}))
+    x = panels.step_axis(sorted({p["step"] for p in points}))
     caption = (
         "The mean of nll, acquisition and retention, each from 0, the worst checkpoint of the"
         f" series, to 1, the best. {seeds_caption(points)}"
     )
     above = []
     if best is not None:
-        mark = own([m for m in means(points, "step") if m["step"] == best["step"]]).encode(
-            x=x, y=upright("Combined score")
-        )
+        mark = panels.own(
+            [m for m in panels.means(points, "step") if m["step"] == best["step"]]
+        ).encode(x=x, y=panels.upright("Combined score"))
         above = [
             mark.mark_point(style="best"),
             mark.mark_text(style="note", dy=-18).encode(text=alt.value(f"step {best['step']:,}")),
         ]
         caption += f" Ringed: the recommended checkpoint, step {best['step']:,}: {_why(best)}"
-    chart = over_steps(points, "Combined score", x=x, above=above)
-    return Figure("balance", "Which checkpoint to continue from", caption, chart, tidy(points))
+    chart = panels.over_steps(points, "Combined score", x=x, above=above)
+    return Figure(
+        "balance", "Which checkpoint to continue from", caption, chart, panels.tidy(points)
+    )
 
 
 def _why(best) -> str:
@@ -327,22 +302,20 @@ def controls(rows: Rows) -> Figure | None:
     points: dict[str, list] = {}
     for r in rows:
         if r.get("kind") == "series" and r["layer"] is None and r["metric"].endswith("_entropy"):
-            points.setdefault(r["metric"], []).append(
-                {"step": r["step"], "seed": r["seed"], "value": float(r["value"])}
-            )
+            points.setdefault(r["metric"], []).append(panels.point(r, "step", "seed"))
     names = [
         n for n in ("knowledge_entropy", "attention_entropy", "prediction_entropy") if n in points
     ]
     if len(names) < 2:
         return None
-    x = step_axis(sorted({p["step"] for own_points in points.values() for p in own_points}))
+    x = panels.step_axis(sorted({p["step"] for own_points in points.values() for p in own_points}))
     told_as = {
         "knowledge_entropy": "Knowledge entropy, all layers, nats",
         "attention_entropy": "Attention entropy, mean, nats",
         "prediction_entropy": "Prediction entropy, nats",
     }
     charts = tuple(
-        over_steps(sorted(points[n], key=lambda p: (p["seed"], p["step"])), told_as[n], x=x)
+        panels.over_steps(sorted(points[n], key=lambda p: (p["seed"], p["step"])), told_as[n], x=x)
         for n in names
     )
     caption = (

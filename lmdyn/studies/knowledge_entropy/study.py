@@ -19,15 +19,9 @@ from lmdyn.checkpoints.runs import Retention
 from lmdyn.errors import InputError
 from lmdyn.studies.folder import open_folder
 from lmdyn.studies.injected_facts import fact_stream
+from lmdyn.studies.knowledge_entropy import parts
 from lmdyn.studies.knowledge_entropy.claims import claims
 from lmdyn.studies.knowledge_entropy.config import KnowledgeEntropy
-from lmdyn.studies.knowledge_entropy.parts import (
-    continue_training,
-    known_probes,
-    pretrain_task,
-    run_folder,
-    starting_points,
-)
 from lmdyn.studies.knowledge_entropy.series import summary
 from lmdyn.studies.pretraining import run_of_seed, tokenizer_of
 from lmdyn.studies.workers import Task
@@ -49,19 +43,19 @@ def run(config: KnowledgeEntropy, command: list[str] | None = None, say: Say | N
     rows, tasks = [], []
     if config.series is None:
         runs = [(seed, v) for seed in config.every_seed for v in (None, *config.variants)]
-        rows += folder.parts([pretrain_task(config, folder, *one) for one in runs], workers)
+        rows += folder.parts([parts.pretrain_task(config, folder, *one) for one in runs], workers)
     for seed in config.every_seed:
         refs = series
         if refs is None:
             steps = ",".join(map(str, _compared(present(config.pretrain), config.compare_steps)))
-            refs = checkpoints.series(f"run:{run_folder(folder.path, seed, None)}@{steps}")
+            refs = checkpoints.series(f"run:{parts.run_folder(folder.path, seed, None)}@{steps}")
         tasks += [
             Task(
                 f"seed{seed}-{start.name.replace(' ', '-')}",
-                continue_training,
+                parts.continue_training,
                 (config, seed, str(refs[-1]), start),
             )
-            for start in starting_points(config, folder.path, seed, refs)
+            for start in parts.starting_points(config, folder.path, seed, refs)
         ]
     rows += folder.parts(tasks, workers)
     folder.tokens = sum(r["value"] for r in rows if r["metric"] == "tokens_trained")
@@ -99,7 +93,7 @@ def check(config: KnowledgeEntropy) -> list[checkpoints.Reference] | None:
     else:
         tokenizer = checkpoints.load(series[0], config.compute).tokenizer
     fact_stream(config.injection, config.continual, tokenizer, first, config.cache)
-    known_probes(config, tokenizer, first)
+    parts.known_probes(config, tokenizer, first)
     return series
 
 

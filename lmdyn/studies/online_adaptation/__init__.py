@@ -19,13 +19,8 @@ PAGE = StudyPage(
         MORE_SEEDS,
         Larger(
             "A pretrained model, by every rule, on texts of your own.",
-            (
-                "--model",
-                "hf:EleutherAI/pythia-70m@step143000",
-                "--given.streams",
-                "text:first.txt",
-                "text:second.txt",
-            ),
+            "--model hf:EleutherAI/pythia-70m@step143000 --given.streams text:first.txt"
+            " text:second.txt",
         ),
     ),
 )

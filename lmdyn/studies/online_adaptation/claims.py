@@ -5,6 +5,7 @@ Every number here is made of rows, so it can be made again from them.
 The replicate is a seed; of a given model, a stream. Shape letters: S replicates, K settings.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -34,12 +35,14 @@ def claims(rows: Rows) -> list[Claim]:
     """
     found = []
 
-    def make(id, sentence, values, figure, how, source=SOURCE):
+    def make(id, sentence, values, how, figure, source=SOURCE):
         if values is not None and np.size(values):
-            found.append(claim(id, sentence, interval(values), "nats", figure, how, source))
+            found.append(claim(id, sentence, interval(values), how, "nats", figure, source))
 
-    for part in (_shift, _context, _places, _sizes, _resets, _beyond):
-        part(rows, make)
+    drawn = {_shift: "rules", _context: "context", _places: "places", _sizes: "pareto"}
+    for part, figure in (drawn | {_resets: "resets"}).items():
+        part(rows, functools.partial(make, figure=figure))
+    _beyond(rows, make)
     return found
 
 
@@ -53,7 +56,6 @@ def _shift(rows: Rows, make: Callable) -> None:
             "online-beats-static",
             "Online adaptation beats the static model on every text.",
             gain(rows, "rules", main, trained=kind),
-            "rules",
             f"{saved_by}; the replicate is a text.",
         )
         return _ladder(rows, make, kind)
@@ -64,7 +66,6 @@ def _shift(rows: Rows, make: Callable) -> None:
             f"online-beats-static-{text.split(':')[1]}",
             f"Online adaptation beats the static model on {short(text)}.",
             saved if best is None else best,
-            "rules",
             f"Static nll less online nll of the same predictions, {which}.",
         )
     home, far = texts[0], texts[-1]
@@ -73,33 +74,31 @@ def _shift(rows: Rows, make: Callable) -> None:
         "It gains more where the text is further from what the model was trained on: on"
         f" {short(far)} than on {short(home)}.",
         less(gains[far], gains[home]),
-        "along",
         f"{saved_by}: on {far} less on {home}.",
+        figure="along",
     )
     tuned = gain(rows, "rules", main, stream=far, trained="tuned")
     make(
         "less-after-tuning",
         "It gains less after fine-tuning on text of that kind.",
         less(gains[far], tuned),
-        "along",
         f"{saved_by}, on {far}: of the model as it was, less of the fine-tuned one.",
+        figure="along",
     )
     nll = lambda rule: column(rows, "rules", rule, trained=kind)
     make(
         "rms-beats-sgd",
         "The RMS rule with decay to the prior beats plain gradient descent.",
         less(nll("SGD"), nll("RMS rule")),
-        "rules",
         "Nll of SGD less that of the RMS rule, mean over streams.",
-        "Krause et al. 2018",
+        source="Krause et al. 2018",
     )
     make(
         "momentum-hurts",
         "Adam adapts better without momentum.",
         less(nll("AdamW"), nll("Adam, no momentum")),
-        "rules",
         "Nll of AdamW less that of Adam with b1 = 0, mean over streams.",
-        OURS,
+        source=OURS,
     )
     return _ladder(rows, make, kind, stream=far)
 
@@ -126,14 +125,12 @@ def _ladder(rows, make, kind, **wanted):
         "low-rank-beats-static",
         "Low-rank adapters at the MLPs beat the static model.",
         gain(rows, "rules", "low-rank", trained=kind, **wanted),
-        "rules",
         "Static nll less online nll of the same predictions.",
     )
     make(
         "full-beats-low-rank",
         "Adapting the whole MLPs beats low-rank adapters at them.",
         less(low, full),
-        "rules",
         "Nll of the low-rank setting less that of the MLPs.",
     )
     localized, all_of_it = (
@@ -145,9 +142,8 @@ def _ladder(rows, make, kind, **wanted):
             "localized-beats-all",
             "Adapting where the gradient profile is above its mean beats adapting everything.",
             less(all_of_it, localized),
-            "rules",
             "Nll of all less that of localized, which costs less.",
-            OURS,
+            source=OURS,
         )
 
 
@@ -174,7 +170,6 @@ def _context(rows: Rows, make: Callable) -> None:
         "cache-beats-overlap",
         "With adaptation, a cache beats an overlapping window at equal cost.",
         _cache_less_overlap(keys, online, costs),
-        "context",
         "Nll of each overlap, less that of the cache setting of at most its FLOPs that is best in"
         " the other seeds; mean over overlaps.",
     )
@@ -182,9 +177,8 @@ def _context(rows: Rows, make: Callable) -> None:
         "cache-beats-overlap-static",
         "Without adaptation, too.",
         _cache_less_overlap(names, static, static_costs),
-        "context",
         "The same, of static evaluation.",
-        OURS,
+        source=OURS,
     )
     without = [k for k, key in enumerate(keys) if key.startswith("none")]
     if without:
@@ -200,7 +194,6 @@ def _context(rows: Rows, make: Callable) -> None:
             "Memory in weights beats memory in context: no context with adaptation against the best"
             " context without.",
             best - value,
-            "context",
             "Static nll of the context that is best in the other seeds, less online nll without a"
             f" context, at {cost:.2f} times its FLOPs{'' if same is None else ' or fewer'}.",
         )
@@ -212,7 +205,6 @@ def _places(rows: Rows, make: Callable) -> None:
         "mlps-best-place",
         "MLPs are a better place to adapt than attention.",
         less(one("attention"), one("MLPs")),
-        "places",
         "Nll with attention adapted less nll with the MLPs adapted.",
     )
     keys, values = table(rows, "places")
@@ -225,7 +217,6 @@ def _places(rows: Rows, make: Callable) -> None:
                 id,
                 f"Middle {what}s are better single places to adapt than the first and last.",
                 values[:, ends].mean(1) - values[:, middle].mean(1),
-                "places",
                 f"Mean nll with one of the {len(ends)} outer {what}s adapted, less that with one of"
                 f" the {len(middle)} others.",
             )
@@ -256,7 +247,6 @@ def _sizes(rows: Rows, make: Callable) -> None:
             f"A smaller adapted model ({small / 1e6:.2f} million parameters) beats a larger static"
             f" one ({large / 1e6:.2f}).",
             value,
-            "pareto",
             "Nll of the larger one, static, less that of the smaller one, adapted, each in its"
             f" setting that is best in the other seeds; at {cost:.2f} times the FLOPs.",
         )
@@ -268,24 +258,21 @@ def _resets(rows: Rows, make: Callable) -> None:
         "resets-help",
         "On a stream that turns from one text to another, resets where it turns help.",
         less(one("never"), one("at changes")),
-        "resets",
         "Nll without resets less nll with resets at the turns.",
     )
     make(
         "detector-as-good",
         "The detector's resets do better than resets where the text turns.",
         less(one("at changes"), one("detector")),
-        "resets",
         "Nll with resets at the turns less nll with the detector's.",
-        OURS,
+        source=OURS,
     )
     make(
         "detector-helps",
         "The detector's resets do better than none.",
         less(one("never"), one("detector")),
-        "resets",
         "Nll without resets less nll with the detector's.",
-        OURS,
+        source=OURS,
     )
 
 
@@ -298,10 +285,10 @@ def _beyond(rows: Rows, make: Callable) -> None:
             "Adapting where the gradient profile is above its mean beats as many places at random,"
             " at equal cost.",
             values[:, random].mean(1) - values[:, keys.index("localized")],
-            "localized",
             "Mean nll of the random controls, with the same number of attention and MLP layers and"
             " the same lowest one, less that of localized.",
-            OURS,
+            figure="localized",
+            source=OURS,
         )
     recommended = [
         r for r in rows if r["metric"] == "recommended" and r.get("analysis") == "checkpoints"
@@ -312,10 +299,10 @@ def _beyond(rows: Rows, make: Callable) -> None:
             "Adaptation that starts at the checkpoint with the most knowledge entropy beats"
             " starting at the last one.",
             np.array([r["lead"] for r in recommended]),
-            "checkpoints",
             "Online nll from the last checkpoint less that from the recommended one, on "
             "the stream that is furthest from home; 0 where it is the last one.",
-            OURS,
+            figure="checkpoints",
+            source=OURS,
         )
     wanted = {"stream": streams(rows)[-1]} if streams(rows) else {}
     for name, order in (("first order", "first-order"), ("full", "full")):
@@ -324,8 +311,8 @@ def _beyond(rows: Rows, make: Callable) -> None:
             f"A start that was meta-learned ({name}) adapts better than one that was trained on"
             " plainly for the same cost.",
             less(column(rows, "meta", "plain", **wanted), column(rows, "meta", name, **wanted)),
-            "meta",
             "Online nll (SGD) from the plain start less that from the meta-learned one, on the"
             " stream that is furthest from home.",
-            OURS,
+            figure="meta",
+            source=OURS,
         )

@@ -2,19 +2,8 @@
 
 import altair as alt
 
+from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import (
-    dots,
-    hover,
-    means,
-    means_with_seeds,
-    over_steps,
-    own,
-    panel,
-    step_axis,
-    tidy,
-    upright,
-)
 from lmdyn.studies.online_adaptation.figure_data import GAIN, gains, rows_of, text_name
 from lmdyn.types import Rows
 
@@ -27,7 +16,7 @@ def places(rows: Rows) -> Figure | None:
     single = [r for r in found if r["rank"] is None]
     ladder = [r for r in found if r["rank"] is not None]
     charts = [
-        dots(
+        panels.dots(
             gains(single),
             GAIN,
             order=list(dict.fromkeys(r["setting"] for r in single)),
@@ -38,19 +27,21 @@ def places(rows: Rows) -> Figure | None:
         points = [{**p, "step": r["rank"]} for p, r in zip(gains(ladder), ladder, strict=True)]
         whole = next(
             (
-                means(gains([r for r in single if r["setting"] == "MLPs"]), "name")[0]
+                panels.means(gains([r for r in single if r["setting"] == "MLPs"]), "name")[0]
                 for r in single
                 if r["setting"] == "MLPs"
             ),
             None,
         )
-        y = upright("Adapters at the MLPs: nats saved")
-        above = [] if whole is None else [own([whole]).mark_rule(style="ceiling").encode(y=y)]
+        y = panels.upright("Adapters at the MLPs: nats saved")
+        above = (
+            [] if whole is None else [panels.own([whole]).mark_rule(style="ceiling").encode(y=y)]
+        )
         charts.append(
-            over_steps(
+            panels.over_steps(
                 points,
                 "Adapters at the MLPs: nats saved",
-                x=step_axis(sorted({p["step"] for p in points}), title="rank"),
+                x=panels.step_axis(sorted({p["step"] for p in points}), title="rank"),
                 above=above,
             )
         )
@@ -66,28 +57,21 @@ def places(rows: Rows) -> Figure | None:
             "nats saved": f"{m['value']:.3f}",
             "MFLOP per token": f"{m['mflop']:,.2f}",
         }
-        for m in means(gains(found), "name")
+        for m in panels.means(gains(found), "name")
     ]
-    return Figure("places", "What adapts", caption, tuple(charts), tidy(gains(found)), table)
+    return Figure("places", "What adapts", caption, tuple(charts), panels.tidy(gains(found)), table)
 
 
 def _costs(rows, analysis, hue, shape):
     """Mean over seeds of nll and FLOPs, static and online."""
     points = [
-        {
-            "name": r["setting"],
-            "hue": hue(r),
-            "shape": shape(r),
-            "chunk": r["chunk"],
-            "window": r["window"],
-            "context": r["context"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
-            "mflop": float(r["flops"] / 1e6),
-        }
+        {"name": r["setting"], "hue": hue(r), "shape": shape(r)}
+        | panels.point(r, "chunk", "window", "context", "seed", mflop=float(r["flops"] / 1e6))
         for r in (*rows_of(rows, analysis, "static_nll"), *rows_of(rows, analysis))
     ]
-    return points, means_with_seeds(points, ["hue", "shape", "name", "context", "chunk", "window"])
+    return points, panels.means_with_seeds(
+        points, ["hue", "shape", "name", "context", "chunk", "window"]
+    )
 
 
 def _trade(mean, hues, shapes, title):
@@ -97,7 +81,7 @@ def _trade(mean, hues, shapes, title):
         scale=alt.Scale(type="log", nice=False, padding=14),
         axis=alt.Axis(tickCount=5, grid=True, format="~g"),
     )
-    base = alt.Chart().encode(x=x, y=upright(title))
+    base = alt.Chart().encode(x=x, y=panels.upright(title))
     marks = {
         "color": alt.Color("hue:N", scale=alt.Scale(domain=hues), legend=alt.Legend(columns=2)),
         "shape": alt.Shape(
@@ -124,13 +108,15 @@ def _trade(mean, hues, shapes, title):
             best = m["value"]
             front.append({"mflop": m["mflop"], "value": m["value"]})
     line = (
-        own(front).mark_line(style="pale", interpolate="step-after").encode(x=x, y=upright(title))
+        panels.own(front)
+        .mark_line(style="pale", interpolate="step-after")
+        .encode(x=x, y=panels.upright(title))
     )
-    return panel(
+    return panels.panel(
         mean,
         line,
         base.mark_point(style="dot", size=90).encode(**marks),
-        hover(base, tip),
+        panels.hover(base, tip),
         height=320,
     )
 
@@ -160,14 +146,9 @@ def context(rows: Rows) -> Figure | None:
         }
         for m in mean
     ]
-    return Figure(
-        "context",
-        "Context against memory in weights",
-        caption,
-        _trade(mean, hues, ["static", "adapted"], "Nll, nats per token"),
-        tidy(points),
-        table,
-    )
+    title = "Context against memory in weights"
+    chart = _trade(mean, hues, ["static", "adapted"], "Nll, nats per token")
+    return Figure("context", title, caption, chart, panels.tidy(points), table)
 
 
 def pareto(rows: Rows) -> Figure | None:
@@ -193,11 +174,6 @@ def pareto(rows: Rows) -> Figure | None:
         }
         for m in mean
     ]
-    return Figure(
-        "pareto",
-        "Model size, context and adaptation at a price",
-        caption,
-        _trade(mean, hues, shapes, "Nll, nats per token"),
-        tidy(points),
-        table,
-    )
+    title = "Model size, context and adaptation at a price"
+    chart = _trade(mean, hues, shapes, "Nll, nats per token")
+    return Figure("pareto", title, caption, chart, panels.tidy(points), table)

@@ -6,21 +6,8 @@ others in `cost_figures` and `start_figures`.
 
 import altair as alt
 
+from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import (
-    across,
-    dots,
-    hover,
-    joined,
-    means,
-    means_with_seeds,
-    one_or_all,
-    own,
-    panel,
-    step_axis,
-    tidy,
-    upright,
-)
 from lmdyn.studies.online_adaptation.cost_figures import context, pareto, places
 from lmdyn.studies.online_adaptation.figure_data import (
     GAIN,
@@ -55,22 +42,21 @@ def along(rows: Rows) -> Figure | None:
         ]
     charts = []
     for name in dict.fromkeys(p["panel"] for p in points):
-        shown = means([p for p in points if p["panel"] == name], "place", "series")
-        x = across("place:Q", "predictions after the prefix", ",d")
+        shown = panels.means([p for p in points if p["panel"] == name], "place", "series")
+        x = panels.across("place:Q", "predictions after the prefix", ",d")
         color = alt.Color(
             "series:N", scale=alt.Scale(domain=["online", "static"]), legend=alt.Legend(columns=2)
         )
-        base = alt.Chart().encode(x=x, y=upright(f"{name}: nats per token"), color=color)
+        base = alt.Chart().encode(x=x, y=panels.upright(f"{name}: nats per token"), color=color)
         tip = ["series:N", "at = place:Q ,.0f", "nats = value:Q .3f"]
-        charts.append(panel(shown, base.mark_line(style="mean"), hover(base, tip)))
+        charts.append(panels.panel(shown, base.mark_line(style="mean"), panels.hover(base, tip)))
     caption = (
         f"Nll of the model that adapts ({main}) and of the same model unadapted, over the same"
         " predictions: those after the ones that the learning rate was chosen on. Mean over seeds,"
         " in runs of predictions."
     )
-    return Figure(
-        "along", "Static and online along the stream", caption, one_or_all(charts), tidy(points)
-    )
+    title = "Static and online along the stream"
+    return Figure("along", title, caption, panels.one_or_all(charts), panels.tidy(points))
 
 
 def rules(rows: Rows) -> Figure | None:
@@ -92,9 +78,9 @@ def rules(rows: Rows) -> Figure | None:
     )
     more = {"mflop": ",.2f"}
     chart = (
-        dots(points, GAIN, order=order, kinds=kinds, more=more)
+        panels.dots(points, GAIN, order=order, kinds=kinds, more=more)
         if len(kinds) <= 3
-        else dots([{**p, "seed": p["kind"]} for p in points], GAIN, order=order, more=more)
+        else panels.dots([{**p, "seed": p["kind"]} for p in points], GAIN, order=order, more=more)
     )
     caption = (
         "What adapting saves, by rule: all parameters but where the name says otherwise (low-rank:"
@@ -122,7 +108,7 @@ def rules(rows: Rows) -> Figure | None:
             }
         )
     table.sort(key=lambda line: (line["text"], line["seed"]))
-    return Figure("rules", "What each rule saves", caption, chart, tidy(points), table)
+    return Figure("rules", "What each rule saves", caption, chart, panels.tidy(points), table)
 
 
 def position(rows: Rows) -> Figure | None:
@@ -143,8 +129,10 @@ def position(rows: Rows) -> Figure | None:
     ]
     charts = []
     for name in dict.fromkeys(p["panel"] for p in points):
-        shown = means_with_seeds([p for p in points if p["panel"] == name], ["place", "series"])
-        x = step_axis(
+        shown = panels.means_with_seeds(
+            [p for p in points if p["panel"] == name], ["place", "series"]
+        )
+        x = panels.step_axis(
             sorted({p["place"] for p in shown}),
             title="up to this prediction of the document",
             field="place",
@@ -152,14 +140,14 @@ def position(rows: Rows) -> Figure | None:
         color = alt.Color(
             "series:N", scale=alt.Scale(domain=list(names.values())), legend=alt.Legend(columns=2)
         )
-        y = upright(f"{name} adapt: nats saved")
+        y = panels.upright(f"{name} adapt: nats saved")
         base = alt.Chart().encode(x=x, y=y, color=color)
         tip = ["series:N", "up to = place:Q ,d", "nats saved = value:Q .3f", "seeds = each:N"]
-        zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y)
-        charts.append(panel(shown, zero, *joined(base, tip)))
+        zero = panels.own([{"value": 0}]).mark_rule(style="zero").encode(y=y)
+        charts.append(panels.panel(shown, zero, *panels.joined(base, tip)))
     caption = (
         "How fast it adapts: static nll less online nll of the predictions up to this one in their"
         f" document (from the mark before), of documents of {text_name(found[0]['stream'])};"
         " adapted afresh to each document, or all along. Mean over documents and seeds."
     )
-    return Figure("position", "Speed of adaptation", caption, tuple(charts), tidy(points))
+    return Figure("position", "Speed of adaptation", caption, tuple(charts), panels.tidy(points))

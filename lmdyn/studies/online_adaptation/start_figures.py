@@ -2,17 +2,8 @@
 
 import altair as alt
 
+from lmdyn.report import panels
 from lmdyn.report.figures import Figure, whole_numbers
-from lmdyn.report.panels import (
-    dots,
-    joined,
-    means_with_seeds,
-    over_steps,
-    panel,
-    step_axis,
-    tidy,
-    upright,
-)
 from lmdyn.studies.online_adaptation.figure_data import GAIN, gains, rows_of, text_name
 from lmdyn.types import Rows
 
@@ -41,14 +32,9 @@ def resets(rows: Rows) -> Figure | None:
         }
         for r in found
     ]
-    return Figure(
-        "resets",
-        "When to forget",
-        caption,
-        dots(points, GAIN, order=list(dict.fromkeys(p["name"] for p in points))),
-        tidy(points),
-        table,
-    )
+    title = "When to forget"
+    chart = panels.dots(points, GAIN, order=list(dict.fromkeys(p["name"] for p in points)))
+    return Figure("resets", title, caption, chart, panels.tidy(points), table)
 
 
 def localized(rows: Rows) -> Figure | None:
@@ -57,10 +43,10 @@ def localized(rows: Rows) -> Figure | None:
     if not found:
         return None
     profile = [
-        {"layer": r["layer"], "kind": r["site"], "seed": r["seed"], "value": float(r["value"])}
+        panels.point(r, "layer", "seed", kind=r["site"])
         for r in rows_of(rows, "localized", "relative_gradient_norm")
     ]
-    mean = means_with_seeds(profile, ["layer", "kind"])
+    mean = panels.means_with_seeds(profile, ["layer", "kind"])
     x = alt.X(
         "layer:Q",
         title="block",
@@ -69,7 +55,7 @@ def localized(rows: Rows) -> Figure | None:
     )
     base = alt.Chart().encode(
         x=x,
-        y=upright("Gradient norm, of its size on home text"),
+        y=panels.upright("Gradient norm, of its size on home text"),
         color=alt.Color("kind:N", scale=alt.Scale(domain=["attention", "mlp"])),
     )
     tip = ["kind:N", "layer:Q", "ratio = value:Q .3f", "seeds = each:N"]
@@ -77,17 +63,16 @@ def localized(rows: Rows) -> Figure | None:
         found, lambda r: "random, as many" if r["setting"].startswith("random") else r["setting"]
     )
     charts = (
-        panel(mean, *joined(base, tip)),
-        dots(points, GAIN, order=["localized", "random, as many"]),
+        panels.panel(mean, *panels.joined(base, tip)),
+        panels.dots(points, GAIN, order=["localized", "random, as many"]),
     )
     caption = (
         "First: the gradient of the stream's first chunks, by attention and MLP of every block,"
         " relative to that of home text. Second: what adapting saves where this is above its mean,"
         " and at as many places drawn at random, at equal cost."
     )
-    return Figure(
-        "localized", "Adapting where the gradient is large", caption, charts, tidy(points)
-    )
+    title = "Adapting where the gradient is large"
+    return Figure("localized", title, caption, charts, panels.tidy(points))
 
 
 def checkpoints(rows: Rows) -> Figure | None:
@@ -100,21 +85,22 @@ def checkpoints(rows: Rows) -> Figure | None:
         {"step": r["step"], "seed": r["seed"], "value": float(r[field])} for r in source
     ]
     last = [r for r in found if r["stream"] == far]
-    x = step_axis(sorted({r["step"] for r in found}))
+    x = panels.step_axis(sorted({r["step"] for r in found}))
     charts = (
-        over_steps(
+        panels.over_steps(
             pick(rows_of(rows, "checkpoints", "knowledge_entropy")), "Knowledge entropy, nats", x=x
         ),
-        over_steps(pick(last), f"Online nll on {text_name(far)}, nats per token", x=x),
-        over_steps(pick(last, "static"), f"Static nll on {text_name(far)}, nats per token", x=x),
+        panels.over_steps(pick(last), f"Online nll on {text_name(far)}, nats per token", x=x),
+        panels.over_steps(
+            pick(last, "static"), f"Static nll on {text_name(far)}, nats per token", x=x
+        ),
     )
     caption = (
         "What each checkpoint of pretraining is, and what it reaches when it adapts online. Thin:"
         " seeds; thick: their mean."
     )
-    return Figure(
-        "checkpoints", "Which checkpoint to adapt from", caption, charts, tidy(pick(last))
-    )
+    title = "Which checkpoint to adapt from"
+    return Figure("checkpoints", title, caption, charts, panels.tidy(pick(last)))
 
 
 def meta(rows: Rows) -> Figure | None:
@@ -124,13 +110,8 @@ def meta(rows: Rows) -> Figure | None:
         return None
     order = list(dict.fromkeys(r["setting"] for r in found))
     points = [
-        {
-            "name": r["setting"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
-            "static": float(r["static"]),
-            "kind": text_name(r["stream"]),
-        }
+        {"name": r["setting"]}
+        | panels.point(r, "seed", static=float(r["static"]), kind=text_name(r["stream"]))
         for r in found
     ]
     before = {(r["stream"], r["seed"]): r["value"] for r in found if r["setting"] == "as it was"}
@@ -147,10 +128,10 @@ def meta(rows: Rows) -> Figure | None:
         " gradient through its updates. How much lower its online nll (SGD) is than that of the"
         " model as it was."
     )
-    chart = dots(
+    chart = panels.dots(
         shown,
         "nats per token below the model as it was",
         order=[o for o in order if o != "as it was"],
         kinds=list(dict.fromkeys(p["kind"] for p in shown)),
     )
-    return Figure("meta", "A start that is good to adapt from", caption, chart, tidy(points))
+    return Figure("meta", "A start that is good to adapt from", caption, chart, panels.tidy(points))

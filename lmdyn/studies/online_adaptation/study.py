@@ -17,31 +17,22 @@ from pathlib import Path
 
 from lmdyn import checkpoints, data
 from lmdyn.studies.folder import open_folder
+from lmdyn.studies.online_adaptation import parts
 from lmdyn.studies.online_adaptation.claims import claims
 from lmdyn.studies.online_adaptation.config import OnlineAdaptation
 from lmdyn.studies.online_adaptation.localized_parts import localized
-from lmdyn.studies.online_adaptation.parts import (
-    context,
-    models,
-    places,
-    position,
-    resets,
-    rules,
-    sizes,
-    train_model,
-)
 from lmdyn.studies.online_adaptation.start_parts import every_checkpoint, given_model, meta
 from lmdyn.studies.online_adaptation.tables import summary
 from lmdyn.studies.workers import Task
 from lmdyn.types import Say
 
 MAKE = {
-    "rules": rules,
-    "places": places,
-    "context": context,
-    "sizes": sizes,
-    "position": position,
-    "resets": resets,
+    "rules": parts.rules,
+    "places": parts.places,
+    "context": parts.context,
+    "sizes": parts.sizes,
+    "position": parts.position,
+    "resets": parts.resets,
     "localized": localized,
     "checkpoints": every_checkpoint,
     "meta": meta,
@@ -65,10 +56,10 @@ def run(config: OnlineAdaptation, command: list[str] | None = None, say: Say | N
         # one model at a time: it keeps all cores busy
         rows = folder.parts(tasks, workers=config.workers or 1)
     else:
-        study, names = str(folder.path), models(config)
+        study, names = str(folder.path), parts.models(config)
         trained = {
             (seed, name): Task(
-                f"seed{seed}-{name}", train_model, (config, study, seed, name, folder.command)
+                f"seed{seed}-{name}", parts.train_model, (config, study, seed, name, folder.command)
             )
             for seed in config.every_seed
             for name in names
@@ -92,7 +83,7 @@ def run(config: OnlineAdaptation, command: list[str] | None = None, say: Say | N
 
 def wanted(config: OnlineAdaptation) -> list[tuple[str, str, tuple]]:
     """`(name of the part, function in MAKE, its further arguments)` for each part of a seed."""
-    names, found = models(config), []
+    names, found = parts.models(config), []
     of_models = {
         "sizes": [name for name in names if name != "tuned"],
         "rules": [name for name in ("base", "tuned") if name in names],

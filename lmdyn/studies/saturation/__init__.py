@@ -18,23 +18,9 @@ PAGE = StudyPage(
         MORE_SEEDS,
         Larger(
             "The paper's own models, which the hub has.",
-            (
-                "--series",
-                "hf:EleutherAI/pythia-70m@step1000,step16000,step143000",
-                "hf:EleutherAI/pythia-410m@step143000",
-                "--narrow",
-                "512",
-                "--tokens-per-step",
-                "2097152",
-                "--vocabulary",
-                "0:50254",
-                "--length",
-                "1024",
-                "--batch",
-                "1",
-                "--experiments",
-                "none",
-            ),
+            "--series hf:EleutherAI/pythia-70m@step1000,step16000,step143000"
+            " hf:EleutherAI/pythia-410m@step143000 --narrow 512 --tokens-per-step 2097152"
+            " --vocabulary 0:50254 --length 1024 --batch 1 --experiments none",
         ),
     ),
 )

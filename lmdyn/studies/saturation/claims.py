@@ -8,6 +8,7 @@ Shape letters: S seeds, n measurements of a run.
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -50,26 +51,24 @@ def _sides(rows) -> tuple[list[RunCurves], list[RunCurves]]:
     return [run for run in runs if run.narrow], [run for run in runs if not run.narrow]
 
 
-def _saturation(rows) -> list[Claim]:
+def _saturation(rows) -> Iterator[Claim]:
+    make = functools.partial(_claim, figure="losses")
     narrow, wide = _sides(rows)
     if not narrow:
-        return []
-    found, over = [], f"Mean over the narrow models ({_names(narrow)})"
+        return
+    over = f"Mean over the narrow models ({_names(narrow)})"
     residuals = [r for r in rows if r["metric"] == "scaling_residual" and r["narrow"]]
     if residuals:
         seeds = sorted({r["seed"] for r in residuals})
         value = interval(
             [np.mean([r["value"] for r in residuals if r["seed"] == seed]) for seed in seeds]
         )
-        found.append(
-            _claim(
-                "above-law",
-                "Narrow models end above what the scaling law of the wide ones predicts.",
-                value,
-                "share",
-                "losses",
-                f"{over} of their final loss over the law's prediction, less 1.",
-            )
+        yield make(
+            "above-law",
+            "Narrow models end above what the scaling law of the wide ones predicts.",
+            value,
+            f"{over} of their final loss over the law's prediction, less 1.",
+            "share",
         )
     points = [r for r in rows if r["metric"] == "saturated"]
     detected = {side: [r["value"] for r in points if r["narrow"] == side] for side in (True, False)}
@@ -79,22 +78,20 @@ def _saturation(rows) -> list[Claim]:
     )
     if len(narrow[0].steps) >= curves.LEAST_POINTS:
         up = aligned(narrow, lambda run: run.nll[run.steps > 0], since_elsewhere)
-        found.append(
-            _claim(
-                "turns-up",
-                "The loss of narrow models turns up late in training.",
-                over_seeds(up),
-                "nats",
-                "losses",
-                f"{over}: smoothed held-out loss at the end, less where it is lowest in the other"
-                f" seeds, before the last tenth.{seen}",
-            )
+        yield make(
+            "turns-up",
+            "The loss of narrow models turns up late in training.",
+            over_seeds(up),
+            f"{over}: smoothed held-out loss at the end, less where it is lowest in the other"
+            f" seeds, before the last tenth.{seen}",
+            "nats",
         )
-    return [*found, *_anisotropy(narrow, wide)]
+    yield from _anisotropy(narrow, wide)
 
 
-def _anisotropy(narrow: list[RunCurves], wide: list[RunCurves]) -> list[Claim]:
-    found, over = [], f"Mean over the narrow models ({_names(narrow)})"
+def _anisotropy(narrow: list[RunCurves], wide: list[RunCurves]) -> Iterator[Claim]:
+    make = functools.partial(_claim, unit="cosine", figure="anisotropy")
+    over = f"Mean over the narrow models ({_names(narrow)})"
     last = lambda run: run.anisotropy[:, -1]
     for name, place, read in (
         ("last-layer", "of the last layer", last),
@@ -103,79 +100,60 @@ def _anisotropy(narrow: list[RunCurves], wide: list[RunCurves]) -> list[Claim]:
         if len(narrow[0].steps) < 2:
             continue
         rise = by_seed(narrow, lambda run, read=read: change(read(run)))
-        found.append(
-            _claim(
-                f"anisotropy-{name}",
-                f"In narrow models the anisotropy {place} rises late in training.",
-                over_seeds(rise),
-                "cosine",
-                "anisotropy",
-                f"{over} of the change over the second half of training.",
-            )
+        yield make(
+            f"anisotropy-{name}",
+            f"In narrow models the anisotropy {place} rises late in training.",
+            over_seeds(rise),
+            f"{over} of the change over the second half of training.",
         )
         if wide:
             more = rise - by_seed(wide, lambda run, read=read: change(read(run)))
-            found.append(
-                _claim(
-                    f"anisotropy-{name}-more",
-                    f"The anisotropy {place} rises more in narrow models than in wide ones.",
-                    over_seeds(more),
-                    "cosine",
-                    "anisotropy",
-                    f"That change, narrow models less wide ones ({_names(wide)}).",
-                )
+            yield make(
+                f"anisotropy-{name}-more",
+                f"The anisotropy {place} rises more in narrow models than in wide ones.",
+                over_seeds(more),
+                f"That change, narrow models less wide ones ({_names(wide)}).",
             )
-    return found
 
 
-def _spectra(rows) -> list[Claim]:
+def _spectra(rows) -> Iterator[Claim]:
+    make = functools.partial(_claim, unit="share", figure="singular-entropy")
     narrow, wide = _sides(rows)
     if not narrow or len(narrow[0].steps) < curves.LEAST_POINTS:
-        return []
+        return
     read, over = (
         (lambda run: run.entropy[run.steps > 0]),
         "Singular entropy of the head as a share of log D, mean over narrow models",
     )
     collapse = aligned(narrow, read, since_elsewhere)
-    found = [
-        _claim(
-            "spectrum-flattens",
-            "At first the head's spectrum flattens in narrow models.",
-            over_seeds(aligned(narrow, read, flattening)),
-            "share",
-            "singular-entropy",
-            f"{over}: from its peak in the first quarter down to its lowest, both placed by the"
-            " other seeds.",
-        ),
-        _claim(
-            "spectrum-collapses",
-            "Later it collapses onto few directions.",
-            over_seeds(collapse),
-            "share",
-            "singular-entropy",
-            f"{over}: at the end, less where it is lowest in the other seeds.",
-        ),
-    ]
+    yield make(
+        "spectrum-flattens",
+        "At first the head's spectrum flattens in narrow models.",
+        over_seeds(aligned(narrow, read, flattening)),
+        f"{over}: from its peak in the first quarter down to its lowest, both placed by the"
+        " other seeds.",
+    )
+    yield make(
+        "spectrum-collapses",
+        "Later it collapses onto few directions.",
+        over_seeds(collapse),
+        f"{over}: at the end, less where it is lowest in the other seeds.",
+    )
     if (
         wide
         and collapse is not None
         and (elsewhere := aligned(wide, read, since_elsewhere)) is not None
     ):
-        found.append(
-            _claim(
-                "spectrum-collapses-more",
-                "It collapses in narrow models more than in wide ones.",
-                over_seeds(collapse - elsewhere),
-                "share",
-                "singular-entropy",
-                "That collapse, narrow models less wide ones.",
-            )
+        yield make(
+            "spectrum-collapses-more",
+            "It collapses in narrow models more than in wide ones.",
+            over_seeds(collapse - elsewhere),
+            "That collapse, narrow models less wide ones.",
         )
-    return found
 
 
-def _ranks(rows) -> list[Claim]:
-    found = []
+def _ranks(rows) -> Iterator[Claim]:
+    make = functools.partial(_claim, unit="directions", figure="ranks")
     for start, source in (("trained from there", SOURCE), ("trained from random", OURS)):
         own = [r for r in rows if r["metric"] == "critical_rank" and r["start"] == start]
         if not own:
@@ -184,41 +162,32 @@ def _ranks(rows) -> list[Claim]:
         slack = interval([r["width"] - r["value"] for r in own])
         from_ = "the truncated head" if start == "trained from there" else "random parameters"
         id = "rank" if start == "trained from there" else "rank-scratch"
-        found.append(
-            dataclasses.replace(
-                _claim(
-                    id,
-                    "Loss climbs when the rank of the head falls below some r*, less than the"
-                    f" width of {width} (heads trained from {from_}).",
-                    value,
-                    "directions",
-                    "ranks",
-                    f"r*: the rank below which loss is more than {climb:.0%} above that of rank"
-                    f" {width}, on the frozen body of the widest model; between two ranks of the"
-                    " ladder on their logarithms. Supported where it is below the width.",
-                    source=source,
-                ),
-                verdict=judge(slack),
-            )
+        yield dataclasses.replace(
+            make(
+                id,
+                "Loss climbs when the rank of the head falls below some r*, less than the"
+                f" width of {width} (heads trained from {from_}).",
+                value,
+                f"r*: the rank below which loss is more than {climb:.0%} above that of rank"
+                f" {width}, on the frozen body of the widest model; between two ranks of the"
+                " ladder on their logarithms. Supported where it is below the width.",
+                source=source,
+            ),
+            verdict=judge(slack),
         )
         narrow, _ = _sides(rows)
         if narrow and start == "trained from there":
             most = max(run.width for run in narrow)
-            found.append(
-                _claim(
-                    "narrower-than-rank",
-                    "Narrow models have fewer directions than r*.",
-                    interval([r["value"] - most for r in own]),
-                    "directions",
-                    "ranks",
-                    f"r*, less the width of {most} of the widest narrow model.",
-                )
+            yield make(
+                "narrower-than-rank",
+                "Narrow models have fewer directions than r*.",
+                interval([r["value"] - most for r in own]),
+                f"r*, less the width of {most} of the widest narrow model.",
             )
-    return found
 
 
-def _targets(rows) -> list[Claim]:
-    found = []
+def _targets(rows) -> Iterator[Claim]:
+    make = functools.partial(_claim, unit="directions")
     for context in sorted({r["context"] for r in rows if r["metric"] == "target_rank"}):
         own = [r for r in rows if r["metric"] == "target_rank" and r["context"] == context]
         of = f"next-token distributions after {context} token{'s' * (context > 1)}"
@@ -227,17 +196,14 @@ def _targets(rows) -> list[Claim]:
         error, narrow = own[0]["error"], _sides(rows)[0]
         if narrow and needed:
             most = max(run.width for run in narrow)
-            found.append(
-                _claim(
-                    f"target-{context}",
-                    f"The {of} need more directions than narrow models have.",
-                    interval([value - most for value in needed.values()]),
-                    "directions",
-                    "target",
-                    f"Directions of the best approximation with a relative error of {error:g}, each"
-                    f" position of the text counted once, less {most}; all of the text, so the same"
-                    " for every seed.",
-                )
+            yield make(
+                f"target-{context}",
+                f"The {of} need more directions than narrow models have.",
+                interval([value - most for value in needed.values()]),
+                f"Directions of the best approximation with a relative error of {error:g}, each"
+                f" position of the text counted once, less {most}; all of the text, so the same"
+                " for every seed.",
+                figure="target",
             )
         half = {
             r["seed"]: r["value"] for r in own if math.isclose(r["share"], whole / 2, rel_tol=0.01)
@@ -254,23 +220,19 @@ def _targets(rows) -> list[Claim]:
                 if whole in effective
                 else ""
             )
-            found.append(
-                _claim(
-                    f"target-grows-{context}",
-                    f"The directions that the {of} need still grow with the text.",
-                    interval([needed[seed] - half[seed] for seed in both]),
-                    "directions",
-                    "target-growth",
-                    f"Directions for a relative error of {error:g}: the whole text less half of it,"
-                    f" documents drawn by seed.{more}",
-                    source=OURS,
-                )
+            yield make(
+                f"target-grows-{context}",
+                f"The directions that the {of} need still grow with the text.",
+                interval([needed[seed] - half[seed] for seed in both]),
+                f"Directions for a relative error of {error:g}: the whole text less half of it,"
+                f" documents drawn by seed.{more}",
+                figure="target-growth",
+                source=OURS,
             )
-    return found
 
 
-def _alternatives(rows) -> list[Claim]:
-    found, gained = [], alternatives(rows)
+def _alternatives(rows) -> Iterator[Claim]:
+    gained = alternatives(rows)
     for way, said in (
         ("joint", "trained with a narrow model from its first step"),
         ("frozen", "trained on the frozen body of a narrow model"),
@@ -288,15 +250,12 @@ def _alternatives(rows) -> list[Claim]:
                 if shares
                 else ""
             )
-            found.append(
-                _claim(
-                    f"{head.replace(':', '')}-{way}",
-                    f"A head of kind {head}, {said}{size}, recovers some of the loss.",
-                    interval([g["gain"] for g in own]),
-                    "nats",
-                    "alternatives",
-                    f"Held-out loss with a full head less that with {head}.{more}",
-                    source=OURS,
-                )
+            yield _claim(
+                f"{head.replace(':', '')}-{way}",
+                f"A head of kind {head}, {said}{size}, recovers some of the loss.",
+                interval([g["gain"] for g in own]),
+                f"Held-out loss with a full head less that with {head}.{more}",
+                "nats",
+                "alternatives",
+                source=OURS,
             )
-    return found

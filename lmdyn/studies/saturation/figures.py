@@ -20,6 +20,7 @@ from lmdyn.report.panels import (
     one_or_all,
     own,
     panel,
+    point,
     step_axis,
     tidy,
     tooltips,
@@ -207,15 +208,15 @@ def _residuals(residuals, color, shades):
         abs(float(r["value"])) for r in residuals
     )  # a law that is barely held by its runs has bars that would squeeze the points into a line
     data = [
-        {
-            "name": r["name"],
-            "parameters": r["parameters"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
-            "low": float(r.get("low", r["value"])),
-            "high": float(r.get("high", r["value"])),
-            "fit": "in the fit" if r["fitted"] else "beyond it",
-        }
+        point(
+            r,
+            "name",
+            "parameters",
+            "seed",
+            low=float(r.get("low", r["value"])),
+            high=float(r.get("high", r["value"])),
+            fit="in the fit" if r["fitted"] else "beyond it",
+        )
         for r in residuals
     ]
     for p in data:
@@ -246,13 +247,7 @@ def _residuals(residuals, color, shades):
 
 def _by_layer(rows) -> list[dict[str, Any]]:
     return [
-        {
-            "name": r["name"],
-            "seed": r["seed"],
-            "step": r["step"],
-            "layer": r["layer"],
-            "value": float(r["value"]),
-        }
+        point(r, "name", "seed", "step", "layer")
         for r in plain(rows)
         if r["metric"] == "anisotropy" and r["site"] == "residual"
     ]
@@ -301,9 +296,8 @@ def anisotropy_by_depth(rows: Rows) -> Figure | None:
         "The same after each number of blocks (0 is the embedding), from early (faint) to late"
         " (strong); mean over seeds. The paper finds it highest in the last layers of small models."
     )
-    return Figure(
-        "anisotropy-by-depth", "Anisotropy by depth", caption, one_or_all(charts), tidy(by_layer)
-    )
+    title = "Anisotropy by depth"
+    return Figure("anisotropy-by-depth", title, caption, one_or_all(charts), tidy(by_layer))
 
 
 def _depths(points, name):

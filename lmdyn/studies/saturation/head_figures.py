@@ -81,11 +81,7 @@ def _spectrum_table(measured, rows):
 
 def ranks(rows: Rows) -> Figure | None:
     """Loss against the head's rank, on a frozen body."""
-    found = [
-        {"rank": r["rank"], "start": r["start"], "seed": r["seed"], "value": float(r["value"])}
-        for r in rows
-        if r["metric"] == "head_rank"
-    ]
+    found = [panels.point(r, "rank", "start", "seed") for r in rows if r["metric"] == "head_rank"]
     if not found:
         return None
     used = [s for s in STARTS if any(p["start"] == s for p in found)]
@@ -163,8 +159,7 @@ def target(rows: Rows) -> Figure | None:
         own_ = [r for r in errors if r["context"] == context and r["seed"] == first]
         sizes = sorted({r["size"] for r in own_})
         points = [
-            {"context": context, "tokens": r["size"], "rank": r["rank"], "value": float(r["value"])}
-            for r in own_
+            {"context": context, "tokens": r["size"], **panels.point(r, "rank")} for r in own_
         ]
         data += points
         legend = alt.Legend(
@@ -190,13 +185,8 @@ def target(rows: Rows) -> Figure | None:
         " the text counted once, for growing shares of the text, in documents drawn by seed (one"
         " seed). The further right a curve falls, the more directions the text takes."
     )
-    return Figure(
-        "target",
-        "How many directions the text itself takes",
-        caption,
-        one_or_all(charts),
-        tidy(data),
-    )
+    title = "How many directions the text itself takes"
+    return Figure("target", title, caption, one_or_all(charts), tidy(data))
 
 
 def target_growth(rows: Rows) -> Figure | None:
@@ -205,8 +195,7 @@ def target_growth(rows: Rows) -> Figure | None:
         {
             "context": f"{r['context']} token{'s' * (r['context'] > 1)}",
             "tokens": r["size"],
-            "seed": r["seed"],
-            "value": float(r["value"]),
+            **panels.point(r, "seed"),
         }
         for r in rows
         if r["metric"] == "target_rank"
@@ -227,9 +216,8 @@ def target_growth(rows: Rows) -> Figure | None:
         "The rank that an approximation needs, against the size of the text, mean over orders of"
         " its documents. A rank that still grows is the text's, not the language's."
     )
-    return Figure(
-        "target-growth", "The rank that the text needs, by its size", caption, chart, tidy(needed)
-    )
+    title = "The rank that the text needs, by its size"
+    return Figure("target-growth", title, caption, chart, tidy(needed))
 
 
 def alternatives(rows: Rows) -> Figure | None:
@@ -247,13 +235,7 @@ def alternatives(rows: Rows) -> Figure | None:
         for r in found
     }
     points = [
-        {
-            "name": label[r["head"]],
-            "kind": WAYS[r["way"]],
-            "seed": r["seed"],
-            "value": float(r["value"]),
-        }
-        for r in found
+        {"name": label[r["head"]], "kind": WAYS[r["way"]], **panels.point(r, "seed")} for r in found
     ]
     kinds = [said for way, said in WAYS.items() if any(r["way"] == way for r in found)]
     chart = panels.dots(

@@ -4,6 +4,7 @@ Saturation points, scaling laws, critical ranks, gains of other heads.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,7 @@ def _about(run: RunCurves) -> dict:
     }
 
 
-def _points(rows) -> list[dict]:
-    found = []
+def _points(rows) -> Iterator[dict]:
     for run in plain(rows):
         after = run.steps > 0
         if after.sum() < curves.LEAST_POINTS:
@@ -73,12 +73,9 @@ def _points(rows) -> list[dict]:
                 "p_value": point.p_value,
             }
         )
-        found.append(
-            records.row(
-                run.name, "saturated", float(point is not None), "share", **_about(run), **known
-            )
+        yield records.row(
+            run.name, "saturated", float(point is not None), "share", **_about(run), **known
         )
-    return found
 
 
 def _fit_places(run: RunCurves, fit_from: float) -> list[int]:
@@ -92,8 +89,7 @@ def _fit_places(run: RunCurves, fit_from: float) -> list[int]:
     return [place for place in places if run.trained[place] > 0]
 
 
-def _laws(rows, fit_from) -> list[dict]:
-    found = []
+def _laws(rows, fit_from) -> Iterator[dict]:
     for seed in sorted({run.seed for run in plain(rows)}):
         own = [run for run in plain(rows) if run.seed == seed and run.trained[-1] > 0]
         points = []
@@ -104,16 +100,17 @@ def _laws(rows, fit_from) -> list[dict]:
         wide = [(run.parameters, trained, loss) for run, trained, loss in points if not run.narrow]
         if wide:
             law = fit_scaling_law(*np.array(wide).T, seed=seed)
-            found += _law_rows(law, seed, own, points)
+            yield from _law_rows(law, seed, own, points)
         elif own:
             raise InputError(
                 "no model is wider than the narrow ones; a law is fitted to the wide ones, so"
                 " lower narrow="
             )
-    return found
 
 
-def _law_rows(law: ScalingLaw, seed: int, own: list[RunCurves], points: list[tuple]) -> list[dict]:
+def _law_rows(
+    law: ScalingLaw, seed: int, own: list[RunCurves], points: list[tuple]
+) -> Iterator[dict]:
     """The rows of a seed's law, of its points (run, tokens, loss) and of each run's residual."""
     about = {
         "A": law.A,
@@ -122,41 +119,36 @@ def _law_rows(law: ScalingLaw, seed: int, own: list[RunCurves], points: list[tup
         "b": law.b,
         "runs": len({run.width for run, *_ in points if not run.narrow}),
     }
-    found = [
-        records.row("wide models", "scaling_law", law.E, "nats", kind="summary", seed=seed, **about)
-    ]
+    yield records.row(
+        "wide models", "scaling_law", law.E, "nats", kind="summary", seed=seed, **about
+    )
     predicted = lambda run, trained: float(law.predict(run.parameters, trained))
     for run, trained, loss in points:
-        found.append(
-            records.row(
-                run.name,
-                "scaling_point",
-                loss,
-                "nats",
-                trained=trained,
-                predicted=predicted(run, trained),
-                fitted=not run.narrow,
-                **_about(run),
-            )
+        yield records.row(
+            run.name,
+            "scaling_point",
+            loss,
+            "nats",
+            trained=trained,
+            predicted=predicted(run, trained),
+            fitted=not run.narrow,
+            **_about(run),
         )
     for run in own:
         trained = float(run.trained[-run.last :].mean())
         beyond = law.residual(run.parameters, trained, run.end)
         ends = {} if not math.isfinite(beyond.low) else {"low": beyond.low, "high": beyond.high}
-        found.append(
-            records.row(
-                run.name,
-                "scaling_residual",
-                beyond.value,
-                "share",
-                loss=run.end,
-                fitted=not run.narrow,
-                predicted=predicted(run, trained),
-                **ends,
-                **_about(run),
-            )
+        yield records.row(
+            run.name,
+            "scaling_residual",
+            beyond.value,
+            "share",
+            loss=run.end,
+            fitted=not run.narrow,
+            predicted=predicted(run, trained),
+            **ends,
+            **_about(run),
         )
-    return found
 
 
 def critical_rank(ranks: ArrayLike, losses: ArrayLike, climb: float) -> float:
@@ -189,26 +181,22 @@ def _ladders(rows, start: str) -> dict[int, list[dict]]:
     return found
 
 
-def _critical(rows) -> list[dict]:
-    found = []
+def _critical(rows) -> Iterator[dict]:
     for start in ("trained from there", "trained from random"):
         for seed, own in sorted(_ladders(rows, start).items()):
             one = own[0]
             value = critical_rank([r["rank"] for r in own], [r["value"] for r in own], one["climb"])
-            found.append(
-                records.row(
-                    one["model"],
-                    "critical_rank",
-                    value,
-                    "directions",
-                    kind="summary",
-                    seed=seed,
-                    width=one["width"],
-                    start=start,
-                    climb=one["climb"],
-                )
+            yield records.row(
+                one["model"],
+                "critical_rank",
+                value,
+                "directions",
+                kind="summary",
+                seed=seed,
+                width=one["width"],
+                start=start,
+                climb=one["climb"],
             )
-    return found
 
 
 def _gains(rows) -> list[dict]:
