@@ -87,20 +87,13 @@ def _law_row(table: str, law: "ScalingLaw", runs: int) -> Row:
 
 def _point_rows(law: "ScalingLaw", runs: "Runs", fitted: "Array") -> list[Row]:
     """The loss of each run, and what the law says of it."""
-    return [
-        records.row(
-            _size_name(size),
-            "scaling_point",
-            loss,
-            "nats",
-            name=_size_name(size),
-            parameters=size,
-            trained=tokens,
-            predicted=float(law.predict(size, tokens)),
-            fitted=bool(inside),
-        )
-        for size, tokens, loss, inside in zip(*runs, fitted, strict=True)
-    ]
+    rows = []
+    for size, tokens, loss, inside in zip(*runs, fitted, strict=True):
+        name = _size_name(size)
+        about = {"name": name, "parameters": size, "trained": tokens}
+        said = {"predicted": float(law.predict(size, tokens)), "fitted": bool(inside)}
+        rows.append(records.row(name, "scaling_point", loss, "nats", **about, **said))
+    return rows
 
 
 def _residual_rows(law: "ScalingLaw", runs: "Runs", fitted: "Array", seed: int) -> list[Row]:
@@ -111,22 +104,11 @@ def _residual_rows(law: "ScalingLaw", runs: "Runs", fitted: "Array", seed: int) 
     for size in np.unique(runs.parameters):
         last = max(np.flatnonzero(runs.parameters == size), key=lambda i: runs.tokens[i])
         found = law.residual(size, runs.tokens[last], runs.losses[last], seed=seed)
-        interval: dict[str, Any] = (
-            {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
-        )
-        rows.append(
-            records.row(
-                _size_name(size),
-                "scaling_residual",
-                found.value,
-                "share",
-                name=_size_name(size),
-                parameters=size,
-                trained=runs.tokens[last],
-                fitted=bool(fitted[last]),
-                **interval,
-            )
-        )
+        name, inside = _size_name(size), bool(fitted[last])
+        about: dict[str, Any] = {"name": name, "parameters": size, "trained": runs.tokens[last]}
+        ends = {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
+        about |= {"fitted": inside, **ends}
+        rows.append(records.row(name, "scaling_residual", found.value, "share", **about))
     return rows
 
 

@@ -161,17 +161,9 @@ def _gain_rows(make: Callable, before: Scores, after: Scores, stream: FactStream
         facts = np.unique(stream.fact[of])
         per_fact = np.array([gained[of & (stream.fact == i)].mean() for i in facts])
         found = statistics.bootstrap(per_fact)
-        relative = np.mean(gained[of] / np.abs(before.new.log_probability[of]))
-        make(
-            "acquisition",
-            gained[of].mean(),
-            "nats",
-            depth=depth,
-            relative=float(relative),
-            low=found.low,
-            high=found.high,
-            tokens=int(of.sum()),
-        )
+        relative = float(np.mean(gained[of] / np.abs(before.new.log_probability[of])))
+        about = {"depth": depth, "relative": relative, "low": found.low, "high": found.high}
+        make("acquisition", gained[of].mean(), "nats", **about, tokens=int(of.sum()))
         for fact, value in zip(facts, per_fact, strict=True):
             make("fact_gain", value, "nats", depth=depth, fact=int(fact))
 

@@ -104,18 +104,9 @@ def summary(factors: Sequence[Factor], rows: Rows) -> list[dict]:
     for column in ("change", "dip", "end"):
         estimated = factorials.effects(design, [one[column] for one in found])
         for factor, effect in zip(factors, estimated.effects, strict=True):
+            about = {"factor": factor.name, "low_level": factor.low, "high_level": factor.high}
+            ends: dict[str, Any] = {"low": effect.low, "high": effect.high}
             made.append(
-                records.row(
-                    "all runs",
-                    "effect",
-                    effect.mean,
-                    "share",
-                    of=column,
-                    factor=factor.name,
-                    low_level=factor.low,
-                    high_level=factor.high,
-                    low=effect.low,
-                    high=effect.high,
-                )
+                records.row("all runs", "effect", effect.mean, "share", of=column, **about, **ends)
             )
     return made

@@ -119,34 +119,18 @@ def summary(rows: Rows) -> list[dict]:
     for seed in seeds_of(where(rows, "learned")):
         for method in methods(rows):
             modes = dict.fromkeys(r["mode"] for r in where(rows, "learned", method=method))
-            found += [
-                records.row(
-                    "runs",
-                    "advantage",
-                    advantage(rows, seed, method, mode, "plain"),
-                    "nats",
-                    seed=seed,
-                    method=method,
-                    mode=mode,
-                )
-                for mode in modes
-            ]
+            for mode in modes:
+                value = advantage(rows, seed, method, mode, "plain")
+                about = {"seed": seed, "method": method, "mode": mode}
+                found.append(records.row("runs", "advantage", value, "nats", **about))
     online = where(rows, "online_nll")
     for mode in dict.fromkeys(r["mode"] for r in online):
         for steps in sorted({r["steps"] for r in online}):
             best, flops = online_best(rows, mode, steps), online_flops(rows, mode, steps)
             if best is not None:
-                found += [
-                    records.row(
-                        "stream",
-                        "online_at_best",
-                        float(nll),
-                        "nats",
-                        seed=seed,
-                        mode=mode,
-                        steps=steps,
-                        flops=float(cost),
+                for seed, nll, cost in zip(seeds_of(online), best, flops, strict=True):
+                    about = {"seed": seed, "mode": mode, "steps": steps, "flops": float(cost)}
+                    found.append(
+                        records.row("stream", "online_at_best", float(nll), "nats", **about)
                     )
-                    for seed, nll, cost in zip(seeds_of(online), best, flops, strict=True)
-                ]
     return found

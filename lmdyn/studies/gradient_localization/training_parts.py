@@ -223,15 +223,9 @@ def run_rows(
     )
     for update, scores in found.items():
         for kind, value in scores.spans.items():
-            make(
-                "span_log_probability",
-                value,
-                "nats",
-                kind=kind,
-                update=update,
-                perplexity=math.exp(-value),
-                tokens=len(setup.subject.questions.asked[kind]),
-            )
+            about = {"kind": kind, "update": update, "perplexity": math.exp(-value)}
+            tokens = len(setup.subject.questions.asked[kind])
+            make("span_log_probability", value, "nats", **about, tokens=tokens)
         make("old_nll", scores.old_nll, "nats", update=update, tokens=config.tokens)
     learned, forgotten, how = outcome(found[0], found[max(found)])
     make("learned", learned, "nats")

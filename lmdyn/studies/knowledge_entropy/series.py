@@ -145,13 +145,8 @@ def summary(rows: Rows) -> list[dict]:
     mean = score.mean(0)
     best, second = np.argsort(-mean)[:2]
     lead = interval(score[:, best] - score[:, second])
-    about = {
-        "agree": float(np.mean(score.argmax(1) == best)),
-        "next": table.steps[second],
-        "lead": lead.mean,
-        "low": lead.low,
-        "high": lead.high,
-    }
+    about = {"agree": float(np.mean(score.argmax(1) == best)), "next": table.steps[second]}
+    about |= {"lead": lead.mean, "low": lead.low, "high": lead.high}
     step = table.steps[best]
     found.append(
         records.row("series", "recommended", float(step), "step", step=step, **about, **tags)

@@ -269,17 +269,8 @@ def measured(
     """
     stream = cut(bench, bench.text(reference), setting)
     key, count = (reference, start), stream.tokens
-    about = {
-        "tokens": count,
-        "step": bench.step,
-        "analysis": analysis,
-        "stream": reference,
-        "start": start,
-        "size": bench.size,
-        **bench.tags,
-        **setting.tags,
-        **tags,
-    }
+    about = {"tokens": count, "step": bench.step, "analysis": analysis, "stream": reference}
+    about |= {"start": start, "size": bench.size, **bench.tags, **setting.tags, **tags}
     make = lambda metric, nll, **more: records.row(
         bench.reference, metric, float(nll.mean(dtype=np.float64)), "nats", **about | more
     )

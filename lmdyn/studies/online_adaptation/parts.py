@@ -142,13 +142,8 @@ def contexts(config: OnlineAdaptation) -> list[tuple[str, Context, int]]:
     found = []
     for kind, window, chunk in config.windows:
         keep = config.keep if kind == "cache" else 0
-        found.append(
-            (
-                f"{kind} {window}, chunk {chunk}" if window else f"none, chunk {chunk}",
-                Context(cast(Any, kind), window, keep),
-                chunk,
-            )
-        )
+        name = f"{kind} {window}, chunk {chunk}" if window else f"none, chunk {chunk}"
+        found.append((name, Context(cast(Any, kind), window, keep), chunk))
     return found
 
 
@@ -231,17 +226,14 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
                 x.reshape(len(documents), length)[first:].mean(0, dtype=np.float64)
                 for x in (found.outcome.nll, static.nll)
             )
+            about = {"step": bench.step, "analysis": "position", "seed": seed}
+            about |= {"stream": shifted_stream(config), "reset": reset, "rate": found.learning_rate}
             make = functools.partial(
                 records.row,
                 bench.reference,
                 "nll_at_position",
                 unit="nats",
-                step=bench.step,
-                analysis="position",
-                seed=seed,
-                stream=shifted_stream(config),
-                reset=reset,
-                rate=found.learning_rate,
+                **about,
                 **setting.tags,
             )
             for a, b in itertools.pairwise(edges):
@@ -284,25 +276,11 @@ def resets(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
             for turn in range(length, len(whole) - 1, length)
         ]
         delays = [d for d in late if d is not None]
-        rows.append(
-            records.row(
-                bench.reference,
-                "online_nll",
-                float(nll.mean(dtype=np.float64)),
-                "nats",
-                step=bench.step,
-                tokens=chunks.tokens,
-                analysis="resets",
-                seed=seed,
-                stream="mixed",
-                static=float(still.mean(dtype=np.float64)),
-                flops=found.outcome.flops / chunks.tokens,
-                rate=found.learning_rate,
-                alarms=len(alarms),
-                turns=len(late),
-                found=len(delays),
-                delay=float(np.median(delays)) if delays else None,
-                **setting.tags,
-            )
-        )
+        online_nll, static = (float(x.mean(dtype=np.float64)) for x in (nll, still))
+        about = {"step": bench.step, "tokens": chunks.tokens, "analysis": "resets", "seed": seed}
+        about |= {"stream": "mixed", "static": static, "rate": found.learning_rate}
+        about |= {"flops": found.outcome.flops / chunks.tokens, "alarms": len(alarms)}
+        about |= {"turns": len(late), "found": len(delays), **setting.tags}
+        about["delay"] = float(np.median(delays)) if delays else None
+        rows.append(records.row(bench.reference, "online_nll", online_nll, "nats", **about))
     return rows

@@ -37,15 +37,10 @@ def every_checkpoint(config: OnlineAdaptation, study: str, seed: int) -> list[di
             for row in entropy.rows()
             if row["layer"] is None
         ]
+        start = f"step {reference.step}"
+        setting = Setting(start, grid.main_rule, chunk=grid.chunk)
         for stream in grid.streams:
-            found = measured(
-                last,
-                stream,
-                Setting(f"step {reference.step}", grid.main_rule, chunk=grid.chunk),
-                "checkpoints",
-                params=params,
-                start=f"step {reference.step}",
-            )
+            found = measured(last, stream, setting, "checkpoints", params=params, start=start)
             rows += [{**row, "step": reference.step} for row in found]
     return rows
 
@@ -64,15 +59,9 @@ def meta(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     starts = {"plain": "plain", "first order": "first", "full": "full"}
     for name, order in starts.items():
         params = train_start(bench, present(config.meta), order, seed)
+        setting = Setting(name, "SGD", chunk=grid.chunk)
         for stream in grid.streams:
-            rows += measured(
-                bench,
-                stream,
-                Setting(name, "SGD", chunk=grid.chunk),
-                "meta",
-                params=params,
-                start=name,
-            )
+            rows += measured(bench, stream, setting, "meta", params=params, start=name)
     for stream in grid.streams:
         rows += measured(bench, stream, Setting("as it was", "SGD", chunk=grid.chunk), "meta")
     return rows

@@ -122,18 +122,8 @@ def summary(rows: Rows) -> list[dict]:
         far = [r for r in own if r["seed"] == seed and r["metric"] == "online_nll"]
         reached = {r["step"]: r["value"] for r in far if r["stream"] == far[-1]["stream"]}
         best, last = max(entropy, key=lambda step: entropy[step]), max(entropy)
-        made.append(
-            records.row(
-                "series",
-                "recommended",
-                float(best),
-                "step",
-                step=best,
-                seed=seed,
-                analysis="checkpoints",
-                lead=reached[last] - reached[best],
-                entropy=entropy[best],
-                last_entropy=entropy[last],
-            )
-        )
+        about = {"step": best, "seed": seed, "analysis": "checkpoints"}
+        about |= {"lead": reached[last] - reached[best], "entropy": entropy[best]}
+        about["last_entropy"] = entropy[last]
+        made.append(records.row("series", "recommended", float(best), "step", **about))
     return made

@@ -224,19 +224,10 @@ def head_ranks(reference: str, heads: Heads, how: Frozen, seed: int) -> list[dic
         losses[
             {"truncated": "trained from there", "scratch": "trained from random"}[start], int(rank)
         ] = nll
+    make = functools.partial(records.row, reference, "head_rank", unit="nats")
+    about = {"seed": seed, "climb": heads.climb, **tags}
     return [
-        records.row(
-            reference,
-            "head_rank",
-            nll,
-            "nats",
-            tokens=len(test.targets),
-            rank=rank,
-            start=start,
-            seed=seed,
-            climb=heads.climb,
-            **tags,
-        )
+        make(value=nll, tokens=len(test.targets), rank=rank, start=start, **about)
         for (start, rank), nll in losses.items()
     ]
 
@@ -259,23 +250,14 @@ def head_alternatives(reference: str, heads: Heads, how: Frozen, seed: int) -> l
     width, vocab = loaded.model.config.width, loaded.model.config.vocab
     kinds = {name: make_head(name, width, vocab) for name in ("full", *heads.alternatives)}
     own = kinds["full"].size
-    return [
-        records.row(
-            reference,
-            "head_kind",
-            nll,
-            "nats",
-            tokens=len(test.targets),
-            head=name,
-            numbers=kinds[name].size,
-            size=kinds[name].size / own,
-            seed=seed,
-            **tags,
-        )
-        for name, nll in _fitted(
-            kinds, fit, test, heads, seed, heads.alternatives_learning_rate or heads.learning_rate
-        ).items()
-    ]
+    rate = heads.alternatives_learning_rate or heads.learning_rate
+    rows = []
+    for name, nll in _fitted(kinds, fit, test, heads, seed, rate).items():
+        size = kinds[name].size
+        about = {"head": name, "numbers": size, "size": size / own, "seed": seed, **tags}
+        tokens = len(test.targets)
+        rows.append(records.row(reference, "head_kind", nll, "nats", tokens=tokens, **about))
+    return rows
 
 
 def target(reference: str, about: Target, context: int, seed: int, cache: str | None) -> list[dict]:
@@ -295,16 +277,8 @@ def target(reference: str, about: Target, context: int, seed: int, cache: str | 
         some = np.append(ends[ends < size], size)
         counts = targets.ngram_counts(ids[:size], vocab, context, ends=some, least=about.min_count)
         one = targets.target_rank(counts, about.max_values, "tokens")
-        make = functools.partial(
-            records.row,
-            about.text,
-            tokens=one.tokens,
-            kind="target",
-            context=context,
-            share=share,
-            size=size,
-            seed=seed,
-        )
+        tags = {"kind": "target", "context": context, "share": share, "size": size, "seed": seed}
+        make = functools.partial(records.row, about.text, tokens=one.tokens, **tags)
         found += [make(**{"contexts": one.contexts, **r}) for r in one.rows()]
         directions = functools.partial(make, unit="directions", contexts=one.contexts)
         if (needed := one.needed(about.error)) is not None:

@@ -192,30 +192,14 @@ def alternatives(rows: Rows) -> list[dict]:
         size = 1 + (run.parameters - full.parameters) / (run.width * vocab) if vocab else None
         gap = None if wider is None else full.end - wider.end
         gain = full.end - run.end
-        found.append(
-            {
-                "head": run.head,
-                "seed": run.seed,
-                "way": "joint",
-                "gain": gain,
-                "size": size,
-                "share": gain / gap if gap else None,
-            }
-        )
+        about = {"head": run.head, "seed": run.seed, "way": "joint", "gain": gain}
+        found.append({**about, "size": size, "share": gain / gap if gap else None})
     own = [r for r in rows if r["metric"] == "head_kind"]
     for r in own:
         if r["head"] != "full":
             full = next(f["value"] for f in own if f["seed"] == r["seed"] and f["head"] == "full")
-            found.append(
-                {
-                    "head": r["head"],
-                    "seed": r["seed"],
-                    "way": "frozen",
-                    "gain": full - r["value"],
-                    "size": r["size"],
-                    "share": None,
-                }
-            )
+            about = {"head": r["head"], "seed": r["seed"], "way": "frozen"}
+            found.append({**about, "gain": full - r["value"], "size": r["size"], "share": None})
     return found
 
 

@@ -114,14 +114,8 @@ def _name(seed: int, width: int, head: str = "full") -> str:
 
 def _tags(config: Saturation, seed: int, width: int, head: str) -> dict:
     kind = "ladder" if head == "full" else "joint"
-    return {
-        "kind": kind,
-        "name": f"width {width}",
-        "seed": seed,
-        "width": width,
-        "narrow": width <= config.narrow,
-        "head": head,
-    }
+    about = {"kind": kind, "name": f"width {width}", "seed": seed, "width": width}
+    return {**about, "narrow": width <= config.narrow, "head": head}
 
 
 def given_tasks(config: Saturation, given: list[checkpoints.Reference]) -> list[Task]:

@@ -46,14 +46,8 @@ def summary(rows: Rows, fit_from: float | None) -> list[dict]:
 
 
 def _about(run: RunCurves) -> dict:
-    return {
-        "kind": "summary",
-        "name": run.name,
-        "seed": run.seed,
-        "width": run.width,
-        "narrow": run.narrow,
-        "parameters": run.parameters,
-    }
+    fields = ("name", "seed", "width", "narrow", "parameters")
+    return {"kind": "summary", **{field: getattr(run, field) for field in fields}}
 
 
 def _points(rows) -> Iterator[dict]:
@@ -62,17 +56,10 @@ def _points(rows) -> Iterator[dict]:
         if after.sum() < curves.LEAST_POINTS:
             continue
         point = curves.saturation_point(run.steps[after], run.nll[after])
-        known: dict[str, Any] = (
-            {}
-            if point is None
-            else {
-                "at": point.step,
-                "low": point.low,
-                "high": point.high,
-                "rise": point.rise,
-                "p_value": point.p_value,
-            }
-        )
+        known: dict[str, Any] = {}
+        if point is not None:
+            known = {"at": point.step, "low": point.low, "high": point.high}
+            known |= {"rise": point.rise, "p_value": point.p_value}
         yield records.row(
             run.name, "saturated", float(point is not None), "share", **_about(run), **known
         )
@@ -112,43 +99,22 @@ def _law_rows(
     law: ScalingLaw, seed: int, own: list[RunCurves], points: list[tuple]
 ) -> Iterator[dict]:
     """The rows of a seed's law, of its points (run, tokens, loss) and of each run's residual."""
-    about = {
-        "A": law.A,
-        "B": law.B,
-        "a": law.a,
-        "b": law.b,
-        "runs": len({run.width for run, *_ in points if not run.narrow}),
-    }
+    about = {name: getattr(law, name) for name in "ABab"}
+    about["runs"] = len({run.width for run, *_ in points if not run.narrow})
     yield records.row(
         "wide models", "scaling_law", law.E, "nats", kind="summary", seed=seed, **about
     )
     predicted = lambda run, trained: float(law.predict(run.parameters, trained))
     for run, trained, loss in points:
-        yield records.row(
-            run.name,
-            "scaling_point",
-            loss,
-            "nats",
-            trained=trained,
-            predicted=predicted(run, trained),
-            fitted=not run.narrow,
-            **_about(run),
-        )
+        more = {"predicted": predicted(run, trained), "fitted": not run.narrow, **_about(run)}
+        yield records.row(run.name, "scaling_point", loss, "nats", trained=trained, **more)
     for run in own:
         trained = float(run.trained[-run.last :].mean())
         beyond = law.residual(run.parameters, trained, run.end)
         ends = {} if not math.isfinite(beyond.low) else {"low": beyond.low, "high": beyond.high}
-        yield records.row(
-            run.name,
-            "scaling_residual",
-            beyond.value,
-            "share",
-            loss=run.end,
-            fitted=not run.narrow,
-            predicted=predicted(run, trained),
-            **ends,
-            **_about(run),
-        )
+        more = {"loss": run.end, "fitted": not run.narrow, "predicted": predicted(run, trained)}
+        more |= {**ends, **_about(run)}
+        yield records.row(run.name, "scaling_residual", beyond.value, "share", **more)
 
 
 def critical_rank(ranks: ArrayLike, losses: ArrayLike, climb: float) -> float:
@@ -186,17 +152,9 @@ def _critical(rows) -> Iterator[dict]:
         for seed, own in sorted(_ladders(rows, start).items()):
             one = own[0]
             value = critical_rank([r["rank"] for r in own], [r["value"] for r in own], one["climb"])
-            yield records.row(
-                one["model"],
-                "critical_rank",
-                value,
-                "directions",
-                kind="summary",
-                seed=seed,
-                width=one["width"],
-                start=start,
-                climb=one["climb"],
-            )
+            about = {"kind": "summary", "seed": seed, "width": one["width"], "start": start}
+            about["climb"] = one["climb"]
+            yield records.row(one["model"], "critical_rank", value, "directions", **about)
 
 
 def _gains(rows) -> list[dict]:
