@@ -18,24 +18,20 @@ Shape letters: n tokens, c tokens of context, C distinct contexts, V vocabulary.
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
-from scipy.sparse.linalg import LinearOperator, eigsh, svds
 
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
+from lmdyn.metrics.sparse_spectra import leading_values, squared_sum
 from lmdyn.types import ArrayLike
 
 CHUNK = 2**20
 """Tokens read at a time."""
 BYTES_A_TOKEN = 60
 """Memory that counting takes for each position of a part: keys, their order, copies on the way."""
-DENSE = 4096
-"""Up to so many columns (or rows), all singular values are computed, by the dense Gram matrix."""
-VECTORS = 3
-"""How many pairs of vectors PROPACK may use for each value."""
 
 
 def ngram_counts(
@@ -172,14 +168,19 @@ def distributions(
     >>> distributions(scipy.sparse.csr_array([[3.0, 1.0], [0.0, 4.0]])).toarray().tolist()
     [[0.75, 0.25], [0.0, 1.0]]
     """
-    if weight not in ("contexts", "tokens"):
-        raise InputError(f"weight '{weight}' is unknown; use contexts or tokens")
-    seen = np.asarray(counts.sum(1)).ravel()
-    scale = 1 / seen if weight == "contexts" else 1 / np.sqrt(seen)
+    scale = _scale(counts, weight)
     return scipy.sparse.csr_array(
         (counts.data * np.repeat(scale, np.diff(counts.indptr)), counts.indices, counts.indptr),
         counts.shape,
     )
+
+
+def _scale(counts, weight):
+    """What every row of the counts is multiplied by, `[C]`."""
+    if weight not in ("contexts", "tokens"):
+        raise InputError(f"weight '{weight}' is unknown; use contexts or tokens")
+    seen = np.asarray(counts.sum(1)).ravel()
+    return 1 / seen if weight == "contexts" else 1 / np.sqrt(seen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -234,22 +235,20 @@ def target_rank(
     k: int = 2000,
     weight: Literal["contexts", "tokens"] = "contexts",
     *,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
     seed: int = 0,
 ) -> TargetRank:
-    """The leading singular values of the next-token distributions.
+    """The leading singular values of the next-token distributions, each as often as it occurs.
 
-    With `DENSE` columns or rows at most, all of them, exact; else `k`, by Lanczos bidiagonalisation
-    with partial reorthogonalisation (PROPACK, through SciPy) of the Gram operator. It keeps up to
-    `6 k` vectors of length V (or C, if that is less), 5 GB for k = 2,000 and V = 50,000, and is ten
-    times as fast as ARPACK, which takes over where values lie too close together for it.
+    With `lmdyn.metrics.sparse_spectra.DENSE` columns or rows at most that are not empty, all of
+    them, from the dense Gram matrix; else `k`, by block Lanczos.
 
     Args:
       counts: `[C, V]`, from `ngram_counts`.
       k: how many; fewer if the matrix has fewer.
       weight: see `distributions`.
-      tolerance: relative, of the squared values.
-      seed: of the first vector.
+      tolerance: see `lmdyn.metrics.sparse_spectra.leading_values`.
+      seed: of the random vectors.
 
     >>> found = target_rank(scipy.sparse.csr_array(np.diag([5.0, 2.0, 1.0])))
     >>> found.values.tolist(), found.errors.round(4).tolist()
@@ -257,36 +256,10 @@ def target_rank(
     """
     if k < 1:
         raise InputError(f"k={k} singular values; ask for 1 or more")
-    matrix: Any = distributions(counts, weight)
-    tall: Any = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T.tocsr()
-    side, turned = tall.shape[1], tall.T.tocsr()
-    if side <= DENSE:
-        squares = np.linalg.eigvalsh((turned @ tall).toarray())
-    else:  # the Gram operator: the solver keeps vectors of both lengths, and contexts may be 1e8
-        product = lambda x: turned @ (tall @ x)
-        gram = cast(Any, LinearOperator)(
-            (side, side), matvec=product, rmatvec=product, dtype=np.float64
-        )
-        start = np.random.default_rng(seed).normal(size=side)
-        k = min(k, side - 1)
-        try:
-            squares: Any = svds(
-                gram,
-                k,
-                v0=start,
-                tol=cast(Any, tolerance),
-                solver="propack",
-                maxiter=VECTORS * k,
-                return_singular_vectors=False,
-            )
-        except (
-            np.linalg.LinAlgError
-        ):  # values so close together that these vectors do not part them
-            squares = eigsh(gram, k, v0=start, tol=cast(Any, tolerance), return_eigenvectors=False)
-    values = np.sqrt(np.clip(np.sort(squares)[::-1], 0, None))
-    return TargetRank(
-        values, float(np.sum(matrix.data**2)), matrix.shape[0], round(float(counts.sum()))
-    )
+    scale = _scale(counts, weight)
+    values = leading_values(counts, k, scale, tolerance=tolerance, seed=seed)
+    energy = squared_sum(counts, scale)
+    return TargetRank(values, energy, counts.shape[0], round(float(counts.sum())))
 
 
 def target_growth(

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 
 from lmdyn.errors import InputError
-from lmdyn.metrics import targets
+from lmdyn.metrics import sparse_spectra, targets
 from lmdyn.metrics.targets import distributions, ngram_counts, target_growth, target_rank
 
 
@@ -112,7 +112,9 @@ def test_a_part_is_held_at_a_time(monkeypatch, weight):
 @pytest.mark.parametrize("shape", [(40, 13), (9, 31)])
 @pytest.mark.parametrize("dense", [0, 4096])
 def test_spectrum_and_errors_are_those_of_numpy(monkeypatch, weight, shape, dense):
-    monkeypatch.setattr(targets, "DENSE", dense)
+    monkeypatch.setattr(sparse_spectra, "DENSE", dense)
+    monkeypatch.setattr(sparse_spectra, "BLOCK", 1)
+    monkeypatch.setattr(sparse_spectra, "SPARE", 2)
     rng = np.random.default_rng(4)
     counts = rng.poisson(0.7, shape) + np.eye(*shape)  # no empty row
     share = counts / counts.sum(1, keepdims=True)
@@ -130,16 +132,68 @@ def test_spectrum_and_errors_are_those_of_numpy(monkeypatch, weight, shape, dens
     assert (found.contexts, found.tokens) == (shape[0], counts.sum())
 
 
-def test_values_that_lie_close_together_are_found_too(monkeypatch):
+def test_values_that_lie_close_together_are_found_too(small_blocks):
     """A diagonal of 300 values 0.1% apart; at weight `tokens` a row of one count n has the value
     sqrt(n).
     """
-    monkeypatch.setattr(targets, "DENSE", 0)
     counts = np.round(1e6 * (1 - np.arange(300) / 1000))
     found = target_rank(
         scipy.sparse.csr_array(np.diag(counts)), k=3, weight="tokens", tolerance=1e-9
     )
     assert found.values == pytest.approx(np.sqrt(counts[:3]), rel=1e-6)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """No dense Gram matrix, and blocks far smaller than how often values occur."""
+    for name, value in (("DENSE", 0), ("BLOCK", 4), ("SPARE", 4), ("ROWS", 50)):
+        monkeypatch.setattr(sparse_spectra, name, value)
+
+
+PLANTED = np.r_[np.full(30, 3.0), np.full(40, 2.0), np.full(60, 1.0), np.linspace(0.9, 0, 170)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("k", [10, 50, 130, 299])
+def test_repeated_values_are_found_as_often_as_they_occur(small_blocks, k, turned):
+    """Of 400 x 300 numbers with values that occur 30, 40 and 60 times, by either side."""
+    rng = np.random.default_rng(6)
+    turn = lambda size: np.linalg.qr(rng.normal(size=[size, size]))[0]
+    matrix = turn(400)[:, :300] * PLANTED @ turn(300)
+    matrix = scipy.sparse.csr_array(matrix.T if turned else matrix)
+    found = sparse_spectra.leading_values(matrix, k, np.ones(matrix.shape[0]))
+    np.testing.assert_allclose(found[:k], PLANTED[:k], atol=1e-5)
+
+
+def test_a_permutation_s_values_are_all_one(monkeypatch):
+    """Of 5,000 columns, above the limit of the dense Gram matrix."""
+    monkeypatch.setattr(sparse_spectra, "BLOCK", 16)
+    order = np.random.default_rng(7).permutation(5000)
+    counts = scipy.sparse.csr_array((np.full(5000, 3.0), (np.arange(5000), order)))
+    found = target_rank(counts, k=40)
+    assert found.values == pytest.approx(np.ones(40), abs=1e-12)
+    assert found.energy == pytest.approx(5000)
+    assert found.errors[40] == pytest.approx(np.sqrt(1 - 40 / 5000))
+
+
+def test_scaled_rows_and_empty_ones_by_numpy(small_blocks):
+    """Repeated rows with scales of their own, and two thirds of rows and columns empty."""
+    rng = np.random.default_rng(8)
+    small = rng.poisson(0.1, [90, 70]) * 1.0
+    matrix, scale = np.zeros([270, 210]), rng.uniform(0.5, 2, 270)
+    matrix[::3, 1::3] = small
+    found = sparse_spectra.leading_values(scipy.sparse.csr_array(matrix), 12, scale)
+    wanted = np.linalg.svd(scale[:, None] * matrix, compute_uv=False)
+    np.testing.assert_allclose(found[:12], wanted[:12], rtol=1e-5)
+
+
+def test_empty_columns_do_not_count():
+    """A vocabulary of 200,000 of which a text uses 5: the dense Gram matrix of these."""
+    tokens = 40_000 * np.random.default_rng(9).integers(0, 5, 400)
+    found = target_rank(ngram_counts(tokens, 200_000, 2))
+    dense = target_rank(ngram_counts(tokens // 40_000, 5, 2))
+    assert found.values == pytest.approx(dense.values)
+    assert len(found.values) == 5
 
 
 def test_distributions_sum_to_one():
