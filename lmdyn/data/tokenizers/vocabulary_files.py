@@ -8,6 +8,7 @@ before that.
 import copy
 import json
 import pathlib
+from typing import Any
 
 import tokenizers
 from tokenizers import models
@@ -135,7 +136,7 @@ def _special(folder: pathlib.Path) -> list[str]:
     return list(dict.fromkeys(token for token in found if isinstance(token, str)))
 
 
-def json_value(path: pathlib.Path, key: str):
+def json_value(path: pathlib.Path, key: str) -> Any:
     """One value of a JSON object; None if the file or the key is not there.
 
     >>> json_value(pathlib.Path("/nowhere/config.json"), "model_type") is None
