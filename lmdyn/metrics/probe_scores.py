@@ -6,7 +6,7 @@ Their log-probability, and whether greedy decoding would write them.
 Here the head is computed for the tokens of the spans only, which are a few of a probe's many: a
 large vocabulary costs little.
 
-Shape letters: P probes, T tokens, R rows of a group, S tokens of the longest span, D width.
+Shape letters: P probes, T tokens, R rows of a group, S tokens of a span (padded), D width.
 """
 
 import functools
@@ -55,7 +55,7 @@ def _step(model):
 
 
 def score_probes(
-    model: LanguageModel, params: Params, batch: ProbeBatch, *, rows: int = 64
+    model: LanguageModel, params: Params, batch: ProbeBatch, *, rows: int = 64, span: int = 1
 ) -> SpanScores:
     """Scores every probe's span, given all before it.
 
@@ -70,6 +70,7 @@ def score_probes(
       batch: from `lmdyn.data.encode_probes`.
       rows: how many probes go through the model at once, at most; groups are of one size, the last
         one padded.
+      span: spans are padded to so many tokens at least, so that batches share a program.
 
     Raises:
       InputError: rows below 1, no probes, one without a span, or a token outside the model's
@@ -101,7 +102,7 @@ def score_probes(
     for ids in (batch.inputs, batch.targets):
         check_tokens(ids, model.config.vocab)
 
-    size = counts.max()
+    size = min(max(span, counts.max()), batch.span.shape[1])
     inside = np.arange(size) < counts[:, None]
     places = np.where(inside, np.argsort(~batch.span, 1, kind="stable")[:, :size], 0).astype(
         np.int32

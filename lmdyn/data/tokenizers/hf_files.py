@@ -25,6 +25,9 @@ FILES = (
 )
 """Patterns of the files that belong to a tokenizer, `Tokenizer.files`."""
 
+_NO_BOS = ("PreTrainedTokenizerFast", "TokenizersBackend", "Qwen2Tokenizer", "Qwen2TokenizerFast")
+"""Classes without a beginning-of-text token, unless their own settings name one."""
+
 
 def from_file(
     path: PathLike,
@@ -112,13 +115,18 @@ def _from_folder(folder: pathlib.Path, name: str) -> Tokenizer:
 
 
 def _role(folder: pathlib.Path, role: str) -> str | int | None:
-    """The token (or its id) of a role, `eos` or `bos`, from the first file that names one."""
+    """The token (or its id) of a role, `eos` or `bos`, from the first file that names one.
+
+    What the model's config says of `bos` does not count where the tokenizer has none by its class.
+    """
     keys = {
         "tokenizer_config.json": f"{role}_token",
         "special_tokens_map.json": f"{role}_token",
         "generation_config.json": f"{role}_token_id",
         "config.json": f"{role}_token_id",
     }
+    if role == "bos" and json_value(folder / "tokenizer_config.json", "tokenizer_class") in _NO_BOS:
+        keys = {file: key for file, key in keys.items() if key == "bos_token"}
     for file, key in keys.items():
         found = json_value(folder / file, key)
         found = found.get("content") if isinstance(found, dict) else found

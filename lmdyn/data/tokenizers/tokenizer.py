@@ -30,6 +30,8 @@ class Tokenizer:
       bos: the id that begins a text; None if the model has no such token.
       files: the files of its Hugging Face folder, content by name, that an export keeps: roles of
         tokens, chat template, generation config.
+      eos: the id that the model's own files end a text with (of a chat model, its turn); None:
+        `end_of_text`.
 
     >>> from lmdyn.data.tokenizers import byte_tokenizer
     >>> tokenizer = byte_tokenizer()
@@ -42,6 +44,7 @@ class Tokenizer:
     name: str
     bos: int | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
+    eos: int | None = None
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text`, `[N]` int32, without special tokens.
@@ -199,17 +202,20 @@ def finish(
     """
     backend.no_truncation()
     backend.no_padding()
+    eos = backend.token_to_id(end_of_text) if isinstance(end_of_text, str) else end_of_text
     found = backend.token_to_id(END_OF_TEXT)
     if found is None:
-        found = backend.token_to_id(end_of_text) if isinstance(end_of_text, str) else end_of_text
+        found = eos
     if found is None or backend.id_to_token(found) is None:
         raise InputError(
             f"{source}: no token ends a text: neither {END_OF_TEXT} nor an eos token; give"
             " end_of_text="
         )
     first = backend.token_to_id(bos) if isinstance(bos, str) else bos
-    known = first is not None and backend.id_to_token(first) is not None
-    return Tokenizer(backend, int(found), name, first if known else None)
+    first, eos = (
+        i if i is not None and backend.id_to_token(i) is not None else None for i in (first, eos)
+    )
+    return Tokenizer(backend, int(found), name, first, eos)
 
 
 def one_line(err: Exception) -> str:
