@@ -215,7 +215,7 @@ def finish(
     first, eos = (
         i if i is not None and backend.id_to_token(i) is not None else None for i in (first, eos)
     )
-    return Tokenizer(backend, int(found), name, first, eos)
+    return Tokenizer(backend, int(found), name, first, eos=eos)
 
 
 def one_line(err: Exception) -> str:
