@@ -263,7 +263,8 @@ def agree(ours, theirs, folder):
 
 
 def hflm(folder, **options):
-    # its cache of logits mixes up requests of the same tokens that are split elsewhere
+    # The cache of logits of lm_eval 0.4.13 mixes up requests of the same tokens that are split
+    # elsewhere (findings/hflm_logits_cache.sh).
     options |= {"device": "cpu", "dtype": "float32", "logits_cache": False}
     return HFLM(pretrained=str(folder), batch_size=1, **options)
 
