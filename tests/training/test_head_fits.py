@@ -185,7 +185,7 @@ def test_a_cache_that_cannot_be_written_says_so(cached, tmp_path):
         (dict(targets=np.full(N, V)), "target 11 is outside the vocabulary of 11"),
         (
             dict(optimizer=optax.sgd(np.inf)),
-            "the loss of head 'full' is .*; lower the optimizer's rate",
+            "the loss of head 'full' is .*; lower the optimizer's learning rate",
         ),
     ],
 )

@@ -327,7 +327,7 @@ def test_each_width_has_its_rate(tmp_path):
         ),
         (
             dict(heads=Heads("builtin:docs:test", ranks=(1,), alternatives=("low_rank:5",))),
-            "rank 5 of a head",
+            "rank=5 of a head",
         ),
         (dict(target=Target("builtin:docs:test", shares=(0.0, 1.0))), "target.shares"),
     ],
