@@ -42,12 +42,14 @@ __all__ = [
 def load(
     ref: str, compute: "Compute | None" = None, family: str | None = None
 ) -> "tuple[LanguageModel, Params, Tokenizer]":
-    """A model, its parameters and its tokenizer; `lmdyn.checkpoints.load` also tells name and step.
+    """Loads a model, its parameters and its tokenizer.
+
+    `lmdyn.checkpoints.load` returns the checkpoint's name and training step as well.
 
     Args:
       ref: a model reference: `hf:ORG/NAME[@REVISION]`, `dir:PATH`, `gguf:PATH` or `run:DIR[@STEP]`.
       compute: a `lmdyn.models.Compute`: dtype and attention; by default what suits the device.
-      family: for models that lmdyn does not know: the dotted name of a
+      family: for a model family that lmdyn does not know: the dotted name of a
         `lmdyn.checkpoints.families.Family`.
 
     Returns:
@@ -55,6 +57,19 @@ def load(
 
     Raises:
       InputError: one line that says what is wrong with the reference or the files.
+
+    >>> import tempfile
+    >>> from lmdyn import checkpoints, models
+    >>> from lmdyn.data import tokenizers
+    >>> config = models.ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model = models.LanguageModel(config)
+    >>> folder = tempfile.mkdtemp() + "/tiny"
+    >>> checkpoints.export(model, models.init(model), tokenizers.byte_tokenizer(), folder)
+    >>> model, params, tokenizer = load(f"dir:{folder}")
+    >>> model.config.depth, tokenizer.encode("hi").tolist()
+    (2, [104, 105])
     """
     loaded = importlib.import_module("lmdyn.checkpoints").load(ref, compute, family=family)
     return loaded.model, loaded.params, loaded.tokenizer

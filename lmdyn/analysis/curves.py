@@ -40,6 +40,9 @@ class SaturationPoint:
         smoothing window.
       rise: of the smoothed loss from there to the end of the curve, in the loss's unit.
       p_value: how often the noise of a curve that does not rise reaches such a rise.
+
+    >>> SaturationPoint(step=700, low=600, high=800, rise=0.02, p_value=0.001).low
+    600
     """
 
     step: float

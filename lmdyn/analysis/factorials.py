@@ -59,11 +59,11 @@ def fraction(
 
 
 class Effects(NamedTuple):
-    """What a factorial shows.
+    """The effects of a factorial design. Made by `effects`.
 
     Attributes:
       mean: the mean response.
-      effects: what going from a factor's low level to its high one adds, one per factor.
+      effects: one per factor: the response at its high level minus that at its low level.
     """
 
     mean: Interval

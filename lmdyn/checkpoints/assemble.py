@@ -24,7 +24,13 @@ BLOCK_NUMBERS = 2**18
 
 
 class TensorSource(NamedTuple):
-    """The tensors of a checkpoint, unread."""
+    """The tensors of a checkpoint, unread.
+
+    >>> W = np.arange(6.0).reshape(3, 2)
+    >>> source = TensorSource("a file", {"w": W.shape}, lambda name, start, stop: W[start:stop])
+    >>> source.read("w", 1, 2)
+    array([[2., 3.]])
+    """
 
     label: str
     """for messages"""
@@ -214,7 +220,11 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Stored(NamedTuple):
-    """A tensor of a file to be written."""
+    """A tensor of a file to be written.
+
+    >>> Stored("w", (2, 3), lambda: np.zeros([2, 3], np.float32)).make().shape
+    (2, 3)
+    """
 
     name: str
     shape: tuple[int, ...]

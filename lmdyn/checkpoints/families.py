@@ -16,7 +16,12 @@ from lmdyn.names import resolve
 
 
 class Rule(NamedTuple):
-    """Where one leaf of our parameters lies in a file."""
+    """Where one leaf of our parameters lies in a file.
+
+    >>> rule = Rule("blocks/mlp/up/kernel", "layers.{layer}.mlp.up_proj.weight", "transposed")
+    >>> rule.source.format(layer=3)
+    'layers.3.mlp.up_proj.weight'
+    """
 
     path: str
     """of the leaf, such as `blocks/mlp/up/kernel`"""
@@ -29,7 +34,11 @@ class Rule(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A row of the table; see `FAMILIES`."""
+    """A row of the table; see `FAMILIES`.
+
+    >>> FAMILIES["llama"].architecture, FAMILIES["llama"].keys["depth"]
+    ('LlamaForCausalLM', ('num_hidden_layers',))
+    """
 
     architecture: str
     """the class of `transformers`"""

@@ -14,7 +14,13 @@ from lmdyn.models.config import ModelConfig
 
 
 class Layout(NamedTuple):
-    """One way in which a file holds a tensor."""
+    """One way in which a file holds a tensor.
+
+    >>> LAYOUTS["transposed"].shape((10, 6), None)
+    (6, 10)
+    >>> LAYOUTS["transposed"].take(np.zeros([6, 10]), 0, None).shape
+    (10, 6)
+    """
 
     shape: Callable[[tuple[int, ...], ModelConfig], tuple[int, ...]]
     """the file's shape, from the shape of ours"""

@@ -33,7 +33,11 @@ COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "coll
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a program: its result's type, what it does, and the rest of the line."""
+    """One line of a program: its result's type, what it does, and the rest of the line.
+
+    >>> Instruction("dot", "f32[2,3]", "(%a, %b), lhs_contracting_dims={1}").kind
+    'dot'
+    """
 
     kind: str
     type: str

@@ -29,11 +29,11 @@ EXAMPLE = (
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """What a text tells about one subject, and probes that ask for it. Made by `read_facts`.
+    """Texts about one subject, and probes of what they say. Made by `read_facts`.
 
     Attributes:
-      name: whom or what it is about; no two facts of one file have the same.
-      texts: at least one; the first is the original, the others say the same in other words.
+      name: the subject; unique within a file.
+      texts: at least one; the first is the original, the others are paraphrases of it.
       probes: at least one; their `depth` is a key of `DEPTHS`, and their `entity` is the name.
     """
 

@@ -142,7 +142,7 @@ def knowledge_entropy() -> base.Metric:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionEntropy:
-    """Entropy of the attention distribution.
+    """Entropy of the attention distribution. Made by `attention_entropy`.
 
     Attributes:
       per_layer: `[L]` nats, mean over heads and counted queries.
@@ -196,7 +196,11 @@ def attention_entropy() -> base.Metric:
 
 @dataclasses.dataclass(frozen=True)
 class PredictionEntropy:
-    """Entropy of the next-token distribution; `mean` over counted tokens, in nats."""
+    """Entropy of the next-token distribution. Made by `prediction_entropy`.
+
+    Attributes:
+      mean: over counted tokens, in nats.
+    """
 
     mean: float
 

@@ -30,7 +30,7 @@ ANISOTROPY = Quantity(
 
 @dataclasses.dataclass(frozen=True)
 class Anisotropy:
-    """Mean cosine similarity over all pairs of token representations.
+    """Mean cosine similarity over all pairs of token representations. Made by `anisotropy`.
 
     Attributes:
       residual: `[L + 1]`, the residual stream after 0 to L blocks.

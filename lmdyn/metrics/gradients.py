@@ -193,7 +193,7 @@ def _own_square(path, gradient):
     return gradient.T
 
 
-class Top(NamedTuple):
+class _Top(NamedTuple):
     """Losses, their gradient, and what the norm of the head's gradient needs."""
 
     losses: jax.Array
@@ -208,7 +208,7 @@ class Top(NamedTuple):
     """`[B, S, T]`: gradient of the logits of those tokens that the sequence reads"""
 
 
-def _head(model, params, final, inputs, targets, span, most: int) -> Top:
+def _head(model, params, final, inputs, targets, span, most: int) -> _Top:
     """The loss of every sequence and its gradient, at the tokens of spans only.
 
     Logits `[B, S, V]` are made in blocks of sequences.
@@ -246,7 +246,7 @@ def _head(model, params, final, inputs, targets, span, most: int) -> Top:
     losses, d_states_BSD, square, d_inputs_BST = run(sequences)
     rows_B1 = jnp.arange(len(at_BS))[:, None]
     d_final_BTD = jnp.zeros_like(final).at[rows_B1, at_BS].set(d_states_BSD)
-    return Top(losses, d_final_BTD, square, states_BSD, d_inputs_BST)
+    return _Top(losses, d_final_BTD, square, states_BSD, d_inputs_BST)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -198,7 +198,7 @@ def norms_of(
 
 @dataclasses.dataclass(frozen=True)
 class Localization:
-    """What `locate` found.
+    """Where each kind of knowledge is localized. Made by `locate`.
 
     Attributes:
       norms: `{kind: LayerGradients}`, and those of the random spans as `reference`.

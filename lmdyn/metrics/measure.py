@@ -134,7 +134,18 @@ def accumulate(
 
 
 def empty(metric: base.Metric, model: LanguageModel, params: Params, batch: Batch) -> Tree:
-    """The metric's state before any batch, for batches shaped like `batch`."""
+    """The metric's state before any batch, for batches shaped like `batch`.
+
+    >>> from lmdyn import data, models
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model = models.LanguageModel(config)
+    >>> batch = data.windows(np.arange(9), length=4, batch=2)[0]
+    >>> state = empty(likelihood(), model, models.init(model), batch)
+    >>> {float(number) for number in jax.tree.leaves(state)}
+    {0.0}
+    """
     observed = lambda p, b: observe(model, p, b.inputs, b.targets, b.mask, metric.taps)
     return metric.init(jax.eval_shape(observed, params, batch))
 

@@ -26,7 +26,7 @@ from lmdyn.types import Params
 
 
 class SpanScores(NamedTuple):
-    """What a model makes of P spans, given the text before them. Made by `score_probes`."""
+    """How likely a model finds P spans, given the text before them. Made by `score_probes`."""
 
     log_probability: np.ndarray
     """[P] float64 nats: mean log p over the tokens of the span (Chang et al. 2024, `l(q)`)"""

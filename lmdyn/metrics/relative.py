@@ -143,7 +143,7 @@ def relative_gradients(
 
 
 class ProfileDifference(NamedTuple):
-    """What `compare_profiles` found."""
+    """How two gradient profiles differ. Made by `compare_profiles`."""
 
     difference: dict[str, np.ndarray]
     """`{group: [l] or []}`: how much more (above 0) of a sequence's gradient lies there in the

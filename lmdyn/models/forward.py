@@ -36,7 +36,7 @@ STATE_SITES = ("residual", "final")
 
 
 class Forward(NamedTuple):
-    """What `forward` returns."""
+    """The results of a forward pass. Made by `forward`."""
 
     states: jax.Array
     """`[B, T, D]`, after the final norm."""

@@ -26,7 +26,7 @@ from lmdyn.types import Array, Tree
 
 
 class Shared(NamedTuple):
-    """What every block reads beside its input: the same for all layers."""
+    """What every block reads besides its input, for all layers. Part of `LanguageModel`."""
 
     mask: Array
     """`[B, T]`: which tokens count in taps."""
@@ -57,7 +57,14 @@ def _matrix(module: nn.Module, name: str, std: float, shape):
 
 
 class Linear(nn.Module):
-    """`x W + b`, W drawn with standard deviation `std`."""
+    """`x W + b`, W drawn with standard deviation `std`.
+
+    >>> y, variables = Linear(3, bias=True, std=0.02).init_with_output(
+    ...     jax.random.key(0), jnp.ones([2, 5])
+    ... )
+    >>> y.shape, variables["params"]["kernel"].shape
+    ((2, 3), (5, 3))
+    """
 
     features: int
     bias: bool
@@ -72,7 +79,25 @@ class Linear(nn.Module):
 
 
 class Norm(nn.Module):
-    """The config's norm; or, `bare`, one of another kind that has a scale and no bias."""
+    """The config's norm; if `bare`, a norm with a scale and no bias, of kind `kind`.
+
+    >>> from lmdyn.models.config import ModelConfig
+    >>> config = ModelConfig(
+    ...     vocab=11,
+    ...     width=4,
+    ...     depth=2,
+    ...     heads=2,
+    ...     head_width=2,
+    ...     mlp_width=10,
+    ...     positions=16,
+    ...     norm="rms",
+    ... )
+    >>> y, _ = Norm(config).init_with_output(
+    ...     jax.random.key(0), jnp.array([3.0, 3.0, -3.0, 3.0])
+    ... )
+    >>> y.round(3).tolist()
+    [1.0, 1.0, -1.0, 1.0]
+    """
 
     config: ModelConfig
     kind: str = ""
@@ -91,7 +116,14 @@ class Norm(nn.Module):
 
 
 class Embed(nn.Module):
-    """A table of `size` vectors."""
+    """A table of `size` vectors.
+
+    >>> x, _ = Embed(size=11, width=4, std=0.02).init_with_output(
+    ...     jax.random.key(0), jnp.array([3, 5])
+    ... )
+    >>> x.shape
+    (2, 4)
+    """
 
     size: int
     width: int
@@ -108,7 +140,7 @@ class Embed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention, with grouped heads, norms of queries and keys, and a cache."""
+    """Causal self-attention with grouped heads and a cache. Part of `LanguageModel`."""
 
     config: ModelConfig
     compute: Compute
@@ -171,7 +203,7 @@ def _extend(cache, key, value):
 
 
 class MLP(nn.Module):
-    """`act(x gate) * (x up)`, or `act(x up)`, and down again."""
+    """`act(x gate) * (x up)` or `act(x up)`, times `down`. Part of `LanguageModel`."""
 
     config: ModelConfig
 
@@ -191,7 +223,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer. Called by a scan: `(x, cache, shared) -> (x, (cache, tapped))`."""
+    """One layer, `(x, cache, shared) -> (x, (cache, tapped))`. Part of `LanguageModel`."""
 
     config: ModelConfig
     compute: Compute
@@ -319,7 +351,7 @@ class LanguageModel(nn.Module):
 
 
 class OutputHead(nn.Module):
-    """Holds the head's parameters; `lmdyn.models.heads` computes with them."""
+    """The head's parameters; `lmdyn.models.heads` computes with them. Part of `LanguageModel`."""
 
     config: ModelConfig
     std: float
@@ -339,7 +371,7 @@ class OutputHead(nn.Module):
 
 
 class HeadMatrix(nn.Module):
-    """One of several matrices of a head."""
+    """One of several matrices of a head. Part of `LanguageModel`."""
 
     shape: tuple[int, int]
     std: float

@@ -66,7 +66,7 @@ class ChangeDetector:
 
 
 class CusumState(NamedTuple):
-    """What the test remembers: float32 scalars.
+    """The state of the test: float32 scalars. Made by `start_cusum`.
 
     Attributes:
       count: chunks since the last reset.

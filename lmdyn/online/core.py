@@ -52,11 +52,11 @@ class Adaptation:
 
 
 class Comparison(NamedTuple):
-    """How the adapted model compares with the static one so far.
+    """How the adapted model has done so far beside the static one. Made by `start_comparison`.
 
     Attributes:
-      cusum: state of the detector of changes.
-      excess: online less static nll so far, in nats, summed over tokens.
+      cusum: state of the change detector.
+      excess: online minus static nll so far, in nats, summed over tokens.
       stopped: whether the guard has ended adaptation.
     """
 
@@ -66,7 +66,7 @@ class Comparison(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What passes from chunk to chunk.
+    """The state that `adapt` carries from chunk to chunk. Made by `start`.
 
     Attributes:
       trainable: the adapted parameters; None when nothing adapts.
@@ -82,10 +82,10 @@ class Carry(NamedTuple):
 
 
 class Events(NamedTuple):
-    """What happened at each chunk: `[n]` booleans.
+    """What happened at each chunk: `[n]` booleans. Made by `adapt`.
 
     Attributes:
-      alarm: the detector gave an alarm.
+      alarm: the change detector raised an alarm.
       stopped: the guard has stopped adaptation, at this chunk or before.
     """
 
@@ -212,10 +212,18 @@ def adapt(
 
 @functools.lru_cache(maxsize=128)
 def compiled(adaptation: Adaptation) -> Callable:
-    """`adapt`, jitted, one for all adaptations that are equal.
+    """`adapt`, jitted; equal adaptations share one program.
 
-    It owns its carry: the old parameters' memory is used for the new ones. Optimizers are equal by
-    what their updates compute (`lmdyn.online.traced_updates`).
+    It donates its carry: the memory of the old parameters is reused for the new ones. Optimizers
+    are equal if their updates compute the same (`lmdyn.online.traced_updates`).
+
+    >>> from lmdyn import models
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model = models.LanguageModel(config)
+    >>> compiled(Adaptation(model)) is compiled(Adaptation(model))
+    True
     """
     return jax.jit(functools.partial(adapt, adaptation), donate_argnums=2)
 

@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
         return float(np.exp(self.mean))
 
 
-class EvaluationPlan(NamedTuple):
+class _EvaluationPlan(NamedTuple):
     """What `evaluate` runs.
 
     Attributes:
@@ -160,7 +160,7 @@ def _plan(
     chunks: ChunkStream,
     optimizer: optax.GradientTransformation | None,
     config: OnlineConfig,
-) -> EvaluationPlan:
+) -> _EvaluationPlan:
     """What is compiled, what it runs over, and what that costs."""
     if optimizer is None:
         adaptation, trainable, rest = Adaptation(model, context=config.context), None, params
@@ -177,17 +177,17 @@ def _plan(
     sizes = chunks.sizes(config.context)
     sizes = sizes._replace(count=1) if config.parallel > 1 else sizes
     flops = evaluation_flops(model.config, sizes, adaptation.part, config.steps)
-    return EvaluationPlan(adaptation, chunks, None, trainable, rest, flops)
+    return _EvaluationPlan(adaptation, chunks, None, trainable, rest, flops)
 
 
 def _with_static(
-    plan: EvaluationPlan,
+    plan: _EvaluationPlan,
     model: LanguageModel,
     params: Params,
     config: OnlineConfig,
     static: np.ndarray | None,
     progress: bool,
-) -> EvaluationPlan:
+) -> _EvaluationPlan:
     """The plan with the static nll that the adapted model is compared with."""
     chunks, flops = plan.chunks, plan.flops
     if static is None:
@@ -204,7 +204,7 @@ def _with_static(
 
 
 def _run(
-    plan: EvaluationPlan, config: OnlineConfig, progress: bool, donate: bool
+    plan: _EvaluationPlan, config: OnlineConfig, progress: bool, donate: bool
 ) -> tuple[Carry, np.ndarray, Any]:
     """The carry after the last chunk, nll `[n, C]`, and `Events` or None."""
     adaptation, chunks = plan.adaptation, plan.chunks
@@ -232,7 +232,7 @@ def _run(
 
 
 def _run_lanes(
-    plan: EvaluationPlan, config: OnlineConfig, progress: bool
+    plan: _EvaluationPlan, config: OnlineConfig, progress: bool
 ) -> tuple[np.ndarray, float]:
     """`(nll [N], flops)` of documents side by side (`lmdyn.online.lanes`)."""
     adaptation, chunks = plan.adaptation, plan.chunks
@@ -257,7 +257,7 @@ def _run_lanes(
 
 
 def _gather(
-    plan: EvaluationPlan, params: Params, carry: Carry, nll_nC: np.ndarray, events: Any
+    plan: _EvaluationPlan, params: Params, carry: Carry, nll_nC: np.ndarray, events: Any
 ) -> Outcome:
     """The outcome: predictions in order, parameters whole, events as counts of predictions."""
     part, mask_nC = plan.adaptation.part, plan.chunks.mask

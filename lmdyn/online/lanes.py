@@ -118,6 +118,24 @@ def adapt_lanes(
 
     Returns:
       The carry after the last step, and nll `[n, S, C]` in nats.
+
+    >>> import numpy as np
+    >>> from lmdyn import models, online
+    >>> from lmdyn.online.core import start
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model = models.LanguageModel(config)
+    >>> documents = [np.arange(9), np.arange(5)]  # of two chunks and of one
+    >>> settings = online.OnlineConfig(chunk=4, reset="document")
+    >>> chunks = online.chunk_stream(documents, settings)
+    >>> placed = place_chunks(chunks, schedule(chunks.first, lanes=2))
+    >>> adaptation = Adaptation(model)  # nothing adapts
+    >>> _, nll = adapt_lanes(
+    ...     adaptation, None, models.init(model), Carry(None, None, None), placed
+    ... )
+    >>> nll.shape  # [n, S, C]
+    (2, 2, 4)
     """
 
     def restart(carry: Carry, first_S: Array) -> Carry:
@@ -147,7 +165,16 @@ def adapt_lanes(
 
 @functools.lru_cache(maxsize=64)
 def compiled_lanes(adaptation: Adaptation) -> Callable:
-    """`adapt_lanes`, jitted; it owns its carry."""
+    """`adapt_lanes`, jitted; it donates its carry.
+
+    >>> from lmdyn import models
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model = models.LanguageModel(config)
+    >>> compiled_lanes(Adaptation(model)) is compiled_lanes(Adaptation(model))
+    True
+    """
     return jax.jit(functools.partial(adapt_lanes, adaptation), donate_argnums=2)
 
 

@@ -51,17 +51,16 @@ class LearningRateSearch:
 
 
 class ChosenLearningRate(NamedTuple):
-    """What `choose_learning_rate` returns.
+    """The learning rate chosen on a prefix of the stream. Made by `choose_learning_rate`.
 
     Attributes:
-      learning_rate: the one whose online nll on the prefix is lowest; of equal ones the lowest.
-      tried: `{learning rate: mean nll on the prefix, in nats}`; infinity where it is not a number.
-      prefix: how many predictions these are means of. What comes after them took no part in the
-        choice.
+      learning_rate: the one with the lowest online nll on the prefix; the smallest of equals.
+      tried: `{learning rate: mean nll on the prefix, in nats}`; infinity where it diverged.
+      prefix: how many predictions these are means of. The choice used nothing after them.
       outcome: of the whole stream at that learning rate, from its first chunk on; its `flops` are
         those of this run alone.
-      flops: of all of it, trials included.
-      seconds: wall time of the run over the whole stream, its program compiled before.
+      flops: of everything, trials included.
+      seconds: wall time of the run over the whole stream, compilation excluded.
     """
 
     learning_rate: float

@@ -21,11 +21,11 @@ ORDERS = ("first", "full")
 
 
 class MetaGradient(NamedTuple):
-    """What `meta_gradient` returns.
+    """The gradient through a sequence of updates. Made by `meta_gradient`.
 
     Attributes:
       nll: mean nll of the chunks, in nats.
-      gradient: its gradient.
+      gradient: its gradient with respect to the starting parameters.
       after: the parameters after the last update.
     """
 

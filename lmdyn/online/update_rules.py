@@ -15,11 +15,11 @@ from lmdyn.types import Tree
 
 
 class LearningRateState(NamedTuple):
-    """The state of an optimizer of `learning_rate_as_state`.
+    """The state of an optimizer. Made by `learning_rate_as_state`.
 
     Attributes:
       learning_rate: a float32 scalar.
-      state: the rule's own.
+      state: the inner optimizer's own.
     """
 
     learning_rate: jax.Array

@@ -98,7 +98,7 @@ class Adapters:
 
 @dataclasses.dataclass(frozen=True)
 class LowRank:
-    """Where adapters go, for any model. Made by `low_rank`; its attributes are the arguments."""
+    """Where adapters go, for any model. Made by `low_rank`, whose arguments are its attributes."""
 
     selector: str
     rank: int

@@ -30,12 +30,16 @@ def _take(leaf, layers):
 
 
 def joined(stacks: Sequence[Mapping[Path, Any]]) -> dict:
-    """One stack of blocks from several.
+    """Concatenates stacks of blocks along their layer axis.
 
-    A parameter that is quantised in some of them only is decoded.
+    A parameter that is quantised in only some of the stacks is dequantised.
 
     Args:
       stacks: each as `{path: leaf}`.
+
+    >>> stack = {("blocks", "mlp", "up", "kernel"): np.ones([2, 6, 10])}
+    >>> joined([stack, stack])["blocks"]["mlp"]["up"]["kernel"].shape
+    (4, 6, 10)
     """
     return unflatten({path: concatenate([stack[path] for stack in stacks]) for path in stacks[0]})
 

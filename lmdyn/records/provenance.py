@@ -34,6 +34,10 @@ def collect(
 
     Returns:
       A dict that JSON can hold; wall time in seconds, peak memory of the largest process in MiB.
+
+    >>> meta = collect(["lmdyn", "measure"], {"batch": 8}, time.time() - 2.0, tokens=512)
+    >>> meta["command"], meta["config"], 200 < meta["tokens_per_second"] <= 256
+    ('lmdyn measure', {'batch': 8}, True)
     """
     seconds = time.time() - started
     return {
@@ -68,7 +72,11 @@ def version(package: str) -> str:
 
 
 def device() -> str:
-    """Such as "8 x TPU v4" or "1 x cpu (x86_64, 2 cores)"."""
+    """The devices of this process, such as "8 x TPU v4" or "1 x cpu (x86_64, 2 cores)".
+
+    >>> device()
+    '... x cpu (...)'
+    """
     import os
 
     import jax

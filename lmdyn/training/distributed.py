@@ -196,7 +196,7 @@ def any_host(flag: bool) -> bool:
 
 
 class Guard:
-    """Inside `guard()`: where the run is, and whether it is asked to stop."""
+    """Where the run is, and whether it has been asked to stop. Made by `guard`."""
 
     def __init__(self) -> None:
         self.asked: str | None = None

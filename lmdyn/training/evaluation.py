@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Evaluator:
-    """Rows of a run's held-out measurements.
+    """The held-out measurements of a run, as rows. Part of `lmdyn.training.train`.
 
     Args:
-      prepared: the run; its `metric` may be None, and then there is nothing to measure.
+      prepared: the run; where its `metric` is None, nothing is measured.
       name: what the rows call the model.
     """
 
@@ -73,6 +73,16 @@ def measure(
       params: where they lie on the mesh.
       batches: on its devices.
       mesh: of devices.
+
+    >>> import numpy as np
+    >>> from lmdyn import data, models
+    >>> config = models.ModelConfig(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model = models.LanguageModel(config)
+    >>> batches = data.windows(np.arange(9), length=4, batch=2)
+    >>> measure(metrics.likelihood(), model, models.init(model), batches, mesh=None).tokens
+    8.0
     """
     sums = metrics.accumulate(metric, model, params, batches)
     if jax.process_count() > 1:

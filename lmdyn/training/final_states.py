@@ -30,7 +30,7 @@ FORMAT = 1
 
 
 class FinalStates(NamedTuple):
-    """What a head reads, and what it is to predict.
+    """The states that a head reads, and the tokens it has to predict. Made by `final_states`.
 
     Attributes:
       states: `[N, D]` float32, after the final norm; a memory map.

@@ -24,11 +24,11 @@ from lmdyn.types import Array
 
 
 class Fitted(NamedTuple):
-    """What `fit_heads` returns.
+    """Trained heads. Made by `fit_heads`.
 
     Attributes:
       params: `{name: params of that head}`.
-      losses: `{name: [steps] float32}`: nats a token of each batch, before its update.
+      losses: `{name: [steps] float32}`: nats per token of each batch, before its update.
     """
 
     params: dict[str, dict]

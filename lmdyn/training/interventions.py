@@ -33,10 +33,15 @@ def due(change: Intervention, step: int, last: int) -> bool:
 
 
 def make(change: Intervention) -> Measured:
-    """What the config names.
+    """The intervention that a config names.
 
     Raises:
-      InputError: there is no such function, it failed, or it returned something else.
+      InputError: there is no such function, it failed, or it did not return a `Measured`.
+
+    >>> make(
+    ...     Intervention("lmdyn.transforms.reactivation.reactivation", "text:x", every=3)
+    ... ).metric
+    Metric(...)
     """
     made = names.make(change.name, change.arguments, {}, "interventions")
     if not isinstance(made, Measured):
@@ -48,7 +53,7 @@ def make(change: Intervention) -> Measured:
 
 
 class Interventions:
-    """The changes of a run.
+    """The interventions of a run and their texts. Part of `lmdyn.training.train`.
 
     Args:
       prepared: a `lmdyn.training.prepare.Prepared`.

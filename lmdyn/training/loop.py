@@ -35,7 +35,7 @@ from lmdyn.types import Say
 class Finished(NamedTuple):
     """How a run ended: at `step` of `steps`, and by which signal. Made by `train`.
 
-    The signal is None where the run is done.
+    The signal is None if the run completed.
     """
 
     step: int
@@ -136,13 +136,13 @@ def train(
 
 
 class Loop:
-    """The loop. What it holds is where it is; what it computes is all in the pure step.
+    """The training loop: where the run is; the pure step computes. Part of `train`.
 
     Args:
       prepared: the run.
       checkpoints: where they are saved.
       log: the run's files.
-      batches: iterator over batches, which tells its position.
+      batches: iterator over batches that knows its position.
       tokens: trained on so far.
     """
 

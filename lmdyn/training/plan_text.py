@@ -21,7 +21,20 @@ UTILISATION = 0.4
 
 
 def describe(found: StepPlan) -> str:
-    """A plan as text, for a person."""
+    """A plan as text, for people.
+
+    >>> from lmdyn.models import ModelConfig
+    >>> from lmdyn.training import Data, Source, TrainConfig
+    >>> from lmdyn.training.step_plan import compile_step
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> texts = Data((Source("text:book.txt"),), length=16, batch=8)  # is not read
+    >>> config = TrainConfig(out="run", data=texts, steps=2, model=tiny, mesh=(1, 1, 1))
+    >>> plan = compile_step(config)
+    >>> print(describe(plan).splitlines()[1])
+    mesh     data 1 x fsdp 1 x tensor 1 = 1 devices
+    """
     gib = lambda n: f"{n / GIB:10.2f}"
     at_once = found.rows // found.accumulate // (found.mesh[0] * found.mesh[1])
     trained = "" if found.trained == found.total else f", {found.trained:,} of them trained"

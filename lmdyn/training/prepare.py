@@ -24,7 +24,7 @@ from lmdyn.types import Params, present
 
 
 class Prepared(NamedTuple):
-    """What a run is made of.
+    """What a run consists of. Made by `prepare`.
 
     Attributes:
       config: as given.
@@ -32,12 +32,12 @@ class Prepared(NamedTuple):
       tokenizer: of the run.
       mesh: of devices.
       optimizer: the whole chain.
-      part: what is trained; None where that is everything.
+      part: what is trained; None if everything is.
       state: shapes and shardings of the state before the first step.
       first: makes that state.
       stream: the batches of this host.
-      metric: what is watched, or None.
-      held_out: its batches.
+      metric: what is measured during the run, or None.
+      held_out: the batches it is measured on.
     """
 
     config: TrainConfig
@@ -58,15 +58,29 @@ def prepare(
 ) -> Prepared:
     """Reads, checks and builds what a run needs.
 
-    Allocates nothing on the devices yet, but for a model that is trained further.
+    Allocates nothing on the devices yet, except a model that is trained further.
 
     Args:
       config: the run.
-      tokenizer: of a run that goes on; None makes the one that the config names.
+      tokenizer: of a run that is resumed; None makes the one that the config names.
       progress: show a bar on standard error.
 
     Raises:
       InputError: whatever is wrong with the config, the texts, the model or the mesh.
+
+    >>> import tempfile
+    >>> from lmdyn.training import Data, Source
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "text.txt").write_text("a text of a few words, over and over; " * 20)
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> source = Source(f"text:{folder}/text.txt")
+    >>> cache = str(folder / "tokens")
+    >>> texts = Data((source,), length=16, batch=8, tokenizer="bytes", cache=cache)
+    >>> prepared = prepare(TrainConfig(out="run", data=texts, steps=2, model=tiny))
+    >>> prepared.part, next(iter(prepared.stream)).inputs.shape
+    (None, (8, 16))
     """
     mesh = resolve_mesh(config.mesh)
     sharding.check_batch(config.data.batch, mesh, config.accumulate)
@@ -196,6 +210,18 @@ def trained_part(config: TrainConfig, form: Params) -> Partition | Adapters | No
 
     Raises:
       InputError: a selector that matches nothing, or adapters that do not fit.
+
+    >>> from lmdyn.training import Data, Source
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> texts = Data((Source("text:book.txt"),), length=16, batch=8)
+    >>> config = TrainConfig(
+    ...     out="run", data=texts, steps=2, model=tiny, train="blocks[1].mlp.up"
+    ... )
+    >>> part = trained_part(config, shapes(tiny))
+    >>> {".".join(path): layers for path, layers in part.chosen.items()}
+    {'blocks.mlp.up.kernel': (1,)}
     """
     if config.adapters is None:
         return None if config.train == "all" else partition(form, config.train)
@@ -234,8 +260,18 @@ def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Toke
 
     `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a file.
 
+    Args:
+      config: of the run.
+      texts: what a new tokenizer is trained on; each a sequence of documents.
+
     Raises:
       InputError: it is none of these.
+
+    >>> from lmdyn.training import Data, Source
+    >>> texts = Data((Source("text:book.txt"),), length=16, batch=8, tokenizer="bytes")
+    >>> config = TrainConfig(out="run", data=texts, steps=2, start="dir:model")
+    >>> make_tokenizer(config, []).encode("hi").tolist()
+    [104, 105]
     """
     name = config.data.tokenizer
     kind, _, rest = name.partition(":")
@@ -269,6 +305,15 @@ def with_shardings(
       state: shapes.
       mesh: of devices.
       architecture: of the model.
+
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> import jax.numpy as jnp
+    >>> state = train_step.TrainState(jnp.int32(0), shapes(tiny), None, ())
+    >>> placed = with_shardings(state, resolve_mesh((1, 1, 1)), tiny)
+    >>> placed.params["blocks"]["mlp"]["up"]["kernel"].sharding.spec  # whole on the one device
+    P()
     """
     whole = NamedSharding(mesh, PartitionSpec())
     where = train_step.TrainState(

@@ -18,14 +18,20 @@ from lmdyn.types import Params, Say
 
 
 def known_run(folder: Path, config: TrainConfig) -> runs.RunInfo | None:
-    """What the folder's run is; None if there is none yet.
+    """The run in a folder; None if there is none yet.
 
     Args:
       folder: of the run.
-      config: of the command; it must be the run's own, but for `MAY_CHANGE`.
+      config: of the command; it must be the run's own, except for `MAY_CHANGE`.
 
     Raises:
       InputError: the folder holds a run with another config.
+
+    >>> from lmdyn.training import Data, Source
+    >>> texts = Data((Source("text:book.txt"),), length=16, batch=8)
+    >>> config = TrainConfig(out="no/such/run", data=texts, steps=2, start="dir:model")
+    >>> known_run(Path("no/such/run"), config) is None
+    True
     """
     # One answer for all hosts, whichever is late.
     if not shared(lambda: (folder / "run.json").exists()):
@@ -53,6 +59,25 @@ def begin(
     Returns:
       The state on the devices; `step`, `tokens` so far, the position in the `data` (None at the
       start of it), and whether this is `saved`.
+
+    >>> import tempfile
+    >>> from lmdyn.data.tokenizers import byte_tokenizer
+    >>> from lmdyn.models import ModelConfig
+    >>> from lmdyn.training import Data, Source
+    >>> from lmdyn.training.prepare import prepare
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "text.txt").write_text("a text of a few words, over and over; " * 20)
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> source = Source(f"text:{folder}/text.txt")
+    >>> cache = str(folder / "tokens")
+    >>> texts = Data((source,), length=16, batch=8, tokenizer="bytes", cache=cache)
+    >>> config = TrainConfig(out=str(folder / "run"), data=texts, steps=2, model=tiny)
+    >>> runs.create(config.out, model=tiny, tokenizer=byte_tokenizer(), config={}, data={})
+    >>> with runs.Checkpoints(config.out, runs.Retention()) as checkpoints:
+    ...     begin(prepare(config), checkpoints, say=print)[1]
+    {'step': 0, 'tokens': 0, 'data': None, 'saved': False}
     """
     part, state = prepared.part, prepared.state
     items = {"params": _whole(prepared), "optimizer": state.optimizer}

@@ -196,7 +196,13 @@ def param_specs(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> 
 
 
 def param_shardings(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
-    """`param_specs` as `NamedSharding`s: for `jax.device_put`, `jax.jit` and Orbax."""
+    """`param_specs` as `NamedSharding`s, for `jax.device_put`, `jax.jit` and Orbax.
+
+    >>> params = {"final_norm": {"scale": jax.ShapeDtypeStruct((24,), "float32")}}
+    >>> found = param_shardings(params, make_mesh((1, 1, 1), jax.devices()[:1]))
+    >>> found["final_norm"]["scale"].is_fully_replicated
+    True
+    """
     found, structure = _placed(params, mesh, config)
     return structure.unflatten([NamedSharding(mesh, spec) for spec, _ in found])
 
@@ -353,9 +359,13 @@ def put_batch(batch: Tree, mesh: Mesh) -> Tree:
 
 
 def put(tree: Tree, shardings: Tree) -> Tree:
-    """A tree put where `shardings` says.
+    """Places a tree on devices as `shardings` says.
 
-    With several processes, each holds the whole tree and gives its own part.
+    With several processes, each holds the whole tree and contributes its own part.
+
+    >>> mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    >>> put({"x": np.ones(3)}, {"x": NamedSharding(mesh, PartitionSpec())})["x"].sharding.spec
+    P()
     """
 
     def one(leaf, sharding):

@@ -104,6 +104,12 @@ def plan_step(config: TrainConfig) -> StepPlan:
     Raises:
       InputError: the mesh is not said in numbers, the batch does not divide by it, or the config is
         wrong in other ways.
+
+    >>> from lmdyn.training import Data, Source, TrainConfig
+    >>> texts = Data((Source("text:book.txt"),), length=16, batch=8)
+    >>> plan_step(TrainConfig(out="x", data=texts, steps=2, start="dir:model", mesh=(-1, 1, 1)))
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: mesh -1,1,1: a plan needs three numbers >= 1, such as --mesh 4,8,2
     """
     shape = tuple(config.mesh)
     if min(shape) < 1:
@@ -168,6 +174,17 @@ def compile_step(config: TrainConfig) -> StepPlan:
 
     Raises:
       InputError: as for `plan_step`, or there are too few devices.
+
+    >>> from lmdyn.models import ModelConfig
+    >>> from lmdyn.training import Data, Source, TrainConfig
+    >>> tiny = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> texts = Data((Source("text:book.txt"),), length=16, batch=8)  # is not read
+    >>> config = TrainConfig(out="run", data=texts, steps=2, model=tiny, mesh=(1, 1, 1))
+    >>> plan = compile_step(config)
+    >>> plan.devices, plan.parameters == 4 * plan.total  # float32
+    (1, True)
     """
     import jax
 

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 class Throughput:
-    """Tokens per second and MFU over the last steps, without compiling, measuring and saving.
+    """Tokens per second and MFU over the last steps. Part of `lmdyn.training.train`.
 
-    MFU: model FLOPs utilisation, Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
+    The time of compiling, measuring and saving is not counted. MFU: model FLOPs utilisation,
+    Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
 
     Args:
       prepared: the run.

@@ -17,13 +17,13 @@ from lmdyn.types import Array, Params
 
 
 class TrainState(NamedTuple):
-    """What passes from step to step. Made by `start`.
+    """The state that passes from step to step. Made by `start`.
 
     Attributes:
       step: int32 scalar, updates done.
       params: what is trained: all parameters, the chosen ones of a `Partition`, or `Adapters`.
-      frozen: None, or the rest, as `split` of either gives it.
-      optimizer: the optimizer's state, of what is trained alone.
+      frozen: None, or the rest, as `split` of either returns it.
+      optimizer: the state of the optimizer, of the trained parameters alone.
     """
 
     step: Any

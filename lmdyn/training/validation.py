@@ -48,6 +48,12 @@ def check_counts(config: "TrainConfig") -> None:
 
     Raises:
       InputError: one that is below 1.
+
+    >>> from lmdyn.training import Data, Source, TrainConfig
+    >>> texts = Data((Source("text:book.txt"),), length=16, batch=8)
+    >>> TrainConfig(out="run", data=texts, steps=0, start="dir:model")  # calls this
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: steps=0; it must be at least 1
     """
     check_least(config, steps=1, accumulate=1, log_every=1)
     check_least(config.data, "data.", length=1, batch=1)
@@ -65,6 +71,19 @@ def check_adapters(config: "TrainConfig") -> None:
 
     Raises:
       InputError: they are asked for without `start`, or together with `train` or `interventions`.
+
+    >>> from lmdyn.training import Data, LoRA, Source, TrainConfig
+    >>> texts = Data((Source("text:book.txt"),), length=16, batch=8)
+    >>> TrainConfig(  # calls this
+    ...     out="run",
+    ...     data=texts,
+    ...     steps=2,
+    ...     start="dir:model",
+    ...     train="blocks.mlp",
+    ...     adapters=LoRA(),
+    ... )
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: adapters stand beside ...
     """
     alone = config.start is not None and config.train == "all" and not config.interventions
     if config.adapters is not None and not alone:
@@ -83,6 +102,11 @@ def check_optimizer(rule: "Optimizer", steps: int) -> None:
 
     Raises:
       InputError: one is out of its range, or RecAdam is asked for with another rule than Adam.
+
+    >>> from lmdyn.training import Optimizer
+    >>> check_optimizer(Optimizer(warmup=30), steps=20)
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: optimizer.warmup=30 is not within the run's 20 steps; use 0 to 20
     """
     if rule.recall is not None and rule.name != "adamw":
         raise InputError(f"optimizer.recall needs optimizer.name=adamw (RecAdam), not {rule.name}")

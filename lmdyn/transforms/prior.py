@@ -35,7 +35,7 @@ from lmdyn.types import Params, PathLike, present
 
 
 class GradientRMS(NamedTuple):
-    """What `gradient_rms` found.
+    """The RMS of gradients, per parameter. Made by `gradient_rms`.
 
     Attributes:
       rms: m, shaped like the parameters, float32, in nats per unit of the parameter.
@@ -159,7 +159,7 @@ def scale_by_prior_rms(rms: GradientRMS, eps: float) -> optax.GradientTransforma
 
 
 class PriorState(NamedTuple):
-    """The state of `decay_to_prior`: the parameters at `init`, and their m (None without)."""
+    """The parameters at `init`, and their m (None without). Made by `decay_to_prior`."""
 
     prior: Any
     rms: Any

@@ -18,7 +18,7 @@ from lmdyn.types import Tree
 
 
 class RecallState(NamedTuple):
-    """State of `recall`."""
+    """The state of the transform. Made by `recall`."""
 
     step: jax.Array
     """int32 scalar: updates done"""

@@ -26,7 +26,7 @@ DECAY = 0.95
 
 
 class AdjustableRates(NamedTuple):
-    """State of `adjustable_rates`: float32 multipliers of updates."""
+    """float32 multipliers of updates. Made by `adjustable_rates`."""
 
     rates: dict[str, jax.Array]
     """`{group: [L]}`"""
@@ -166,7 +166,7 @@ def group_norms(tree: Tree, groups: Iterable[str] = PROFILE_GROUPS) -> dict[str,
 
 
 class RunningProfile(NamedTuple):
-    """State of `relocalize`."""
+    """The running gradient profile. Made by `relocalize`."""
 
     count: jax.Array
     """int32 scalar, updates done"""

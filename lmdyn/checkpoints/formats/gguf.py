@@ -71,7 +71,16 @@ def _rules(layout: str, output_norms: bool) -> tuple[Rule, ...]:
 
 
 def gguf_rules(architecture: str, joined: bool) -> tuple[Rule, ...]:
-    """Tensor names of a GGUF architecture; `joined`: queries, keys and values share `attn_qkv`."""
+    """Where the parameters of a GGUF architecture are stored.
+
+    Args:
+      architecture: a key of `ARCHITECTURES`.
+      joined: whether queries, keys and values share one tensor, `attn_qkv`.
+
+    >>> rules = gguf_rules("gptneox", joined=True)
+    >>> [rule.source for rule in rules if rule.path.endswith("query/kernel")]
+    ['blk.{layer}.attn_qkv.weight']
+    """
     found = _rules(ARCHITECTURES[architecture][2], output_norms=architecture == "olmo2")
     if not joined:
         return found
@@ -94,6 +103,10 @@ def read_gguf(
     Raises:
       InputError: the file is missing, damaged, of an unknown architecture, or holds what
         `ModelConfig` cannot express.
+
+    >>> read_gguf("no/such.gguf")  # else a `Checkpoint` and its `Tokenizer`
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: no/such.gguf: No such file or directory
     """
     header = read_header(path)
     _refuse_shard(path, header)
@@ -166,7 +179,30 @@ def _packed(header: Header, config: ModelConfig, place: Place) -> QuantizedMatri
 
 
 def gguf_config(header: Header, architecture: str) -> ModelConfig:
-    """The architecture that the metadata and the tensors' names describe."""
+    """The architecture that the metadata and the tensors' names describe.
+
+    Args:
+      header: of the file.
+      architecture: its `general.architecture`, a key of `ARCHITECTURES`.
+
+    Raises:
+      InputError: a key is missing, or describes what `ModelConfig` cannot express.
+
+    >>> import gguf
+    >>> from lmdyn.checkpoints.formats import gguf_header
+    >>> table = gguf_header.Tensor((11, 6), gguf.GGMLQuantizationType.F32, start=0, size=264)
+    >>> sizes = {
+    ...     "embedding_length": 6,
+    ...     "block_count": 2,
+    ...     "attention.head_count": 3,
+    ...     "feed_forward_length": 10,
+    ...     "context_length": 16,
+    ... }
+    >>> fields = {f"qwen2.{key}": value for key, value in sizes.items()}
+    >>> config = gguf_config(Header(fields, {"token_embd.weight": table}, np.zeros(0)), "qwen2")
+    >>> config.vocab, config.depth, config.head_width, config.tied_head
+    (11, 2, 2, True)
+    """
     fields, names = header.fields, header.tensors
     family, activation, layout = ARCHITECTURES[architecture]
     _refuse(fields, architecture)

@@ -36,7 +36,12 @@ _PLAIN = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
 
 class Tensor(NamedTuple):
-    """Where one tensor lies."""
+    """Where one tensor lies.
+
+    >>> tensor = Tensor((2, 3), gguf.GGMLQuantizationType.F32, start=96, size=24)
+    >>> tensor.kind.name, tensor.size
+    ('F32', 24)
+    """
 
     shape: tuple[int, ...]
     """as numpy has it, slowest axis first"""
@@ -49,7 +54,7 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """Metadata, and where the tensors lie."""
+    """The metadata of a GGUF file, and where its tensors are. Made by `read_header`."""
 
     fields: dict[str, Any]
     """plain Python values by key"""

@@ -23,7 +23,7 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: the architecture and its parameters."""
+    """The contents of a checkpoint: the architecture and its parameters. Made by `read_folder`."""
 
     config: ModelConfig
     params: dict

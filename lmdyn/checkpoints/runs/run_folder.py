@@ -25,7 +25,7 @@ _STEP = re.compile(r"0|[1-9]\d{0,17}")
 
 
 class RunInfo(NamedTuple):
-    """What is fixed at the start of a run. Made by `describe`."""
+    """What does not change during a run. Made by `describe`."""
 
     model: ModelConfig
     tokenizer: tokenizers.Tokenizer

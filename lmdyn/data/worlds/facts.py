@@ -81,7 +81,11 @@ class World:
 
 
 class Entity(NamedTuple):
-    """A person or a place of a world; the last ones of a sort are the new ones."""
+    """A person or a place of a world; the last ones of a sort are the new ones.
+
+    >>> name(World(), Entity("person", 3)) == name(World(), Entity("person", 4))
+    False
+    """
 
     sort: str
     """person or place"""

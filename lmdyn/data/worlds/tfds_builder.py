@@ -33,7 +33,11 @@ DATASET_NAME = "synthetic_world"
 
 @dataclasses.dataclass
 class WorldConfig(tfds.core.BuilderConfig):
-    """A builder config that holds a world."""
+    """A builder config that holds a world.
+
+    >>> WorldConfig(name="mine", world=World(people=8)).world.people
+    8
+    """
 
     world: World = dataclasses.field(default_factory=World)
 
@@ -41,8 +45,11 @@ class WorldConfig(tfds.core.BuilderConfig):
 class SyntheticWorld(tfds.core.GeneratorBasedBuilder):
     """Texts and probes of a synthetic world: splits time0, time1, probes, probes_time0.
 
-    See `lmdyn.data.worlds.world`. A split with nothing in it (time1, where nothing changes) is left
-    out. Texts have `start` = `end` = 0 and no `kind`, `depth` or `attribute`.
+    See `lmdyn.data.worlds.world`. An empty split (time1, where nothing changes) is left out. Texts
+    have `start` = `end` = 0 and an empty `kind`, `depth` and `attribute`.
+
+    >>> sorted(SyntheticWorld.builder_configs)
+    ['large', 'medium', 'small']
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -21,6 +21,11 @@ class Matrix(abc.ABC):
     """What stands in the place of a matrix W `[..., in, out]`.
 
     It is a pytree, so that layers of a stack can be cut and scanned.
+
+    >>> from lmdyn.models import QuantizedMatrix
+    >>> from lmdyn.models.matrices.lora import LoRAMatrix
+    >>> issubclass(QuantizedMatrix, Matrix) and issubclass(LoRAMatrix, Matrix)
+    True
     """
 
     described = "no array"

@@ -101,7 +101,18 @@ def from_bytes(rows: np.ndarray, kind: str) -> QuantizedMatrix:
 
 
 def unpack(matrix: QuantizedMatrix) -> Any:
-    """`[..., out, in]` float32."""
+    """Dequantizes a matrix.
+
+    Returns:
+      `[..., out, in]` float32.
+
+    >>> block = np.zeros(
+    ...     [1, 18], np.uint8
+    ... )  # a Q4_0 block of 32 numbers: a float16 scale, 16 bytes
+    >>> block[:, :2] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
+    >>> unpack(from_bytes(block, "Q4_0"))[0, :2].tolist()  # (code - 8) * scale
+    [-4.0, -4.0]
+    """
     codes = matrix.codes
     if matrix.kind == "Q8_0":
         numbers = codes.astype(jnp.float32)
