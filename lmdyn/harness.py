@@ -67,6 +67,18 @@ class Harness(TemplateLM):
 
     Raises:
       InputError: length beyond learned positions, rows below 1, or no such token.
+
+    >>> from lmdyn.data.tokenizers import byte_tokenizer
+    >>> from lmdyn.models import LanguageModel, ModelConfig, init
+    >>> config = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> model = LanguageModel(config)
+    >>> harness = Harness(
+    ...     checkpoints.Loaded(model, init(model), byte_tokenizer(), "tiny", None), length=8
+    ... )
+    >>> harness.max_length, harness.tok_encode("hi")
+    (8, [104, 105])
     """
 
     def __init__(

@@ -207,3 +207,77 @@ def test_modules_say_what_they_are_for():
         )
     ]
     assert not bare
+
+
+# --- examples of every public name, exported or not
+
+WITHOUT_EXAMPLE = {
+    "cli/*": "a verb: the docs show its commands, which tests/test_commands.py runs",
+    "studies/*/*": "a part of one experiment: its config shows an example, tests/studies runs it",
+    "studies/injection_scores.py": "trains models: tests/studies runs it",
+    "studies/pretraining.py": "trains models: tests/studies runs it",
+    "studies/injected_facts_figures.py": "draws charts of a study",
+    "report/exports.py": "writes a page's figures: see `lmdyn.report.build`",
+    "report/figure_blocks.py": "HTML of a page's figures: see `lmdyn.report.build`",
+    "report/folder_names.py": "names of several folders on one page: see `lmdyn.report.build`",
+    "report/gradient_profiles.py": "draws charts of `lmdyn gradients`",
+    "report/highlights.py": "chooses what a page opens with",
+    "report/metric_figures.py": "draws charts of metrics: see `lmdyn.report.figures`",
+    "report/page.py": "the page itself: see `lmdyn.report.build`",
+    "report/claims_table.py": "HTML of claims",
+    "report/provenance_section.py": "HTML of provenance",
+    "report/scaling_figures.py": "draws charts of `lmdyn scaling`",
+    "report/stream_figures.py": "draws charts of `lmdyn online`",
+    "report/tables.py": "HTML of tables",
+}
+"""Files (patterns) in which a public name may go without an example, and why."""
+MAKERS = re.compile(r"(?:[Mm]ade\s+by|Part\s+of)\s+(?:the\s+`\w+`\s+of\s+)?`([\w.]+)")
+
+
+def _example_of(path: Path) -> dict[str, bool]:
+    """Public functions and classes of a file, and whether one or what it names has an example."""
+    nodes = {
+        n.name: n
+        for n in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(n, (ast.FunctionDef, ast.ClassDef))
+    }
+    module = ".".join(("lmdyn", *path.relative_to(ROOT).with_suffix("").parts))
+    shown = {
+        name: any(
+            _shows(ast.get_docstring(part))
+            for part in [node, *node.body]
+            if isinstance(part, (ast.FunctionDef, ast.ClassDef))
+        )
+        for name, node in nodes.items()
+    }
+
+    def elsewhere(name: str) -> bool:
+        text = ast.get_docstring(nodes[name]) or ""
+        found = importlib.import_module(module)
+        makers = [_named(getattr(found, name), maker) for maker in MAKERS.findall(text)]
+        return any(
+            _shows(inspect.getdoc(maker)) or (inspect.isclass(maker) and _is_shown(maker))
+            for maker in makers
+            if maker is not None
+        )
+
+    return {
+        name: shown[name] or (isinstance(node, ast.ClassDef) and elsewhere(name))
+        for name, node in nodes.items()
+        if not name.startswith("_")
+    }
+
+
+def test_every_public_name_shows_an_example():
+    bare, needed = [], set()
+    for path in sorted(ROOT.rglob("*.py")):
+        file = path.relative_to(ROOT)
+        excused = [pattern for pattern in WITHOUT_EXAMPLE if file.match(pattern)]
+        for name, shown in _example_of(path).items():
+            if shown:
+                continue
+            needed.update(excused)
+            if not excused:
+                bare.append(f"{file}: {name}")
+    assert not bare, "no example in:\n" + "\n".join(bare)
+    assert needed == set(WITHOUT_EXAMPLE), f"not needed: {set(WITHOUT_EXAMPLE) - needed}"

@@ -32,6 +32,10 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
     Raises:
       InputError: the file is no list of claims.
+
+    >>> import tempfile
+    >>> read(tempfile.mkdtemp())
+    []
     """
     path = Path(folder) / "claims.json"
     if not path.exists():
@@ -157,7 +161,11 @@ def section(claims: Sequence[Mapping[str, Any]], figures: Collection[str]) -> st
 
 
 def tally(claims: Sequence[Mapping[str, Any]]) -> str:
-    """`count`, in fewer words where the claims are of small versions."""
+    """`count`, in fewer words where the claims are of small versions.
+
+    >>> tally([{"verdict": "supported", "small": "configs/tour/saturation.py"}])
+    '1 claim of a small version'
+    """
     if not all(c.get("small") for c in claims):
         return count(claims)
     return f"{_claims(claims)} of a small version"

@@ -15,7 +15,11 @@ LINES = 120
 
 
 def places(figure: Figure) -> dict[str, alt.TopLevelMixin]:
-    """The charts of a figure by the names of their places on the page."""
+    """The charts of a figure by the names of their places on the page.
+
+    >>> list(places(Figure("loss", "", "", (alt.Chart(), alt.Chart()), [])))
+    ['loss.0', 'loss.1']
+    """
     if isinstance(figure.chart, tuple):
         return {f"{figure.name}.{i}": chart for i, chart in enumerate(figure.chart)}
     return {figure.name: figure.chart}
@@ -45,6 +49,9 @@ def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """A chart as Vega-Lite, without the theme that a session may have enabled.
 
     That theme would win over the page's own, in dark mode too.
+
+    >>> spec_of(alt.Chart(alt.Data(values=[{"x": 1}])).mark_point())["mark"]
+    {'type': 'point'}
     """
     with alt.theme.enable("default"):
         return chart.to_dict()

@@ -14,7 +14,14 @@ from lmdyn.report.markup import behind, e
 
 
 class Group(NamedTuple):
-    """What stands under one heading: a figure, or the same figure of several folders."""
+    """What one heading covers: a figure, or the same figure of several folders.
+
+    >>> group = Group(
+    ...     "Loss", [("one", Figure("a", "", "", (), [])), ("two", Figure("b", "", "", (), []))]
+    ... )
+    >>> address(group), many(group)
+    ('all-a', True)
+    """
 
     title: str
     figures: list[tuple[str, Figure]]
@@ -37,13 +44,22 @@ def figures_of(groups: Sequence[Group], svgs: Mapping[str, str], says: Sequence[
 
 
 def address(group: Group) -> str:
-    """The name by which links find a group of figures."""
+    """The anchor of a group of figures; see `Group`.
+
+    >>> address(Group("Loss", [("", Figure("loss", "", "", (), []))]))
+    'loss'
+    """
     name = group.figures[0][1].name
     return name if len(group.figures) == 1 else f"all-{name}"
 
 
 def wide(groups: Sequence[Group]) -> list[bool]:
-    """Which take the whole width: those of several charts, or with nothing to stand beside."""
+    """Which take the whole width: those of several charts, or with nothing to stand beside.
+
+    >>> narrow = Group("Loss", [("", Figure("loss", "", "", None, []))])
+    >>> wide([narrow, narrow, narrow])  # the third has no neighbour
+    [False, False, True]
+    """
     found: list[bool] = []
     for i, group in enumerate(groups):
         pending = len(found) - max(
@@ -55,7 +71,11 @@ def wide(groups: Sequence[Group]) -> list[bool]:
 
 
 def many(group: Group) -> bool:
-    """Whether a group has several charts, and so needs the whole width."""
+    """Whether a group has several charts, and so needs the whole width.
+
+    >>> many(Group("Loss", [("", Figure("loss", "", "", None, []))]))
+    False
+    """
     return len(group.figures) > 1 or isinstance(group.figures[0][1].chart, tuple)
 
 

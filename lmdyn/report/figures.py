@@ -14,7 +14,13 @@ HEIGHT = 260
 
 
 class Figure(NamedTuple):
-    """A chart, and what the page says with it."""
+    """A chart, and the text that goes with it.
+
+    >>> points = [{"layer": 0, "value": 1.5}, {"layer": 1, "value": 2.0}]
+    >>> marks = alt.Chart().mark_line().encode(x="layer:Q", y="value:Q")
+    >>> Figure("loss", "Loss by layer", "Nats per token.", chart_of(points, marks), points).name
+    'loss'
+    """
 
     name: str
     """File name of its downloads, without ending."""
@@ -49,6 +55,9 @@ def label(r: Mapping[str, Any]) -> str:
     """A row's model as people say it, with its step where the reference does not give it.
 
     `when` of a row tells before from after an intervention.
+
+    >>> label({"model": "hf:EleutherAI/pythia-70m", "step": 1000, "when": "before"})
+    'pythia-70m@1000, before'
     """
     name = short(r["model"])
     if r["step"] is not None and str(r["step"]) not in name.partition("@")[2]:
@@ -78,6 +87,10 @@ def chart_of(
     """One chart of layers over the same data, as wide as its place.
 
     A layer may have data of its own.
+
+    >>> marks = alt.Chart().mark_line().encode(x="layer:Q", y="value:Q")
+    >>> len(chart_of([{"layer": 0, "value": 1.5}], marks, marks).layer)
+    2
     """
     chart = alt.layer(*layers, data=alt.Data(values=values))
     return chart.properties(
@@ -88,7 +101,11 @@ def chart_of(
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """`value` to six significant digits, as a float."""
+    """`value` to six significant digits, as a float.
+
+    >>> rounded(1234.56789), rounded(0.000123456789)
+    (1234.57, 0.000123457)
+    """
     return (
         0.0 if value == 0 else round(float(value), digits - 1 - math.floor(math.log10(abs(value))))
     )

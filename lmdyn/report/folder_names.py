@@ -14,13 +14,10 @@ from lmdyn.report.markup import slug
 
 
 def told_apart(parts: Sequence[Part], folders: Sequence[Path]) -> list[Part]:
-    """The parts under names of their own: folders, figures, claims, models measured in several.
+    """Gives parts distinct names: folders, figures, claims, models measured in several of them.
 
-    What distinguishes a study from the others of its kind is added to its name, where a few words
-    say it.
-
-    To a study's name is added in what it differs from the others of its kind, where that is said in
-    a few words.
+    A study's name also says how its config differs from that of the other folders of the same
+    study, where a few words suffice.
     """
     names = _names([str(folder.absolute()) for folder in folders])
     measured = Counter(

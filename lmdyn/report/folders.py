@@ -22,7 +22,7 @@ DEPTH = 3
 
 
 class Run(NamedTuple):
-    """One rows file with what stands beside it."""
+    """A file of rows, with its provenance and its traces. Made by `runs`."""
 
     name: str
     rows: list[dict[str, Any]]
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One folder: its name, its rows files, and the claims of its study, if it is one."""
+    """A folder: its name, files of rows, and claims if it is a study's. Made by `part`."""
 
     name: str
     runs: list[Run]
@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """What stands in a folder and below it."""
+    """The folders with rows in a folder and below it. Made by `gathered`."""
 
     folders: list[Path]
     """Those that have rows, in the order of the page."""
@@ -53,7 +53,18 @@ class Gathered(NamedTuple):
 
 
 def part(folder: Path) -> Part:
-    """A folder's rows and claims. Raises: InputError: as `runs`, and claims that cannot be read."""
+    """A folder's rows and claims.
+
+    Raises:
+      InputError: as `runs`, and claims that cannot be read.
+
+    >>> import tempfile
+    >>> from lmdyn import records
+    >>> folder = tempfile.mkdtemp()
+    >>> records.write_rows(f"{folder}/a.jsonl", [records.row("tiny", "nll", 3.0, "nats")], {})
+    >>> len(part(Path(folder)).runs), part(Path(folder)).said
+    (1, [])
+    """
     found, said = runs(folder), claims_table.read(folder)
     config = next(filter(None, (small_versions.whole(run.meta) for run in found)), "")
     return Part(folder.absolute().name, found, [{**claim, "small": config} for claim in said])
@@ -64,6 +75,16 @@ def gathered(folder: str | os.PathLike) -> Gathered:
 
     Raises:
       InputError: it is no folder, or there is nothing to gather.
+
+    >>> import tempfile
+    >>> from lmdyn import records
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "run").mkdir()
+    >>> records.write_rows(
+    ...     folder / "run/a.jsonl", [records.row("tiny", "nll", 3.0, "nats")], {}
+    ... )
+    >>> [found.name for found in gathered(folder).folders]
+    ['run']
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -72,7 +72,11 @@ def _series(rows: Sequence[Row]) -> set[str]:
 
 
 def base_name(row: Row) -> str:
-    """A row's model without its step."""
+    """The name of a row's model, without its step.
+
+    >>> base_name({"model": "hf:EleutherAI/pythia-70m@step1000"})
+    'pythia-70m'
+    """
     return short(row["model"]).partition("@")[0]
 
 
@@ -179,6 +183,10 @@ def layer_data(rows: Sequence[Row], site: str | None) -> list[dict[str, Any]]:
 
     Share and ceiling too, where a row's `normalized` says what share of the largest possible value
     it is.
+
+    >>> row = {"model": "dir:tiny", "step": None, "site": "mlp", "layer": 0, "value": 1.0}
+    >>> layer_data([{**row, "normalized": 0.5}], "mlp")
+    [{'model': 'tiny', 'step': None, 'layer': 0, 'value': 1.0, 'share': 0.5, 'ceiling': 2.0}]
     """
     data, alone = [], len({label(r) for r in rows}) == 1
     for r in rows:
@@ -195,7 +203,11 @@ def layer_data(rows: Sequence[Row], site: str | None) -> list[dict[str, Any]]:
 
 
 def final_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """model, step, value of a metric after the last norm."""
+    """The values of a metric after the last norm: model, step, layer, value.
+
+    >>> final_data([{"model": "dir:tiny", "step": 8, "site": "final", "value": 0.25}])
+    [{'model': 'tiny@8', 'step': 8, 'layer': 'final', 'value': 0.25}]
+    """
     return [
         {"model": label(r), "step": r["step"], "layer": FINAL, "value": rounded(r["value"])}
         for r in rows
@@ -207,6 +219,10 @@ def course_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The checkpoints of each series of three or more: model, site, step, value.
 
     The value is the whole model's, or the mean over layers where no row is of the whole.
+
+    >>> row = {"model": "run:tiny", "site": None, "layer": None}
+    >>> course_data([{**row, "step": step, "value": 5.0 - step} for step in range(3)])[-1]
+    {'model': 'tiny', 'site': '', 'step': 2, 'value': 3.0}
     """
     whole = any(r["layer"] is None for r in rows)
     values: dict[tuple, list[float]] = {}
@@ -335,7 +351,12 @@ def _color(order: Sequence[str], data: Sequence[Mapping[str, Any]]) -> alt.Color
 
 
 def about(runs: Sequence[Run]) -> str:
-    """Model and text of some runs, as the end of a caption."""
+    """Model and text of some runs, as the end of a caption.
+
+    >>> row = {"model": "dir:tiny", "step": None, "tokens": 512}
+    >>> about([Run("a", [row], {"config": {"data": "text:book.txt"}}, {})])
+    'Model: tiny. Text: text:book.txt, 512 predictions.'
+    """
     models = list(dict.fromkeys(label(r) for run in runs for r in run.rows))
     tokens = sorted({r["tokens"] for run in runs for r in run.rows if r["tokens"]})
     model = _counted(runs) if len(models) > 3 else ", ".join(models)
@@ -355,7 +376,12 @@ def _counted(runs: Sequence[Run]) -> str:
 
 
 def texts(runs: Sequence[Run]) -> list[str]:
-    """The texts that some runs are of."""
+    """The texts that some runs are of.
+
+    >>> from lmdyn.report.folders import Run
+    >>> texts([Run("a", [], {"config": {"data": "text:book.txt"}}, {})])
+    ['text:book.txt']
+    """
     found = (run.meta.get("config", {}).get("data") for run in runs)
     return list(dict.fromkeys(filter(None, found)))
 

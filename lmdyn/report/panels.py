@@ -18,7 +18,11 @@ SEED, PALE, MEAN = "seed", "pale", "mean"
 
 
 def tidy(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Points with their numbers rounded for reading."""
+    """Points with their numbers rounded for reading.
+
+    >>> tidy([{"name": "a", "value": 1 / 3}])
+    [{'name': 'a', 'value': 0.333333}]
+    """
     return [{k: rounded(v) if isinstance(v, float) else v for k, v in p.items()} for p in points]
 
 
@@ -69,25 +73,42 @@ def panel(
       height: in pixels.
       shades: how many there are of what is coloured from early to late.
       name: stands above; for panels whose upright axis has no title.
+
+    >>> base = alt.Chart().encode(x="step:Q", y=upright("nats per token"))
+    >>> chart = panel([{"step": 1, "value": 3.0}], *joined(base, ["value:Q .3f"]), height=200)
+    >>> len(chart.layer)  # a line, dots, and what shows the tooltip
+    3
     """
     chart = chart_of(list(values), *layers).properties(height=height, usermeta={"shades": shades})
     return chart if name is None else chart.properties(title=name)
 
 
 def one_or_all(charts: Sequence[alt.TopLevelMixin]) -> Any:
-    """The chart of a figure: the only one of some panels, or all of them."""
+    """The chart of a figure: the only one of some panels, or all of them.
+
+    >>> one_or_all([alt.Chart()]), one_or_all([alt.Chart(), alt.Chart()])
+    (alt.Chart(...), (alt.Chart(...), alt.Chart(...)))
+    """
     return tuple(charts) if len(charts) > 1 else charts[0]
 
 
 def own(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
-    """A layer with data of its own."""
+    """A layer with data of its own.
+
+    >>> own([{"value": 0}]).data.values
+    [{'value': 0}]
+    """
     return alt.Chart(alt.Data(values=list(values)))
 
 
 def upright(
     title: str | None, field: str = "value", format: str | None = None, zero: bool = False
 ) -> alt.Y:
-    """The upright axis of numbers; its title names the panel."""
+    """The vertical axis of a quantity; its title names the panel.
+
+    >>> upright("nats per token").to_dict()["title"]
+    'nats per token'
+    """
     axis = alt.Axis(tickCount=5, format=alt.Undefined if format is None else format)
     return alt.Y(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=zero, nice=True))
 
@@ -95,7 +116,11 @@ def upright(
 def level(
     title: str | None, field: str = "value", format: str | None = None, zero: bool = False
 ) -> alt.X:
-    """The level axis of numbers."""
+    """The horizontal axis of a quantity.
+
+    >>> level("nats", format=".1f").to_dict()["axis"]["format"]
+    '.1f'
+    """
     axis = alt.Axis(
         tickCount=4,
         grid=True,
@@ -109,7 +134,7 @@ def level(
 
 
 def across(field: str, title: str, format: str, *, ticks: int = 4, **scale: Any) -> alt.X:
-    """The level axis of a quantity that ends where the data end.
+    """The horizontal axis of a quantity, ending where the data end.
 
     Args:
       field: of the points, with its type.
@@ -117,6 +142,9 @@ def across(field: str, title: str, format: str, *, ticks: int = 4, **scale: Any)
       format: of its labels.
       ticks: about how many there are.
       **scale: what else `altair.Scale` takes.
+
+    >>> across("step:Q", "training step", ",d", domain=[0, 320]).to_dict()["scale"]["domain"]
+    [0, 320]
     """
     axis = alt.Axis(tickCount=ticks, format=format)
     return alt.X(field, title=title, axis=axis, scale=alt.Scale(nice=False, **scale))
@@ -137,6 +165,12 @@ def step_axis(
       ticks: those that are labelled; all of them if none.
       title: of the axis.
       field: of the points.
+
+    >>> (
+    ...     step_axis([0, 1, 10, 100]).to_dict()["scale"]["type"],
+    ...     step_axis([1, 10]).to_dict()["axis"]["values"],
+    ... )
+    ('symlog', [1, 10])
     """
     positive = [s for s in steps if s > 0]
     whole = len(positive) == len(steps)
@@ -163,7 +197,14 @@ def means_with_seeds(
     field: str = "value",
     format: str = ".3f",
 ) -> list[dict[str, Any]]:
-    """`means`, each with `each`: what the single seeds have, in words, for tooltips."""
+    """`means`, each with `each`: the values of the single seeds, as text for tooltips.
+
+    >>> points = [
+    ...     {"step": 1, "seed": seed, "value": value} for seed, value in enumerate((1.0, 2.0))
+    ... ]
+    >>> means_with_seeds(points, ["step"])[0]["each"]
+    '1.000, 2.000'
+    """
     found = means(points, *by)
     for mean in found:
         own = [p for p in points if all(p[k] == mean[k] for k in by)]
@@ -193,6 +234,13 @@ def over_steps(
       behind: more points, drawn pale, a line for each seed.
       above: layers over all others.
       zero: a line at 0.
+
+    >>> points = [
+    ...     {"step": 1, "seed": seed, "value": value} for seed, value in enumerate((1.0, 2.0))
+    ... ]
+    >>> chart = over_steps(points, "nats per token", x=step_axis([1]))
+    >>> chart.data.values  # the mean; seeds are in a layer of their own
+    [{'step': 1, 'value': 1.5, 'seeds': 2, 'each': '1.000, 2.000'}]
     """
     mean, single = (
         means_with_seeds(points, ["step"], format=format),
@@ -235,12 +283,20 @@ def tooltips(shown: Sequence[str]) -> list[alt.Tooltip]:
 
 
 def hover(base: alt.Chart, tip: Sequence[str]) -> alt.Chart:
-    """Unseen points around those of `base`, which tell `tip`, written as for `tooltips`."""
+    """Invisible points around those of `base`, with a tooltip that shows `tip` (see `tooltips`).
+
+    >>> hover(alt.Chart(), ["value:Q .3f"]).to_dict(validate=False)["mark"]["style"]
+    'target'
+    """
     return base.mark_point(style="target").encode(tooltip=tooltips(tip))
 
 
 def joined(base: alt.Chart, tip: Sequence[str], line: str = "mean") -> tuple[alt.Chart, ...]:
-    """Layers of `base`: a line in this style, its dots, and what they tell."""
+    """Layers of `base`: a line in this style, its dots, and their tooltips.
+
+    >>> [layer.mark.type for layer in joined(alt.Chart(), ["value:Q .3f"])]
+    ['line', 'point', 'point']
+    """
     return base.mark_line(style=line), base.mark_point(style="dot"), hover(base, tip)
 
 
@@ -262,6 +318,10 @@ def dots(
       kinds: have colours and stand below one another.
       format: of values.
       more: other fields that tooltips show, with their formats.
+
+    >>> points = [{"name": "SGD", "seed": seed, "value": 0.1 * seed} for seed in range(3)]
+    >>> dots(points, "nats saved", order=["SGD"]).data.values[0]["each"]
+    '0.000, 0.100, 0.200'
     """
     by = ["name", "kind"] if kinds else ["name"]
     mean = means_with_seeds(points, by, format=format)

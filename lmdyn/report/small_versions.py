@@ -45,7 +45,11 @@ def command(config: str) -> str:
 
 
 def words(config: str) -> list[str]:
-    """The same, word by word."""
+    """`command`, word by word.
+
+    >>> words("configs/saturation.py")[-2:]
+    ['--out', 'out/saturation']
+    """
     return [
         "lmdyn",
         "study",
@@ -57,7 +61,11 @@ def words(config: str) -> list[str]:
 
 
 def above_claims(claims: Sequence[Mapping[str, Any]]) -> str:
-    """The one notice of a page, as HTML: which studies are small; nothing where none is."""
+    """The one notice of a page, as HTML: which studies are small; nothing where none is.
+
+    >>> above_claims([{"study": "saturation", "small": ""}])
+    ''
+    """
     found = {claim["study"]: claim["small"] for claim in claims if claim.get("small")}
     if not found:
         return ""
@@ -88,6 +96,9 @@ def in_study(metas: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> str:
     Args:
       metas: of each folder.
       parts: the folders' names, where there are several.
+
+    >>> in_study([{"config": {}}], ["one"])
+    ''
     """
     found = [part for meta, part in zip(metas, parts, strict=True) if whole(meta)]
     if not found:

@@ -15,7 +15,11 @@ from lmdyn.report.figures import Figure
 
 
 class Larger(NamedTuple):
-    """One way to run a study larger."""
+    """One way to run a study larger.
+
+    >>> Larger("Five seeds, {cost}.", "--seeds 5").options
+    '--seeds 5'
+    """
 
     what: str
     """What changes, and what it takes; may hold {cost} and {cores}, see `larger`."""
@@ -24,7 +28,11 @@ class Larger(NamedTuple):
 
 
 class StudyPage(NamedTuple):
-    """What a study's package exports as `PAGE`."""
+    """What a study's package exports as `PAGE`.
+
+    >>> StudyPage("Second reading", "Does it help?", "lmdyn", "", figures=lambda rows: []).title
+    'Second reading'
+    """
 
     title: str
     """The heading, such as "Knowledge entropy"."""

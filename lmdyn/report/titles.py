@@ -110,7 +110,11 @@ def ran(meta: Mapping[str, Any]) -> str:
 
 
 def given(meta: Mapping[str, Any]) -> list[str]:
-    """The models that a study was given, as people say them; none where it trained its own."""
+    """The short names of the models that a study was given; none where it trained its own.
+
+    >>> given({"config": {"series": "hf:EleutherAI/pythia-70m@step1..step9"}})
+    ['pythia-70m']
+    """
     config = _config(meta)
     series = config.get("series") or ()
     references = [series] if isinstance(series, str) else [*series]
@@ -132,7 +136,11 @@ def seeds(meta: Mapping[str, Any]) -> str:
 
 
 def seeds_said(meta: Mapping[str, Any]) -> str:
-    """The same in a sentence: `seeds 3 to 4`, `seed 0`."""
+    """The seeds of a study in words: `seeds 3 to 4`, `seed 0`.
+
+    >>> seeds_said({"seed": 3, "config": {"seeds": 2}})
+    'seeds 3 to 4'
+    """
     said = seeds(meta)
     return f"seed{'s' if ' ' in said else ''} {said}" if said else ""
 

@@ -15,7 +15,7 @@ OURS = "lmdyn"
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One sentence, checked.
+    """A checked sentence. Made by `claim`.
 
     Attributes:
       id: short name.

@@ -33,21 +33,32 @@ from lmdyn.types import PathLike, Say
 def open_folder(
     config: StudyConfig, command: list[str] | None = None, say: Say | None = None
 ) -> "Folder":
-    """The folder of a study's config, which names the study's package by its dotted name.
+    """Opens the folder of a study's config.
 
     Args:
-      config: of the study.
+      config: of the study; its class tells the study's package.
       command: the words of the command line, for the record.
       say: called with lines for the user.
 
     Raises:
       InputError: the folder holds another study, or this one with another config.
+
+    >>> import tempfile
+    >>> from lmdyn import studies
+    >>> config = studies.FactLearning(
+    ...     out=tempfile.mkdtemp() + "/facts",
+    ...     model="dir:model",
+    ...     injection=studies.FactInjection("facts.jsonl"),
+    ...     continual=studies.ContinualTraining("builtin:code:train"),
+    ... )
+    >>> open_folder(config).study
+    'lmdyn.studies.fact_learning'
     """
     return Folder(config.out, package_of(config).__name__, to_json(config), command, say)
 
 
 class Folder:
-    """Where a study is kept, and how far it is.
+    """The folder of a study, and how far the study has come. Made by `open_folder`.
 
     Args:
       path: the folder; made if need be.

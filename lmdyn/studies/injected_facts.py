@@ -88,7 +88,7 @@ class ContinualTraining:
 
 
 class FactStream(NamedTuple):
-    """The batches and questions that every model gets.
+    """The batches and questions that every model gets. Made by `fact_stream`.
 
     Attributes:
       batches: of `[B, T]`, one per update.

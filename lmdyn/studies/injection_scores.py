@@ -20,13 +20,18 @@ from lmdyn.types import present
 
 
 class Scores(NamedTuple):
-    """What a model knows after some update.
+    """What a model knows after an update. Made by the `inject` of `make_injection`.
 
     Attributes:
       new: `lmdyn.metrics.SpanScores` of the new facts' probes, `[P]`.
       known: the same of facts known before; None where not asked.
       old_nll: of held-out text of the old domain, nats per token; None where not measured.
       new_nll: the same of the new domain.
+
+    >>> import numpy as np
+    >>> known = metrics.SpanScores(np.array([-1.0]), np.array([True]))
+    >>> Scores(new=None, known=known, old_nll=3.0, new_nll=None).old_nll
+    3.0
     """
 
     new: Any
@@ -42,6 +47,9 @@ class Controls(NamedTuple):
       known: probes of facts known before; None where there are none.
       old: batches of held-out text of the old domain; None measures none.
       new: the same of the new domain.
+
+    >>> Controls(known=None, old=None, new=None).old is None
+    True
     """
 
     known: ProbeBatch | None
@@ -175,6 +183,13 @@ def forgetting(before: Scores, after: Scores) -> dict[str, float]:
     log-probability over its size. `exact`: the fall of their exact match over what it was, where
     any was right (the definition of Kim et al. 2024; early checkpoints have none right, so a series
     cannot be compared by it). `all`: the mean of `text` and `facts`.
+
+    >>> import numpy as np
+    >>> scored = lambda l, nll: Scores(
+    ...     None, metrics.SpanScores(np.array([l]), np.array([True])), old_nll=nll, new_nll=None
+    ... )
+    >>> {k: round(v, 3) for k, v in forgetting(scored(-1.0, 3.0), scored(-1.5, 3.3)).items()}
+    {'text': 0.1, 'facts': 0.5, 'all': 0.3, 'exact': 0.0}
     """
     found = {}
     if before.old_nll is not None:

@@ -19,6 +19,14 @@ def run_of_seed(run: TrainConfig, seed: int, out: str | Path) -> TrainConfig:
       run: the run that all seeds share.
       seed: the seed.
       out: the run's folder.
+
+    >>> from lmdyn.training import Data, Source
+    >>> texts = Data((Source("text:world{seed}.txt"),), length=16, batch=8)
+    >>> run = run_of_seed(
+    ...     TrainConfig(out="", data=texts, steps=2, start="dir:m"), 3, "out/seed3"
+    ... )
+    >>> run.data.sources[0].ref, run.seed, run.out
+    ('text:world3.txt', 3, 'out/seed3')
     """
     sources = tuple(dataclasses.replace(s, ref=for_seed(s.ref, seed)) for s in run.data.sources)
     texts = dataclasses.replace(run.data, sources=sources)
@@ -47,5 +55,13 @@ def train_run(run: TrainConfig, command: Sequence[str], tags: dict[str, Any]) ->
 
 
 def tokenizer_of(run: TrainConfig) -> Tokenizer:
-    """The tokenizer that a run will use, made before anything is trained."""
+    """The tokenizer that a run will use, made before anything is trained.
+
+    >>> from lmdyn.training import Data, Source
+    >>> texts = Data((Source("builtin:docs"),), length=16, batch=8, tokenizer="bytes")
+    >>> tokenizer_of(TrainConfig(out="", data=texts, steps=2, start="dir:m")).encode(
+    ...     "hi"
+    ... ).tolist()
+    [104, 105]
+    """
     return make_tokenizer(run, [data.documents(s.ref)[:: s.every] for s in run.data.sources])

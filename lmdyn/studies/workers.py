@@ -34,6 +34,9 @@ class Task(NamedTuple):
       make: a function of a module (not a lambda or a method), so that another process finds it;
         gives the part's rows.
       arguments: what it takes; anything that can be pickled.
+
+    >>> Task("half", divmod, (7, 2)).name
+    'half'
     """
 
     name: str
@@ -69,12 +72,15 @@ def remembered(function: Callable) -> Callable:
 
 
 def worker_count(wanted: int, tasks: int) -> int:
-    """How many processes.
+    """The number of processes for a study's tasks.
 
     Args:
-      wanted: so many, or 0: on a CPU as many as there are cores and memory for, elsewhere one,
-        since an accelerator has one user.
-      tasks: no more than there are tasks.
+      wanted: this many; 0: on a CPU, as many as cores and memory allow; elsewhere one, since an
+        accelerator has one user.
+      tasks: at most this many.
+
+    >>> worker_count(wanted=8, tasks=3)
+    3
     """
     if wanted == 0:
         memory = (
@@ -91,15 +97,22 @@ def worker_count(wanted: int, tasks: int) -> int:
 
 
 def run_tasks(tasks: Sequence[Task], workers: int = 0) -> Iterator[tuple[Task, list[dict], float]]:
-    """Makes tasks, and yields each with its rows and seconds as it is finished, in any order.
+    """Runs tasks, and yields each with its rows and seconds as it finishes, in any order.
 
     Args:
-      tasks: what is made.
-      workers: see `worker_count`. With one, or with tasks that cannot be pickled, they are made in
-        this process, one after another.
+      tasks: what to run.
+      workers: see `worker_count`. With one, or with tasks that cannot be pickled, they run in this
+        process, one after another.
 
     Raises:
-      InputError: as a task raised it, or a process was killed. The other tasks are given up.
+      InputError: as a task raised it, or a process was killed. The other tasks are abandoned.
+
+    >>> rows = lambda value: [{"value": value}]
+    >>> [
+    ...     (task.name, made)
+    ...     for task, made, _ in run_tasks([Task("one", rows, (1.5,))], workers=1)
+    ... ]
+    [('one', [{'value': 1.5}])]
     """
     processes = worker_count(workers, len(tasks))
     if processes == 1 or not _picklable(tasks):

@@ -165,7 +165,7 @@ def trained(profile: Mapping[str, ArrayLike], groups: Iterable[str] = PROFILE_GR
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Localized:
-    """What adapts, and how much, by a profile. Made by `localized`.
+    """What adapts, and how much, according to a profile. Made by `localized`.
 
     For `lmdyn.online.OnlineConfig(adapt=...)`.
     """
