@@ -40,7 +40,10 @@ __all__ = [
 
 
 def load(
-    ref: str, compute: "Compute | None" = None, family: str | None = None
+    ref: str,
+    compute: "Compute | None" = None,
+    family: str | None = None,
+    end_of_text: str | int | None = None,
 ) -> "tuple[LanguageModel, Params, Tokenizer]":
     """Loads a model, its parameters and its tokenizer.
 
@@ -51,6 +54,7 @@ def load(
       compute: a `lmdyn.models.Compute`: dtype and attention; by default what suits the device.
       family: for a model family that lmdyn does not know: the dotted name of a
         `lmdyn.checkpoints.families.Family`.
+      end_of_text: the token that ends a document, or its id, in place of the tokenizer's own.
 
     Returns:
       `(LanguageModel, params, Tokenizer)`.
@@ -71,7 +75,8 @@ def load(
     >>> model.config.depth, tokenizer.encode("hi").tolist()
     (2, [104, 105])
     """
-    loaded = importlib.import_module("lmdyn.checkpoints").load(ref, compute, family=family)
+    load_checkpoint = importlib.import_module("lmdyn.checkpoints").load
+    loaded = load_checkpoint(ref, compute, family=family, end_of_text=end_of_text)
     return loaded.model, loaded.params, loaded.tokenizer
 
 

@@ -8,7 +8,7 @@ types are `Any`.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import jax
@@ -23,6 +23,7 @@ else:
 __all__ = [
     "Array",
     "ArrayLike",
+    "Bos",
     "Device",
     "Params",
     "PathLike",
@@ -35,6 +36,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+Bos: TypeAlias = Literal["auto", "document", "window", "none"]
+"""Where a beginning-of-text token stands, see `lmdyn.data.tokenizers.Tokenizer.with_bos`."""
 Params: TypeAlias = dict[str, Any]
 """Parameters of a model: a nested dict whose leaves are arrays, or what stands in place of one
 (`lmdyn.models.QuantizedMatrix`, `LoRAMatrix`, `GradNormProbe`)."""

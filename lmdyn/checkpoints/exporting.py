@@ -1,6 +1,8 @@
 """Our parameters to a Hugging Face folder that `transformers` loads with equal logits."""
 
 import contextlib
+import copy
+import dataclasses
 import json
 import math
 import pathlib
@@ -9,7 +11,7 @@ from collections.abc import Mapping
 from lmdyn.checkpoints.assemble import Stored, disassemble
 from lmdyn.checkpoints.families import HEAD_NAMES, family
 from lmdyn.checkpoints.hf_config import read_config, write_config
-from lmdyn.data.tokenizers import Tokenizer
+from lmdyn.data.tokenizers import Tokenizer, put_first
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder, check_new_folder
 from lmdyn.models import LanguageModel, ModelConfig
@@ -145,6 +147,7 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path):
     files = {name: text for name, text in tokenizer.files.items() if name != "config.json"}
     if "vocab.json" not in files:
         files.setdefault("tokenizer.json", tokenizer.to_json().encode())
+    files |= _first_token_files(tokenizer)
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
@@ -162,6 +165,21 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path):
         },
     )
     _write_json(folder / "special_tokens_map.json", roles)
+
+
+def _first_token_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The files that change where a run's texts began otherwise than its tokenizer has them."""
+    first = tokenizer.first_token
+    if first == dataclasses.replace(tokenizer, bos_rule="auto").first_token:
+        return {}
+    backend = copy.deepcopy(tokenizer.backend)
+    put_first(backend, first)
+    files = {"tokenizer.json": backend.to_str().encode()}
+    about = json.loads(tokenizer.files.get("tokenizer_config.json", b"{}"))
+    if "add_bos_token" in about:
+        about["add_bos_token"] = first is not None
+        files["tokenizer_config.json"] = json.dumps(about, indent=2).encode()
+    return files
 
 
 def _write_json(path: pathlib.Path, values: dict):

@@ -29,6 +29,7 @@ def load(
     compute: Compute | None = None,
     packed: bool = False,
     family: str | None = None,
+    end_of_text: str | int | None = None,
 ) -> Loaded:
     """The checkpoint that `ref` names, on the default device, in float32.
 
@@ -41,6 +42,7 @@ def load(
         only. Other files are read as always.
       family: for the folders of models that lmdyn does not know: the dotted name of a
         `lmdyn.checkpoints.families.Family`, such as `my_pkg.GPTJ`.
+      end_of_text: the token that ends a document, or its id, in place of the tokenizer's own.
 
     Raises:
       InputError: one line that says what is wrong with the reference or the files.
@@ -62,13 +64,14 @@ def load(
     if found.kind == "run":
         found = parse(str(found))
         config, tokenizer, *_ = runs.describe(found.path)
+        tokenizer = tokenizer.with_end_of_text(end_of_text)
         checkpoint = Checkpoint(config, runs.read_params(found.path, found.step))
     elif found.kind == "gguf":
-        checkpoint, tokenizer = read_gguf(found.path, found.name, packed)
+        checkpoint, tokenizer = read_gguf(found.path, found.name, packed, end_of_text)
     else:
         folder = _folder(found)
         refuse_adapter(folder)
-        tokenizer = from_folder(folder, found.name)
+        tokenizer = from_folder(folder, found.name, end_of_text)
         checkpoint = read_folder(folder, family)
     config = checkpoint.config
     if tokenizer.vocab > config.vocab:

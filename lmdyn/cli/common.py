@@ -11,7 +11,7 @@ import tyro
 
 from lmdyn import records
 from lmdyn.errors import InputError
-from lmdyn.types import Array, Row
+from lmdyn.types import Array, Bos, Row
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -51,8 +51,8 @@ RowsFile = Annotated[
         help="Where to write the rows, as JSON Lines; their provenance goes to FILE.meta.json.",
     ),
 ]
-Bos = Annotated[
-    Literal["auto", "document", "window", "none"],
+BosRule = Annotated[
+    Bos,
     tyro.conf.arg(
         help=(
             "Where a beginning-of-text token is put; auto: before each document, if the model's own"
@@ -60,13 +60,12 @@ Bos = Annotated[
         )
     ),
 ]
-BosOfDocuments = Annotated[
-    Literal["auto", "document", "none"],
+EndOfText = Annotated[
+    str | None,
     tyro.conf.arg(
-        help=(
-            "Whether documents begin with a beginning-of-text token; auto: if the model's own"
-            " tokenizer does so."
-        )
+        metavar="TOKEN",
+        help="The token between documents, or its id; by default the tokenizer's own.",
+        help_behavior_hint="",
     ),
 ]
 OnBadDocument = Annotated[
@@ -138,17 +137,24 @@ def set_up_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def load_each(models: Sequence[str], dtype: Dtype) -> "Iterator[tuple[Reference, Loaded]]":
-    """Loads one checkpoint after another, naming each on stderr; all references are read first."""
+def load_each(models: Sequence[str], options: Any) -> "Iterator[tuple[Reference, Loaded]]":
+    """Loads one checkpoint after another, naming each on stderr; all references are read first.
+
+    Args:
+      models: references of models, and of series.
+      options: have the fields `dtype`, `bos` and `end_of_text`.
+    """
     from lmdyn import checkpoints, data
     from lmdyn.models import Compute
 
     references = [r for ref in models for r in checkpoints.series(ref)]
     for number, reference in enumerate(references, 1):
         say(f"{reference}" + (f" ({number} of {len(references)})" if len(references) > 1 else ""))
-        loaded = checkpoints.load(reference, Compute(dtype=dtype), packed=True)
+        loaded = checkpoints.load(
+            reference, Compute(dtype=options.dtype), packed=True, end_of_text=options.end_of_text
+        )
         data.check_vocabulary(loaded.tokenizer, loaded.model.config)
-        yield reference, loaded
+        yield reference, loaded._replace(tokenizer=loaded.tokenizer.with_bos(options.bos))
 
 
 def write(

@@ -51,6 +51,8 @@ class Gradients:
     """Resamples of the bootstrap, and permutations of the test."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of the random spans, resamples and permutations."""
+    bos: common.BosRule = "auto"
+    end_of_text: common.EndOfText = None
     dtype: common.Dtype = "auto"
 
 
@@ -79,8 +81,8 @@ def run(options: Gradients, command: list[str]) -> None:
     documents = data.documents(options.reference)
     probes = [probe for ref in options.probe for probe in data.read_probes(ref)]
     kinds = localization.by_kind(probes, options.limit)
-    rows, total = [], 0
-    for reference, loaded in common.load_each(options.models, options.dtype):
+    rows, total, special = [], 0, {}
+    for reference, loaded in common.load_each(options.models, options):
         measured = localization.sequences(
             kinds,
             documents,
@@ -103,12 +105,13 @@ def run(options: Gradients, command: list[str]) -> None:
         )
         own = [records.row(str(reference), step=reference.step, **r) for r in found.rows()]
         _show_profiles(own, groups)
+        special[str(reference)] = loaded.tokenizer.special_tokens()
         rows += own
         total += sum(
             int(batch.mask.sum()) for batch in (*measured.probes.values(), measured.random)
         )
-    described = records.describe(localization.QUANTITIES)
-    common.write(options, command, started, rows, total, options.seed, notes={"metrics": described})
+    notes = {"metrics": records.describe(localization.QUANTITIES), "special_tokens": special}
+    common.write(options, command, started, rows, total, options.seed, notes=notes)
 
 
 def _show_profiles(rows: Sequence[Row], groups: Sequence[str]) -> None:

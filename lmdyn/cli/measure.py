@@ -34,7 +34,8 @@ class Measure:
     batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
     """Windows per forward pass."""
     tokens: common.Tokens = None
-    bos: common.Bos = "auto"
+    bos: common.BosRule = "auto"
+    end_of_text: common.EndOfText = None
     on_bad_document: common.OnBadDocument = "error"
     dtype: common.Dtype = "auto"
     mesh: Annotated[
@@ -65,13 +66,11 @@ def run(options: Measure, command: list[str]) -> None:
     metric = metrics.build(options.metrics)
     described = records.describe(metric.quantities)
     mesh = common.mesh_of(options, rows=options.batch)
-    rows, total, first_tokens = [], 0, {}
-    for reference, loaded in common.load_each(options.models, options.dtype):
+    rows, total, special = [], 0, {}
+    for reference, loaded in common.load_each(options.models, options):
         model, params, where = loaded.model, loaded.params, None
         windows = (options.length, options.batch, options.tokens)
-        batches = data.batches(
-            documents, loaded.tokenizer, *windows, progress=True, bos=options.bos
-        )
+        batches = data.batches(documents, loaded.tokenizer, *windows, progress=True)
         common.check_positions(model.config, length=options.length)
         if mesh is not None:
             model, params = sharding.spread(model, mesh), sharding.shard(params, mesh, model.config)
@@ -79,7 +78,7 @@ def run(options: Measure, command: list[str]) -> None:
         results = metrics.measure(metric, model, params, batches, progress=True, sharding=where)
         found = metric.rows(results)
         _add_bits_per_byte(found, loaded.tokenizer, batches)
-        first_tokens[str(reference)] = loaded.tokenizer.first_token(options.bos)
+        special[str(reference)] = loaded.tokenizer.special_tokens()
         about = {"step": reference.step, "tokens": batches.tokens}
         own = [records.row(str(reference), **about, **r) for r in found]
         common.show(own, described)
@@ -91,7 +90,7 @@ def run(options: Measure, command: list[str]) -> None:
         started,
         rows,
         total,
-        notes={"metrics": described, "first_tokens": first_tokens},
+        notes={"metrics": described, "special_tokens": special},
     )
 
 
@@ -101,7 +100,7 @@ def _add_bits_per_byte(rows: list[dict[str, Any]], tokenizer: Any, batches: Any)
     What stands between documents is not in that text.
     """
     ids = batches.stream[1:]
-    special = [i for i in (tokenizer.end_of_text, tokenizer.bos) if i is not None]
+    special = [i for i in (tokenizer.end_of_text, tokenizer.first_token) if i is not None]
     text = tokenizer.decode([i for i in ids.tolist() if i not in special])
     size = len(text.encode("utf-8", "replace"))
     for r in rows:

@@ -99,7 +99,8 @@ class Online:
     """With --reset document: how many documents are read side by side, each with its own copy of
     what adapts."""
     tokens: common.Tokens = None
-    bos: common.BosOfDocuments = "auto"
+    bos: common.BosRule = "auto"
+    end_of_text: common.EndOfText = None
     on_bad_document: common.OnBadDocument = "error"
     static: bool = True
     """Also score the text with the unadapted model."""
@@ -133,7 +134,9 @@ def run(options: Online, command: list[str]) -> None:
     common.show(rows)
     rows += _costs(plan, outcomes)
     tokens = sum(map(len, traces.values()))
-    common.write(options, command, started, rows, tokens, traces=traces)
+    special = {str(plan.reference): plan.loaded.tokenizer.special_tokens()}
+    notes = {"special_tokens": special}
+    common.write(options, command, started, rows, tokens, traces=traces, notes=notes)
 
 
 class _Plan(NamedTuple):
@@ -156,7 +159,10 @@ def _plan(options: Online) -> _Plan:
     config = _config(options)
     mesh = common.mesh_of(options, rows=None)
     common.say(f"{reference}")
-    loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
+    loaded = checkpoints.load(
+        reference, models.Compute(dtype=options.dtype), end_of_text=options.end_of_text
+    )
+    loaded = loaded._replace(tokenizer=loaded.tokenizer.with_bos(options.bos))
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)
     check_positions(config.context, config.chunk, loaded.model.config)
     part = config.partition(loaded.params)
@@ -164,10 +170,10 @@ def _plan(options: Online) -> _Plan:
         from lmdyn.training.sharding import shard
 
         loaded = loaded._replace(params=shard(loaded.params, mesh, loaded.model.config))
-    docs = data.tokenize(
-        documents, loaded.tokenizer, options.tokens, progress=True, bos=options.bos
+    docs = data.tokenize(documents, loaded.tokenizer, options.tokens, progress=True)
+    config = dataclasses.replace(
+        config, end_of_text=loaded.tokenizer.end_of_text, first=loaded.tokenizer.window_token
     )
-    config = dataclasses.replace(config, end_of_text=loaded.tokenizer.end_of_text)
     stream = online.chunk_stream(docs, config)
     least = min(options.chunk, options.tokens or options.chunk)
     if options.reset != "document" and stream.tokens < least:

@@ -44,7 +44,8 @@ class Reactivate:
     batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1
     """Windows per forward pass."""
     tokens: common.Tokens = None
-    bos: common.Bos = "auto"
+    bos: common.BosRule = "auto"
+    end_of_text: common.EndOfText = None
     on_bad_document: common.OnBadDocument = "error"
     dtype: common.Dtype = "auto"
 
@@ -71,13 +72,16 @@ def run(options: Reactivate, command: list[str]) -> None:
     documents = data.documents(options.data, options.on_bad_document)
     reference = checkpoints.parse(options.model)
     common.say(f"{reference}")
-    loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype))
+    loaded = checkpoints.load(
+        reference, models.Compute(dtype=options.dtype), end_of_text=options.end_of_text
+    )
     model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
+    reading = tokenizer.with_bos(options.bos)
     data.check_vocabulary(tokenizer, model.config)
     common.check_positions(model.config, length=options.length)
     family = write_config(model.config)["model_type"]
     windows = (options.length, options.batch, options.tokens)
-    batches = data.batches(documents, tokenizer, *windows, progress=True, bos=options.bos)
+    batches = data.batches(documents, reading, *windows, progress=True)
     metric = metrics.combine(nll=metrics.likelihood(), entropy=metrics.knowledge_entropy())
     before = metrics.measure(metric, model, params, batches, progress=True)
     coefficients = before["entropy"].coefficients
@@ -99,6 +103,7 @@ def run(options: Reactivate, command: list[str]) -> None:
         **provenance.collect(command, config, started, 2 * batches.tokens, seed),
         "chosen": chosen.sum(1).tolist(),
         "zero": (coefficients == 0).sum(1).tolist(),
+        "special_tokens": {str(reference): reading.special_tokens()},
         "rows": rows,
     }
     text = json.dumps(notes, indent=1) + "\n"

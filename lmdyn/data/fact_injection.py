@@ -271,7 +271,7 @@ def check_fit(facts: Sequence[Fact], tokenizer: Tokenizer, length: int) -> None:
 
     Args:
       facts: what is to be injected.
-      tokenizer: has `encode(text) -> [n] int32`.
+      tokenizer: the model's.
       length: T, the inputs of one window.
 
     >>> from lmdyn.data.tokenizers import byte_tokenizer
@@ -281,7 +281,7 @@ def check_fit(facts: Sequence[Fact], tokenizer: Tokenizer, length: int) -> None:
     of at least 10, or shorter texts
     """
     texts = (
-        (len(tokenizer.encode(text)), i, told.name)
+        (len(tokenizer.encode(text)) + (tokenizer.document_token is not None), i, told.name)
         for told in facts
         for i, text in enumerate(told.texts)
     )

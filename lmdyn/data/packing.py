@@ -23,6 +23,8 @@ class Packing:
       attend_across: False: attention stays inside a document (batches carry `documents`).
       predict_across: False: the first token of a document does not count (it rests on another
         document).
+      first: a token that takes the place of the first input of every window
+        (`Tokenizer.window_token`); None leaves windows as they are.
 
     Raises:
       InputError: a length or a batch below 1.
@@ -37,6 +39,7 @@ class Packing:
     end_of_text: int
     attend_across: bool = True
     predict_across: bool = True
+    first: int | None = None
 
     def __post_init__(self) -> None:
         check_least(self, length=1, batch=1)
@@ -100,4 +103,7 @@ class PackedWindows:
             at, document = end, document + 1
         across = self.packing.predict_across
         mask = np.ones(length, bool) if across else owner[:-1] == owner[1:]
-        return Batch(window[:-1], window[1:], mask, owner[:-1])
+        inputs, targets = window[:-1].copy(), window[1:]
+        if self.packing.first is not None:
+            inputs[0] = self.packing.first
+        return Batch(inputs, targets, mask, owner[:-1])

@@ -10,7 +10,11 @@ from lmdyn.errors import InputError
 
 
 def random_spans(
-    stream: np.ndarray, like: ProbeBatch, count: int | None = None, seed: int = 0
+    stream: np.ndarray,
+    like: ProbeBatch,
+    count: int | None = None,
+    seed: int = 0,
+    first: int | None = None,
 ) -> ProbeBatch:
     """Spans at random places of a text, as long as those of probes and after as much text.
 
@@ -22,6 +26,8 @@ def random_spans(
       like: P probes, from `encode_probes`.
       count: R; default P.
       seed: of the places.
+      first: the token that probes begin with (`Tokenizer.first_token`); it takes the place of every
+        first input.
 
     Returns:
       A `ProbeBatch` of R sequences of T tokens.
@@ -57,4 +63,6 @@ def random_spans(
     inputs, targets = (
         np.where(mask, np.asarray(stream)[places + after], 0).astype(np.int32) for after in (0, 1)
     )
+    if first is not None:
+        inputs[:, 0] = first
     return ProbeBatch(inputs, targets, like.span[rows], mask)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.sources.parser import documents
-from lmdyn.data.tokenizers import Tokenizer, document_token
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
 
@@ -73,18 +73,16 @@ def store(
     cache: str | os.PathLike | None = None,
     progress: bool = False,
     on_bad_document: str = "error",
-    bos: str = "auto",
 ) -> Tokens:
     """The tokens of a text, from the cache on disk if they are there, else tokenised and put there.
 
     Args:
       source: a text reference (see `documents`) or a sequence of str.
-      tokenizer: a `lmdyn.data.tokenizers.Tokenizer`.
+      tokenizer: a `lmdyn.data.tokenizers.Tokenizer`; its `document_token` is put first.
       cache: folder of stores; default `default_cache()`. One that cannot be written costs time at
         the next start only.
       progress: a bar on stderr, from two seconds on.
       on_bad_document: `error` or `skip`, see `documents`.
-      bos: as for `tokenize`.
 
     Returns:
       A `Tokens`; documents without a token are left out.
@@ -100,7 +98,7 @@ def store(
     """
     name = source if isinstance(source, str) else getattr(source, "reference", "the text")
     texts = documents(source, on_bad_document) if isinstance(source, str) else source
-    first = document_token(tokenizer, bos)
+    first = tokenizer.document_token
     digest = _digest(texts, tokenizer, first, progress)
     if isinstance(texts, Documents):
         texts.warn()

@@ -149,7 +149,8 @@ def _fingerprint(sources, weights: list[float], packing: Packing, seed: int) -> 
         {"name": tokens.name, "digest": tokens.digest, "weight": weight}
         for (tokens, _), weight in zip(sources, weights, strict=True)
     ]
-    return {"texts": texts, "seed": seed, **dataclasses.asdict(packing)}
+    cut = {key: value for key, value in dataclasses.asdict(packing).items() if value is not None}
+    return {"texts": texts, "seed": seed, **cut}
 
 
 def _seed(seed: int, number: int) -> int:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lmdyn.data.lazy_documents import Documents
 from lmdyn.data.sources.parser import documents
-from lmdyn.data.tokenizers import Tokenizer, document_token
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,18 +102,16 @@ def tokenize(
     tokens: int | None = None,
     progress: bool = False,
     on_bad_document: str = "error",
-    bos: str = "auto",
 ) -> list[np.ndarray]:
     """Each document's tokens. Documents that give none are left out.
 
     Args:
       source: a text reference (see `documents`) or a sequence of str.
-      tokenizer: has `encode(text) -> [n] int32`.
+      tokenizer: has `encode(text) -> [n] int32` and `document_token`, which is put first.
       tokens: stop after the document in which the stream reaches this many predictions; None reads
         everything.
       progress: a bar on stderr, from two seconds on.
       on_bad_document: `error` or `skip`, see `documents`.
-      bos: what a document begins with: `auto`, `document` or `none`, see `Tokenizer.first_token`.
 
     Returns:
       A list of [n] int32 arrays.
@@ -127,7 +125,7 @@ def tokenize(
     """
     name = source if isinstance(source, str) else getattr(source, "reference", "the text")
     source = documents(source, on_bad_document) if isinstance(source, str) else source
-    first = document_token(tokenizer, bos)
+    first = tokenizer.document_token
     result, total = [], -1
     for text in tqdm(
         source, desc="tokenizing", unit="doc", delay=2, leave=False, disable=not progress
@@ -227,20 +225,17 @@ def batches(
     tokens: int | None = None,
     progress: bool = False,
     on_bad_document: str = "error",
-    bos: str = "auto",
 ) -> Windows:
     """A text reference to batches of windows: `tokenize`, `join` and `windows` in one call.
 
     Args:
       ref: a text reference (see `documents`) or a sequence of str.
-      tokenizer: has `encode` and `end_of_text`.
+      tokenizer: the model's; `Tokenizer.with_bos` chooses where a beginning-of-text token is put.
       length: T, inputs of one window.
       batch: B, windows of one batch.
       tokens: stop after this many predictions; None takes all.
       progress: a bar on stderr, from two seconds on.
       on_bad_document: `error` or `skip`, see `documents`.
-      bos: the beginning-of-text token: `auto`: where the model's own tokenizer puts it, once per
-        document; `document`: before every document; `window`: before every window; `none`.
 
     Returns:
       A sequence of `Batch`.
@@ -252,10 +247,9 @@ def batches(
     >>> batches(["to be or not to be"], tokenizers.byte_tokenizer(), length=5, batch=2).tokens
     17
     """
-    first = tokenizer.first_token(bos) if bos == "window" else None
-    of_documents = "none" if bos == "window" else bos
-    docs = tokenize(ref, tokenizer, tokens, progress, on_bad_document, of_documents)
-    return windows(join(docs, tokenizer.end_of_text), length, batch, tokens, first)
+    docs = tokenize(ref, tokenizer, tokens, progress, on_bad_document)
+    stream = join(docs, tokenizer.end_of_text)
+    return windows(stream, length, batch, tokens, tokenizer.window_token)
 
 
 def check_tokens(ids: np.ndarray, vocab: int) -> None:

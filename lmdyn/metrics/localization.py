@@ -149,7 +149,8 @@ def sequences(
     stream = data.join(data.tokenize(text, tokenizer, tokens), tokenizer.end_of_text)[
         : None if tokens is None else tokens + 1
     ]
-    return Sequences(encoded, data.random_spans(stream, every, spans, seed))
+    random = data.random_spans(stream, every, spans, seed, tokenizer.first_token)
+    return Sequences(encoded, random)
 
 
 def norms_of(

@@ -55,8 +55,8 @@ def chunk_stream(
     Args:
       documents: token ids, one integer array per document (or one array alone); a `ChunkStream` is
         returned as it is.
-      config: `chunk`, `context`, `tokens`; `reset="document"` keeps documents apart, so that no
-        chunk crosses from one into the next; otherwise `end_of_text` joins them.
+      config: `chunk`, `context`, `tokens`, `first`; `reset="document"` keeps documents apart, so
+        that no chunk crosses from one into the next; otherwise `end_of_text` joins them.
 
     Raises:
       InputError: nothing to predict, or documents that cannot be joined.
@@ -79,9 +79,11 @@ def chunk_stream(
         documents = [join(documents, config.end_of_text)]
     left, parts = np.inf if config.tokens is None else config.tokens, []
     for document in documents:
+        if config.first is not None:
+            document = np.concatenate([[config.first], document]).astype(np.int32)
         document = document[: int(min(len(document), left + 1))]
         if len(document) > 1:
-            parts.append(_chunks(document, config.chunk, config.context))
+            parts.append(_chunks(document, config))
             left -= len(document) - 1
         if left < 1:
             break
@@ -95,9 +97,9 @@ def chunk_stream(
     return ChunkStream(*cast(Any, fields))
 
 
-def _chunks(tokens: np.ndarray, chunk: int, context: Context) -> tuple:
+def _chunks(tokens: np.ndarray, config: OnlineConfig) -> tuple:
     """The fields of one document's `ChunkStream`."""
-    predictions = len(tokens) - 1
+    predictions, chunk, context = len(tokens) - 1, config.chunk, config.context
     count = -(-predictions // chunk)
     first_n = np.arange(count) == 0
     if context.kind != "overlap":  # the last chunk is padded at its end
@@ -106,6 +108,8 @@ def _chunks(tokens: np.ndarray, chunk: int, context: Context) -> tuple:
             np.pad(ids, (0, fill)).reshape(shape) for ids in (tokens[:-1], tokens[1:])
         )
         mask_nC = (np.arange(count * chunk) < predictions).reshape(shape)
+        if config.first is not None and context.kind == "none":
+            inputs_nC[:, 0] = config.first
         return inputs_nC, None, targets_nC, mask_nC, first_n
     # A window ends where its chunk does; the last one is filled with tokens before its chunk.
     ends_n1 = np.minimum(chunk * (1 + np.arange(count)), predictions)[:, None]
@@ -115,4 +119,7 @@ def _chunks(tokens: np.ndarray, chunk: int, context: Context) -> tuple:
     own_nC = index_nW[:, -chunk:]
     mask_nC = own_nC >= chunk * np.arange(count)[:, None]
     targets_nC = tokens[np.maximum(own_nC + 1, 0)]
-    return tokens[np.maximum(index_nW, 0)], positions_nW, targets_nC, mask_nC, first_n
+    inputs_nW = tokens[np.maximum(index_nW, 0)]
+    if config.first is not None:
+        inputs_nW[positions_nW == 0] = config.first
+    return inputs_nW, positions_nW, targets_nC, mask_nC, first_n

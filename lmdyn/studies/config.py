@@ -5,12 +5,15 @@ repeated over seeds. Fields are given by name.
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from lmdyn import checkpoints
 from lmdyn.errors import check_least, check_types
 from lmdyn.models import Compute
+from lmdyn.training import TrainConfig
+from lmdyn.types import Bos
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,9 @@ class StudyConfig:
       small_version_of: the config file of which this one is a small version that shows how the
         study works; the report then says that its verdicts decide nothing, and names the file to
         run.
+      bos: where a beginning-of-text token stands, in what is trained and read: auto: as each run or
+        model has it; document; window: before each window; none.
+      end_of_text: the token between documents, or its id, in place of the tokenizer's own.
 
     >>> StudyConfig(out="out/mine").small_version_of is None
     True
@@ -29,6 +35,8 @@ class StudyConfig:
 
     out: str
     small_version_of: Annotated[str | None, tyro.conf.Fixed] = None
+    bos: Bos = "auto"
+    end_of_text: str | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -61,6 +69,34 @@ class SeededStudyConfig(StudyConfig):
     def every_seed(self) -> range:
         """The seeds, from the first to the last."""
         return range(self.seed, self.seed + self.seeds)
+
+
+def load_model(
+    config: Any, reference: str | checkpoints.Reference, packed: bool = False
+) -> checkpoints.Loaded:
+    """A model that a study reads, with the study's special tokens.
+
+    Args:
+      config: has the fields `compute`, `bos` and `end_of_text`.
+      reference: of the model.
+      packed: see `lmdyn.checkpoints.load`.
+
+    Raises:
+      InputError: whatever is wrong with the model, or no such token.
+    """
+    loaded = checkpoints.load(reference, config.compute, packed, end_of_text=config.end_of_text)
+    return loaded._replace(tokenizer=loaded.tokenizer.with_bos(config.bos))
+
+
+def with_special_tokens(run: TrainConfig, config: StudyConfig) -> TrainConfig:
+    """A run of a study, with the study's special tokens where it names them.
+
+    Args:
+      run: as the config file has it.
+      config: of the study.
+    """
+    bos = run.bos if config.bos == "auto" else config.bos
+    return dataclasses.replace(run, bos=bos, end_of_text=config.end_of_text or run.end_of_text)
 
 
 def for_seed(reference: str, seed: int) -> str:

@@ -168,19 +168,25 @@ def fact_stream(
     source = iter(
         data.mix(
             [(stored, 1.0)],
-            data.Packing(continual.length, continual.batch, tokenizer.end_of_text),
+            data.Packing(
+                continual.length,
+                continual.batch,
+                tokenizer.end_of_text,
+                first=tokenizer.window_token,
+            ),
             seed=seed,
         )
     )
     batches = [next(source) for _ in range(total_updates(injection, continual))]
     # The k-th fact of a round stands in row k % rows of the round's (k // rows)-th batch.
+    before = tokenizer.end_of_text if tokenizer.window_token is None else tokenizer.window_token
     rounds = 1 if injection.wordings == "once" else injection.rounds
     for number in range(rounds):
         for k, fact in enumerate(facts):
             wording = number % len(fact.texts) if injection.wordings == "paraphrases" else 0
-            ids = tokenizer.encode(fact.texts[wording])
+            [ids] = data.tokenize([fact.texts[wording]], tokenizer)
             at, row = number * injection.every + k // rows, k % rows
-            batches[at] = _with_row(batches[at], row, ids, tokenizer.end_of_text)
+            batches[at] = _with_row(batches[at], row, ids, before)
     probes = [(i, probe) for i, fact in enumerate(facts) for probe in fact.probes]
     asked = range(0, rounds, injection.ask_every)
     return FactStream(
@@ -193,14 +199,14 @@ def fact_stream(
     )
 
 
-def _with_row(batch: Batch, row: int, ids, end_of_text: int) -> Batch:
-    """The batch with one row replaced by a text, as it would stand after an end-of-text token.
+def _with_row(batch: Batch, row: int, ids, before: int) -> Batch:
+    """The batch with one row replaced by a text, as it would stand after the token `before`.
 
     The rest of the row is padding.
     """
     inputs, targets, mask = (np.array(a) for a in batch[:3])
     n = len(ids)
     inputs[row], targets[row], mask[row] = 0, 0, False
-    inputs[row, 0], inputs[row, 1:n] = end_of_text, ids[:-1]
+    inputs[row, 0], inputs[row, 1:n] = before, ids[:-1]
     targets[row, :n], mask[row, :n] = ids, True
     return Batch(inputs, targets, mask)

@@ -12,6 +12,7 @@ import tyro
 from lmdyn.models.config import Compute, ModelConfig
 from lmdyn.training.optimizer_config import Apply, Optimizer, Recall
 from lmdyn.training.validation import check
+from lmdyn.types import Bos
 
 __all__ = [
     "MAY_CHANGE",
@@ -267,6 +268,10 @@ class TrainConfig:
       interventions: changes of the parameters during training, in order.
       accumulate: number of parts that each batch is run in, one after another.
       seed: of the initial parameters and of the order of the data.
+      bos: where a beginning-of-text token stands: auto: before each document, if the tokenizer does
+        so; document; window: before each window; none. The run's checkpoints are read as they were
+        trained.
+      end_of_text: the token between documents, or its id, in place of the tokenizer's own.
       compute: dtype, attention kernel and rematerialisation.
       mesh: devices along data, fsdp and tensor; -1 takes what is left.
       log_every: steps between two lines of the log.
@@ -320,6 +325,8 @@ class TrainConfig:
     interventions: Annotated[tuple[Intervention, ...], tyro.conf.Fixed] = ()
     accumulate: int = 1
     seed: int = 0
+    bos: Bos = "auto"
+    end_of_text: str | None = None
     compute: Compute = Compute()
     mesh: Mesh = (-1, 1, 1)
     log_every: int = 10
@@ -352,7 +359,7 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         path, before, after = f"{prefix}{key}", old.get(key), new.get(key)
         if path in MAY_CHANGE or before == after:
             continue
-        if key not in old and after in (None, []):  # a run that is older than the field
+        if key not in old and after in (None, [], "auto"):  # a run that is older than the field
             continue
         if isinstance(before, dict) and isinstance(after, dict):
             found += differences(before, after, f"{path}.")

@@ -18,7 +18,7 @@ from lmdyn.errors import InputError, choose
 from lmdyn.models import LanguageModel, ModelConfig, init, shapes
 from lmdyn.params import Adapters, Partition, low_rank, partition
 from lmdyn.training import interventions, objectives, sharding, train_step
-from lmdyn.training.config import TrainConfig
+from lmdyn.training.config import Data, TrainConfig
 from lmdyn.training.optimizer import make_optimizer
 from lmdyn.types import Params, present
 
@@ -87,8 +87,8 @@ def prepare(
     texts = _read_texts(config)
     loaded = None
     if config.start is not None:
-        loaded = checkpoints.load(config.start, config.compute)
-        architecture, tokenizer = loaded.model.config, loaded.tokenizer
+        loaded = checkpoints.load(config.start, config.compute, end_of_text=config.end_of_text)
+        architecture, tokenizer = loaded.model.config, loaded.tokenizer.with_bos(config.bos)
     else:
         architecture = present(config.model)
         tokenizer = tokenizer or make_tokenizer(config, texts.sources)
@@ -190,18 +190,32 @@ def _make_stream(
         review = data.MixReview(again, config.data.review.ratio, config.data.review.decay)
     return data.mix(
         [(one, source.weight) for one, source in zip(tokens, config.data.sources, strict=True)],
-        data.Packing(
-            config.data.length,
-            config.data.batch,
-            tokenizer.end_of_text,
-            config.data.attend_across,
-            config.data.predict_across,
-        ),
+        packing(config.data, tokenizer),
         seed=config.seed,
         host=index,
         hosts=count,
         review=review,
         steps=config.steps,
+    )
+
+
+def packing(texts: Data, tokenizer: tokenizers.Tokenizer) -> data.Packing:
+    """How a run's documents become batches of windows.
+
+    Args:
+      texts: the run's.
+      tokenizer: says what ends a document, and what a window begins with.
+
+    >>> packing(Data(sources=(), length=4, batch=2), tokenizers.byte_tokenizer()).end_of_text
+    256
+    """
+    return data.Packing(
+        texts.length,
+        texts.batch,
+        tokenizer.end_of_text,
+        texts.attend_across,
+        texts.predict_across,
+        tokenizer.window_token,
     )
 
 
@@ -258,14 +272,14 @@ def resolve_mesh(shape: tuple[int, int, int]) -> Mesh:
 def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Tokenizer:
     """The tokenizer that `config.data.tokenizer` names.
 
-    `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a file.
+    `bytes`, `bpe:VOCAB`, `hf:ORG/NAME` or a file; with the run's special tokens.
 
     Args:
       config: of the run.
       texts: what a new tokenizer is trained on; each a sequence of documents.
 
     Raises:
-      InputError: it is none of these.
+      InputError: it is none of these, or has no such token.
 
     >>> from lmdyn.training import Data, Source
     >>> texts = Data((Source("text:book.txt"),), length=16, batch=8, tokenizer="bytes")
@@ -273,7 +287,13 @@ def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Toke
     >>> make_tokenizer(config, []).encode("hi").tolist()
     [104, 105]
     """
-    name = config.data.tokenizer
+    found = _read_tokenizer(config.data.tokenizer, texts, config.end_of_text)
+    return found.with_end_of_text(config.end_of_text).with_bos(config.bos)
+
+
+def _read_tokenizer(
+    name: str, texts: Iterable[str], end_of_text: str | None
+) -> tokenizers.Tokenizer:
     kind, _, rest = name.partition(":")
     if name == "bytes":
         return tokenizers.byte_tokenizer()
@@ -285,15 +305,14 @@ def make_tokenizer(config: TrainConfig, texts: Iterable[str]) -> tokenizers.Toke
         )
     if kind == "hf":
         repository, _, revision = rest.partition("@")
-        return tokenizers.from_folder(
-            hub.download(repository, revision or None, tokenizers.FILES), repository
-        )
+        folder = hub.download(repository, revision or None, tokenizers.FILES)
+        return tokenizers.from_folder(folder, repository, end_of_text)
     path = Path(name).expanduser()
     if path.is_dir():
-        return tokenizers.from_folder(path)
+        return tokenizers.from_folder(path, end_of_text=end_of_text)
     if not path.exists() and "/" not in name and "." not in name:
         choose("data.tokenizer", name, ("bytes", "bpe:VOCAB", "hf:ORG/NAME", "PATH/tokenizer.json"))
-    return tokenizers.from_file(path)
+    return tokenizers.from_file(path, end_of_text)
 
 
 def with_shardings(

@@ -145,7 +145,7 @@ def test_a_first_token_that_the_config_asks_for(trained, tmp_path):
     }
     folder = write(tmp_path / "in", trained, tokenizer_config=about)
     theirs = transformers.GPT2Tokenizer.from_pretrained(folder)
-    assert tokenizers.from_folder(folder).first_token() == theirs("a").input_ids[0] == 0
+    assert tokenizers.from_folder(folder).first_token == theirs("a").input_ids[0] == 0
 
 
 BAD = {

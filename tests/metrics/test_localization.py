@@ -19,7 +19,7 @@ class Narrow:
     """Bytes folded into the small model's vocabulary."""
 
     end_of_text = 0
-    first_token = byte_tokenizer().first_token
+    first_token = document_token = None
 
     def encode(self, text):
         return byte_tokenizer().encode(text) % 61

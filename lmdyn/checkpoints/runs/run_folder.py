@@ -74,6 +74,8 @@ def create(
             "name": tokenizer.name,
             "end_of_text": tokenizer.end_of_text,
             "bos": tokenizer.bos,
+            "eos": tokenizer.eos,
+            "bos_rule": tokenizer.bos_rule,
             "files": {
                 k: v.decode(errors="surrogateescape")
                 for k, v in tokenizer.files.items()
@@ -166,11 +168,14 @@ def _tokenizer(folder: Path, about: Mapping) -> tokenizers.Tokenizer:
         raise InputError(f"{path} cannot be read: {err.strerror}; put a copy back") from err
     if found != about["checksum"]:
         raise InputError(f"{path} has other bytes than were written; put a copy back")
-    tokenizer = tokenizers.from_file(path, about["end_of_text"], about["name"], about.get("bos"))
+    roles = (about.get("bos"), about.get("eos"))
+    tokenizer = tokenizers.from_file(path, about["end_of_text"], about["name"], *roles)
     files = {
         name: text.encode(errors="surrogateescape") for name, text in about.get("files", {}).items()
     }
-    return dataclasses.replace(tokenizer, end_of_text=about["end_of_text"], files=files)
+    # Runs that name no bos token are of versions that never put one.
+    old = "auto" if "bos" in about else "none"
+    return dataclasses.replace(tokenizer, files=files, bos_rule=about.get("bos_rule", old))
 
 
 def record(folder: PathLike, provenance: Mapping) -> None:

@@ -30,7 +30,7 @@ class ProbeBatch(NamedTuple):
 
 
 def encode_probes(
-    probes: Sequence[Probe], tokenizer: Tokenizer, length: int | None = None, bos: str = "auto"
+    probes: Sequence[Probe], tokenizer: Tokenizer, length: int | None = None
 ) -> ProbeBatch:
     """Probes as token ids, padded to one length, with the targets that are asked for marked.
 
@@ -39,9 +39,8 @@ def encode_probes(
 
     Args:
       probes: P of them.
-      tokenizer: has `encode_with_offsets(text) -> (ids, offsets)`.
-      bos: what a probe begins with, see `Tokenizer.first_token`: with such a token a probe may ask
-        for its first.
+      tokenizer: has `encode_with_offsets(text) -> (ids, offsets)` and `first_token`, which is put
+        first; after such a token a probe may ask for the first of its text.
       length: T; text after the span may be cut off, the span may not. Default the longest probe's.
 
     Raises:
@@ -58,8 +57,7 @@ def encode_probes(
         raise InputError("there are no probes; give at least one")
     if length is not None and length < 1:
         raise InputError(f"length={length}; it must be at least 1")
-    first = None if bos == "none" else tokenizer.first_token(bos)
-    encoded = [_encode(probe, tokenizer, length, first) for probe in probes]
+    encoded = [_encode(probe, tokenizer, length) for probe in probes]
     longest = max(len(ids) - 1 for ids, _ in encoded)
     size = length or longest
     inputs, targets = np.zeros((2, len(probes), size), np.int32)
@@ -71,20 +69,20 @@ def encode_probes(
     return ProbeBatch(inputs, targets, span, mask)
 
 
-def _encode(probe: Probe, tokenizer, length, first):
+def _encode(probe: Probe, tokenizer, length):
     """The ids of a probe's text, and which of them overlap its span."""
     ids, offsets = tokenizer.encode_with_offsets(probe.text)
     starts, ends = np.array(offsets, np.int64).reshape(-1, 2).T
     hit = (starts < probe.end) & (ends > probe.start)
-    if first is not None:
-        ids, hit = np.concatenate([[first], ids]), np.concatenate([[False], hit])
+    if tokenizer.first_token is not None:
+        ids, hit = np.concatenate([[tokenizer.first_token], ids]), np.concatenate([[False], hit])
     short = f"{probe.where}: the target {probe.target[:60]!r}"
     if not hit.any():
         raise InputError(f"{short} has no token of its own; give a longer target")
     if hit[0]:
         raise InputError(
             f"{short} begins with the first token, which nothing predicts; give a prompt before it"
-            " (or bos=document)"
+            " or, if the model has a beginning-of-text token, use --bos document"
         )
     last = int(np.flatnonzero(hit)[-1])
     if length is not None and last > length:

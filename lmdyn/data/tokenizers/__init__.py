@@ -3,17 +3,16 @@
 from lmdyn.data.tokenizers.bpe import byte_tokenizer, train_bpe
 from lmdyn.data.tokenizers.gguf_metadata import from_gguf
 from lmdyn.data.tokenizers.hf_files import FILES, from_file, from_folder
-from lmdyn.data.tokenizers.tokenizer import BOS, END_OF_TEXT, Tokenizer, document_token
+from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, put_first
 
 __all__ = [
-    "BOS",
     "END_OF_TEXT",
     "FILES",
     "Tokenizer",
     "byte_tokenizer",
-    "document_token",
     "from_file",
     "from_folder",
     "from_gguf",
+    "put_first",
     "train_bpe",
 ]

@@ -13,12 +13,14 @@ from lmdyn.errors import InputError, choose
 _CONTROL, _USER_DEFINED = 3, 4
 
 
-def from_gguf(fields: dict, name: str = "gguf") -> Tokenizer:
+def from_gguf(fields: dict, name: str = "gguf", end_of_text: str | int | None = None) -> Tokenizer:
     """The tokenizer that the metadata of a GGUF file describes.
 
     Args:
       fields: plain values by key; those that start with "tokenizer.ggml." are read.
       name: for reports.
+      end_of_text: token or id that ends a document; default "<|endoftext|>" or, if there is no such
+        token, the eos token.
 
     Raises:
       InputError: a kind of tokenizer or pre-tokenizer that is not known, or fields that are
@@ -62,7 +64,7 @@ def from_gguf(fields: dict, name: str = "gguf") -> Tokenizer:
     bos = get("bos_token_id")
     if _adds_bos(kind, get):
         put_first(backend, bos)
-    found = finish(backend, get("eos_token_id"), name, name, bos)
+    found = finish(backend, get("eos_token_id"), name, name, bos, end_of_text)
     return dataclasses.replace(found, files=_files(fields, found))
 
 

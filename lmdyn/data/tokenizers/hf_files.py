@@ -34,14 +34,16 @@ def from_file(
     end_of_text: str | int | None = None,
     name: str | None = None,
     bos: str | int | None = None,
+    eos: str | int | None = None,
 ) -> Tokenizer:
     """A tokenizer from a `tokenizer.json`.
 
     Args:
       path: the file.
-      end_of_text: token or id to use when the vocabulary has no "<|endoftext|>".
+      end_of_text: token or id that ends a document; default "<|endoftext|>", or else `eos`.
       name: for reports; default the name of the folder.
       bos: token or id that begins a text.
+      eos: token or id that the model's other files end a text with.
 
     Raises:
       InputError: no such file, a file that is no tokenizer, or one with no token that ends a text.
@@ -60,20 +62,26 @@ def from_file(
         raise InputError(f"{path}: {err.strerror or err}") from err
     except Exception as err:  # the library raises bare Exception
         raise InputError(f"{path} is no tokenizer.json: {one_line(err)}") from err
-    return finish(backend, end_of_text, name or path.resolve().parent.name, str(path), bos)
+    name = name or path.resolve().parent.name
+    return finish(backend, eos, name, str(path), bos, end_of_text)
 
 
-def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
+def from_folder(
+    folder: PathLike, name: str | None = None, end_of_text: str | int | None = None
+) -> Tokenizer:
     """The tokenizer of a Hugging Face folder.
 
     It is read from `tokenizer.json`, or else from `vocab.json` with `merges.txt`, the added tokens
     and the rules of the tokenizer's class. The end of text, where there is no "<|endoftext|>", is
     the eos token of `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` or
-    `config.json`, whichever names one first.
+    `config.json`, whichever names one first. A text begins with the bos token if `add_bos_token` of
+    `tokenizer_config.json` says so; where that says nothing, as the post-processor of
+    `tokenizer.json` does it.
 
     Args:
       folder: its path.
       name: for reports; default the name of the folder.
+      end_of_text: token or id that ends a document, in place of these.
 
     Raises:
       InputError: the folder holds neither, or they do not fit together.
@@ -86,7 +94,7 @@ def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
     'bytes'
     """
     folder = pathlib.Path(folder)
-    found = _from_folder(folder, name or folder.resolve().name)
+    found = _from_folder(folder, name or folder.resolve().name, end_of_text)
     paths = [path for pattern in FILES for path in sorted(folder.glob(pattern)) if path.is_file()]
     try:
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
@@ -95,12 +103,12 @@ def from_folder(folder: PathLike, name: str | None = None) -> Tokenizer:
     return dataclasses.replace(found, files=files)
 
 
-def _from_folder(folder: pathlib.Path, name: str) -> Tokenizer:
-    end, bos = _role(folder, "eos"), _role(folder, "bos")
+def _from_folder(folder: pathlib.Path, name: str, end_of_text: str | int | None) -> Tokenizer:
+    eos, bos = _role(folder, "eos"), _role(folder, "bos")
     if (folder / "tokenizer.json").is_file():
-        found = from_file(folder / "tokenizer.json", end, name, bos)
+        found = from_file(folder / "tokenizer.json", end_of_text, name, bos, eos)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        found = finish(from_vocabulary(folder), end, name, str(folder), bos)
+        found = finish(from_vocabulary(folder), eos, name, str(folder), bos, end_of_text)
     else:
         raise InputError(
             f"{folder} has no tokenizer.json; make one with"
@@ -108,7 +116,7 @@ def _from_folder(folder: pathlib.Path, name: str) -> Tokenizer:
         )
     if (adds := json_value(folder / "tokenizer_config.json", "add_bos_token")) is not None:
         wanted = found.bos if adds else None
-        if found.first_token() != wanted:
+        if found.first_token != wanted:
             put_first(found.backend, wanted)
             found = dataclasses.replace(found)  # what it puts first is remembered
     return found

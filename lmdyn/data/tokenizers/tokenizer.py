@@ -1,6 +1,7 @@
 """Text to token ids and back, through the `tokenizers` library.
 
-`Tokenizer.encode` adds no special tokens; `Tokenizer.first_token` says what a document begins with.
+`Tokenizer.encode` adds no special tokens. Which one a text begins with is `Tokenizer.first_token`;
+`data.tokenize` and `data.windows` put it there.
 Text that literally contains a special token, such as
 "<|endoftext|>", becomes that token, as the library does it.
 """
@@ -8,15 +9,15 @@ Text that literally contains a special token, such as
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Self, get_args
 
 import numpy as np
 import tokenizers
 
 from lmdyn.errors import InputError, choose
+from lmdyn.types import Bos
 
 END_OF_TEXT = "<|endoftext|>"
-BOS = ("auto", "document", "window", "none")
-"""Where a beginning-of-text token is put."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class Tokenizer:
         tokens, chat template, generation config.
       eos: the id that the model's own files end a text with (of a chat model, its turn); None:
         `end_of_text`.
+      bos_rule: where a beginning-of-text token stands: `auto`: once per document, if the backend's
+        post-processor puts one; `document`; `window`; `none`. See `with_bos`.
 
     >>> from lmdyn.data.tokenizers import byte_tokenizer
     >>> tokenizer = byte_tokenizer()
@@ -45,6 +48,7 @@ class Tokenizer:
     bos: int | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
     eos: int | None = None
+    bos_rule: str = "auto"
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of `text`, `[N]` int32, without special tokens.
@@ -57,30 +61,96 @@ class Tokenizer:
             self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids, np.int32
         )
 
-    def first_token(self, bos: str = "auto") -> int | None:
-        """The token to put before a document, or None.
+    def with_bos(self, bos: str) -> Self:
+        """The same tokenizer with another rule for the beginning-of-text token.
 
         Args:
-          bos: `auto`: what the model's own tokenizer puts first, if anything; `document` or
-            `window`: its beginning-of-text token; `none`.
+          bos: `auto` leaves the rule as it is; `document`: before every document; `window`: in the
+            place of the first input of every window; `none`.
 
         Raises:
           InputError: another `bos`, or a model without such a token.
 
         >>> from lmdyn.data.tokenizers import byte_tokenizer
-        >>> byte_tokenizer().first_token() is None
-        True
+        >>> byte_tokenizer().with_bos("document")
+        Traceback (most recent call last):
+        lmdyn.errors.InputError: bos=document: the tokenizer bytes has no beginning-of-text token;
+        use auto or none
         """
-        choose("bos", bos, BOS)
-        if bos == "none" or (bos == "auto" and self._prefix is None):
-            return None
-        found = self._prefix if self._prefix is not None else self.bos
-        if found is None:
+        choose("bos", bos, get_args(Bos))
+        if bos == "auto":
+            return self
+        found = dataclasses.replace(self, bos_rule=bos)
+        if bos != "none" and found.first_token is None:
             raise InputError(
                 f"bos={bos}: the tokenizer {self.name} has no beginning-of-text token; use auto or"
                 " none"
             )
         return found
+
+    def with_end_of_text(self, token: str | int | None) -> Self:
+        """The same tokenizer with another token between documents.
+
+        Args:
+          token: the token, or its id (digits are an id); None leaves it as it is.
+
+        Raises:
+          InputError: the vocabulary does not have it.
+
+        >>> from lmdyn.data.tokenizers import byte_tokenizer
+        >>> byte_tokenizer().with_end_of_text("a").end_of_text
+        97
+        """
+        if token is None:
+            return self
+        return dataclasses.replace(self, end_of_text=find_token(self.backend, token, self.name))
+
+    @functools.cached_property
+    def first_token(self) -> int | None:
+        """The token that a text begins with, or None.
+
+        >>> from lmdyn.data.tokenizers import byte_tokenizer
+        >>> byte_tokenizer().first_token is None
+        True
+        """
+        if self.bos_rule == "none":
+            return None
+        return self.bos if self._prefix is None and self.bos_rule != "auto" else self._prefix
+
+    @property
+    def document_token(self) -> int | None:
+        """The token that every document begins with, or None.
+
+        >>> from lmdyn.data.tokenizers import byte_tokenizer
+        >>> byte_tokenizer().document_token is None
+        True
+        """
+        return None if self.bos_rule == "window" else self.first_token
+
+    @property
+    def window_token(self) -> int | None:
+        """The token that every window begins with, or None.
+
+        >>> from lmdyn.data.tokenizers import byte_tokenizer
+        >>> byte_tokenizer().window_token is None
+        True
+        """
+        return self.first_token if self.bos_rule == "window" else None
+
+    def special_tokens(self) -> dict[str, str | None]:
+        """Where texts get a special token, and which, as the provenance says it.
+
+        >>> from lmdyn.data.tokenizers import byte_tokenizer
+        >>> byte_tokenizer().special_tokens()
+        {'bos': 'none', 'first': None, 'end_of_text': '<|endoftext|>'}
+        """
+        rule = "document" if self.bos_rule == "auto" else self.bos_rule
+        first = None if self.first_token is None else self.backend.id_to_token(self.first_token)
+        return {
+            "bos": "none" if first is None else rule,
+            "first": first,
+            "end_of_text": self.backend.id_to_token(self.end_of_text),
+        }
 
     @functools.cached_property
     def _prefix(self) -> int | None:
@@ -140,23 +210,31 @@ class Tokenizer:
         return self.backend.to_str()
 
 
-def document_token(tokenizer: Tokenizer, bos: str) -> int | None:
-    """The token that every document begins with, or None.
+def find_token(backend: tokenizers.Tokenizer, token: str | int, name: str) -> int:
+    """The id of a token that a user names.
 
     Args:
-      tokenizer: of the model.
-      bos: `auto`, `document` or `none`, see `Tokenizer.first_token`.
+      backend: of the `tokenizers` library.
+      token: the token, or its id (digits are an id).
+      name: of the tokenizer, for the error.
 
     Raises:
-      InputError: `window`, or as for `Tokenizer.first_token`.
+      InputError: the vocabulary does not have it.
 
-    >>> from lmdyn.data.tokenizers import byte_tokenizer
-    >>> document_token(byte_tokenizer(), "auto") is None
-    True
+    >>> backend = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "<s>": 1}, []))
+    >>> find_token(backend, "<s>", "tiny"), find_token(backend, "0", "tiny")
+    (1, 0)
     """
-    if bos == "window":
-        raise InputError("bos=window puts a token before windows, not documents; use document")
-    return None if bos == "none" else tokenizer.first_token(bos)
+    if isinstance(token, int) or token.isdecimal():
+        found = int(token) if backend.id_to_token(int(token)) is not None else None
+    else:
+        found = backend.token_to_id(token)
+    if found is None:
+        raise InputError(
+            f"end_of_text={token}: the tokenizer {name} has no such token; give one of its tokens,"
+            f" or an id below {backend.get_vocab_size()}"
+        )
+    return found
 
 
 def put_first(backend: tokenizers.Tokenizer, bos: int | None) -> None:
@@ -178,19 +256,22 @@ def put_first(backend: tokenizers.Tokenizer, bos: int | None) -> None:
 
 def finish(
     backend: tokenizers.Tokenizer,
-    end_of_text: str | int | None,
+    eos: str | int | None,
     name: str,
     source: str,
     bos: str | int | None = None,
+    end_of_text: str | int | None = None,
 ) -> Tokenizer:
     """A `Tokenizer` around a backend, without truncation and padding.
 
     Args:
       backend: of the `tokenizers` library; it is changed.
-      end_of_text: token or id to use when the vocabulary has no "<|endoftext|>".
+      eos: token or id that the files of the model end a text with.
       name: for reports.
       source: what errors call it.
       bos: token or id that begins a text; None, or one that is not there, means that none does.
+      end_of_text: token or id that ends a document, as the user says; default "<|endoftext|>" or,
+        if there is no such token, `eos`.
 
     Raises:
       InputError: no token ends a text.
@@ -202,20 +283,22 @@ def finish(
     """
     backend.no_truncation()
     backend.no_padding()
-    eos = backend.token_to_id(end_of_text) if isinstance(end_of_text, str) else end_of_text
-    found = backend.token_to_id(END_OF_TEXT)
-    if found is None:
-        found = eos
-    if found is None or backend.id_to_token(found) is None:
-        raise InputError(
-            f"{source}: no token ends a text: neither {END_OF_TEXT} nor an eos token; give"
-            " end_of_text="
-        )
-    first = backend.token_to_id(bos) if isinstance(bos, str) else bos
-    first, eos = (
-        i if i is not None and backend.id_to_token(i) is not None else None for i in (first, eos)
+    first, last = (
+        backend.token_to_id(role) if isinstance(role, str) else role for role in (bos, eos)
     )
-    return Tokenizer(backend, int(found), name, first, eos=eos)
+    first, last = (
+        i if i is not None and backend.id_to_token(i) is not None else None for i in (first, last)
+    )
+    if end_of_text is not None:
+        found = find_token(backend, end_of_text, source)
+    elif (found := backend.token_to_id(END_OF_TEXT)) is None:
+        found = last
+    if found is None:
+        raise InputError(
+            f"{source}: no token ends a text: neither {END_OF_TEXT} nor an eos token; name one with"
+            " --end-of-text (in Python end_of_text=)"
+        )
+    return Tokenizer(backend, int(found), name, first, eos=last)
 
 
 def one_line(err: Exception) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from lmdyn import records
 from lmdyn.analysis import factorials
+from lmdyn.studies.config import with_special_tokens
 from lmdyn.studies.entropy_decay.claims import claims
 from lmdyn.studies.entropy_decay.config import EntropyDecay, Factor
 from lmdyn.studies.folder import open_folder
@@ -41,7 +42,8 @@ def run(config: EntropyDecay, command: list[str] | None = None, say: Say | None 
             f.name: (f.low, f.high)[level > 0]
             for f, level in zip(config.factors, one.levels, strict=True)
         }
-        train = dataclasses.replace(one.train, out=str(folder.path / "runs" / f"run{number}"))
+        train = with_special_tokens(one.train, config)
+        train = dataclasses.replace(train, out=str(folder.path / "runs" / f"run{number}"))
         tags = {"run": number, "levels": levels, "signs": list(one.levels)}
         tasks.append(Task(f"run{number}", train_run, (train, folder.command, tags)))
     rows = folder.parts(tasks, config.workers)

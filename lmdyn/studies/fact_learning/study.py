@@ -10,7 +10,7 @@ models or other orders.
 from pathlib import Path
 
 from lmdyn import checkpoints, data
-from lmdyn.studies.config import for_seed
+from lmdyn.studies.config import for_seed, load_model
 from lmdyn.studies.fact_learning.claims import claims
 from lmdyn.studies.fact_learning.config import FactLearning
 from lmdyn.studies.folder import open_folder
@@ -30,7 +30,7 @@ def run(config: FactLearning, command: list[str] | None = None, say: Say | None 
     folder = open_folder(config, command, say)
 
     def make():
-        loaded = checkpoints.load(reference, config.compute)
+        loaded = load_model(config, reference)
         data.check_vocabulary(loaded.tokenizer, loaded.model.config)
         length, batch = config.continual.length, config.continual.batch
         old, new = (

@@ -20,6 +20,7 @@ from lmdyn.studies.claims import where
 from lmdyn.studies.gradient_localization.config import GradientLocalization
 from lmdyn.studies.gradient_localization.questions import LEARNED, Subject, load_subject
 from lmdyn.studies.workers import remembered
+from lmdyn.training.prepare import packing
 from lmdyn.transforms.localization import PROFILE_GROUPS
 from lmdyn.types import Rows
 
@@ -97,7 +98,8 @@ def _probe_sets(config, subject: Subject, seed: int) -> dict[str, ProbeBatch]:
     need = max(config.spans, 50) * int(like.mask.sum(1).max())
     tokens = data.tokenize(config.reference, subject.tokenizer, need)
     text = data.join(tokens, subject.tokenizer.end_of_text)
-    return encoded | {"random": data.random_spans(text, like, config.spans, seed)}
+    random = data.random_spans(text, like, config.spans, seed, subject.tokenizer.first_token)
+    return encoded | {"random": random}
 
 
 def shared_attributes(probes: Mapping[str, Sequence[Probe]]) -> set | None:
@@ -159,13 +161,7 @@ def _reference_norms(config, subject: Subject, seed: int) -> dict[str, np.ndarra
     The batches have the continual pretraining's shape.
     """
     stored = data.store(data.documents(config.reference), subject.tokenizer, cache=config.cache)
-    stream = iter(
-        data.mix(
-            [(stored, 1.0)],
-            data.Packing(config.data.length, config.data.batch, subject.tokenizer.end_of_text),
-            seed=seed,
-        )
-    )
+    stream = iter(data.mix([(stored, 1.0)], packing(config.data, subject.tokenizer), seed=seed))
     norms = _batch_norms(config, subject.model)
     found = [jax.device_get(norms(subject.params, next(stream))) for _ in range(REFERENCE_BATCHES)]
     return {group: np.mean([one[group] for one in found], axis=0) for group in PROFILE_GROUPS}

@@ -14,7 +14,7 @@ from lmdyn.data import Batch, Probe, ProbeBatch
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig
-from lmdyn.studies.config import for_seed
+from lmdyn.studies.config import for_seed, load_model, with_special_tokens
 from lmdyn.studies.gradient_localization.config import GradientLocalization
 from lmdyn.studies.pretraining import run_of_seed, train_run
 from lmdyn.studies.workers import remembered
@@ -31,7 +31,8 @@ def run_folder(config: GradientLocalization, seed: int) -> Path:
 
 def pretraining(config: GradientLocalization, seed: int) -> training.TrainConfig:
     """The run that makes the model of a seed."""
-    return run_of_seed(present(config.pretrain), seed, run_folder(config, seed))
+    run = with_special_tokens(present(config.pretrain), config)
+    return run_of_seed(run, seed, run_folder(config, seed))
 
 
 def pretrain(config: GradientLocalization, seed: int) -> list[dict]:
@@ -130,7 +131,7 @@ class Subject(NamedTuple):
 def load_subject(config: GradientLocalization, seed: int) -> Subject:
     """The model of a seed, and what belongs to it."""
     reference = checkpoints.parse(config.model or f"run:{run_folder(config, seed)}")
-    model, params, tokenizer, *_ = checkpoints.load(reference, config.compute)
+    model, params, tokenizer, *_ = load_model(config, reference)
     cut = questions(config, tokenizer, seed)
     asked = data.encode_probes([p for own in cut.asked.values() for p in own], tokenizer)
     length, batch = config.data.length, config.data.batch

@@ -43,7 +43,10 @@ def adapt_online(
     model, params = subject.model, subject.params
     docs = data.tokenize(for_seed(plan.text, seed), subject.tokenizer, plan.tokens)
     how = online.OnlineConfig(
-        chunk=plan.chunk, end_of_text=subject.tokenizer.end_of_text, tokens=plan.tokens
+        chunk=plan.chunk,
+        end_of_text=subject.tokenizer.end_of_text,
+        first=subject.tokenizer.window_token,
+        tokens=plan.tokens,
     )
     chunks = online.chunk_stream(docs, how)
     static = online.evaluate(model, params, chunks, config=how)

@@ -17,8 +17,8 @@ number of updates done.
 
 from pathlib import Path
 
-from lmdyn import checkpoints, data
-from lmdyn.studies.config import for_seed
+from lmdyn import data
+from lmdyn.studies.config import for_seed, load_model
 from lmdyn.studies.folder import open_folder
 from lmdyn.studies.gradient_localization.claims import claims
 from lmdyn.studies.gradient_localization.comparisons import summary
@@ -96,7 +96,7 @@ def check(config: GradientLocalization) -> None:
         run = pretraining(config, config.seed)
         tokenizer, architecture = tokenizer_of(run), present(run.model)
     else:
-        loaded = checkpoints.load(config.model, config.compute)
+        loaded = load_model(config, config.model)
         tokenizer, architecture = loaded.tokenizer, loaded.model.config
     data.check_vocabulary(tokenizer, architecture)
     questions(config, tokenizer, config.seed, architecture)

@@ -33,6 +33,7 @@ from lmdyn.studies.gradient_localization.restrictions import (
 )
 from lmdyn.studies.workers import remembered
 from lmdyn.training import TrainState, make_optimizer, make_step
+from lmdyn.training.prepare import packing
 from lmdyn.transforms.localization import PROFILE_GROUPS
 from lmdyn.transforms.running_profile import DECAY, RunningProfile, relative
 from lmdyn.types import Params, present
@@ -50,7 +51,7 @@ def batches(
         review = data.MixReview(store(method.review.ref), method.review.ratio, method.review.decay)
     stream = data.mix(
         [(store(s.ref, s.every), s.weight) for s in config.data.sources],
-        data.Packing(config.data.length, config.data.batch, tokenizer.end_of_text),
+        packing(config.data, tokenizer),
         seed=seed,
         review=review,
         steps=config.steps,

@@ -17,7 +17,7 @@ from lmdyn import checkpoints, data, metrics, records, transforms
 from lmdyn.data import ProbeBatch
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
-from lmdyn.studies.config import for_seed
+from lmdyn.studies.config import for_seed, load_model, with_special_tokens
 from lmdyn.studies.folder import Folder
 from lmdyn.studies.injected_facts import FactStream, fact_stream
 from lmdyn.studies.injection_scores import Controls, make_injection, score_rows
@@ -40,7 +40,7 @@ def pretrain_task(
 ) -> Task:
     """The pretraining of a seed's model, as a part of the study."""
     out = run_folder(folder.path, seed, variant)
-    run = run_of_seed(present(config.pretrain), seed, out)
+    run = run_of_seed(with_special_tokens(present(config.pretrain), config), seed, out)
     if variant is not None:
         run = dataclasses.replace(
             run, objective=variant.objective, interventions=variant.interventions
@@ -113,7 +113,7 @@ class _Shared(NamedTuple):
 
 @remembered
 def _shared(config: KnowledgeEntropy, seed: int, reference: str) -> _Shared:
-    last = checkpoints.load(reference, config.compute)
+    last = load_model(config, reference)
     data.check_vocabulary(last.tokenizer, last.model.config)
     length, batch = config.continual.length, config.continual.batch
     cut = lambda text: list(data.batches(text, last.tokenizer, length, batch, config.tokens))
@@ -150,7 +150,7 @@ def continue_training(config: KnowledgeEntropy, seed: int, last: str, begun: Sta
         )
         tags |= {"ratio": begun.ratio, "gain": begun.gain}
     elif begun.reference != last:
-        params = checkpoints.load(begun.reference, config.compute).params
+        params = load_model(config, begun.reference).params
     about = {"step": begun.step, "tokens": config.tokens}
     found = metrics.measure(_measured(), model, params, shared.held_out)
     rows = [

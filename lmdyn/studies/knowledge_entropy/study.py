@@ -17,6 +17,7 @@ from pathlib import Path
 from lmdyn import checkpoints, data
 from lmdyn.checkpoints.runs import Retention
 from lmdyn.errors import InputError
+from lmdyn.studies.config import load_model, with_special_tokens
 from lmdyn.studies.folder import open_folder
 from lmdyn.studies.injected_facts import fact_stream
 from lmdyn.studies.knowledge_entropy import parts
@@ -89,9 +90,10 @@ def check(config: KnowledgeEntropy) -> list[checkpoints.Reference] | None:
     first = config.seed
     data.check_texts([config.text])
     if series is None:
-        tokenizer = tokenizer_of(run_of_seed(present(config.pretrain), first, config.out))
+        run = with_special_tokens(present(config.pretrain), config)
+        tokenizer = tokenizer_of(run_of_seed(run, first, config.out))
     else:
-        tokenizer = checkpoints.load(series[0], config.compute).tokenizer
+        tokenizer = load_model(config, series[0]).tokenizer
     fact_stream(config.injection, config.continual, tokenizer, first, config.cache)
     parts.known_probes(config, tokenizer, first)
     return series

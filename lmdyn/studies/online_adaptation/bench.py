@@ -16,13 +16,13 @@ import jax
 import numpy as np
 import optax
 
-from lmdyn import checkpoints, data, metrics, online, records, transforms
+from lmdyn import data, metrics, online, records, transforms
 from lmdyn.costs.flop_counts import block_weights
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
-from lmdyn.models.config import Compute
 from lmdyn.online import ChunkStream, Context
 from lmdyn.params import LowRank, low_rank, partition
+from lmdyn.studies.config import StudyConfig, load_model
 from lmdyn.studies.online_adaptation.config import Grid
 from lmdyn.studies.online_adaptation.rules import RULES
 from lmdyn.types import Params, present
@@ -78,15 +78,16 @@ class Bench:
     """A model, texts and gradient statistics, each made when first asked for.
 
     Args:
+      config: of the study: how the model is run, and its special tokens.
       reference: of the model.
       grid: texts and learning rates.
       compute: how it is run.
       tags: fields of every row.
     """
 
-    def __init__(self, reference: str, grid: Grid, compute: Compute, tags: dict) -> None:
+    def __init__(self, config: StudyConfig, reference: str, grid: Grid, tags: dict) -> None:
         self.reference, self.grid, self.tags = reference, grid, tags
-        self.model, self.params, self.tokenizer, _, self.step = checkpoints.load(reference, compute)
+        self.model, self.params, self.tokenizer, _, self.step = load_model(config, reference)
         data.check_vocabulary(self.tokenizer, self.model.config)
         self.known: dict = {}
 
@@ -180,7 +181,8 @@ class Bench:
 
 def cut(bench: Bench, text: np.ndarray, setting: Setting) -> ChunkStream:
     """A text as the chunks of a setting."""
-    return online.chunk_stream(text, setting.config())
+    how = setting.config(first=bench.tokenizer.window_token, tokens=len(text) - 1)
+    return online.chunk_stream(text, how)
 
 
 def adapted(
@@ -307,6 +309,8 @@ def profile(bench: Bench, reference: str) -> Any:
     gradients = []
     for ids in (bench.text(other)[: grid.prefix + 1], _home(bench)):
         inputs, targets = (part.reshape(-1, grid.chunk) for part in (ids[:-1], ids[1:]))
+        if (first := bench.tokenizer.window_token) is not None:
+            inputs = np.concatenate([np.full_like(inputs[:, :1], first), inputs[:, 1:]], axis=1)
         every = np.ones(inputs.shape, bool)
         gradients.append(
             metrics.layer_gradients(

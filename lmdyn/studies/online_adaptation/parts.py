@@ -19,7 +19,8 @@ import numpy as np
 
 from lmdyn import data, online, records
 from lmdyn.online import Context
-from lmdyn.studies.online_adaptation.bench import Bench, Setting, adapted, measured
+from lmdyn.studies.config import with_special_tokens
+from lmdyn.studies.online_adaptation.bench import Bench, Setting, adapted, cut, measured
 from lmdyn.studies.online_adaptation.config import Grid, OnlineAdaptation
 from lmdyn.studies.pretraining import train_run
 from lmdyn.studies.workers import remembered
@@ -57,13 +58,14 @@ def train_model(
             else dataclasses.replace(run.optimizer, learning_rate=size.learning_rate)
         )
         run = dataclasses.replace(run, model=size.model, optimizer=rule)
+    run = with_special_tokens(run, config)
     run = dataclasses.replace(run, out=run_folder(study, seed, name), seed=seed)
     return train_run(run, command, {"seed": seed, "start": name, "analysis": "training"})
 
 
 @remembered
 def _bench(config, reference: str, seed: int) -> Bench:
-    return Bench(reference, config.grid, config.compute, {"seed": seed})
+    return Bench(config, reference, config.grid, {"seed": seed})
 
 
 def bench_of(config: OnlineAdaptation, study: str, seed: int, name: str = "base") -> Bench:
@@ -199,8 +201,11 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     """
     bench, grid, length = bench_of(config, study, seed), config.grid, config.document_tokens
     tokens = data.tokenize(shifted_stream(config), bench.tokenizer)
-    documents = [d[: length + 1] for d in tokens if len(d) > length]
-    chunks = online.chunk_stream(documents, online.OnlineConfig(chunk=grid.chunk, reset="document"))
+    first = bench.tokenizer.window_token
+    most = length + (first is None)  # it stands before each document, too
+    documents = [d[:most] for d in tokens if len(d) > length]
+    how = online.OnlineConfig(chunk=grid.chunk, reset="document", first=first)
+    chunks = online.chunk_stream(documents, how)
     first = math.ceil(grid.prefix / length)  # documents that learning rates are chosen on
     if len(documents) <= first:
         return []
@@ -264,7 +269,7 @@ def resets(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
         for k in range(count)
     ]
     whole = np.concatenate([*pieces, pieces[0][:1]])
-    chunks, rows = online.chunk_stream(whole, online.OnlineConfig(chunk=grid.chunk)), []
+    chunks, rows = cut(bench, whole, Setting("mixed", None, chunk=grid.chunk)), []
     turns = np.arange(len(chunks.first)) % (length // grid.chunk) == 0
     for name, options in RESET_RULES.items():
         setting = Setting(name, grid.main_rule, chunk=grid.chunk)

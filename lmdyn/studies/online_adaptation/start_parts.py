@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lmdyn import checkpoints, data, metrics, online, records, transforms
+from lmdyn import checkpoints, data, metrics, records, transforms
 from lmdyn.online.meta_gradients import meta_gradient
-from lmdyn.studies.online_adaptation.bench import Bench, Setting, measured, profile
+from lmdyn.studies.config import load_model
+from lmdyn.studies.online_adaptation.bench import Bench, Setting, cut, measured, profile
 from lmdyn.studies.online_adaptation.config import Meta, OnlineAdaptation
 from lmdyn.studies.online_adaptation.parts import bench_of, run_folder, table_of_rules
 from lmdyn.studies.workers import remembered
@@ -29,7 +30,7 @@ def every_checkpoint(config: OnlineAdaptation, study: str, seed: int) -> list[di
     for reference in checkpoints.series(f"run:{run}@*"):
         if not reference.step:
             continue
-        params = checkpoints.load(str(reference), config.compute).params
+        params = load_model(config, reference).params
         entropy = metrics.measure(_entropy(), last.model, params, held_out)
         about = {"step": reference.step, "analysis": "checkpoints", "seed": seed}
         rows += [
@@ -83,10 +84,8 @@ def train_start(bench: Bench, rule: Meta, order: str, seed: int) -> Any:
     step = _meta_step(bench.model, rule.outer_learning_rate, rule.inner_learning_rate, order)
     params, state = jax.tree.map(jnp.copy, bench.params), optimizer.init(bench.params)
     for places in starts:
-        episodes = [
-            online.chunk_stream(text[a : a + span + 1], online.OnlineConfig(chunk=chunk))
-            for a in places
-        ]
+        setting = Setting("episode", None, chunk=chunk)
+        episodes = [cut(bench, text[a : a + span + 1], setting) for a in places]
         stacked = jax.tree.map(lambda *parts: np.stack(parts), *episodes)
         params, state = step(params, state, stacked)
     return params
@@ -128,4 +127,4 @@ def given_model(config: OnlineAdaptation, text: str) -> list[dict]:
 
 @remembered
 def _given_bench(config) -> Bench:
-    return Bench(config.model, config.given, config.compute, {"seed": config.seed})
+    return Bench(config, config.model, config.given, {"seed": config.seed})

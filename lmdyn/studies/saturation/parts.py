@@ -21,13 +21,14 @@ from lmdyn.models import Compute, ModelConfig, shapes
 from lmdyn.models.heads import LowRankHead, make_head, output_kernel, truncations
 from lmdyn.params import flatten
 from lmdyn.report.figures import short
+from lmdyn.studies.config import load_model
 from lmdyn.studies.pretraining import train_run
-from lmdyn.studies.saturation.config import Heads, Target
+from lmdyn.studies.saturation.config import Heads, Saturation
 from lmdyn.studies.workers import remembered
 from lmdyn.training import TrainConfig
 from lmdyn.training.final_states import FinalStates, final_states
 from lmdyn.training.head_fits import fit_heads, score_heads
-from lmdyn.types import present
+from lmdyn.types import Bos, present
 
 AT_ONCE = 2**31
 """Bytes that heads trained together hold at most: parameters, gradients, two moments."""
@@ -42,6 +43,8 @@ class Measurement(NamedTuple):
     batch: int
     vocabulary: slice | None
     compute: Compute
+    bos: Bos
+    end_of_text: str | None
 
 
 class Frozen(NamedTuple):
@@ -52,6 +55,8 @@ class Frozen(NamedTuple):
     length: int
     batch: int
     compute: Compute
+    bos: Bos
+    end_of_text: str | None
     cache: str | None
     states: str | None
 
@@ -108,7 +113,7 @@ def measured(
     reference: str, step: int | None, how: Measurement, narrow: int, tokens_per_step: int | None
 ) -> list[dict]:
     """What the ladder's runs measure, of one given checkpoint."""
-    loaded = checkpoints.load(reference, how.compute, packed=True)
+    loaded = load_model(how, reference, packed=True)
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)
     config = loaded.model.config
     metrics.check_vocabulary_slice(loaded.params, how.vocabulary)
@@ -140,8 +145,8 @@ def measured(
 
 
 @remembered
-def _loaded(reference: str, compute: Compute) -> Any:
-    return checkpoints.load(reference, compute)
+def _loaded(reference: str, how: Frozen) -> Any:
+    return load_model(how, reference)
 
 
 def architecture(reference: str) -> ModelConfig:
@@ -156,7 +161,7 @@ def _states(loaded, text: str, tokens: int, how: Frozen) -> FinalStates:
 
 def _body(reference: str, heads, how: Frozen):
     """The model, its states to train heads on and those to score them on, and the tags of rows."""
-    loaded = _loaded(reference, how.compute)
+    loaded = _loaded(reference, how)
     config = loaded.model.config
     if config.head != "full":
         raise InputError(
@@ -260,13 +265,13 @@ def head_alternatives(reference: str, heads: Heads, how: Frozen, seed: int) -> l
     return rows
 
 
-def target(reference: str, about: Target, context: int, seed: int, cache: str | None) -> list[dict]:
+def target(config: Saturation, reference: str, context: int, seed: int) -> list[dict]:
     """The rank of next-token distributions of growing shares of the text.
 
     Its documents are put into an order by seed.
     """
-    loaded = checkpoints.load(reference, packed=True)
-    tokens = data.store(about.text, loaded.tokenizer, cache=cache)
+    loaded, about = load_model(config, reference, packed=True), present(config.target)
+    tokens = data.store(about.text, loaded.tokenizer, cache=config.cache)
     vocab = loaded.model.config.vocab
     order = np.random.default_rng(seed).permutation(len(tokens))
     pieces = [tokens[i] for i in order]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lmdyn import checkpoints, data
 from lmdyn.errors import InputError
+from lmdyn.studies.config import with_special_tokens
 from lmdyn.studies.folder import Folder, open_folder
 from lmdyn.studies.saturation import parts
 from lmdyn.studies.saturation.claims import claims
@@ -90,7 +91,7 @@ def ladder_tasks(config: Saturation, folder: Folder) -> list[Task]:
     for width, head in wanted:
         for seed in config.every_seed:
             name = _name(seed, width, head)
-            run = present(config.pretrain)
+            run = with_special_tokens(present(config.pretrain), config)
             model, rule = (
                 dataclasses.replace(resized(present(run.model), width), head=head),
                 run.optimizer,
@@ -127,6 +128,8 @@ def given_tasks(config: Saturation, given: list[checkpoints.Reference]) -> list[
         config.batch,
         parse_slice(config.vocabulary),
         config.compute,
+        config.bos,
+        config.end_of_text,
     )
     return [
         Task(
@@ -149,6 +152,8 @@ def further_tasks(
         config.length,
         config.batch,
         config.compute,
+        config.bos,
+        config.end_of_text,
         config.cache,
         config.states,
     )
@@ -168,11 +173,7 @@ def further_tasks(
     if config.does("target"):
         body = last or f"run:{folder.path / 'runs' / _name(config.seed, max(config.widths))}"
         tasks += [
-            Task(
-                f"target{context}-seed{seed}",
-                parts.target,
-                (body, config.target, context, seed, config.cache),
-            )
+            Task(f"target{context}-seed{seed}", parts.target, (config, body, context, seed))
             for context in present(config.target).contexts
             for seed in config.every_seed
         ]
