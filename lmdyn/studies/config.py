@@ -83,6 +83,20 @@ def load_model(
 
     Raises:
       InputError: whatever is wrong with the model, or no such token.
+
+    >>> import tempfile
+    >>> from lmdyn import models
+    >>> from lmdyn.data.tokenizers import byte_tokenizer
+    >>> model = models.LanguageModel(
+    ...     models.ModelConfig(
+    ...         vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ...     )
+    ... )
+    >>> folder = tempfile.mkdtemp() + "/tiny"
+    >>> checkpoints.export(model, models.init(model), byte_tokenizer(), folder)
+    >>> study = SeededStudyConfig(out="out/mine", bos="none", end_of_text="a")
+    >>> load_model(study, f"dir:{folder}").tokenizer.end_of_text
+    97
     """
     loaded = checkpoints.load(reference, config.compute, packed, end_of_text=config.end_of_text)
     return loaded._replace(tokenizer=loaded.tokenizer.with_bos(config.bos))
@@ -94,6 +108,13 @@ def with_special_tokens(run: TrainConfig, config: StudyConfig) -> TrainConfig:
     Args:
       run: as the config file has it.
       config: of the study.
+
+    >>> from lmdyn.training import Data, Source
+    >>> run = TrainConfig(Data((Source("text:a"),)), 2, "run", start="dir:model", bos="window")
+    >>> with_special_tokens(run, StudyConfig(out="out/mine")).bos
+    'window'
+    >>> with_special_tokens(run, StudyConfig(out="out/mine", bos="none")).bos
+    'none'
     """
     bos = run.bos if config.bos == "auto" else config.bos
     return dataclasses.replace(run, bos=bos, end_of_text=config.end_of_text or run.end_of_text)
