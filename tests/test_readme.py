@@ -15,7 +15,7 @@ import pytest
 
 from lmdyn import checkpoints, models, records
 from lmdyn.checkpoints.families import FAMILIES
-from lmdyn.checkpoints.formats.safetensors import read_folder
+from lmdyn.checkpoints.formats.folder import read_folder
 from lmdyn.cli import command_line
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError

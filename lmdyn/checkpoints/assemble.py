@@ -23,6 +23,14 @@ from lmdyn.types import Params
 BLOCK_NUMBERS = 2**18
 
 
+class Checkpoint(NamedTuple):
+    """The architecture and the parameters of a file. Made by `read_folder`."""
+
+    config: ModelConfig
+    params: Params
+    """a nested dict of float32 JAX arrays"""
+
+
 class TensorSource(NamedTuple):
     """The tensors of a checkpoint, unread.
 

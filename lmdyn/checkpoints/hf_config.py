@@ -63,6 +63,8 @@ def read_config(values: dict) -> ModelConfig:
 
 def _read(name: str, entry: Family, values: dict) -> ModelConfig:
     _refuse(name, entry, values)
+    if entry.translate:
+        values = entry.translate(values)
     read = {ours: _lookup(entry, keys, values) for ours, keys in entry.keys.items()}
     fields = {k: v for k, v in read.items() if v is not None} | entry.fixed
     for field, value in fields.items():
@@ -255,6 +257,8 @@ def write_config(config: ModelConfig) -> dict:
     """
     differences = {}
     for name, entry in FAMILIES.items():
+        if entry.translate:
+            continue
         values = _write(name, entry, config)
         try:
             back = read_config(values)

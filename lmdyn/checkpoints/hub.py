@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lmdyn.errors import InputError
 
+PYTORCH = ("pytorch_model*.bin",)
 CHECKPOINT = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "merges.txt")
 
 
@@ -18,7 +19,7 @@ def download(
     Args:
       repository: `ORG/NAME`.
       revision: a branch, a tag or a commit; default the main branch.
-      patterns: which files: `CHECKPOINT` (safetensors, no pickles), or
+      patterns: which files: `CHECKPOINT` (where it has no safetensors, PyTorch's files too), or
         `lmdyn.data.tokenizers.FILES` without weights.
 
     Raises:
@@ -28,10 +29,17 @@ def download(
     >>> folder = download("HuggingFaceTB/SmolLM2-135M")  # doctest: +SKIP
     """
     hub = _hub()
-    try:
+
+    def fetch(patterns: Sequence[str]) -> pathlib.Path:
         return pathlib.Path(
             hub.snapshot_download(repository, revision=revision, allow_patterns=list(patterns))
         )
+
+    try:
+        folder = fetch(patterns)
+        if patterns == CHECKPOINT and not any(folder.glob("*.safetensors")):
+            folder = fetch(PYTORCH)
+        return folder
     except Exception as err:
         raise _translated(err, repository, revision) from err
 

@@ -112,6 +112,11 @@ LAYOUTS: dict[str, Layout] = {
         take=_take_rows,
         give=lambda parts, c: np.concatenate([p.T for p in parts], axis=0),
     ),
+    "halved_rows": Layout(  # OLMo's ff_proj: [up gate, in]
+        shape=lambda ours, c: (2 * ours[-1], *ours[:-1]),
+        take=lambda tensor, part, c: np.split(tensor, 2)[part].T,
+        give=lambda parts, c: np.concatenate([p.T for p in parts], axis=0),
+    ),
     "interleaved": Layout(  # GPT-NeoX: [head, (query key value), in]
         shape=lambda ours, c: (_fused_width(c), *ours[:-1]),
         take=_take_interleaved,

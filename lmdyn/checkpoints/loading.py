@@ -4,8 +4,9 @@ import pathlib
 from typing import Any, NamedTuple
 
 from lmdyn.checkpoints import hub, runs
+from lmdyn.checkpoints.assemble import Checkpoint
+from lmdyn.checkpoints.formats.folder import read_folder, refuse_adapter
 from lmdyn.checkpoints.formats.gguf import read_gguf
-from lmdyn.checkpoints.formats.safetensors import Checkpoint, read_folder, refuse_adapter
 from lmdyn.checkpoints.references import Reference, parse
 from lmdyn.data.tokenizers import Tokenizer, from_folder
 from lmdyn.errors import InputError

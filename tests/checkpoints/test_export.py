@@ -8,7 +8,7 @@ import pytest
 
 from lmdyn import checkpoints, files, models
 from lmdyn.checkpoints import exporting
-from lmdyn.checkpoints.formats.safetensors import read_folder
+from lmdyn.checkpoints.formats.folder import read_folder
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError
 from tests.checkpoints.cases import CASES, write_tiny

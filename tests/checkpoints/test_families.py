@@ -6,7 +6,7 @@ import pytest
 from flax import traverse_util
 
 from lmdyn import models
-from lmdyn.checkpoints.formats.safetensors import read_folder
+from lmdyn.checkpoints.formats.folder import read_folder
 from lmdyn.models.heads import head_of
 from tests.checkpoints.cases import CASES
 

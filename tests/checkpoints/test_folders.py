@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmdyn import checkpoints
-from lmdyn.checkpoints.formats.safetensors import read_folder
+from lmdyn.checkpoints.formats.folder import read_folder
 from lmdyn.errors import InputError
 from tests.checkpoints.cases import CASES, TINY, random_model, write_tiny, write_tokenizer
 
@@ -92,8 +92,18 @@ def _cut(folder):
     path.write_bytes(path.read_bytes()[:-7])
 
 
-def _pickle_only(folder):
+def _renamed(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def _no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def _two_files(folder):
+    _no_weights(folder)
+    for name in ("a.pt", "b.bin"):
+        (folder / name).touch()
 
 
 def _missing_shard(folder):
@@ -160,7 +170,9 @@ BAD_FOLDERS = {
         _text("model.safetensors", "hello"),
         "model.safetensors is no whole safetensors file",
     ),
-    "pickle": (_pickle_only, "pytorch_model.bin, a pickle, which is never opened; convert it"),
+    "no pickle": (_renamed, "pytorch_model.bin: it is no PyTorch file"),
+    "no weights": (_no_weights, "has no model.safetensors or pytorch_model.bin"),
+    "two files": (_two_files, "has 2 files of PyTorch and none is model.safetensors or pytorch_mo"),
     "missing shard": (_missing_shard, "shard model-00001-of-00002.safetensors is missing"),
     "bad index": (_text("model.safetensors.index.json", "{}"), "no weight_map"),
     "no config": (_no_config, "has no config.json"),

@@ -8,8 +8,8 @@ import pytest
 from flax import traverse_util
 
 from lmdyn import checkpoints
+from lmdyn.checkpoints.formats.folder import read_folder
 from lmdyn.checkpoints.formats.gguf import read_gguf
-from lmdyn.checkpoints.formats.safetensors import read_folder
 from lmdyn.errors import InputError
 from lmdyn.models import RotaryScaling
 from lmdyn.models.matrices.quantized import unpack
@@ -205,6 +205,39 @@ def test_a_gguf_holds_the_model_that_the_folder_holds(architecture, tmp_path):
         assert np.array_equal(paths.pop(path), value), path
     assert not paths
     assert tokenizer.encode("abc a").tolist() == [3, 4, 5, 1]
+
+
+@pytest.fixture
+def shards(tmp_path, small):
+    """The files of one model, as `gguf` splits it."""
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=9)
+    metadata(writer, small.config, "llama")
+    tokens(writer)
+    for name, value in converted(small, "llama"):
+        writer.add_tensor(name, value)
+    writer.write_header_to_file(tmp_path / "m.gguf")
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(tmp_path.glob("m-*.gguf"))
+
+
+def test_shards_are_read_like_one_file(shards, small, tmp_path):
+    whole, _ = read_gguf(write(tmp_path / "whole.gguf", small, "llama"))
+    assert len(shards) > 2
+    for shard in (shards[0], shards[2]):
+        (config, params), _ = read_gguf(shard)
+        assert config == whole.config
+        jax.tree.map(np.testing.assert_array_equal, params, whole.params)
+
+
+def test_shards_that_are_missing_or_renamed_are_named(shards):
+    shards[1].rename(shards[1].with_name("kept"))
+    with pytest.raises(InputError, match=rf"one of {len(shards)} shards.*00002-of-.* is missing"):
+        read_gguf(shards[0])
+    shards[1].write_bytes(shards[2].read_bytes())
+    with pytest.raises(InputError, match="says that it is shard 3; shards have been renamed"):
+        read_gguf(shards[0])
 
 
 KINDS = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0"]

@@ -1,5 +1,6 @@
 """Model references, series, and the hub without a network."""
 
+import pathlib
 import sys
 
 import pytest
@@ -145,18 +146,24 @@ def test_what_is_not_in_the_cache(cache, text, words):
     assert "\n" not in str(caught.value)
 
 
-def test_the_hub_is_asked_for_safetensors_and_never_for_pickles(monkeypatch, tmp_path):
+@pytest.mark.parametrize("holds", ["model.safetensors", "pytorch_model.bin"])
+def test_the_hub_is_asked_for_pytorch_files_only_where_there_is_nothing_else(
+    holds, monkeypatch, tmp_path
+):
     client = pytest.importorskip("huggingface_hub")
-    asked = {}
-    monkeypatch.setattr(
-        client,
-        "snapshot_download",
-        lambda name, **options: asked.update(options, name=name) or str(tmp_path),
-    )
+    asked = []
+
+    def snapshot(name, revision, allow_patterns):
+        asked.append((name, revision, *allow_patterns))
+        if any(pathlib.PurePath(holds).match(pattern) for pattern in allow_patterns):
+            (tmp_path / holds).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(client, "snapshot_download", snapshot)
     assert hub.download("org/name", "step7") == tmp_path
-    assert (asked["name"], asked["revision"]) == ("org/name", "step7")
-    assert "*.safetensors" in asked["allow_patterns"]
-    assert not any("bin" in p for p in asked["allow_patterns"])
+    assert (tmp_path / holds).exists()
+    assert len(asked) == (1 if holds.endswith("safetensors") else 2)
+    assert all(one[:2] == ("org/name", "step7") for one in asked)
 
 
 def test_errors_of_the_hub_are_one_line_each(monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmdyn import metrics, models
-from lmdyn.checkpoints.formats.safetensors import read_folder
+from lmdyn.checkpoints.formats.folder import read_folder
 from lmdyn.data import ProbeBatch
 from lmdyn.errors import InputError
 from lmdyn.models.matrices import stored

@@ -8,10 +8,9 @@ import functools
 import jax
 import numpy as np
 
-from lmdyn.checkpoints.assemble import Place, TensorSource, assemble
+from lmdyn.checkpoints.assemble import Checkpoint, Place, TensorSource, assemble
 from lmdyn.checkpoints.families import FAMILIES, Rule, fused, linear, norm, unsupported
 from lmdyn.checkpoints.formats.gguf_header import Header, decode, read_header
-from lmdyn.checkpoints.formats.safetensors import Checkpoint
 from lmdyn.checkpoints.layouts import halves_from_pairs
 from lmdyn.data.tokenizers import Tokenizer, from_gguf
 from lmdyn.errors import InputError, choose
@@ -95,7 +94,7 @@ def read_gguf(
     """The model and the tokenizer of a GGUF file.
 
     Args:
-      path: of the file.
+      path: of the file, or of one of several that hold the model together.
       name: of the tokenizer, for reports.
       packed: matrices of the kinds that `lmdyn.models.QuantizedMatrix` knows stay quantised; the
         others become float32.
@@ -110,7 +109,6 @@ def read_gguf(
     lmdyn.errors.InputError: no/such.gguf: No such file or directory
     """
     header = read_header(path)
-    _refuse_shard(path, header)
     architecture = str(header.fields.get("general.architecture"))
     if architecture not in ARCHITECTURES:
         raise InputError(f"{path}: {unsupported('architecture', architecture, ARCHITECTURES)}")
@@ -146,17 +144,6 @@ def read_gguf(
     return Checkpoint(config, params), tokenizer
 
 
-def _refuse_shard(path: PathLike, header: Header) -> None:
-    """Raises an `InputError` for one of several files that hold a model together."""
-    count = header.fields.get("split.count", 1)
-    if count > 1:
-        number = header.fields.get("split.no", 0) + 1
-        raise InputError(
-            f"{path} is shard {number} of {count} of a model; join them with llama.cpp:"
-            " llama-gguf-split --merge FIRST-SHARD OUT"
-        )
-
-
 def _packed(header: Header, config: ModelConfig, place: Place) -> QuantizedMatrix | None:
     """A leaf as the file has it, or None: of another kind, fused with its neighbours, no matrix."""
     tensors = [header.tensors[name] for name in place.sources()]
@@ -166,7 +153,7 @@ def _packed(header: Header, config: ModelConfig, place: Place) -> QuantizedMatri
         return None
     if not (embedding or place.rule.layout in ("transposed", "pairs")):
         return None
-    rows = [header.data[t.start : t.start + t.size].reshape(t.shape[0], -1) for t in tensors]
+    rows = [t.raw.reshape(t.shape[0], -1) for t in tensors]
     if place.rule.layout == "pairs":
         rows = [halves_from_pairs(r, config.head_width) for r in rows]
     found = from_bytes(rows[0] if place.layers is None else np.stack(rows), kind)
@@ -191,7 +178,9 @@ def gguf_config(header: Header, architecture: str) -> ModelConfig:
 
     >>> import gguf
     >>> from lmdyn.checkpoints.formats import gguf_header
-    >>> table = gguf_header.Tensor((11, 6), gguf.GGMLQuantizationType.F32, start=0, size=264)
+    >>> table = gguf_header.Tensor(
+    ...     (11, 6), gguf.GGMLQuantizationType.F32, np.zeros(264, np.uint8)
+    ... )
     >>> sizes = {
     ...     "embedding_length": 6,
     ...     "block_count": 2,
@@ -200,7 +189,7 @@ def gguf_config(header: Header, architecture: str) -> ModelConfig:
     ...     "context_length": 16,
     ... }
     >>> fields = {f"qwen2.{key}": value for key, value in sizes.items()}
-    >>> config = gguf_config(Header(fields, {"token_embd.weight": table}, np.zeros(0)), "qwen2")
+    >>> config = gguf_config(Header(fields, {"token_embd.weight": table}), "qwen2")
     >>> config.vocab, config.depth, config.head_width, config.tied_head
     (11, 2, 2, True)
     """

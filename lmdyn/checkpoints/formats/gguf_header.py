@@ -9,6 +9,7 @@ are the `gguf` package's. Format: https://github.com/ggml-org/ggml/blob/master/d
 import math
 import mmap
 import pathlib
+import re
 import struct
 from typing import Any, NamedTuple
 
@@ -38,8 +39,8 @@ _PLAIN = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 class Tensor(NamedTuple):
     """Where one tensor lies.
 
-    >>> tensor = Tensor((2, 3), gguf.GGMLQuantizationType.F32, start=96, size=24)
-    >>> tensor.kind.name, tensor.size
+    >>> tensor = Tensor((2, 3), gguf.GGMLQuantizationType.F32, np.zeros(24, np.uint8))
+    >>> tensor.kind.name, tensor.raw.size
     ('F32', 24)
     """
 
@@ -47,10 +48,8 @@ class Tensor(NamedTuple):
     """as numpy has it, slowest axis first"""
     kind: gguf.GGMLQuantizationType
     """of quantisation"""
-    start: int
-    """in the file, in bytes"""
-    size: int
-    """in bytes"""
+    raw: np.ndarray
+    """its bytes, mapped into memory"""
 
 
 class Header(NamedTuple):
@@ -60,8 +59,6 @@ class Header(NamedTuple):
     """plain Python values by key"""
     tensors: dict[str, Tensor]
     """by name"""
-    data: np.ndarray
-    """the whole file, mapped into memory"""
 
 
 class _Cursor:
@@ -105,6 +102,12 @@ class _Cursor:
 def read_header(path: PathLike) -> Header:
     """The header of the GGUF file at `path` (versions 2 and 3, little-endian).
 
+    Of a model in several files (`NAME-00001-of-00003.gguf`) the metadata are those of the first
+    file, and the tensors those of all.
+
+    Args:
+      path: of the file, or of any one of several.
+
     Raises:
       InputError: no such file, not a GGUF file, or one that is cut short or damaged.
 
@@ -124,6 +127,39 @@ def read_header(path: PathLike) -> Header:
     (2, 3)
     """
     path = pathlib.Path(path)
+    header = _read_file(path)
+    count = header.fields.get("split.count", 1)
+    if count == 1:
+        return header
+    end = re.search(r"-\d{5}-of-(\d{5})\.gguf$", path.name)
+    if end is None or int(end[1]) != count:
+        number = header.fields.get("split.no", 0) + 1
+        raise InputError(
+            f"{path} is shard {number} of {count} of a model; its name must end in"
+            f" -{number:05d}-of-{count:05d}.gguf, for the others to be found beside it"
+        )
+    tensors: dict[str, Tensor] = {}
+    for number in range(count, 0, -1):  # the first last: its metadata are the model's
+        shard = path.with_name(f"{path.name[: end.start()]}-{number:05d}-of-{count:05d}.gguf")
+        if not shard.is_file():
+            raise InputError(f"{path} is one of {count} shards of a model; {shard} is missing")
+        header = _read_file(shard)
+        if header.fields.get("split.no", 0) != number - 1:
+            raise InputError(
+                f"{shard} says that it is shard {header.fields.get('split.no', 0) + 1}; shards have"
+                " been renamed"
+            )
+        tensors |= header.tensors
+    if len(tensors) != (wanted := header.fields.get("split.tensors.count", len(tensors))):
+        raise InputError(
+            f"the {count} shards of {path} hold {len(tensors)} tensors, not {wanted}; they are of"
+            " different models"
+        )
+    return Header(header.fields, tensors)
+
+
+def _read_file(path: pathlib.Path) -> Header:
+    """The header of one file."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
@@ -134,20 +170,14 @@ def read_header(path: PathLike) -> Header:
             raise
         raise InputError(f"{path}: {getattr(err, 'strerror', None) or err}") from err
     try:
-        fields, tensors = _parse(_Cursor(data))
+        return _parse(_Cursor(data), np.frombuffer(data, np.uint8))
+    except InputError as err:
+        raise InputError(f"{path} {err}") from err
     except (ValueError, struct.error, RecursionError, MemoryError, OverflowError) as err:
         raise InputError(f"{path} is a damaged GGUF file: {err}; fetch it again") from err
-    for name, tensor in tensors.items():
-        if tensor.start + tensor.size > len(data):
-            missing = tensor.start + tensor.size - len(data)
-            raise InputError(
-                f"{path} is cut short: tensor {name} lacks {missing} bytes at the end; fetch it"
-                " again"
-            )
-    return Header(fields, tensors, np.frombuffer(data, np.uint8))
 
 
-def _parse(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _parse(cursor: _Cursor, data: np.ndarray) -> Header:
     cursor.at = 4
     version = cursor.one("I")
     if version not in (2, 3):
@@ -174,8 +204,14 @@ def _parse(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise ValueError(
                 f"tensor {name} of kind {kind.name} has rows of {shape[-1] if shape else 0} numbers"
             )
-        tensors[name] = Tensor(shape, kind, base + offset, math.prod(shape) // per_block * size)
-    return fields, tensors
+        start, stop = base + offset, base + offset + math.prod(shape) // per_block * size
+        if stop > data.size:
+            raise InputError(
+                f"is cut short: tensor {name} lacks {stop - data.size} bytes at the end; fetch it"
+                " again"
+            )
+        tensors[name] = Tensor(shape, kind, data[start:stop])
+    return Header(fields, tensors)
 
 
 def decode(header: Header, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -200,7 +236,7 @@ def decode(header: Header, name: str, start: int = 0, stop: int | None = None) -
     [[1.0, 1.0, 1.0]]
     """
     tensor = header.tensors[name]
-    raw = header.data[tensor.start : tensor.start + tensor.size]
+    raw = tensor.raw
     if len(tensor.shape) > 1:
         raw = raw.reshape(tensor.shape[0], -1)[start:stop]
         start, stop = 0, None
