@@ -24,7 +24,15 @@ BLOCK_NUMBERS = 2**18
 
 
 class Checkpoint(NamedTuple):
-    """The architecture and the parameters of a file. Made by `read_folder`."""
+    """The architecture and the parameters of a file.
+
+    >>> config = ModelConfig(
+    ...     vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> checkpoint = Checkpoint(config, models.init(models.LanguageModel(config)))
+    >>> checkpoint.params["embed"]["embedding"].shape
+    (257, 6)
+    """
 
     config: ModelConfig
     params: Params
