@@ -17,7 +17,7 @@ def keep_memory() -> bool:
     XLA allocates the temporary arrays of a program anew at every call. By default the GNU C library
     takes blocks of that size from the system and gives them back each time, and the system clears
     every page again: with 300 MB of temporaries, 80,000 page faults a step. Measured with 4 layers
-    of width 128, 16 x 256 tokens, on 2 cores: 1.35 to 1.5 times the tokens a second, and 1.3 GB
+    of width 128, 16 x 256 tokens, on 2 cores: 1.35 to 1.5 times the tokens per second, and 1.3 GB
     where it was 0.75.
 
     `lmdyn.training.train` does this by itself. In a notebook that trains, call it once, before JAX

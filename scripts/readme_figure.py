@@ -124,7 +124,7 @@ def panels(folders, mode):
         lines(
             stream,
             "thousand tokens",
-            "nats a token",
+            "nats per token",
             [ink["quiet"], hues[0], hues[1]],
             ["static", *ways.values()],
             "A model of prose reads source code",

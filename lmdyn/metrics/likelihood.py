@@ -32,7 +32,7 @@ class Likelihood:
     """Mean negative log-likelihood of the counted tokens.
 
     Attributes:
-      nll: nats a token.
+      nll: nats per token.
       tokens: how many tokens were predicted.
 
     >>> Likelihood(nll=0.0, tokens=6).rows()[0]["perplexity"]

@@ -25,7 +25,7 @@ def _run(run):
     config = m.get("config") or {}
     seconds = m.get("wall_seconds")
     speed = (
-        f", {m['tokens_per_second']:,.0f} predictions a second"
+        f", {m['tokens_per_second']:,.0f} predictions per second"
         if m.get("tokens_per_second")
         else ""
     )

@@ -153,7 +153,7 @@ def show_streams(shape, results):
     """Prints the curve; True if all sides found the same nll to 1e-3."""
     print(
         f"\nstreams, {shape}: {STREAMS} documents with adapters of rank {RANK} at the MLPs and"
-        " Adam; tokens a second, all together"
+        " Adam; tokens per second, all together"
     )
     print(
         f"{'chunk':>6}"
