@@ -3,20 +3,23 @@
 References are `hf:ORG/NAME[@REVISION]`, `dir:PATH`, `gguf:PATH` and `run:DIR[@STEP]`. After `@`
 comes one revision, a list (`@step1000,step2000`), a range (`@step0..step1000`, both ends included),
 or `*`. Of a `dir:` the revisions are its subfolders that hold a checkpoint; of a `run:` they are
-its steps (`@100..1000`), and without one it is the last checkpoint that is whole.
+its steps (`@100..1000`), and without one it is the last checkpoint that is whole. A range stays
+within the branch that its ends name (`stage1-step0..stage1-step9000`), and `*` goes from stage to
+stage. Runs that differ by a number are written `hf:EleutherAI/pythia-70m-seed{1..9}@*`.
 """
 
 import dataclasses
 import pathlib
 import re
+from typing import Any
 
 from lmdyn.checkpoints import hub, runs
+from lmdyn.checkpoints.revisions import RevisionName, read_name
 from lmdyn.errors import InputError, choose
 
 REFERENCE_KINDS = ("hf", "dir", "gguf", "run")
-_STEP = re.compile(
-    r"(?:^|[^a-z])(?:global_?step|step|checkpoint|ckpt|iter)[-_]?(\d+)", re.IGNORECASE
-)
+_SEED = re.compile(r"[-_]seed[-_]?(\d+)$", re.IGNORECASE)
+_RUNS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +37,44 @@ class Reference:
     revision: str | None = None
 
     @property
+    def says(self) -> RevisionName:
+        """What the revision's name says; of a `dir:` or `hf:` without one, its own name.
+
+        >>> Reference("hf", "org/TinyLlama-1.1B-step-50K-105b").says.tokens
+        105000000000
+        """
+        if self.kind not in ("hf", "dir"):
+            return read_name(self.revision or "")
+        name = pathlib.PurePath(self.path).name
+        run = _SEED.search(name)  # some series have a repository or folder for each seed
+        seed = run[1] if run else None
+        if self.revision is None:
+            says = read_name("" if name.isdigit() else name)
+            return says._replace(seed=seed)
+        says = read_name(self.revision)
+        return says._replace(seed=says.seed or seed)
+
+    @property
     def step(self) -> int | None:
-        """The training step that the revision names (of a `dir:` without one, the folder), or None.
+        """The training step that the name says, or None.
 
         >>> Reference("dir", "models/checkpoint-500").step
         500
         """
-        name = self.revision
-        if name is None and self.kind == "dir":
-            name = pathlib.Path(self.path).name
-        if name is None:
-            return None
-        match = _STEP.search(name)
-        if match:
-            return int(match[1])
-        return int(name) if self.revision is not None and re.fullmatch(r"\d{1,12}", name) else None
+        return self.says.step
+
+    def fields(self) -> dict[str, Any]:
+        """What the name says of the checkpoint, for its rows.
+
+        Returns:
+          `step`, and of `stage`, `seed` and `trained_tokens` those that the name says.
+
+        >>> Reference("hf", "allenai/OLMo-2-0425-1B", "stage1-step300-tokens1B").fields()
+        {'step': 300, 'stage': 1, 'trained_tokens': 1000000000}
+        """
+        says = self.says
+        more = {"stage": says.stage, "seed": says.seed, "trained_tokens": says.tokens}
+        return {"step": says.step, **{k: v for k, v in more.items() if v is not None}}
 
     @property
     def name(self) -> str:
@@ -76,6 +102,12 @@ def series(ref: str) -> list[Reference]:
     >>> [str(r) for r in series("hf:EleutherAI/pythia-70m@step1000,step2000")]
     ['hf:EleutherAI/pythia-70m@step1000', 'hf:EleutherAI/pythia-70m@step2000']
     """
+    if runs_of := _RUNS.search(ref):
+        low, high = int(runs_of[1]), int(runs_of[2])
+        if not low <= high < low + 1000:
+            raise InputError(f"'{runs_of[0]}' is no range of runs; write {{1..9}}, at most 1000")
+        ends = ref[: runs_of.start()], ref[runs_of.end() :]
+        return [r for i in range(low, high + 1) for r in series(f"{ends[0]}{i}{ends[1]}")]
     kind, path, revision = _split(ref)
     if revision is None:
         return [Reference(kind, path, str(runs.latest(path)) if kind == "run" else None)]
@@ -142,20 +174,30 @@ def _available(kind: str, path: str) -> list[str]:
         raise InputError(f"{path} has no checkpoint yet; train it further")
     if not names:
         raise InputError(f"{kind}:{path} has no revisions")
-    return sorted(names, key=lambda name: _order(kind, path, name))
-
-
-def _order(kind: str, path: str, name: str):
-    step = Reference(kind, path, name).step
-    return (step is None, step or 0, name)
+    return sorted(names, key=lambda name: (read_name(name).order, name))
 
 
 def _range(kind: str, path: str, item: str) -> list[str]:
-    low, high = (Reference(kind, path, end).step for end in item.split("..", 1))
-    if low is None or high is None or low > high:
+    low, high = (read_name(end) for end in item.split("..", 1))
+    if low.step is None or high.step is None or low.step > high.step:
         raise InputError(f"'{item}' is no range of steps; write step0..step1000")
-    steps = {name: Reference(kind, path, name).step for name in _available(kind, path)}
-    found = [name for name, step in steps.items() if step is not None and low <= step <= high]
+    if low.branch != high.branch:
+        raise InputError(
+            f"'{item}' goes from branch '{low.branch}' to '{high.branch}'; write a range for each,"
+            " with a comma between"
+        )
+    names = {name: read_name(name) for name in _available(kind, path)}
+    found = [
+        name
+        for name, says in names.items()
+        if says.branch == low.branch
+        and says.step is not None
+        and low.step <= says.step <= high.step
+    ]
     if not found:
-        raise InputError(f"{kind}:{path} has no checkpoint with a step in {item}")
+        branches = sorted({says.branch for says in names.values() if says.step is not None})
+        raise InputError(
+            f"{kind}:{path} has no checkpoint with a step in {item}"
+            + (f"; its branches: {', '.join(branches)}" if branches not in ([], [""]) else "")
+        )
     return found

@@ -103,7 +103,7 @@ def run(options: Gradients, command: list[str]) -> None:
             seed=options.seed,
             progress=True,
         )
-        own = [records.row(str(reference), step=reference.step, **r) for r in found.rows()]
+        own = [records.row(str(reference), **reference.fields(), **r) for r in found.rows()]
         _show_profiles(own, groups)
         special[str(reference)] = loaded.tokenizer.special_tokens()
         rows += own

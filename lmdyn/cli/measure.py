@@ -79,7 +79,7 @@ def run(options: Measure, command: list[str]) -> None:
         found = metric.rows(results)
         _add_bits_per_byte(found, loaded.tokenizer, batches)
         special[str(reference)] = loaded.tokenizer.special_tokens()
-        about = {"step": reference.step, "tokens": batches.tokens}
+        about = {**reference.fields(), "tokens": batches.tokens}
         own = [records.row(str(reference), **about, **r) for r in found]
         common.show(own, described)
         rows += own

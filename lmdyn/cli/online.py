@@ -291,7 +291,7 @@ def _costs(plan: _Plan, outcomes: dict) -> list[dict]:
 
 def _row(plan: _Plan, metric: str, value: float, unit: str, tokens: int, **more: Any) -> dict:
     reference = plan.reference
-    more |= {"step": reference.step, "tokens": tokens}
+    more |= {**reference.fields(), "tokens": tokens}
     return records.row(str(reference), metric, value, unit, **more)
 
 

@@ -82,7 +82,10 @@ def starting_points(
     gain, each with its control, and by measured entropy at the first gain; the ends of other
     ways to pretrain.
     """
-    starts, last = [Start(f"step {r.step}", "series", str(r), r.step) for r in refs], refs[-1]
+    starts, last = (
+        [Start(f"{r.says.branch} step {r.step}".strip(), "series", str(r), r.step) for r in refs],
+        refs[-1],
+    )
     for ratio in config.ratios:
         for gain in config.gains:
             kinds = {"reactivated": {}, "random": {"control": "random", "seed": seed}}
