@@ -8,7 +8,7 @@
 # leave out --gpus-per-node and give --ntasks-per-node 1.
 #
 # Two minutes before the time limit, or on preemption, Slurm sends SIGTERM: the run saves and ends, and the job is
-# queued again, where it goes on from that checkpoint. A lost node ends the job's step with exit code 75, and it is
+# queued again, where it resumes from that checkpoint. A lost node ends the job's step with exit code 75, and it is
 # queued again, too. Any other failure is left for you to read. `scancel` ends it for good.
 #SBATCH --job-name=lmdyn
 #SBATCH --output=lmdyn-%j.log
@@ -43,7 +43,7 @@ code=0
 wait "$step" || code=$?
 
 if { [ -n "$asked" ] && [ "$code" -eq 0 ]; } || [ "$code" -eq 75 ]; then
-  echo "queued again: the run goes on from its last checkpoint"
+  echo "queued again: the run resumes from its last checkpoint"
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -88,7 +88,7 @@ def accumulate(
       model: the model, as `lmdyn.load` returns it.
       params: the model's parameters.
       batches: an iterable of `lmdyn.data.Batch`, all of one shape.
-      state: a state to go on from.
+      state: a state to continue from.
       progress: show a bar on standard error.
       sharding: a `jax.sharding.Sharding` for the batches' arrays; parameters are used where they
         lie.

@@ -127,8 +127,8 @@ def choose_learning_rate(
     if count >= len(done_n):
         raise InputError(
             f"prefix={search.prefix}: learning rates are tried on it, and the stream, of"
-            f" {done_n[-1]:,} predictions in chunks of {config.chunk}, must go on after it; use a"
-            " shorter prefix or a longer text"
+            f" {done_n[-1]:,} predictions in chunks of {config.chunk}, must continue after it; use"
+            " a shorter prefix or a longer text"
         )
     first, prefix = jax.tree.map(lambda array: array[:count], chunks), int(done_n[count - 1])
     make = learning_rate_as_state(search.rule)

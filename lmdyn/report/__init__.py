@@ -37,7 +37,7 @@ def build(
         training run, with its measurements; or a study, with its claims: its figures are then also
         written to `figures/NAME.svg` there; or folders like these, to a depth of three. Of several
         folders what was measured stands in the same figures and tables; studies follow one another.
-        A study that has not come to its end is left out, and the page says so.
+        An unfinished study is left out, and the page says so.
       out: the page; `report.html` in the folder if None, which several folders cannot have.
 
     Returns:

@@ -84,8 +84,8 @@ def _block(group: Group, svgs: Mapping[str, str], wide: bool, says: str) -> str:
     charts = _beside(group) if several else _panels(group.figures[0][1])
     notes = "".join(_note(folder, figure, svgs[figure.name]) for folder, figure in group.figures)
     return (
-        f'<section class="figure{" wide" if wide else ""}" id="{e(name)}" aria-label='
-        f'"{e(group.title)}"><h3><a href="#{e(name)}">{e(group.title)}</a></h3>'
+        f'<section class="figure{" wide" if wide else ""}" id="{e(name)}">'
+        f'<h3><a href="#{e(name)}">{e(group.title)}</a></h3>'
         + (f"<p class=says>{says}</p>" if says else "")
         + f"<figure>{charts}{_captions(group)}</figure>{notes}</section>"
     )

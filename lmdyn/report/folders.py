@@ -116,8 +116,8 @@ def _unfinished(folder: Path) -> bool:
 
 def _to_end(folder: Path) -> str:
     return (
-        f"the study in {folder} has not come to its end; go on with it: lmdyn study ... --out"
-        f" {folder}"
+        f"the study in {folder} is unfinished; resume it with its own command: lmdyn study ..."
+        f" --out {folder}"
     )
 
 

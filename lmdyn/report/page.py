@@ -189,10 +189,7 @@ def _summary(runs, said, unfinished, date) -> str:
     if date:
         text += f" Run on {date}."
     if unfinished:
-        text += (
-            f" Left out, since not come to {'its' if len(unfinished) == 1 else 'their'} end:"
-            f" {', '.join(unfinished)}."
-        )
+        text += f" Left out because unfinished: {', '.join(unfinished)}."
     return text
 
 

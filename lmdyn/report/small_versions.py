@@ -69,17 +69,15 @@ def above_claims(claims: Sequence[Mapping[str, Any]]) -> str:
     found = {claim["study"]: claim["small"] for claim in claims if claim.get("small")}
     if not found:
         return ""
-    which = (
-        "Every study here is"
-        if len(found) == len({claim["study"] for claim in claims})
-        else f"{listed(list(found))} {'is' if len(found) == 1 else 'are'} here"
-    )
     one = len(found) == 1
+    if len(found) < len({claim["study"] for claim in claims}):
+        which = f"{listed(list(found))} {'is' if one else 'are'} a small version here"
+    else:
+        which = f"{'This study' if one else 'Every study here'} is a small version"
     text = (
-        f"{which} a small version, which shows how {'it goes' if one else 'each goes'}."
-        f" {'Its' if one else 'Their'} verdicts decide nothing: there is too little training in"
-        f" {'it' if one else 'them'} to find anything out. What runs {'it' if one else 'them'} at"
-        " full size:"
+        f"{which}, to show what {'the study does' if one else 'the studies do'}."
+        f" {'Its' if one else 'Their'} verdicts decide nothing, since the models are trained too"
+        f" little. To run {'it' if one else 'them'} at full size:"
     )
     commands = "\n".join(command(config) for config in found.values())
     return (

@@ -77,7 +77,7 @@ class _Peers:
             )
         who = f"host {' and '.join(map(str, hosts))} of {self.processes} was lost {when}"
         return (
-            f"{who}; start all hosts again with the same command: the run goes on from its last"
+            f"{who}; start all hosts again with the same command: the run resumes from its last"
             " checkpoint"
         )
 

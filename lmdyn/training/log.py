@@ -2,8 +2,8 @@
 
 A JSON Lines log, measurements as rows, TensorBoard event files, and a progress bar.
 
-Files grow by whole lines. A run that goes on first cuts back what lies after the checkpoint it goes
-on from, so that the files of a run that was stopped and of one that was not are the same, but for
+Files grow by whole lines. A run that resumes first removes what was written after the checkpoint it
+resumes from, so that a run that was stopped and one that was not leave the same files, except for
 times.
 """
 
@@ -23,7 +23,7 @@ class Log:
 
     Args:
       folder: of the run.
-      step: where it goes on; lines of later steps are removed.
+      step: where it resumes; lines of later steps are removed.
       steps: of the whole run.
       progress: show a bar.
       active: False on all hosts but the first: nothing is written or shown.

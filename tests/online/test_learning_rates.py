@@ -76,7 +76,7 @@ def test_runs_in_pieces_give_the_same_numbers():
     [
         (dict(learning_rates=()), "at least one"),
         (dict(learning_rates=(-1.0,)), "each 0 or a positive"),
-        (dict(prefix=90), "must go on after it"),
+        (dict(prefix=90), "must continue after it"),
         (dict(prefix=0), "at least 1 prediction"),
         (dict(every=0), "every=0"),
         (dict(piece=0), "piece=0"),

@@ -117,7 +117,7 @@ def test_folders_below_one_folder_are_gathered(folders, tmp_path):
     } <= downloads
     assert "Tiny-5M (first)" in text and "Other" in text
     assert "Deeper-9" not in text, "what a study trained is the study's own"
-    assert "Left out, since not come to its end: stopped." in text
+    assert "Left out because unfinished: stopped." in text
     assert not list(tmp_path.rglob("figures")), "no folder below is touched"
     assert report.build(tmp_path).read_text(encoding="utf-8") == text, (
         "its own page is no part of it"
@@ -135,5 +135,5 @@ def test_rows_of_the_folder_itself_come_first(folders, tmp_path):
 def test_only_an_unfinished_study_below(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "study.json").write_text("{}")
-    with pytest.raises(InputError, match=r"the study in .*a has not come to its end"):
+    with pytest.raises(InputError, match=r"the study in .*a is unfinished"):
         report.build(tmp_path)

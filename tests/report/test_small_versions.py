@@ -98,7 +98,7 @@ def test_beside_one_at_its_real_size_the_small_one_is_named(tmp_path):
         "6 claims: 2 supported, 2 not supported, 2 undecided; 3 claims of a small version, which"
         " decide nothing" in text
     )
-    assert "Fact learning is here a small version" in text
+    assert "Fact learning is a small version here" in text
     assert "Tour: a small version , which decides nothing ." in text
     assert text.count("tour small version") == 3, "at each of its claims"
 

@@ -458,7 +458,7 @@ def test_bad_claims_are_named(tmp_path, text, said):
 
 def test_a_study_that_has_not_ended(tmp_path):
     (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(InputError, match="has not come to its end; go on with it"):
+    with pytest.raises(InputError, match="is unfinished; resume it with its own command"):
         report.build(tmp_path)
 
 
