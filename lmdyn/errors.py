@@ -39,7 +39,7 @@ def check_least(instance: Any, where: str = "", **least: float) -> None:
 
     Args:
       instance: has the fields.
-      where: what stands before their names, such as `further.`.
+      where: a prefix of their names, such as `further.`.
       **least: the least value by field.
 
     >>> from types import SimpleNamespace

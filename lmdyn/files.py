@@ -23,7 +23,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     It is removed when the block does not.
 
     Args:
-      path: the file's name. Its folder is made if need be; a file that is there is replaced.
+      path: the file's name. Its folder is created if missing; a file that is there is replaced.
 
     Yields:
       A binary file object.

@@ -199,7 +199,7 @@ class Harness(TemplateLM):
         return max(1, self.rows * TOKENS // max(TOKENS, size))
 
     def _cut(self, context: list[int], continuation: list[int]) -> tuple[np.ndarray, int]:
-        """The ids of a request that fit into a window, and how many of them are asked for."""
+        """The ids of a request that fit into a window, and how many of them are scored."""
         if not context or not continuation:
             raise InputError(
                 "a request has an empty context or an empty continuation after tokenising; the"

@@ -1,6 +1,6 @@
 """Names of types that signatures share, and `present`.
 
-Shapes are said in docstrings: a type tells what kind of thing a value is.
+Shapes are in docstrings: a type says what kind of thing a value is.
 
 Importing this imports neither JAX nor NumPy, so that the command line may use it; there the array
 types are `Any`.
@@ -37,9 +37,9 @@ __all__ = [
 T = TypeVar("T")
 
 Bos: TypeAlias = Literal["auto", "document", "window", "none"]
-"""Where a beginning-of-text token stands, see `lmdyn.data.tokenizers.Tokenizer.with_bos`."""
+"""Where beginning-of-text tokens go; see `lmdyn.data.tokenizers.Tokenizer.with_bos`."""
 Params: TypeAlias = dict[str, Any]
-"""Parameters of a model: a nested dict whose leaves are arrays, or what stands in place of one
+"""Parameters of a model: a nested dict whose leaves are arrays, or a replacement of one
 (`lmdyn.models.QuantizedMatrix`, `LoRAMatrix`, `GradNormProbe`)."""
 
 Tree: TypeAlias = Any
@@ -52,7 +52,7 @@ Rows: TypeAlias = Sequence[Row]
 """Several measurements, such as all of a study."""
 
 PathLike: TypeAlias = str | os.PathLike[str]
-"""Where a file or a folder lies."""
+"""The path of a file or a folder."""
 
 Say: TypeAlias = Callable[[str], None]
 """What is called with lines for the user."""

@@ -25,7 +25,7 @@ LARGEST_EXPONENT = 5.0
 
 
 class Residual(NamedTuple):
-    """How far a loss lies from what the law predicts, as a share of the prediction.
+    """How far a loss is from what the law predicts, as a share of the prediction.
 
     0.08 is 8% above it. Made by `ScalingLaw.residual`.
 
@@ -91,13 +91,13 @@ class ScalingLaw:
     def interval(
         self, parameters: float, tokens: float, coverage: float = 0.9
     ) -> tuple[float, float]:
-        """Where the law lies at N and T, in nats."""
+        """The law's loss at N and T, in nats."""
         return self._interval(self._drawn(parameters, tokens), coverage)
 
     def residual(
         self, parameters: float, tokens: float, loss: float, coverage: float = 0.9, seed: int = 0
     ) -> Residual:
-        """How far the loss of another model lies from the prediction; above 0 is worse.
+        """How far the loss of another model is from the prediction; above 0 is worse.
 
         Args:
           parameters: the model's N.

@@ -39,7 +39,7 @@ def export(
       params: the model's tree.
       tokenizer: None leaves its files out.
       folder: must not exist, or be empty.
-      notes: further files to lie in it, name to text.
+      notes: further files to write into it, name to text.
 
     Raises:
       InputError: the folder is not empty, the disk is full, or no known family is this model.

@@ -1,8 +1,8 @@
-"""How one tensor of ours lies inside a tensor of a file: transposed, fused, or permuted.
+"""How one of our tensors is stored in a tensor of a file: transposed, fused, or permuted.
 
-Our kernels are `[in, out]`; queries, keys and values are separate; rotary numbers lie in halves. A
-`Layout` says how to get there from a file, and back. Shape letters: D width, H heads, G key-value
-heads, K head width.
+Our kernels are `[in, out]`; queries, keys and values are separate; rotary dimensions are in halves.
+A `Layout` converts from a file's form to ours, and back. Shape letters: D width, H heads, G
+key-value heads, K head width.
 """
 
 from collections.abc import Callable

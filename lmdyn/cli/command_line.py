@@ -122,7 +122,7 @@ def parse(argv: list[str]) -> Any:
     >>> parse(["report", "results"])
     Report(folders=('results',), out=None)
     """
-    if (here := os.getcwd()) not in sys.path:  # dotted names may be of modules that lie here
+    if (here := os.getcwd()) not in sys.path:  # dotted names may be of modules in this folder
         sys.path.append(here)
     if argv[:1] in (["--version"], ["-V"]):
         import lmdyn

@@ -23,7 +23,7 @@ class Gradients:
     Each probe is a text with a marked span. Its loss is the mean nll of the span, and the norm is
     that of its own gradient. There is one profile per kind of knowledge that the probes name
     (updated, new, unchanged), with bootstrap intervals over sequences, and a test of whether two
-    kinds lie in different places.
+    kinds are in different places.
     """
 
     models: common.Models

@@ -97,7 +97,7 @@ def run(options: Measure, command: list[str]) -> None:
 def _add_bits_per_byte(rows: list[dict[str, Any]], tokenizer: Any, batches: Any) -> None:
     """Adds to the row of nll what it is in bits per byte of UTF-8 of the predicted text.
 
-    What stands between documents is not in that text.
+    The separators between documents are not in that text.
     """
     ids = batches.stream[1:]
     special = [i for i in (tokenizer.end_of_text, tokenizer.first_token) if i is not None]

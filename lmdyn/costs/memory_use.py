@@ -85,7 +85,7 @@ def evaluation_memory(
     forward = layer + scores + 2 * encoded * config.mlp_width
     if part is None:
         return MemoryUse(4 * held, 0, 4 * forward)
-    # What adapts is held once more where it stands beside the parameters, and its optimizer state.
+    # What adapts is held once more where it is kept beside the parameters, and its optimizer state.
     chosen = (
         jax.eval_shape(part.init, tree)
         if isinstance(part, Adapters)

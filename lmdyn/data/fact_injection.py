@@ -1,4 +1,4 @@
-"""Facts to inject while a model trains further, with the probes that ask for them.
+"""Facts to inject while a model trains further, with the probes of them.
 
 Chang et al. 2024, arXiv 2406.11813. A fact is a paragraph, the same in other words, and questions
 of three depths: `memorisation` asks for what the text says, in its words; `paraphrase` in other
@@ -52,12 +52,12 @@ def parse_fact(record: dict[str, Any], where: str = "the fact", number: int = 0)
         `mem_input`, `mem_target`, `gen_input`, `gen_target`, `hard_gen_input`, `hard_gen_target`.
         There, an input that ends with an opening quotation mark is joined to its target without a
         space. Other keys are left alone.
-      where: what errors call it.
+      where: its name in error messages.
       number: which fact of its file it is, counted from 0; a fact without a name is named by it.
 
     Raises:
       InputError: neither form, no text or no probe, an empty text, prompt or target, lists of
-        unequal length, an unknown depth, or a memorisation probe whose words stand in none of the
+        unequal length, an unknown depth, or a memorisation probe whose words occur in none of the
         texts.
 
     >>> told = parse_fact(
@@ -222,7 +222,7 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
 
 
 def _records(path) -> Iterator[tuple[dict, str]]:
-    """Each dict and what errors call it: of an array if the file begins as one, else of lines."""
+    """Each dict and its name in errors: of an array if the file begins as one, else of lines."""
     for record, where in json_records(path, read_text(path), EXAMPLE, "objects"):
         if not isinstance(record, dict):
             raise InputError(
@@ -236,7 +236,7 @@ def world_facts(world: worlds.World) -> tuple[Fact, ...]:
     """Every entity that is new at time 1: its biographies, and the probes about it.
 
     The texts are those of split `time1`, one for each of the world's renderings. A composition
-    probe also needs a fact about a city, which may be an old one that only split `time0` tells of.
+    probe also needs a fact about a city, which may be an old one that only split `time0` mentions.
 
     Raises:
       InputError: nothing is new.

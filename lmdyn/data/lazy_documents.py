@@ -1,7 +1,7 @@
 """A lazy sequence of documents, and the text that one record of a data set holds.
 
 Documents have `len` and `[]` and nothing else, which is what Grain asks of a data source; nothing
-is read before it is asked for, and they pickle (Grain's workers are processes).
+is read before it is needed, and they pickle (Grain's workers are processes).
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ def check_unicode(text: str, where: str) -> None:
 
     Args:
       text: such as JSON's escapes make it.
-      where: what errors call it.
+      where: its name in error messages.
 
     Raises:
       InputError: it has one.
@@ -103,7 +103,7 @@ def decode_utf8(raw: bytes, where: str) -> str:
 
     Args:
       raw: the bytes.
-      where: what errors call them.
+      where: its name in error messages.
 
     Raises:
       InputError: they are not UTF-8; it names the first byte that is wrong and its offset.

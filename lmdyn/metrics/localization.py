@@ -2,8 +2,8 @@
 
 The whole measurement of Fernandez et al. 2024, arXiv 2411.04448.
 
-Probes are told apart by their kind. Each kind has its relative profile, and each two kinds a test
-of whether they lie in different places.
+Probes are grouped by kind. Each kind has a relative profile, and each pair of kinds a test
+of whether they are in different places.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def by_kind(probes: Iterable[Probe], limit: int | None = None) -> dict[str, tupl
 
     Args:
       probes: of any kinds.
-      limit: at most so many of a kind, spread evenly.
+      limit: at most this many per kind, spread evenly.
 
     Raises:
       InputError: no probes, or a kind with fewer than two, of which no interval can be made.

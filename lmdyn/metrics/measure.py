@@ -169,7 +169,7 @@ def measure(
       params: its parameters.
       batches: `lmdyn.data.Batch`es, all of one shape (see `lmdyn.data.batches`).
       progress: show a bar on standard error.
-      sharding: for the batches' arrays; parameters are used where they lie.
+      sharding: for the batches' arrays; parameters are used where they are.
 
     Returns:
       The metric's result; a dict of results by name for a combined one.

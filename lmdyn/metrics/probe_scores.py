@@ -66,11 +66,11 @@ def score_probes(
 
     Args:
       model: as `lmdyn.load` returns it.
-      params: its parameters, used where they lie.
+      params: its parameters, used where they are.
       batch: from `lmdyn.data.encode_probes`.
       rows: how many probes go through the model at once, at most; groups are of one size, the last
         one padded.
-      span: spans are padded to so many tokens at least, so that batches share a program.
+      span: spans are padded to at least this many tokens, so that batches share a program.
 
     Raises:
       InputError: rows below 1, no probes, one without a span, or a token outside the model's

@@ -1,4 +1,4 @@
-"""Relative gradient norms: where a kind of knowledge lies, and whether two kinds lie apart.
+"""Relative gradient norms: where a kind of knowledge is, and whether two kinds differ.
 
 Compared with text at large (Fernandez et al. 2024, arXiv 2411.04448).
 
@@ -146,7 +146,7 @@ class ProfileDifference(NamedTuple):
     """How two gradient profiles differ. Made by `compare_profiles`."""
 
     difference: dict[str, np.ndarray]
-    """`{group: [l] or []}`: how much more (above 0) of a sequence's gradient lies there in the
+    """`{group: [l] or []}`: how much more (above 0) of a sequence's gradient is there in the
     first kind than in the second: the difference of mean log shares, so log 2 is twice as much"""
     size: float
     """root mean square of the difference, over groups and layers"""
@@ -157,7 +157,7 @@ class ProfileDifference(NamedTuple):
 def compare_profiles(
     first: LayerGradients, second: LayerGradients, *, permutations: int = 2000, seed: int = 0
 ) -> ProfileDifference:
-    """Whether two kinds of knowledge lie in different places: a permutation test over sequences.
+    """Whether two kinds of knowledge are in different places: a permutation test over sequences.
 
     A sequence's profile is the log of its norms, less their mean: how its gradient is shared out,
     whatever its size. If kinds do not matter, any sequence may belong to either kind; so labels are

@@ -22,7 +22,7 @@ import scipy.sparse
 from lmdyn.errors import InputError
 
 DENSE = 4096
-"""Up to so many columns (or rows) that are not empty, all values, by the dense Gram matrix."""
+"""Up to this many columns (or rows) that are not empty, all values, by the dense Gram matrix."""
 BLOCK = 64
 """Vectors that are multiplied at once."""
 ROWS = 2**16

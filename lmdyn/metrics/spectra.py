@@ -19,7 +19,7 @@ from lmdyn.records import Quantity
 from lmdyn.types import Array, Params
 
 EXACT = 2**18
-"""Up to so many numbers a matrix is decomposed as it is, above by its Gram matrix."""
+"""Up to this many numbers a matrix is decomposed as it is, above by its Gram matrix."""
 BLOCK_ROWS = 4096
 
 

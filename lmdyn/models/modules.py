@@ -48,7 +48,7 @@ def _std(config: ModelConfig, writes_residual: bool) -> float:
 
 
 def _matrix(module: nn.Module, name: str, std: float, shape):
-    """The module's matrix: a float32 array `shape`, or whatever stands in its place."""
+    """The module's matrix: a float32 array `shape`, or its replacement."""
     if module.has_variable("params", name) and is_substitute(
         found := module.get_variable("params", name)
     ):
@@ -276,7 +276,7 @@ class LanguageModel(nn.Module):
       config: the architecture.
       compute: how it is run.
       taps: reducers by site, see `lmdyn.models.forward.forward`.
-      batch_sharding: where the rows of a batch lie on a mesh of devices; activations are held there
+      batch_sharding: how the rows of a batch are sharded over a mesh; activations are held there
         (`lmdyn.training.sharding.spread`).
 
     >>> from lmdyn.models.config import ModelConfig
@@ -364,7 +364,7 @@ class OutputHead(nn.Module):
             # What only widens or narrows keeps the size of states; what gives scores or weights
             # begins near 0.
             std = self.std if name in head.scoring else shape[0] ** -0.5
-            if name == "kernel":  # a full head's, which lies there by itself
+            if name == "kernel":  # a full head's, which is stored there directly
                 _matrix(self, name, std, shape)
             else:
                 HeadMatrix(shape, std, name=name)()

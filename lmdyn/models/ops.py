@@ -29,7 +29,7 @@ def linear(x: Array, kernel: Any, bias: Array | None = None) -> jax.Array:
 
     Args:
       x: `[..., D]`.
-      kernel: `[D, F]`, or what stands in its place (`lmdyn.models.matrices`).
+      kernel: `[D, F]`, or its replacement (`lmdyn.models.matrices`).
       bias: `[F]` or None.
 
     Returns:

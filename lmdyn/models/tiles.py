@@ -20,7 +20,7 @@ TILE_BYTES = 2**27
 """What a tile of rows becomes takes at most this much on a CPU, which is fastest in its caches."""
 
 SHARE = 40
-"""On an accelerator it may take one part in so many of the memory, where that is more: about 8,000
+"""On an accelerator it may take one part in this many of memory, where that is more: about 8,000
 rows of a vocabulary of 50,000 on 80 GB."""
 
 

@@ -35,9 +35,9 @@ class OnlineConfig:
         own copy of what adapts and one shared body. The same numbers to rounding, and small chunks
         go much faster.
       end_of_text: token that joins documents, unless `reset="document"`.
-      first: token that stands before the text (with `reset="document"`, before every document) and
+      first: token before the text (with `reset="document"`, before every document) and
         takes the place of the first input of every chunk or overlap window, as
-        `Tokenizer.window_token` says; with a cache, which has no windows, it stands there only.
+        `Tokenizer.window_token` says; with a cache, which has no windows, it goes there only.
       tokens: stop after this many predictions; None reads everything.
       piece: chunks per run of the compiled program, which then serves texts of any length, with the
         same numbers; None runs the whole text at once.

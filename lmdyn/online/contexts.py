@@ -50,7 +50,7 @@ def cache(window: int, keep: int = 0) -> Context:
 
     A model rests much of its attention on the first tokens of a text, and gets worse when they are
     gone (Xiao et al. 2024, arXiv 2309.17453); `keep=4` suffices. As there, positions are those in
-    the cache: the first tokens stand just before the others.
+    the cache: the first tokens are just before the others.
 
     Args:
       window: tokens that are cached: the last ones, and the first `keep` of the text.
@@ -96,7 +96,7 @@ def forward_inputs(context: Context, cache: Tree, chunk: "ChunkStream") -> dict:
     slots_W = jnp.arange(context.window, dtype=jnp.int32)
     filled_1W = cache["position"] >= 0
     if context.keep:
-        # While the other slots fill up from the right, the first tokens stand just before them.
+        # While the other slots fill up from the right, the first tokens are just before them.
         others = filled_1W[:, context.keep :].sum(1, keepdims=True, dtype=jnp.int32)
         gap = context.window - context.keep - others
         slots_W = slots_W + jnp.where(slots_W < context.keep, gap, 0)
@@ -133,7 +133,7 @@ def update_cache(context: Context, before: Tree, after: Tree, length: int) -> Tr
         firsts = jnp.where(begins_11.reshape(()), cut(new, own, own + keep), cut(old, 0, keep))
         return jnp.concatenate([firsts, cut(new, keep, context.window)], axis)
 
-    # The first chunk's first tokens also stand among the last ones, where they do not count.
+    # The first chunk's first tokens are also among the last ones, where they do not count.
     slot_W = jnp.arange(context.window)
     twice_1W = begins_11 & (slot_W >= max(own, keep)) & (slot_W < own + keep)
     position_1W = place(before["position"], after["position"], 1)

@@ -308,6 +308,6 @@ def _pieces(chunks: tuple, flops: float) -> list[tuple]:
 
 
 def _cut(chunks: tuple, size: int) -> list[tuple]:
-    """Runs of so many chunks, the last one of what is left."""
+    """Runs of n chunks, the last one of what is left."""
     starts = range(0, len(chunks[0].first), size)
     return [jax.tree.map(lambda array, i=i: array[i : i + size], chunks) for i in starts]

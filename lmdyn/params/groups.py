@@ -64,7 +64,7 @@ def group_members(params: Params, group: str) -> dict[Path, tuple[int, ...] | No
 
 
 def group_layers(members: dict[Path, tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    """The layers that a group's parameters lie in, sorted; None if some lie outside the blocks.
+    """The layers that hold a group's parameters, sorted; None if some are outside the blocks.
 
     Args:
       members: from `group_members`.

@@ -63,7 +63,7 @@ class Partition:
     def lowest(self) -> int:
         """The lowest block that the backward pass reaches.
 
-        It is 0 with the embedding, and L with only what lies above the blocks.
+        It is 0 with the embedding, and L with only what is above the blocks.
         """
         layers = [min(layers) for layers in self.chosen.values() if layers]
         if any(path[0] in ("embed", "positions") for path in self.chosen):
@@ -152,7 +152,7 @@ class Partition:
         return list(zip(numbers, parts, strict=True))
 
     def stacks(self, layers: Sequence[int]) -> list[tuple[int, int]]:
-        """The stacks of blocks that chosen layers lie in: `[(number, how many layers), ...]`."""
+        """The stacks of blocks that hold chosen layers: `[(number, how many layers), ...]`."""
         return [
             (number, stop - start)
             for number, (start, stop) in enumerate(itertools.pairwise(self.cuts))

@@ -12,7 +12,7 @@ from typing import Any
 
 STUDY_FREE = ("out", "workers", "cache", "states", "small_version_of")
 """Fields of a study's config that its numbers do not depend on: they may change when it is resumed,
-and do not tell two runs of it apart."""
+and do not distinguish two runs of it."""
 PACKAGES = ("lmdyn", "jax", "jaxlib", "flax", "optax", "numpy")
 
 

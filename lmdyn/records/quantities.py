@@ -33,7 +33,7 @@ class Quantity(NamedTuple):
     fields: Mapping[str, str] = {}
     """Further numbers of a row, field -> heading, such as `perplexity`."""
     rank: int = 0
-    """1: its figure opens a page before those of rank 0; -1: it opens none, only stands in it."""
+    """1: its figure opens a page before those of rank 0; -1: it never opens one."""
 
 
 def describe(quantities: Iterable[Quantity]) -> dict[str, dict[str, Any]]:

@@ -36,7 +36,7 @@ def build(
       folder: holds rows files (`*.jsonl`) with `.meta.json` and `.trace.npz` beside them; or a
         training run, with its measurements; or a study, with its claims: its figures are then also
         written to `figures/NAME.svg` there; or folders like these, to a depth of three. Of several
-        folders what was measured stands in the same figures and tables; studies follow one another.
+        folders measurements share figures and tables; studies follow one another.
         An unfinished study is left out, and the page says so.
       out: the page; `report.html` in the folder if None, which several folders cannot have.
 

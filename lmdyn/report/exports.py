@@ -11,7 +11,7 @@ from lmdyn.report import theme
 from lmdyn.report.figures import Figure
 
 LINES = 120
-"""A table made of a figure's data has at most so many lines; the CSV has them all."""
+"""A table made of a figure's data has at most this many lines; the CSV has them all."""
 
 
 def places(figure: Figure) -> dict[str, alt.TopLevelMixin]:
@@ -26,7 +26,7 @@ def places(figure: Figure) -> dict[str, alt.TopLevelMixin]:
 
 
 def columns(count: int) -> int:
-    """Into how many columns so many charts of a figure go, where there is room.
+    """Into how many columns this many charts of a figure go, where there is room.
 
     >>> [columns(n) for n in (1, 2, 3, 4, 5, 6)]
     [1, 2, 3, 2, 3, 3]
@@ -104,7 +104,7 @@ def to_csv(data: Sequence[Mapping[str, Any]]) -> str:
 def table(figure: Figure) -> tuple[str, list[dict[str, str]]]:
     """What the table behind a figure is called, and its lines.
 
-    The figure's own table, or else its data: every so many lines where there are more than can be
+    The figure's own table, or else its data: every n-th line where there are more than can be
     read.
 
     >>> table(Figure("a", "", "", None, [{"layer": n, "value": n / 3} for n in range(2)]))

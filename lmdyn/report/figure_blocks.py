@@ -1,6 +1,6 @@
 """Figures as HTML: their places, captions, downloads and tables.
 
-Those of several folders stand beside one another, panel by panel.
+Those of several folders are side by side, panel by panel.
 """
 
 import base64
@@ -54,7 +54,7 @@ def address(group: Group) -> str:
 
 
 def wide(groups: Sequence[Group]) -> list[bool]:
-    """Which take the whole width: those of several charts, or with nothing to stand beside.
+    """Which take the whole width: those of several charts, or without a neighbour.
 
     >>> narrow = Group("Loss", [("", Figure("loss", "", "", None, []))])
     >>> wide([narrow, narrow, narrow])  # the third has no neighbour

@@ -27,7 +27,7 @@ class Figure(NamedTuple):
     title: str
     caption: str
     chart: alt.TopLevelMixin | tuple[alt.TopLevelMixin, ...]
-    """One chart, or several that stand beside one another."""
+    """One chart, or several side by side."""
     data: list[dict[str, Any]]
     """What is drawn, for the CSV."""
     table: Sequence[Mapping[str, Any]] = ()
@@ -66,7 +66,7 @@ def label(r: Mapping[str, Any]) -> str:
 
 
 def whole_numbers(values: Iterable[int]) -> alt.Axis:
-    """An axis whose ticks are whole numbers: all of them, or every so many.
+    """An axis whose ticks are whole numbers: all of them, or every n-th.
 
     A tick at one half would be labelled as a whole number.
 

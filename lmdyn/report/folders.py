@@ -29,7 +29,7 @@ class Run(NamedTuple):
     meta: dict[str, Any]
     traces: dict[str, Any]
     folder: str = ""
-    """Of several folders beside one another, the name as it may stand in an address."""
+    """Of several folders beside one another, its name as an anchor."""
     part: str = ""
     """The same, as people read it."""
 

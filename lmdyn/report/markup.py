@@ -43,7 +43,7 @@ def section(name: str, title: str, content: str, kind: str = "") -> str:
 
 
 def slug(text: str) -> str:
-    """A name that may stand in an address.
+    """A name as an anchor of a URL.
 
     >>> slug("study one in a/b")
     'study-one-in-a-b'

@@ -149,7 +149,7 @@ def _of(folder: str, figure: Figure) -> Figure:
 
 
 def _of_study(study: StudyPart, svgs: Mapping[str, str], above: Collection[int]) -> Section:
-    """Question, figures that do not stand above, and how to run it larger."""
+    """Question, figures that are not shown above, and how to run it larger."""
     page, several = study.page, len(study.runs) > 1
     names = ", ".join(run.part for run in study.runs)
     beside = f" Beside one another: {names}; each has axes of its own." if several else ""
@@ -203,5 +203,5 @@ def _style():
 
 
 def _json(value: Any) -> str:
-    """JSON that may stand inside a script element."""
+    """JSON that is safe inside a script element."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")

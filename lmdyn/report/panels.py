@@ -1,6 +1,6 @@
 """Pieces of the figures of studies: panels over training steps, dots of seeds, means over seeds.
 
-A panel is a chart as wide as its place, whose name stands above it, mostly as the title of its
+A panel is a chart as wide as its place, with its name above it, mostly as the title of its
 upright axis. The area that reacts to the pointer is larger than what is seen, so that a finger hits
 it.
 """
@@ -72,7 +72,7 @@ def panel(
       *layers: drawn over one another, the first at the bottom.
       height: in pixels.
       shades: how many there are of what is coloured from early to late.
-      name: stands above; for panels whose upright axis has no title.
+      name: shown above; for panels whose upright axis has no title.
 
     >>> base = alt.Chart().encode(x="step:Q", y=upright("nats per token"))
     >>> chart = panel([{"step": 1, "value": 3.0}], *joined(base, ["value:Q .3f"]), height=200)
@@ -265,7 +265,7 @@ def over_steps(
 
 
 def tooltips(shown: Sequence[str]) -> list[alt.Tooltip]:
-    """What a pointer is told.
+    """The fields of a tooltip.
 
     Each is written `field:type`, `field:type format` or `title = field:type format`.
 
@@ -314,8 +314,8 @@ def dots(
     Args:
       points: `name`, `seed`, `value`, and `kind` where `kinds` are given.
       title: of the panel.
-      order: of the names; what follows a colon stands on a second line.
-      kinds: have colours and stand below one another.
+      order: of the names; what follows a colon goes on a second line.
+      kinds: have colours, one below the other.
       format: of values.
       more: other fields that tooltips show, with their formats.
 

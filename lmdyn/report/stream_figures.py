@@ -22,7 +22,7 @@ STREAM_QUANTITIES = {
 }
 """What the rows of `lmdyn online` hold, in words, by name."""
 SETTINGS = ("optimizer", "learning_rate", "lr", "chunk", "context", "window", "adapt", "reset")
-"""Settings told in a caption, where the rows' provenance has them."""
+"""Settings named in a caption, where the rows' provenance has them."""
 
 STREAM_BINS = 48
 """Points of a curve: enough to see change, few enough for a steady mean in each."""
@@ -79,7 +79,7 @@ def stream_data(
     Args:
       static: [N] nats, one per prediction.
       online: [N] nats, of the same predictions.
-      bins: so many runs at most.
+      bins: at most this many runs.
 
     Returns:
       One dict per run: `start`, `end` (predictions, end not included), `static`, `online` (mean
@@ -143,7 +143,7 @@ def gain(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
 
 
 def _cursor(base, x, names):
-    """An upright line at the nearest point, whose tooltip tells the values there."""
+    """An upright line at the nearest point, whose tooltip shows the values there."""
     field = x.shorthand.partition(":")[0]
     near = alt.selection_point(
         name="near",

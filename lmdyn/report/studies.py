@@ -1,4 +1,4 @@
-"""What a study contributes to a page, and finding it from what stands in the study's folder.
+"""What a study contributes to a page, and how it is found from the study's folder.
 
 A study is a package (or a module) that exports `PAGE`, a `StudyPage`. The rows' provenance names
 the package by its dotted name, so that the report draws a study of somebody else's package as it

@@ -191,7 +191,7 @@ def _time(seconds: float) -> str:
 
 
 def _trained(meta) -> str:
-    """The architecture of a study's own models, as far as its config tells it."""
+    """The architecture of a study's own models, as far as its config says."""
     config = _config(meta)
     pretrain = config.get("pretrain")
     model = pretrain.get("model") if isinstance(pretrain, Mapping) else None

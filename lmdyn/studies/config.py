@@ -25,7 +25,7 @@ class StudyConfig:
       small_version_of: the config file of which this one is a small version that shows how the
         study works; the report then says that its verdicts decide nothing, and names the file to
         run.
-      bos: where a beginning-of-text token stands, in what is trained and read: auto: as each run or
+      bos: where beginning-of-text tokens go, in what is trained and read: auto: as each run or
         model has it; document; window: before each window; none.
       end_of_text: the token between documents, or its id, in place of the tokenizer's own.
 

@@ -61,7 +61,7 @@ class Folder:
     """The folder of a study, and how far the study has come. Made by `open_folder`.
 
     Args:
-      path: the folder; made if need be.
+      path: the folder; created if missing.
       study: the dotted name of the study's package.
       config: its config as JSON holds it.
       command: the words of the command line, for the record.

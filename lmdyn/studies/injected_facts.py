@@ -4,7 +4,7 @@ It is the same for every model that is compared (Kim et al. 2024, arXiv 2410.013
 intervals are from Chang et al. 2024, arXiv 2406.11813).
 
 A `FactStream` is made once: batches of a new domain in which some rows are replaced by texts about
-new facts, and the probes that ask for them. `injection_scores` trains on it and asks.
+new facts, and the probes of them. `injection_scores` trains on it and asks.
 
 Shape letters: B rows of a batch, T tokens, P probes.
 """
@@ -30,12 +30,12 @@ class FactInjection:
     Attributes:
       facts: a file of facts or a synthetic world, see `lmdyn.data.read_facts`; `{seed}` becomes the
         seed.
-      count: only the first so many facts; None takes all.
+      count: only the first n facts; None takes all.
       rounds: rounds of injection, each of which contains every fact once.
       wordings: `paraphrases`: other words in each round; `same`: the same words; `once`: in the
         first round only.
       every: updates from the beginning of one round to that of the next.
-      ask_every: rounds between two times that the new facts are asked for.
+      ask_every: rounds between probes of the new facts.
       share: the largest share of a batch's rows that hold facts. At least one row does.
 
     >>> FactInjection("facts.jsonl", rounds=8, every=16).share
@@ -92,7 +92,7 @@ class FactStream(NamedTuple):
 
     Attributes:
       batches: of `[B, T]`, one per update.
-      ask_at: updates after which the new facts are asked for: 0, before every so many further
+      ask_at: updates after which the new facts are probed: 0, before every few further
         rounds, and at the end.
       rounds: rounds begun by each of these.
       probes: the probes about the new facts, P of them.
@@ -178,7 +178,7 @@ def fact_stream(
         )
     )
     batches = [next(source) for _ in range(total_updates(injection, continual))]
-    # The k-th fact of a round stands in row k % rows of the round's (k // rows)-th batch.
+    # The k-th fact of a round is in row k % rows of the round's (k // rows)-th batch.
     before = tokenizer.end_of_text if tokenizer.window_token is None else tokenizer.window_token
     rounds = 1 if injection.wordings == "once" else injection.rounds
     for number in range(rounds):
@@ -200,7 +200,7 @@ def fact_stream(
 
 
 def _with_row(batch: Batch, row: int, ids, before: int) -> Batch:
-    """The batch with one row replaced by a text, as it would stand after the token `before`.
+    """The batch with one row replaced by a text, as it would follow the token `before`.
 
     The rest of the row is padding.
     """

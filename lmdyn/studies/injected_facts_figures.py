@@ -12,7 +12,7 @@ def round_starts(rounds: Mapping[int, int]) -> list[float]:
     """Updates at which rounds began.
 
     Args:
-      rounds: how many had begun by each update at which the facts were asked for.
+      rounds: how many had begun by each update at which the facts were probed.
 
     >>> round_starts({0: 0, 24: 2, 136: 10})
     [0.0, 12.0, 24.0, 36.0, 48.0, 60.0, 72.0, 84.0, 96.0, 108.0]

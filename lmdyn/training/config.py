@@ -39,7 +39,7 @@ class Source:
 
     The share is `weight` over the sum of all weights.
 
-    `every` takes each so many-th document alone: 8 leaves an eighth of the text, which is then
+    `every` takes only every n-th document: 8 leaves an eighth of the text, which is then
     repeated eight times as often.
 
     >>> Source("builtin:docs:train", weight=3.0).every
@@ -249,7 +249,7 @@ class TrainConfig:
 
     A run is a folder: checkpoints, log, measurements, and what made them. The same command again
     resumes the run where it stopped, with the same bits as if it had not. run:DIR@STEP then names a
-    checkpoint wherever a model is asked for, run:DIR@* all of them.
+    checkpoint wherever a model is expected, run:DIR@* all of them.
 
     Attributes:
       data: the texts to train on, and how they are cut into windows.
@@ -268,7 +268,7 @@ class TrainConfig:
       interventions: changes of the parameters during training, in order.
       accumulate: number of parts that each batch is run in, one after another.
       seed: of the initial parameters and of the order of the data.
-      bos: where a beginning-of-text token stands: auto: before each document, if the tokenizer does
+      bos: where beginning-of-text tokens go: auto: before each document, if the tokenizer does
         so; document; window: before each window; none. The run's checkpoints are read as they were
         trained.
       end_of_text: the token between documents, or its id, in place of the tokenizer's own.

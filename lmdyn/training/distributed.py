@@ -102,7 +102,7 @@ def initialize(
       timeout: seconds to wait for the others.
 
     Raises:
-      InputError: only some of the three are given, or one is out of range; no cluster tells them;
+      InputError: only some of the three are given, or one is out of range; no cluster has them;
         the coordinator does not answer; its port is taken.
 
     >>> initialize("10.0.0.1:8476", processes=2, process=2)

@@ -70,7 +70,7 @@ def measure(
     Args:
       metric: from this package, or `combine(...)` of several.
       model: the model, as `lmdyn.load` returns it.
-      params: where they lie on the mesh.
+      params: placed on the mesh.
       batches: on its devices.
       mesh: of devices.
 

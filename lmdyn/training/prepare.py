@@ -318,7 +318,7 @@ def _read_tokenizer(
 def with_shardings(
     state: train_step.TrainState, mesh: Mesh, architecture: ModelConfig
 ) -> train_step.TrainState:
-    """The shapes of a state, with where each array lies.
+    """The shapes of a state, with the sharding of each array.
 
     Args:
       state: shapes.

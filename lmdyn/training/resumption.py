@@ -96,7 +96,7 @@ def begin(
         adapters = jax.jit(copy, out_shardings=where.params)(items["adapters"])
         optimizer = jax.jit(copy, out_shardings=where.optimizer)(items["optimizer"])
         count = jax.device_put(np.int32(step), where.step)
-        # What adapters stand beside is the model that the run started from, which is read again.
+        # The frozen matrices are those of the model that the run started from, which is read again.
         frozen = prepared.first().frozen
         return train_step.TrainState(count, adapters, frozen, optimizer), position
 

@@ -1,4 +1,4 @@
-"""One mesh of devices, and where parameters and batches lie on it.
+"""One mesh of devices, and how parameters and batches are sharded over it.
 
 The mesh has three axes. The rows of a batch are divided over `data` and `fsdp` together. Parameters
 are copied along `data`, divided by model width along `fsdp` (each device gathers a layer just
@@ -135,7 +135,7 @@ def _names(path) -> tuple[str, ...] | None:
 
 
 def _place(names, shape, mesh: Mesh, config: ModelConfig | None) -> tuple[PartitionSpec, list[str]]:
-    """Where one parameter lies, and why a part of its rule was not followed."""
+    """The sharding of one parameter, and why a part of its rule was not followed."""
     path = ".".join(names)
     axes = next(
         axes for rule, axes in AXIS_RULES if not rule or path == rule or path.startswith(f"{rule}.")
@@ -171,14 +171,14 @@ def _placed(params, mesh: Mesh, config: ModelConfig | None):
 
 
 def param_specs(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> Tree:
-    """Where each parameter lies, by `AXIS_RULES`.
+    """How each parameter is sharded, by `AXIS_RULES`.
 
     A dimension that its axis does not divide stays whole, so that every model runs on every mesh
     (`uneven` lists them).
 
     Args:
       params: parameters, or their shapes (`lmdyn.models.shapes`), or a part of them; blocks as one
-        stack or several. Quantised matrices lie whole on every device.
+        stack or several. Quantised matrices are replicated.
       mesh: the mesh, or an abstract one.
       config: with it, attention is divided between whole heads. Without it, a matrix may be cut
         inside a head, which is right but slower.
@@ -220,13 +220,13 @@ def uneven(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> list[
 def state_shardings(
     tree: Tree, params: Tree, mesh: Mesh, config: ModelConfig | None = None
 ) -> Tree:
-    """Where everything in a tree that holds copies of `params` lies.
+    """How everything in a tree that holds copies of `params` is sharded.
 
     An optax state, gradients, a whole train state.
 
     A leaf whose path ends like a parameter's, and which has its shape, lies where that parameter
     lies (moments, averages, accumulated gradients). Everything else (counts, schedules, one number
-    a layer) lies whole on every device.
+    per layer) is replicated.
 
     Args:
       tree: the state, or its shapes (`jax.eval_shape(optimizer.init, params)`).
@@ -261,7 +261,7 @@ def state_shardings(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Where a batch's arrays `[B, ...]` lie: rows over `data` and `fsdp`.
+    """How a batch's arrays `[B, ...]` are sharded: rows over `data` and `fsdp`.
 
     >>> batch_sharding(jax.sharding.AbstractMesh((2, 2, 1), AXES)).spec
     P(('data', 'fsdp'),)

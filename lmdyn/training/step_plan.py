@@ -1,7 +1,7 @@
 """What a training step will need on a mesh that is not there.
 
 The step is lowered and compiled for as many virtual CPU devices as the mesh has, from shapes alone:
-no parameter is ever allocated. What that tells, and what it does not:
+no parameter is ever allocated. What that says, and what it does not:
 
 - parameters, optimizer state, gradients, and the layer inputs that rematerialisation keeps: exact;
 - operations and what devices exchange: counted in the compiled program, loops multiplied out. A CPU
@@ -10,7 +10,7 @@ no parameter is ever allocated. What that tells, and what it does not:
   the bytes are at most those;
 - the rest of the memory at the peak: an upper estimate. A CPU keeps many 16-bit values as 32-bit
   ones and fuses less, and an accelerator's own attention kernel needs less than the one for CPUs.
-  `least` leaves this part out, and the truth lies between.
+  `least` leaves this part out, and the truth is between.
 """
 
 import dataclasses

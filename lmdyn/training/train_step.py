@@ -161,7 +161,7 @@ def make_step(
 
 def _accumulated(gradient, params, batch: Batch, parts: int):
     """The sum of `gradient(params, part)` over the parts of a batch, in one scan."""
-    # Row b goes to part b % A: where rows lie on several devices, each device then works on every
+    # Row b goes to part b % A: where rows are on several devices, each device then works on every
     # part.
     cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
     first = jax.tree.map(lambda x: x[0], cut)

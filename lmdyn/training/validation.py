@@ -70,7 +70,7 @@ def check_adapters(config: "TrainConfig") -> None:
     """Adapters need a model that they stand beside, and are all that is trained.
 
     Raises:
-      InputError: they are asked for without `start`, or together with `train` or `interventions`.
+      InputError: they are given without `start`, or together with `train` or `interventions`.
 
     >>> from lmdyn.training import Data, LoRA, Source, TrainConfig
     >>> texts = Data((Source("text:book.txt"),), length=16, batch=8)
@@ -101,7 +101,7 @@ def check_optimizer(rule: "Optimizer", steps: int) -> None:
       steps: optimizer steps of the run.
 
     Raises:
-      InputError: one is out of its range, or RecAdam is asked for with another rule than Adam.
+      InputError: one is out of its range, or RecAdam is combined with another rule than Adam.
 
     >>> from lmdyn.training import Optimizer
     >>> check_optimizer(Optimizer(warmup=30), steps=20)

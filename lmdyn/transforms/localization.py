@@ -1,4 +1,4 @@
-"""Updates restricted to where knowledge lies: masks and rates by layer.
+"""Updates restricted to where knowledge is: masks and rates by layer.
 
 Fernandez et al. 2024, arXiv 2411.04448, section 4; docs/methods.md#traced-gradient-layers.
 
@@ -31,7 +31,7 @@ from lmdyn.params.selectors import check_selector, flatten, unflatten
 from lmdyn.types import ArrayLike, Params, Tree
 
 PROFILE_GROUPS = ("attention", "mlp")
-"""The groups that a profile is read at, unless others are asked for."""
+"""The groups that a profile is read at, unless others are given."""
 
 
 def layer_rates(rates: Any, part: Partition | None = None) -> optax.GradientTransformation:
@@ -175,7 +175,7 @@ class Localized:
     groups: tuple[str, ...]
 
     def partition(self, params: Params) -> Partition:
-        """What is adapted: with `freeze` what lies above the mean, with `scale` everything.
+        """What is adapted: with `freeze` what is above the mean, with `scale` everything.
 
         What is left out costs nothing.
         """

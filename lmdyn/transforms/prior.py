@@ -168,7 +168,7 @@ class PriorState(NamedTuple):
 def decay_to_prior(rate: float, rms: GradientRMS | None = None) -> optax.GradientTransformation:
     """A pull to the parameters as they were at `init`: adds `rate min(d, 1 / rate) (p_0 - p)`.
 
-    It stands last in a chain, so that no learning rate scales it.
+    It goes last in a chain, so that no learning rate scales it.
 
     Args:
       rate: lambda, the share of the way back that is gone at every update.
@@ -235,7 +235,7 @@ def save_rms(path: PathLike, rms: GradientRMS) -> None:
     >>> load_rms(path).batches
     7
     """
-    # In C order: safetensors writes the memory of an array as it lies.
+    # In C order: safetensors writes an array's memory as it is.
     arrays = {
         ".".join(path): np.asarray(leaf, order="C") for path, leaf in flatten(rms.rms).items()
     }

@@ -22,7 +22,7 @@ from lmdyn.transforms.localization import PROFILE_GROUPS, check_groups, placed
 from lmdyn.types import Tree
 
 DECAY = 0.95
-"""Of the running mean, unless another is asked for: it forgets in about 20 updates."""
+"""Of the running mean, unless another is given: it forgets in about 20 updates."""
 
 
 class AdjustableRates(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """Where one leaf of our parameters lies in a file.
+    """Where a file stores one leaf of our parameters.
 
     >>> rule = Rule("blocks/mlp/up/kernel", "layers.{layer}.mlp.up_proj.weight", "transposed")
     >>> rule.source.format(layer=3)
@@ -22,7 +22,7 @@ class Rule(NamedTuple):
     source: str
     """the file's tensor; `{layer}` in it marks a leaf that is stacked over layers"""
     layout: str = "plain"
-    """how it lies in that tensor: a key of `lmdyn.checkpoints.layouts.LAYOUTS`"""
+    """how that tensor holds it: a key of `lmdyn.checkpoints.layouts.LAYOUTS`"""
     part: int = 0
     """which part of a tensor that holds several"""
 
@@ -46,7 +46,7 @@ class Family(NamedTuple):
     fixed: dict[str, Any]
     """our fields that every member shares"""
     rules: tuple[Rule, ...]
-    """where the parameters lie"""
+    """where the parameters are stored"""
     only: Mapping[str, Any] = MappingProxyType({})
     """keys that have one value we can represent"""
     rotary: tuple[str, str | None] | None = ("rope_theta", None)

@@ -1,4 +1,4 @@
-"""The header of a GGUF file: its metadata, and where its tensors lie. No tensor is read.
+"""The header of a GGUF file: its metadata, and where its tensors are. No tensor is read.
 
 `gguf.GGUFReader` makes several numpy views of every token of the vocabulary (3 s and 160 MB for
 49,152 tokens) and can loop for ever over a damaged length, so the header is parsed here, with every
@@ -37,7 +37,7 @@ _PLAIN = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
 
 class Tensor(NamedTuple):
-    """Where one tensor lies.
+    """Where one tensor is stored.
 
     >>> tensor = Tensor((2, 3), gguf.GGMLQuantizationType.F32, np.zeros(24, np.uint8))
     >>> tensor.kind.name, tensor.raw.size

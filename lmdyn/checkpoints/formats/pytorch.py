@@ -3,7 +3,7 @@
 Such a file is a pickle, a program that builds objects and may call any function of the machine that
 reads it. Here the program is stepped through: it may build numbers, text, lists, dicts and tensors;
 at any other name it ends with an error that says which. Tensors stay in the file, mapped into
-memory, until their rows are asked for. Both forms are read: the zip archive of PyTorch 1.6 and
+memory, until their rows are needed. Both forms are read: the zip archive of PyTorch 1.6 and
 later (`NAME/data.pkl`, and a member `NAME/data/KEY` per storage), and the older one (several
 pickles one after another, then the storages).
 """
@@ -131,7 +131,7 @@ _DAMAGE = (
 
 
 def _read_zip(data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """The pickled object, and where each storage lies: key to first byte and length."""
+    """The pickled object, and where each storage is: key to first byte and length."""
     with zipfile.ZipFile(io.BufferedReader(_Mapped(data))) as archive:
         members = {member.filename: member for member in archive.infolist()}
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -181,7 +181,7 @@ class _Mapped(io.RawIOBase):
 
 
 def _member(data: mmap.mmap, member: zipfile.ZipInfo) -> tuple[int, int]:
-    """First byte and length of a member, which must lie in the file as it is."""
+    """First byte and length of a member, which must be in the file uncompressed."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise ValueError(f"{member.filename} is compressed, which torch.save never does")
     header = data[member.header_offset : member.header_offset + 30]

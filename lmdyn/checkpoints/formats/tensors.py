@@ -7,7 +7,7 @@ import numpy as np
 
 
 class StoredTensor(NamedTuple):
-    """A tensor that lies in a file.
+    """A tensor stored in a file.
 
     >>> StoredTensor("F32", (3, 2), lambda start, stop: np.ones([3, 2])[start:stop]).read(
     ...     1, 3

@@ -23,7 +23,7 @@ def restore(path: PathLike, step: int, like: Mapping[str, Any]) -> tuple[dict, A
       path: the folder of a run.
       step: of a checkpoint that is there.
       like: items, such as `{"params": tree, "optimizer": state}`, with leaves that have `shape`,
-        `dtype` and, if they are to lie anywhere but on the default device, `sharding`: arrays or
+        `dtype` and, if they belong anywhere but on the default device, `sharding`: arrays or
         `jax.ShapeDtypeStruct`. NumPy arrays come back as NumPy arrays.
 
     Returns:

@@ -11,7 +11,7 @@ class Retention:
     """Which checkpoints are kept when a new one has been written; the newest always is.
 
     `every`: multiples of it (None: none). `powers_of_two`: steps 0, 1, 2, 4, 8, ...: most of what a
-    model learns, it learns early. `last`: the newest so many.
+    model learns, it learns early. `last`: how many of the newest.
 
     >>> Retention(every=10, last=2).kept([0, 1, 2, 3, 4, 10, 11, 16, 20, 22, 23])
     [0, 1, 2, 4, 10, 16, 20, 22, 23]

@@ -41,7 +41,7 @@ def create(
     """Starts a run: `run.json` and `tokenizer.json` in `folder`, both or none.
 
     Args:
-      folder: made if need be; must not be a run yet.
+      folder: created if missing; must not be a run yet.
       model: its architecture.
       tokenizer: what the data are tokenised with.
       config: any JSON.
@@ -250,7 +250,7 @@ def _numbers(folder: Path) -> list[int]:
 def latest(folder: PathLike) -> int:
     """The step of the last checkpoint whose parameters are whole.
 
-    Of damaged ones after it, `warnings` tell.
+    `warnings` list damaged ones after it.
 
     Raises:
       InputError: the folder is no run, or has no whole checkpoint.

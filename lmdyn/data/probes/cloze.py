@@ -1,6 +1,6 @@
 """Cloze questions, as published sets of probes write them: a sentence with a blank somewhere.
 
-A decoder sees only what stands before the blank, so the probe is the text up to the blank and the
+A decoder sees only the text before the blank, so the probe is the text up to the blank and the
 answer; questions that begin with the blank cannot be asked, and are left out with a warning.
 """
 
@@ -46,12 +46,12 @@ def text_in(record: Mapping[str, Any], field: str, where: str) -> str:
 
 
 def cloze(sentence: str, answer: Any, where: str, **labels: Any) -> Probe | None:
-    """The probe of a sentence with a blank; None if nothing stands before the blank.
+    """The probe of a sentence with a blank; None if there is no text before the blank.
 
     Args:
       sentence: with `_X_`, `<extra_id_0>`, `[MASK]` or `<mask>`.
-      answer: what stands in the blank.
-      where: what errors call it.
+      answer: what fills the blank.
+      where: its name in error messages.
       **labels: of the probe, such as `kind`.
 
     Raises:

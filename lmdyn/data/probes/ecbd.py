@@ -21,7 +21,7 @@ def ecbd(path: str, year: str | int) -> tuple[Probe, ...]:
 
     Returns:
       One probe per line: new if the entity's year is after `year`, else unchanged. `attribute` is
-      the type of span. The entity may stand behind the span, where a decoder does not see it.
+      the type of span. The entity may come after the span, where a decoder does not see it.
 
     Raises:
       InputError: as for `templama`.

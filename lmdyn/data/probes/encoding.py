@@ -32,7 +32,7 @@ class ProbeBatch(NamedTuple):
 def encode_probes(
     probes: Sequence[Probe], tokenizer: Tokenizer, length: int | None = None
 ) -> ProbeBatch:
-    """Probes as token ids, padded to one length, with the targets that are asked for marked.
+    """Probes as token ids, padded to one length, with the targets marked.
 
     A token counts if one of its characters is in the span, also where it holds others too (in most
     vocabularies the space before a word is part of the word's token).
@@ -40,7 +40,7 @@ def encode_probes(
     Args:
       probes: P of them.
       tokenizer: has `encode_with_offsets(text) -> (ids, offsets)` and `first_token`, which is put
-        first; after such a token a probe may ask for the first of its text.
+        first; after such a token the target may be the first of the text.
       length: T; text after the span may be cut off, the span may not. Default the longest probe's.
 
     Raises:

@@ -1,6 +1,6 @@
 """A probe: a text with a marked span, whose tokens alone are scored.
 
-A probe asks for knowledge: what stands in the span should be predictable from what stands before
+A probe tests knowledge: the text in the span should be predictable from the text before
 it. Metrics and studies score the tokens that overlap the span.
 """
 
@@ -16,7 +16,7 @@ EXAMPLE = '{"prompt": "...", "target": "..."}'
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A text, the characters `[start, end)` of it that are asked for, and labels.
+    """A text, the characters `[start, end)` of it to be predicted, and labels.
 
     Args:
       text: the whole text.
@@ -46,7 +46,7 @@ class Probe:
 
     @property
     def prompt(self) -> str:
-        """What stands before the span.
+        """The text before the span.
 
         >>> Probe("2 + 2 = 4", 8, 9).prompt
         '2 + 2 = '
@@ -55,7 +55,7 @@ class Probe:
 
     @property
     def target(self) -> str:
-        """What is asked for.
+        """The text to be predicted.
 
         >>> Probe("2 + 2 = 4", 8, 9).target
         '4'
@@ -69,9 +69,9 @@ def parse_probe(record: dict[str, Any], where: str = "the probe") -> Probe:
     Args:
       record: `prompt` and `target` (joined by one space unless one of them brings white space); or
         `text` with `start` and `end` (characters; the end is the first one after the span); or
-        `text` and a `target` that stands in it once. Optional: `kind`, `depth`, `entity`,
+        `text` and a `target` that occurs in it once. Optional: `kind`, `depth`, `entity`,
         `attribute`, `time`. Other keys are left alone.
-      where: what errors call it.
+      where: its name in error messages.
 
     Raises:
       InputError: neither form, a field of the wrong type, an empty target or one that is not in the

@@ -79,7 +79,7 @@ def temporalwiki(path: str, kind: str | None = None) -> tuple[Probe, ...]:
 
 
 def _rows(path) -> Iterator[tuple[dict, str]]:
-    """(row, what errors call it) of CSV with a header, or of JSON."""
+    """(row, its name in error messages) of CSV with a header, or of JSON."""
     text = read_text(path)
     start = text.lstrip()[:1]
     if start in ("{", "["):

@@ -103,7 +103,7 @@ def read_record(line: bytes, where: str, offset: int, example: str) -> dict:
 
     Args:
       line: its bytes.
-      where: what errors call it.
+      where: its name in error messages.
       offset: where in the file it begins.
       example: what a good line looks like.
 
@@ -133,7 +133,7 @@ def read_record(line: bytes, where: str, offset: int, example: str) -> dict:
 
 
 def json_lines(path: str, example: str) -> Iterator[tuple[dict, str]]:
-    r"""The objects of a JSON Lines file, and what errors call each; blank lines are left out.
+    r"""The objects of a JSON Lines file, each with its name for errors; blank lines are left out.
 
     Args:
       path: of the file.
@@ -154,7 +154,7 @@ def json_lines(path: str, example: str) -> Iterator[tuple[dict, str]]:
 
 
 def json_records(path: str, text: str, example: str, what: str) -> Iterator[tuple[Any, str]]:
-    """The records of a JSON file, and what errors call each: of an array, or one per line.
+    """The records of a JSON file, of an array or one per line, each with its name for errors.
 
     Args:
       path: of the file.

@@ -34,7 +34,7 @@ def documents(ref: str, on_bad_document: str = "error") -> Documents:
         what `datasets.Dataset.save_to_disk` wrote.
         `tfds:NAME[/CONFIG][:VERSION]:SPLIT#FIELD`: a dataset prepared with TFDS in array_record
         files (no TensorFlow needed), by its name or folder; `tfds:synthetic_world/small:time0#text`
-        (or `medium`, `large`, `people=300,seed=1`) is made when it is first asked for, see
+        (or `medium`, `large`, `people=300,seed=1`) is made when first used, see
         `lmdyn.data.worlds.world`; `builtin:NAME[:SPLIT]`: text that every Python has (`docs`,
         `code`), all of it or its split `train` or `test`; `my_pkg.my_source:REST`: what
         `my_source(ref, rest)` in your package returns.

@@ -33,7 +33,7 @@ class Tokenizer:
         tokens, chat template, generation config.
       eos: the id that the model's own files end a text with (of a chat model, its turn); None:
         `end_of_text`.
-      bos_rule: where a beginning-of-text token stands: `auto`: once per document, if the backend's
+      bos_rule: where beginning-of-text tokens go: `auto`: once per document, if the backend's
         post-processor puts one; `document`; `window`; `none`. See `with_bos`.
 
     >>> from lmdyn.data.tokenizers import byte_tokenizer
@@ -268,7 +268,7 @@ def finish(
       backend: of the `tokenizers` library; it is changed.
       eos: token or id that the files of the model end a text with.
       name: for reports.
-      source: what errors call it.
+      source: its name in error messages.
       bos: token or id that begins a text; None, or one that is not there, means that none does.
       end_of_text: token or id that ends a document, as the user says; default "<|endoftext|>" or,
         if there is no such token, `eos`.

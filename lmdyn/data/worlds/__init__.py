@@ -1,4 +1,4 @@
-"""Synthetic worlds: facts with a clock, in many words, and probes that ask for them."""
+"""Synthetic worlds: facts with a clock, in many words, and probes of them."""
 
 from lmdyn.data.worlds.facts import Entity, World, count, name
 from lmdyn.data.worlds.prepare import prepare

@@ -128,7 +128,7 @@ def value(world: World, entity: Entity, attribute: str, time: int) -> str:
       time: 0 or 1.
 
     Raises:
-      InputError: an unknown attribute, or an entity that is new and asked for at time 0.
+      InputError: an unknown attribute, or an entity that is new, at time 0.
 
     >>> value(World(), Entity("person", 0), "employer", 0)
     'Olbri Bank'
@@ -162,7 +162,7 @@ def kind(world: World, entity: Entity, attribute: str) -> str:
 def updates(world: World, sort: str) -> np.ndarray:
     """Which facts change: `[old entities, changeable attributes]` bool.
 
-    It is exactly the share that was asked for: those with the smallest hashes.
+    It is exactly the share given: those with the smallest hashes.
 
     >>> found = updates(World(people=100), "person")
     >>> found.shape, int(found.sum())

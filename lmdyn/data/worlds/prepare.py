@@ -10,7 +10,7 @@ def prepare(world: World, folder: str | os.PathLike) -> str:
 
     Args:
       world: which world.
-      folder: a TFDS data folder; the files come to lie in `folder/synthetic_world/CONFIG/VERSION`.
+      folder: a TFDS data folder; the files are written to `folder/synthetic_world/CONFIG/VERSION`.
 
     Returns:
       That path: `tfds:PATH:time0#text` names the texts of time 0, and `tfds:PATH:probes` the

@@ -1,4 +1,4 @@
-"""Synthetic worlds: facts with a clock in many words, and probes that ask for them.
+"""Synthetic worlds: facts with a clock in many words, and probes of them.
 
 After Allen-Zhu and Li's bioS. A world has people and places with attributes
 (`lmdyn.data.worlds.facts`). At time 0, the time of pretraining, some are known; at time 1 a share
@@ -10,7 +10,7 @@ part of their own.
 Splits:
   time0: a biography of every entity known at time 0, `renderings` times, each time in other words.
   time1: what changed and nothing else: the updated facts of old entities and the biographies of new
-    ones, `renderings` times. Unchanged facts are not told again, so that training on this split
+    ones, `renderings` times. Unchanged facts are not repeated, so that training on this split
     shows what is forgotten.
   probes: what is true at time 1, of every entity. What an updated fact was before is in
     probes_time0.
@@ -90,12 +90,12 @@ def sentence(
       world: which world.
       entity: of which entity.
       attribute: which of its attributes.
-      time: whose value is told.
+      time: of the value.
       use: `time0`, `time1` or `probes`: whose templates are used.
       rendering: which of those templates, counted round.
 
     Returns:
-      (text, start, end): the sentence, and where in it the value stands.
+      (text, start, end): the sentence, and where the value is in it.
 
     >>> text, start, end = sentence(World(), Entity("person", 0), "employer", 0, "time0")
     >>> text[start:end]
@@ -109,7 +109,7 @@ def sentence(
 
 
 def documents(world: World, split: str) -> Documents:
-    """The texts of a split, one short biography each; any of them is made when it is asked for.
+    """The texts of a split, one short biography each; each is generated on demand.
 
     They come in rounds: every entity once (people, then places), then every entity again in other
     words.
@@ -136,7 +136,7 @@ def documents(world: World, split: str) -> Documents:
 
 
 def about(world: World, split: str, index: int) -> Entity:
-    """Which entity document `index` of a text split tells of.
+    """The entity that document `index` of a text split is about.
 
     >>> about(World(people=10, places=4), "time0", 8)
     Entity(sort='place', index=0)
@@ -153,14 +153,14 @@ def about(world: World, split: str, index: int) -> Entity:
 def probes(world: World, time: int = 1) -> Iterator[dict[str, Any]]:
     """Cloze questions about every entity known at a time.
 
-    Three depths: `memorisation` is the sentence that training told, up to the value; `paraphrase`
+    Three depths: `memorisation` is the sentence of the training text, up to the value; `paraphrase`
     asks for the same value in words that no training text uses for this fact; `composition` needs
     two facts (the river of the city where somebody lives). Where a fact behind a composition is
     updated and its answer stays the same by chance, there is none.
 
     Args:
       world: which world.
-      time: 1 asks for what is true at time 1, 0 for what is true at time 0.
+      time: 1 probes what is true at time 1, 0 what is true at time 0.
 
     Yields:
       dicts: `text`; `start`, `end` (characters of the value, which the text ends with); `kind`
@@ -190,7 +190,7 @@ def entity_probes(world: World, entity: Entity, time: int) -> Iterator[dict[str,
         what = kind(world, entity, attribute)
         told = (
             "time0" if what == "unchanged" or time == 0 else "time1"
-        )  # the split that told this value
+        )  # the split that states this value
         for depth, use in (("memorisation", told), ("paraphrase", "probes")):
             yield _probe(
                 *sentence(world, entity, attribute, time, use), what, depth, who, attribute, time

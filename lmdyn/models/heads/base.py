@@ -67,7 +67,7 @@ class Head(abc.ABC):
 
     @property
     def place(self) -> str:
-        """Below which name of a model's parameters its matrices lie."""
+        """The name in a model's parameters that holds its matrices."""
         return "head"
 
     @property
@@ -297,7 +297,7 @@ def output_matrix(params: Params) -> tuple[jax.Array, bool]:
 
 
 def output_kernel(params: Params) -> jax.Array:
-    """`output_matrix` as `[D, V]`, however it lies in the parameters.
+    """`output_matrix` as `[D, V]`, however the parameters store it.
 
     >>> output_kernel({"embed": {"embedding": jnp.ones([9, 4])}}).shape
     (4, 9)

@@ -49,7 +49,7 @@ class FullHead(Head):
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """One matrix, which lies in the parameters by itself; none where the embedding is it."""
+        """One matrix, which the parameters hold directly; none if tied to the embedding."""
         return {} if self.shared else {"kernel": (self.width, self.vocab)}
 
     @property
@@ -67,7 +67,7 @@ class FullHead(Head):
         return dataclasses.replace(self, shared=True)
 
     def matrices(self, params: Params) -> dict[str, jax.Array]:
-        """Its matrix, from a model's parameters, named by how it lies there."""
+        """Its matrix, from a model's parameters, named by how it is stored there."""
         matrix, vocab_first = output_matrix(params)
         return {"embedding" if vocab_first else "kernel": matrix}
 

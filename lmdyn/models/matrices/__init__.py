@@ -1,4 +1,4 @@
-"""What may stand where a matrix stands: quantised, low-rank beside it, gradient-norm probe."""
+"""What may replace a matrix: quantised, low-rank beside it, gradient-norm probe."""
 
 from lmdyn.models.matrices.base import (
     Matrix,

@@ -1,4 +1,4 @@
-"""What may stand in a matrix's place in a model's parameters, and the functions that take either.
+"""What may replace a matrix in a model's parameters, and the functions that take either.
 
 A `Matrix` (quantised, with low-rank adapters beside it, with a place for its gradient's norm)
 stands where a float32 array `[..., in, out]` would; a leading axis is for layers. The functions
@@ -18,7 +18,7 @@ from lmdyn.types import Array
 
 
 class Matrix(abc.ABC):
-    """What stands in the place of a matrix W `[..., in, out]`.
+    """A replacement for a matrix W `[..., in, out]`.
 
     It is a pytree, so that layers of a stack can be cut and scanned.
 
@@ -45,12 +45,12 @@ class Matrix(abc.ABC):
         """W as one float32 array `[..., in, out]`."""
 
     def stored(self) -> tuple[jax.Array, bool]:
-        """W in float32 as it lies in memory, and whether that is `[..., out, in]`."""
+        """W in float32 as stored in memory, and whether that is `[..., out, in]`."""
         return self.dense(), False
 
 
 def is_substitute(leaf: Any) -> bool:
-    """Whether something stands in an array's place.
+    """Whether a leaf replaces an array.
 
     >>> is_substitute(jnp.ones([2, 3]))
     False
@@ -88,7 +88,7 @@ def dense(matrix: Any) -> Any:
 
 
 def stored(matrix: Any) -> tuple[Any, bool]:
-    """W in float32 as it lies in memory, and whether that is `[..., out, in]`.
+    """W in float32 as stored in memory, and whether that is `[..., out, in]`.
 
     The first alone is the table of an embedding, which is looked up by rows.
 
@@ -110,7 +110,7 @@ def sides(matrix: Any) -> tuple[int, int]:
 def concatenate(stacks: Sequence[Any]) -> Any:
     """One stack of layers from several.
 
-    Where something stands in the place of some of them only, all are made dense.
+    If only some of them are replaced, all are made dense.
 
     Args:
       stacks: arrays `[l, ...]` or a `Matrix` each.
@@ -134,7 +134,7 @@ def check_array(name: str, leaf: Any, done: str) -> None:
       done: what is asked of it, such as `trained`.
 
     Raises:
-      InputError: something stands in the array's place.
+      InputError: the array is replaced by a `Matrix`.
 
     >>> check_array("head.kernel", jnp.ones([2, 3]), "trained")
     """

@@ -10,7 +10,7 @@ which takes `T^2 (D + F)` products where the gradient takes `T D F` (Goodfellow 
 inputs only, so the forward pass keeps those instead of the inputs. Long sequences go the other way:
 there the gradient is the smaller one.
 
-A `GradNormProbe` matrix stands in the parameters where an array would. Under `jax.vmap` over
+A `GradNormProbe` replaces an array of the parameters. Under `jax.vmap` over
 sequences with a `square` for each, every sequence gets the norm of its own gradient, although all
 of them share the matrix.
 
@@ -35,7 +35,7 @@ class GradNormProbe(Matrix):
 
     Attributes:
       matrix: `[..., D, F]` float32, or `QuantizedMatrix` as `[..., F, D]`. No gradient flows to it.
-      square: `[...]` float32, of any value: what stands in its gradient is the squared norm of the
+      square: `[...]` float32, of any value: its gradient is the squared norm of the
         matrix's.
 
     >>> loss = lambda square: product(

@@ -1,6 +1,6 @@
 """Weights that stay quantised in memory, and become float32 one layer at a time, inside the scan.
 
-A `QuantizedMatrix` matrix stands in the parameters where a float32 array would. It takes 4.5 to 9
+A `QuantizedMatrix` replaces a float32 array of the parameters. It takes 4.5 to 9
 bits a number rather than 32, so that a model can be *measured* on a machine that could not hold it;
 the numbers are those of the dequantised file. It cannot be trained: load without packing for that.
 
@@ -27,7 +27,7 @@ BLOCK = 32
 class QuantizedMatrix(Matrix):
     """A quantised matrix, or a stack of them. Made by `from_bytes`.
 
-    It lies in memory as `[..., out, in]`, or as an embedding's table `[V, D]`.
+    It is stored as `[..., out, in]`, or as an embedding's table `[V, D]`.
 
     Attributes:
       codes: `[..., out, in / 32, 16]` uint8 (two numbers a byte: the block's first half in the low

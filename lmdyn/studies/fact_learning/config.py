@@ -10,7 +10,7 @@ from lmdyn.studies.injected_facts import ContinualTraining, FactInjection
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FactLearning(StudyConfig):
-    """Inject new facts at intervals, and ask for them at three depths.
+    """Inject new facts at intervals, and probe them at three depths.
 
     Attributes:
       model: a model reference.

@@ -72,7 +72,7 @@ def relative_norms(rows: Rows, kind: str) -> tuple[list[tuple[str, int]], np.nda
 
 
 def online_nll(rows: Rows, mode: str, steps: int) -> np.ndarray:
-    """`[S, rates]` nll of a stream, with so many steps per chunk."""
+    """`[S, rates]` nll of a stream, with this many steps per chunk."""
     found = where(rows, "online_nll", mode=mode, steps=steps)
     rates = sorted({r["rate"] for r in found})
     value = {(r["seed"], r["rate"]): r["value"] for r in found}

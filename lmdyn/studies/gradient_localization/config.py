@@ -88,8 +88,8 @@ class GradientLocalization(SeededStudyConfig):
         0, so that tiny models go through one program, which is compiled once. The numbers are the
         same.
       online: the online adaptation; None leaves it out.
-      profile_limit: at most so many probes of a kind for the profile.
-      ask_limit: at most so many probes of a kind that runs are asked.
+      profile_limit: at most this many probes per kind for the profile.
+      ask_limit: at most this many probes per kind that runs are asked.
       spans: random spans that the profile is relative to.
       evaluations: how often a run is asked what it knows, after its beginning.
       tokens: predictions of one measurement of text.

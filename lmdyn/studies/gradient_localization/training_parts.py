@@ -123,7 +123,7 @@ class FactScores(NamedTuple):
     """What a model knows.
 
     Attributes:
-      spans: `{kind: mean log-probability}` of the spans asked for, nats.
+      spans: `{kind: mean log-probability}` of the probed spans, nats.
       old_nll: of held-out pretraining text, nats per token.
     """
 

@@ -56,7 +56,7 @@ class KnowledgeEntropy(SeededStudyConfig):
       variants: other ways to pretrain, compared at equal loss. A given series has none.
       known_probes: probes of facts that pretraining contains, by reference; None: forgetting is of
         the text alone.
-      known_limit: at most so many of them.
+      known_limit: at most this many of them.
       ratios: shares of coefficients that are reactivated.
       gains: strengths of reactivation, tried with each ratio.
       tokens: predictions of one measurement of text, in windows of `continual.length`.

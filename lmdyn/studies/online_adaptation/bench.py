@@ -75,7 +75,7 @@ class Setting:
 
 
 class Bench:
-    """A model, texts and gradient statistics, each made when first asked for.
+    """A model, texts and gradient statistics, each made when first used.
 
     Args:
       config: of the study: how the model is run, and its special tokens.

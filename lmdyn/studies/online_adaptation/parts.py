@@ -202,7 +202,7 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     bench, grid, length = bench_of(config, study, seed), config.grid, config.document_tokens
     tokens = data.tokenize(shifted_stream(config), bench.tokenizer)
     first = bench.tokenizer.window_token
-    most = length + (first is None)  # it stands before each document, too
+    most = length + (first is None)  # it is before each document, too
     documents = [d[:most] for d in tokens if len(d) > length]
     how = online.OnlineConfig(chunk=grid.chunk, reset="document", first=first)
     chunks = online.chunk_stream(documents, how)

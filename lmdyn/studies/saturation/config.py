@@ -41,7 +41,7 @@ class Heads:
       alternatives_learning_rate: that of `alternatives` and the full head among them;
         `learning_rate` if None.
       climb: the share by which a loss is above that of rank D where it counts as climbing: it says
-        where r* lies.
+        of r*.
 
     >>> Heads("builtin:code:train", ranks=(8, 32, 128)).alternatives
     ('mixture:4', 'sigsoftmax')

@@ -131,7 +131,7 @@ def measured(
         "parameters": parameters(config),
         "run": series,
     }
-    # A model that stands alone is its own last step.
+    # A single model is its own last step.
     step, trained = (
         step or 0,
         None if step is None or tokens_per_step is None else step * tokens_per_step,

@@ -47,7 +47,7 @@ def run(config: Saturation, command: list[str] | None = None, say: Say | None = 
     rows += folder.parts(further_tasks(config, folder, given), config.workers)
     try:
         rows += summary(rows, config.fit_from)
-    except InputError as err:  # too few wide models for a law: the rest of the study stands
+    except InputError as err:  # too few wide models for a law: the rest of the study is kept
         folder.say(f"no scaling law: {err}")
         rows += summary(rows, None)
     folder.tokens = sum(

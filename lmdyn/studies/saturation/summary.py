@@ -17,7 +17,7 @@ from lmdyn.studies.saturation.runs import RunCurves, alternatives, models, plain
 from lmdyn.types import ArrayLike, Rows
 
 FIT_STEPS = 8
-"""Of each wide run, so many steps go into the scaling law."""
+"""This many steps of each wide run go into the scaling law."""
 NEAR = 0.05
 """A loss of the law is the mean over the measurements within this share of its step: a wider mean
 of a convex curve lies above it."""
