@@ -60,6 +60,7 @@ setup(
         "docs": DOCS,
         "dev": [
             *TORCH,
+            "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",
             *EVAL,
             *DOCS,
             "huggingface_hub>=0.30",

@@ -9,6 +9,8 @@ from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig
 from lmdyn.training.config import Data, Evaluation, Source, TrainConfig
 
+Planned = Literal["v5e", "v5p", "v6e", "l4", "a100", "h100", "h200", "b200"]
+
 
 def _example() -> TrainConfig:
     """What the help shows as defaults, where there is no config file."""
@@ -73,8 +75,19 @@ class PlanOptions:
     """
 
     run: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
+    device: Annotated[Planned | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """The device; for a TPU, its own compiler says what it takes, where libtpu is installed."""
+    topology: Annotated[str | None, tyro.conf.arg(metavar="4x8", help_behavior_hint="")] = None
+    """The slice of TPUs; by default the smallest with as many devices as --mesh says."""
+    search: bool = False
+    """Try all meshes of so many devices, rematerialisation and accumulation; plan the fastest."""
 
     @classmethod
     def example(cls) -> Self:
         """Options to show in the help."""
         return cls(run=_example())
+
+    def __post_init__(self) -> None:
+        if self.device is None and (self.search or self.topology is not None):
+            asked = "--search" if self.search else f"--topology {self.topology}"
+            raise InputError(f"{asked} needs a device to plan for; add one, such as --device v5e")

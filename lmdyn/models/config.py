@@ -167,9 +167,10 @@ class Compute:
     bfloat16 where the device has it fast (GPU, TPU) and float32 on a CPU. `attention`: `blocked`
     computes only the lower triangle, in blocks of queries, and never stores probabilities; `xla`
     and `cudnn` are `jax.nn.dot_product_attention`. `auto` chooses by device. `unroll`: how many
-    layers of the scan are compiled side by side. `remat`: what a layer keeps for the backward pass,
-    `none` computes nothing twice; `dots` keeps the results of weight products only; `full` only its
-    input.
+    layers of the scan are compiled side by side. `remat`: what is computed again in the backward
+    pass, so that it need not be kept: nothing (`none`), the MLP, attention, everything but products
+    of weights (`dots`), or all of a layer (`full`), whose input `offload` keeps in the host's
+    memory. `auto` is `none`, except in training, where it is the first of these that fits.
 
     >>> import numpy as np
     >>> from lmdyn.models import LanguageModel, init, logits
@@ -191,9 +192,11 @@ class Compute:
     """The attention kernel; `auto` chooses by device."""
     unroll: int = 1
     """How many layers of the scan are compiled side by side."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What is computed again in the backward pass to save memory: `none`, everything but products
-    of weights (`dots`), or all of a layer (`full`)."""
+    remat: Literal["auto", "none", "mlp", "attention", "dots", "full", "offload"] = "auto"
+    """What is computed again in the backward pass to save memory: `none`, the MLP (`mlp`), the
+    attention (`attention`), everything but products of weights (`dots`), or all of a layer
+    (`full`); `offload` is `full` with the layers' inputs in the host's memory. `auto` is what fits
+    in training, else `none`."""
 
     def resolved(self) -> "Compute":
         """The same with every `auto` decided for the device that JAX runs on."""
@@ -201,4 +204,5 @@ class Compute:
         if dtype == "auto":
             dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
         kernel: Any = choose_kernel(self.attention)
-        return dataclasses.replace(self, dtype=dtype, attention=kernel)
+        remat = "none" if self.remat == "auto" else self.remat
+        return dataclasses.replace(self, dtype=dtype, attention=kernel, remat=remat)

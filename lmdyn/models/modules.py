@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
+from jax.ad_checkpoint import checkpoint_name
 
 from lmdyn.models import ops, rotary
 from lmdyn.models.attention import Reach, attend
@@ -33,6 +34,31 @@ class Shared(NamedTuple):
     query_angles: Any = None
     key_angles: Any = None
     reach: Reach | None = None
+
+
+LAYER_INPUT = "layer_input"
+"""The name by which a layer's input is found, to keep it in the host's memory."""
+
+POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[LAYER_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+}
+"""What a rematerialised layer keeps beside its input; nothing, where there is none."""
+
+
+def _rematerialized(module: Any, compute: Compute, *where: str) -> Any:
+    """The module, computed again in the backward pass if `compute.remat` is one of `where`."""
+    if compute.remat not in where:
+        return module
+    # As two loops, forward and backward pass share nothing; unrolled, the compiler would see that
+    # they compute the same.
+    shared = compute.unroll > 1
+    return nn.remat(module, prevent_cse=shared, policy=POLICIES.get(compute.remat))
 
 
 def _std(config: ModelConfig, writes_residual: bool) -> float:
@@ -206,10 +232,11 @@ class MLP(nn.Module):
     """`act(x gate) * (x up)` or `act(x up)`, times `down`. Part of `LanguageModel`."""
 
     config: ModelConfig
+    tap: Callable | None = None
 
     @nn.compact
-    def __call__(self, x_BTD: Array, tap: Callable) -> jax.Array:
-        """`[B, T, D]` to `[B, T, D]`; `tap(site, value)` sees the coefficients `[B, T, F]`."""
+    def __call__(self, x_BTD: Array, mask: Array) -> tuple[jax.Array, Any]:
+        """`[B, T, D]` to `[B, T, D]`, and what the tap makes of the coefficients `[B, T, F]`."""
         config = self.config
         widen = lambda name: Linear(
             config.mlp_width, config.mlp_bias, _std(config, False), name=name
@@ -218,8 +245,9 @@ class MLP(nn.Module):
             coefficients = ops.activate(widen("gate"), widen("up"), config.activation)
         else:
             coefficients = ops.activate(widen("up"), None, config.activation)
-        tap("mlp.coefficients", coefficients)
-        return Linear(config.width, config.mlp_bias, _std(config, True), name="down")(coefficients)
+        tapped = None if self.tap is None else self.tap(coefficients, mask)
+        down = Linear(config.width, config.mlp_bias, _std(config, True), name="down")
+        return down(coefficients), tapped
 
 
 class Block(nn.Module):
@@ -236,7 +264,7 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, tuple[Any, dict[str, Any]]]:
         """The residual stream after the layer, its cache, and what the taps gathered."""
         config, gathered = self.config, {}
-        x = ops.constrain_rows(x_BTD, self.batch_sharding)
+        x = checkpoint_name(ops.constrain_rows(x_BTD, self.batch_sharding), LAYER_INPUT)
 
         def tap(site, value):
             if site in self.taps:
@@ -244,8 +272,11 @@ class Block(nn.Module):
 
         attention_norm = Norm(config, name="attention_norm")
         mlp_norm = Norm(config, name="mlp_norm")
-        attention = Attention(
+        attention = _rematerialized(Attention, self.compute, "attention")(
             config, self.compute, self.taps.get("attention.probabilities"), name="attention"
+        )
+        mlp = _rematerialized(MLP, self.compute, "mlp")(
+            config, self.taps.get("mlp.coefficients"), name="mlp"
         )
 
         # Pre-norm reads a normed residual; OLMo 2 norms what a sublayer writes.
@@ -259,7 +290,9 @@ class Block(nn.Module):
         # In parallel (GPT-NeoX), the MLP reads the residual without what attention wrote.
         if not config.parallel:
             x = x + y
-        z = MLP(config, name="mlp")(mlp_norm(x) if before else x, tap)
+        z, coefficients = mlp(mlp_norm(x) if before else x, shared.mask)
+        if coefficients is not None:
+            gathered["mlp.coefficients"] = coefficients
         z = z if before else mlp_norm(z)
         tap("mlp.output", z)
         x = x + y + z if config.parallel else x + z
@@ -304,14 +337,8 @@ class LanguageModel(nn.Module):
         self.embed = Embed(config.vocab, config.width, std, self.batch_sharding)
         if config.position == "learned":
             self.positions = Embed(config.positions, config.width, std, self.batch_sharding)
-        block = Block
-        if compute.remat != "none":
-            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            block = nn.remat(
-                Block, prevent_cse=False, policy=dots if compute.remat == "dots" else None
-            )
         self.blocks = nn.scan(
-            block,
+            _rematerialized(Block, compute, "dots", "full", "offload"),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=cast(Any, (0, nn.broadcast)),

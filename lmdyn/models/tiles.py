@@ -6,8 +6,9 @@ rows in tiles, and every device goes through its own rows.
 Shape letters: N rows (tokens of a batch, all in one axis).
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,10 +25,31 @@ SHARE = 40
 rows of a vocabulary of 50,000 on 80 GB."""
 
 
+_ASSUMED: list[int] = []
+
+
 @functools.cache
 def _device_memory() -> int:
     """Bytes that JAX may use of an accelerator's memory; 0 on a CPU, which does not say."""
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+
+
+@contextlib.contextmanager
+def assume_memory(count: int) -> Iterator[None]:
+    """A context in which programs are made for a device that is not here.
+
+    Args:
+      count: bytes of its memory.
+
+    >>> with assume_memory(80 * 2**30):
+    ...     tile_rows(10**6, numbers=49152)
+    10922
+    """
+    _ASSUMED.append(count)
+    try:
+        yield
+    finally:
+        _ASSUMED.pop()
 
 
 def tile_rows(rows: int, numbers: int) -> int:
@@ -43,7 +65,8 @@ def tile_rows(rows: int, numbers: int) -> int:
     >>> tile_rows(10, numbers=2**15)
     10
     """
-    return max(1, min(rows, max(TILE_BYTES, _device_memory() // SHARE) // (4 * numbers)))
+    memory = _ASSUMED[-1] if _ASSUMED else _device_memory()
+    return max(1, min(rows, max(TILE_BYTES, memory // SHARE) // (4 * numbers)))
 
 
 def scan_tiles(function: Callable, carry: Any, arrays: Sequence[Array], rows: int) -> Any:

@@ -1,11 +1,12 @@
 """A training run, from its config to its last checkpoint."""
 
+import dataclasses
 import functools
 import json
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
 from lmdyn.params import Adapters
 from lmdyn.records import provenance
-from lmdyn.training import distributed, objectives, sharding, train_step
+from lmdyn.training import distributed, fit, objectives, sharding, train_step
 from lmdyn.training.config import TrainConfig, differences, to_json
 from lmdyn.training.evaluation import Evaluator
 from lmdyn.training.interventions import Interventions
@@ -95,6 +96,7 @@ def train(
     check_writable(folder / "run.json")
     known = known_run(folder, config)
     prepared = prepare(config, known and known.tokenizer, progress and primary)
+    remat, update = _fitting_update(prepared)
     written = to_json(config)
     if known is None:
         runs.create(
@@ -109,7 +111,10 @@ def train(
             f"{folder}: its position in the data is of other data ({changed[0]}); bring the texts"
             " back, or choose another --out"
         )
-    runs.record(folder, provenance.collect(command or [], written, started, 0, config.seed))
+    meta = provenance.collect(command or [], written, started, 0, config.seed)
+    runs.record(folder, {**meta, "remat": remat})
+    if remat != "none":
+        say(f"{folder}: computed again in the backward pass, to save memory: {remat}")
 
     keep = config.checkpoints
     retention = runs.Retention(every=keep.every, powers_of_two=keep.powers_of_two, last=keep.last)
@@ -125,7 +130,7 @@ def train(
             Log(folder, step, config.steps, progress and primary, primary) as log,
             distributed.guard() as guard,
         ):
-            run = Loop(prepared, checkpoints, log, batches, position["tokens"])
+            run = Loop(prepared, update, checkpoints, log, batches, position["tokens"])
             stopped = run.go(state, step, guard, fresh=not position["saved"])
             checkpoints.wait()
     if primary and run.step > step:
@@ -140,6 +145,7 @@ class Loop:
 
     Args:
       prepared: the run.
+      update: the jitted step.
       checkpoints: where they are saved.
       log: the run's files.
       batches: iterator over batches that knows its position.
@@ -147,7 +153,13 @@ class Loop:
     """
 
     def __init__(
-        self, prepared: Prepared, checkpoints: runs.Checkpoints, log: Log, batches: Any, tokens: int
+        self,
+        prepared: Prepared,
+        update: Callable,
+        checkpoints: runs.Checkpoints,
+        log: Log,
+        batches: Any,
+        tokens: int,
     ) -> None:
         config = prepared.config
         self.prepared, self.config, self.log = prepared, config, log
@@ -158,16 +170,7 @@ class Loop:
         self.pending: list[tuple[int, dict]] = []
         self.throughput = Throughput(prepared)
         self.interventions = Interventions(prepared)
-        objective = objectives.make(config.objective)
-        pure = train_step.make_step(
-            prepared.model,
-            prepared.optimizer,
-            part=prepared.part,
-            accumulate=config.accumulate,
-            objective=objective,
-        )
-        where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
-        self.update = jax.jit(pure, donate_argnums=0, out_shardings=(where, None))
+        self.update = update
         self.whole = jax.jit(functools.partial(train_step.whole, part=prepared.part))
 
     def go(self, state: TrainState, step: int, guard: distributed.Guard, fresh: bool) -> str | None:
@@ -251,6 +254,35 @@ class Loop:
         self.log.shown(
             step, shown + (f", MFU {speed['mfu']:.0%}" if speed["mfu"] is not None else "")
         )
+
+
+def _fitting_update(prepared: Prepared) -> tuple[str, Callable]:
+    """What is computed again in the backward pass, and the jitted step.
+
+    On an accelerator steps are compiled, before the run begins, until one fits.
+    """
+    config, model = prepared.config, prepared.model
+    where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
+
+    def make(remat):
+        compute = dataclasses.replace(model.compute, remat=remat)
+        pure = train_step.make_step(
+            model.clone(compute=compute),
+            prepared.optimizer,
+            part=prepared.part,
+            accumulate=config.accumulate,
+            objective=objectives.make(config.objective),
+        )
+        return jax.jit(pure, donate_argnums=0, out_shardings=(where, None))
+
+    if jax.default_backend() == "cpu":
+        return prepared.remats[0], make(prepared.remats[0])
+    batch = fit.batch_shapes(config, sharding.batch_sharding(prepared.mesh))
+    held = fit.shard_bytes(prepared.state)
+    taken = lambda remat: fit.program_bytes(make(remat).lower(prepared.state, batch), held)[0]
+    shape = fit.step_shape(config, model.config, prepared.part, prepared.state)
+    remat = fit.first_that_fits(prepared.remats, shape, fit.room_here(), taken)
+    return remat, make(remat)
 
 
 def _write_meta(folder: Path, meta: dict[str, Any], quantities: Iterable[records.Quantity]) -> None:

@@ -3,9 +3,10 @@
 What can be wrong is found here, before anything is written.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import optax
@@ -17,7 +18,7 @@ from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
 from lmdyn.models import LanguageModel, ModelConfig, init, shapes
 from lmdyn.params import Adapters, Partition, low_rank, partition
-from lmdyn.training import interventions, objectives, sharding, train_step
+from lmdyn.training import fit, interventions, objectives, sharding, train_step
 from lmdyn.training.config import Data, TrainConfig
 from lmdyn.training.optimizer import make_optimizer
 from lmdyn.types import Params, present
@@ -28,7 +29,8 @@ class Prepared(NamedTuple):
 
     Attributes:
       config: as given.
-      model: spread over the mesh.
+      model: spread over the mesh, with the rematerialisation that should fit the device.
+      remats: that one, and those to try if it does not.
       tokenizer: of the run.
       mesh: of devices.
       optimizer: the whole chain.
@@ -42,6 +44,7 @@ class Prepared(NamedTuple):
 
     config: TrainConfig
     model: LanguageModel
+    remats: tuple[str, ...]
     tokenizer: tokenizers.Tokenizer
     mesh: Mesh
     optimizer: optax.GradientTransformation
@@ -99,10 +102,13 @@ def prepare(
     optimizer = make_optimizer(config.optimizer, config.steps)
     form = shapes(architecture)
     part = trained_part(config, form)
-    model = LanguageModel(architecture, config.compute)
-    model = sharding.spread(model, mesh) if mesh.size > 1 else model
     begin = lambda params: train_step.start(params, optimizer, part)
     state = with_shardings(jax.eval_shape(begin, form), mesh, architecture)
+    shape = fit.step_shape(config, architecture, part, state)
+    remats = fit.remats(config.compute.remat, shape, fit.room_here())
+    compute = dataclasses.replace(config.compute, remat=cast(Any, remats[0]))
+    model = LanguageModel(architecture, compute)
+    model = sharding.spread(model, mesh) if mesh.size > 1 else model
     where = jax.tree.map(lambda leaf: leaf.sharding, state)
     if loaded is None:
         first = lambda: jax.jit(
@@ -123,7 +129,18 @@ def prepare(
             texts.held_out, tokenizer, config.data.length, rows, tokens, progress
         )
     return Prepared(
-        config, model, tokenizer, mesh, optimizer, part, state, first, stream, metric, held_out
+        config,
+        model,
+        remats,
+        tokenizer,
+        mesh,
+        optimizer,
+        part,
+        state,
+        first,
+        stream,
+        metric,
+        held_out,
     )
 
 

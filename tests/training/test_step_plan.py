@@ -131,6 +131,7 @@ def test_what_fits():
         80: "yes",
         95: "yes",
         141: "yes",
+        180: "yes",
     }
 
 

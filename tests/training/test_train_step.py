@@ -137,7 +137,7 @@ def test_bfloat16_has_float32_masters():
     assert np.mean(moved) > 0.9
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["mlp", "attention", "dots", "full", "offload"])
 def test_remat_changes_rounding_only(remat):
     model, params = helpers.small()
     other = models.LanguageModel(model.config, models.Compute(remat=remat))
