@@ -37,11 +37,11 @@ VERBS = {
     "gradients": "Measure which layers facts light up.",
     "online": "Adapt a model to a text while it reads it.",
     "reactivate": "Scale up the MLP coefficients that a model uses least.",
-    "train": "Pretrain a model, or train one further; measured on the way.",
-    "plan": "Say what a training step needs on devices you do not have.",
+    "train": "Pretrain a model, or train one further, with measurements during training.",
+    "plan": "Report what a training step needs on devices you do not have.",
     "study": "Run a paper's whole experiment.",
     "scaling": "Fit a scaling law to a table of runs.",
-    "report": "Build the HTML page of what was measured.",
+    "report": "Build an HTML page of results.",
 }
 """Name and summary of each verb, in the order of the help."""
 
@@ -182,6 +182,8 @@ def _read_options(verb: str, kind: type, default: dict[str, Any], words: list[st
     """The options of a verb; None when help was printed."""
     said = io.StringIO()
     text = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:")[0]
+    width = min(shutil.get_terminal_size().columns, 100)
+    os.environ["COLUMNS"] = str(width)  # tyro lays help out for as many
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             return tyro.cli(
@@ -195,7 +197,6 @@ def _read_options(verb: str, kind: type, default: dict[str, Any], words: list[st
             )
     except SystemExit as end:
         if not end.code:
-            width = min(shutil.get_terminal_size().columns, 100)
             print(fill_help(said.getvalue(), width))
             return None
         message = one_line(said.getvalue(), option_names(kind))

@@ -50,7 +50,7 @@ class Gradients:
     resamples: Annotated[int, tyro.conf.arg(metavar="N")] = 2000
     """Resamples of the bootstrap, and permutations of the test."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Of the random spans, resamples and permutations."""
+    """Seed of the random spans, resamples and permutations."""
     bos: common.BosRule = "auto"
     end_of_text: common.EndOfText = None
     dtype: common.Dtype = "auto"

@@ -38,7 +38,7 @@ class Reactivate:
     strength: Literal["equal", "entropy"] = "equal"
     """entropy: more of them where a layer's entropy is low, with SHARE as the mean over layers."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Of the random control."""
+    """Seed of the random control."""
     length: Annotated[int, tyro.conf.arg(metavar="T")] = 512
     """Tokens per window."""
     batch: Annotated[int, tyro.conf.arg(metavar="B")] = 1

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Scaling:
     """Fit a scaling law L(N, T) = E + A / N^a + B / T^b to a table of runs.
 
-    Says, too, how far from the law each model ends.
+    Also reports how far from the law each model ends.
 
     The table is a CSV file whose first line names the columns N (parameters), T (training tokens)
     and loss (nats per token), with one checkpoint per line. lmdyn report draws the result.

@@ -82,6 +82,14 @@ def test_help_fits_80_columns_and_is_whole(capsys, monkeypatch, words):
     assert [name for name in wanted if name not in out] == []
 
 
+def test_help_on_a_wide_terminal_is_that_of_100_columns(capsys, monkeypatch):
+    shown = []
+    for columns in ("100", "160"):
+        monkeypatch.setenv("COLUMNS", columns)
+        shown.append(run(capsys, "reactivate", "--help")[1])
+    assert shown[0] == shown[1]
+
+
 def test_the_help_of_study_names_those_that_ship(capsys):
     from lmdyn.studies.registry import SHIPPED
 
