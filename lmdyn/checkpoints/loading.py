@@ -1,5 +1,7 @@
 """A reference to a model that runs."""
 
+import contextlib
+import hashlib
 import pathlib
 from typing import Any, NamedTuple
 
@@ -96,3 +98,35 @@ def _folder(found: Reference) -> pathlib.Path:
     if not folder.is_dir():
         raise InputError(f"{found}: no such folder {folder}")
     return folder
+
+
+def prefetch(reference: Reference) -> None:
+    """Brings a hub's checkpoint into the cache; what goes wrong is said when it is loaded.
+
+    >>> prefetch(Reference("dir", "/nowhere"))  # nothing to bring
+    """
+    if reference.kind == "hf":
+        with contextlib.suppress(InputError):
+            hub.download(reference.path, reference.revision)
+
+
+def stamp(reference: Reference) -> str:
+    """Changes when the files of a checkpoint on this machine do; empty for one of the hub.
+
+    >>> import tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> before = stamp(Reference("dir", str(folder)))
+    >>> (folder / "config.json").touch()
+    >>> before == stamp(Reference("dir", str(folder)))
+    False
+    """
+    if reference.kind == "hf":
+        return reference.revision or ""
+    path = pathlib.Path(reference.path)
+    if reference.kind == "run":
+        path = path / "checkpoints" / (reference.revision or "")
+    elif reference.kind == "dir":
+        path = path / (reference.revision or "")
+    files = [path] if path.is_file() else sorted(path.glob("*"))
+    told = [(p.name, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()]]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

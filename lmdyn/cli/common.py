@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +16,6 @@ from lmdyn.types import Array, Bos, Row
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from lmdyn.checkpoints import Loaded, Reference
     from lmdyn.models import ModelConfig
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
@@ -135,26 +134,6 @@ def set_up_jax() -> None:
             return
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def load_each(models: Sequence[str], options: Any) -> "Iterator[tuple[Reference, Loaded]]":
-    """Loads one checkpoint after another, naming each on stderr; all references are read first.
-
-    Args:
-      models: references of models, and of series.
-      options: have the fields `dtype`, `bos` and `end_of_text`.
-    """
-    from lmdyn import checkpoints, data
-    from lmdyn.models import Compute
-
-    references = [r for ref in models for r in checkpoints.series(ref)]
-    for number, reference in enumerate(references, 1):
-        say(f"{reference}" + (f" ({number} of {len(references)})" if len(references) > 1 else ""))
-        loaded = checkpoints.load(
-            reference, Compute(dtype=options.dtype), packed=True, end_of_text=options.end_of_text
-        )
-        data.check_vocabulary(loaded.tokenizer, loaded.model.config)
-        yield reference, loaded._replace(tokenizer=loaded.tokenizer.with_bos(options.bos))
 
 
 def write(

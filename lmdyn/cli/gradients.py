@@ -1,6 +1,7 @@
 """`lmdyn gradients`: which layers facts light up, by their gradients."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,6 +10,7 @@ import tyro
 
 from lmdyn import records
 from lmdyn.cli import common
+from lmdyn.cli.each_checkpoint import Measured, Verb, measure_each
 from lmdyn.errors import InputError, check_least
 from lmdyn.files import check_writable
 from lmdyn.types import Row
@@ -59,12 +61,15 @@ class Gradients:
 OPTIONS = Gradients
 
 
-def run(options: Gradients, command: list[str]) -> None:
+def run(options: Gradients, command: list[str]) -> int:
     """Measures the gradient norms of one model after another, and writes the rows.
 
     Args:
       options: of the verb.
       command: the words of the command line, for the provenance.
+
+    Returns:
+      The exit code: see `measure_each`.
     """
     started = time.time()
     if not options.probe:
@@ -75,14 +80,14 @@ def run(options: Gradients, command: list[str]) -> None:
         raise InputError("--groups names nothing; give for example attention,mlp")
     check_writable(options.out)
     common.set_up_jax()
-    from lmdyn import data
+    from lmdyn import checkpoints, data
     from lmdyn.metrics import localization
 
     documents = data.documents(options.reference)
     probes = [probe for ref in options.probe for probe in data.read_probes(ref)]
     kinds = localization.by_kind(probes, options.limit)
-    rows, total, special = [], 0, {}
-    for reference, loaded in common.load_each(options.models, options):
+
+    def measure(loaded: checkpoints.Loaded) -> Measured:
         measured = localization.sequences(
             kinds,
             documents,
@@ -103,15 +108,14 @@ def run(options: Gradients, command: list[str]) -> None:
             seed=options.seed,
             progress=True,
         )
-        own = [records.row(str(reference), **reference.fields(), **r) for r in found.rows()]
-        _show_profiles(own, groups)
-        special[str(reference)] = loaded.tokenizer.special_tokens()
-        rows += own
-        total += sum(
-            int(batch.mask.sum()) for batch in (*measured.probes.values(), measured.random)
-        )
-    notes = {"metrics": records.describe(localization.QUANTITIES), "special_tokens": special}
-    common.write(options, command, started, rows, total, options.seed, notes=notes)
+        batches = (*measured.probes.values(), measured.random)
+        return Measured(found.rows(), sum(int(batch.mask.sum()) for batch in batches))
+
+    show = functools.partial(_show_profiles, groups=groups)
+    described = records.describe(localization.QUANTITIES)
+    return measure_each(
+        Verb(options, command, started, measure, show, described, seed=options.seed)
+    )
 
 
 def _show_profiles(rows: Sequence[Row], groups: Sequence[str]) -> None:

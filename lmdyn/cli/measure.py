@@ -1,6 +1,7 @@
 """`lmdyn measure`: the rows of one model, of several, or of a series of checkpoints."""
 
 import dataclasses
+import functools
 import math
 import time
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ import tyro
 
 from lmdyn import records
 from lmdyn.cli import common
+from lmdyn.cli.each_checkpoint import Measured, Verb, measure_each
 from lmdyn.errors import check_least
 from lmdyn.files import check_writable
 
@@ -48,26 +50,29 @@ class Measure:
 OPTIONS = Measure
 
 
-def run(options: Measure, command: list[str]) -> None:
+def run(options: Measure, command: list[str]) -> int:
     """Measures the models one after another, and writes their rows.
 
     Args:
       options: of the verb.
       command: the words of the command line, for the provenance.
+
+    Returns:
+      The exit code: see `measure_each`.
     """
     started = time.time()
     check_least(options, "--", length=1, batch=1, tokens=1)
     check_writable(options.out)
     common.set_up_jax()
-    from lmdyn import data, metrics
+    from lmdyn import checkpoints, data, metrics
     from lmdyn.training import sharding
 
     documents = data.documents(options.data, options.on_bad_document)
     metric = metrics.build(options.metrics)
     described = records.describe(metric.quantities)
     mesh = common.mesh_of(options, rows=options.batch)
-    rows, total, special = [], 0, {}
-    for reference, loaded in common.load_each(options.models, options):
+
+    def measure(loaded: checkpoints.Loaded) -> Measured:
         model, params, where = loaded.model, loaded.params, None
         windows = (options.length, options.batch, options.tokens)
         batches = data.batches(documents, loaded.tokenizer, *windows, progress=True)
@@ -78,20 +83,10 @@ def run(options: Measure, command: list[str]) -> None:
         results = metrics.measure(metric, model, params, batches, progress=True, sharding=where)
         found = metric.rows(results)
         _add_bits_per_byte(found, loaded.tokenizer, batches)
-        special[str(reference)] = loaded.tokenizer.special_tokens()
-        about = {**reference.fields(), "tokens": batches.tokens}
-        own = [records.row(str(reference), **about, **r) for r in found]
-        common.show(own, described)
-        rows += own
-        total += batches.tokens
-    common.write(
-        options,
-        command,
-        started,
-        rows,
-        total,
-        notes={"metrics": described, "special_tokens": special},
-    )
+        return Measured([{**r, "tokens": batches.tokens} for r in found], batches.tokens)
+
+    show = functools.partial(common.show, described=described)
+    return measure_each(Verb(options, command, started, measure, show, described))
 
 
 def _add_bits_per_byte(rows: list[dict[str, Any]], tokenizer: Any, batches: Any) -> None:
