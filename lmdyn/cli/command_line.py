@@ -37,7 +37,7 @@ VERBS = {
     "gradients": "Measure which layers facts light up.",
     "online": "Adapt a model to a text while it reads it.",
     "reactivate": "Scale up the MLP coefficients that a model uses least.",
-    "train": "Pretrain a model, or train one further, with measurements during training.",
+    "train": "Pretrain a model or train one further, measuring along the way.",
     "plan": "Report what a training step needs on devices you do not have.",
     "study": "Run a paper's whole experiment.",
     "scaling": "Fit a scaling law to a table of runs.",
