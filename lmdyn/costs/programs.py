@@ -79,7 +79,7 @@ def program_costs(
                 found[kind, _along(group, mesh, axes)] += _received(
                     kind, _bytes(one.type), len(group)
                 )
-            else:
+            else:  # what a loop's body or a fusion holds, times the loop's trip count
                 times = (
                     int(m[1])
                     if (m := re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest))

@@ -94,6 +94,7 @@ def gradient_norms(
 
 def _norms(model, params, inputs, targets, span, groups, most):
     """`gradient_norms`, and the losses `[B]`."""
+    # Squared norms of each sequence's gradient, leaf by leaf: layers of a leaf apart.
     members = _members(params, groups)
     inputs, targets, span = (
         ops.constrain_rows(array, model.batch_sharding) for array in (inputs, targets, span)
@@ -356,6 +357,7 @@ def layer_gradients(
         from tqdm.auto import tqdm
 
         starts = tqdm(starts, desc="gradients", unit="batch", leave=False)
+    # Batches of one shape: the last one is padded with sequences that are cut off again.
     for start in starts:
         part = [array[start : start + size, :length] for array in (inputs, targets, span)]
         kept = len(part[0])

@@ -102,6 +102,7 @@ def score_probes(
     for ids in (batch.inputs, batch.targets):
         check_tokens(ids, model.config.vocab)
 
+    # places [P, S]: where each span's predictions are, first to last; `inside` marks the real ones.
     size = min(max(span, counts.max()), batch.span.shape[1])
     inside = np.arange(size) < counts[:, None]
     places = np.where(inside, np.argsort(~batch.span, 1, kind="stable")[:, :size], 0).astype(
@@ -112,6 +113,7 @@ def score_probes(
     groups = -(-len(counts) // rows)
     runs = ops.runs(model.batch_sharding)  # devices share a group's rows evenly
     rows = runs * -(-len(counts) // (groups * runs))
+    # Groups of one shape; only the span's final states meet the head.
     step, found = _step(model), []
     for first in range(0, len(counts), rows):
         group = [array[first : first + rows] for array in (batch.inputs, places, targets)]

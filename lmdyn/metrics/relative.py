@@ -188,6 +188,7 @@ def compare_profiles(
         raise InputError(
             f"permutations={permutations}; at least 1 is needed, and some 1,000 for a small p"
         )
+    # Log shares: each sequence's log norms by group and layer, less their mean over these.
     shares = []
     for found, which in ((first, "first"), (second, "second")):
         norms = _stacked(found, which)
@@ -206,6 +207,7 @@ def compare_profiles(
         difference = np.where(members, 1 / count, -1 / rest) @ both.T
         return difference, np.sqrt(np.mean(np.square(difference), -1))
 
+    # How often sequences relabelled at random differ as much, a few million labels at a time.
     labels = np.arange(count + rest) < count
     (difference,), (size,) = sizes(labels[None])
     rng, step, at_least = np.random.default_rng(seed), max(1, 2**22 // len(labels)), 0

@@ -138,6 +138,7 @@ def _gram(matrix: Any, scale: np.ndarray, pool: ThreadPoolExecutor) -> Callable:
         total = lambda own: sum(function(at, part) for at, part in own)
         return pool.map(total, [parts[i::threads] for i in range(min(threads, len(parts)))])
 
+    # Products with the smaller Gram matrix, S the diagonal of `scale`: M' S S M, or S M M' S.
     def tall(x_NB):
         x_NB = np.ascontiguousarray(x_NB)
         squares = scale**2

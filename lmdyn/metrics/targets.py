@@ -85,6 +85,7 @@ def ngram_counts(
             f"{len(tokens)} tokens hold no context of {context} and a next token; give a longer"
             " text"
         )
+    # Contexts are counted in parts, by their hash, so that one part fits into memory.
     ends = np.array([len(tokens)]) if ends is None else np.asarray(ends)
     parts = max(1, math.ceil(count * BYTES_A_TOKEN / memory))
     rows = [

@@ -218,6 +218,7 @@ def _through_blocks(model, blocks, x_BTD, cache, shared, taps):
         part = model.clone(
             config=dataclasses.replace(model.config, depth=depth), taps=FrozenDict(taps)
         )
+        # Its layers of the cache, `[depth, ...]`, go through the scan with its parameters.
         own = slice(below, below + depth)
         layers = jax.tree.map(operator.itemgetter(own), kept)
         x_BTD, moved, found = cast(

@@ -169,6 +169,7 @@ def _plan(
         optimizer = optimizer if config.every == 1 else every(optimizer, config.every)
         if isinstance(config.adapt, Localized):
             optimizer = config.adapt.after(optimizer)
+        # Equal optimizers are found by what their updates compute, and share a program.
         trainable, rest = part.split(params)
         traced = trace_optimizer(optimizer, trainable)
         adaptation = Adaptation(
@@ -217,6 +218,7 @@ def _run(
     carry = begin(
         plan.trainable if donate and not resets else jax.tree.map(jnp.copy, plan.trainable)
     )
+    # One scan, or runs of equal length that share a program, for the progress bar.
     run = functools.partial(compiled(adaptation), fresh, plan.rest)
     given = (chunks, plan.static)
     pieces = (

@@ -143,6 +143,7 @@ def adapt_lanes(
         return jax.tree.map(one, carry, fresh)
 
     def step(carry: Carry, chunk: ChunkStream):
+        # Lanes in which a document begins start again from `fresh`.
         if fresh is not None:
             carry = jax.lax.cond(
                 chunk.first.any(), restart, lambda carry, first: carry, carry, chunk.first
@@ -151,6 +152,8 @@ def adapt_lanes(
         if adaptation.part is None:
             _, (nll_SC, cache) = objective(None)
             return carry._replace(cache=cache), nll_SC
+        # All lanes are scored, then each takes its own steps: lanes share no term of the sum, so
+        # the gradient of the sum is each lane's own.
         trainable, state, (nll_SC, cache) = take_steps(
             jax.grad(objective, has_aux=True),
             jax.vmap(present(adaptation.optimizer).update),

@@ -131,6 +131,7 @@ def choose_learning_rate(
             " a shorter prefix or a longer text"
         )
     first, prefix = jax.tree.map(lambda array: array[:count], chunks), int(done_n[count - 1])
+    # Trials on the prefix share one program: learning rates are state, pieces have one length.
     make = learning_rate_as_state(search.rule)
     config = dataclasses.replace(config, piece=config.piece or count)
     tried, flops = {}, 0.0
@@ -139,6 +140,7 @@ def choose_learning_rate(
         trial = evaluate(model, params, first, make(rate), config, static=known, progress=progress)
         flops += trial.flops
         tried[rate] = trial.mean if np.isfinite(trial.mean) else np.inf
+    # The whole stream, from its first chunk on, at the best of them.
     best = min(sorted(tried), key=lambda rate: tried[rate])
     started = time.perf_counter()
     outcome = evaluate(

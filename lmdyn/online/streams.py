@@ -70,6 +70,7 @@ def chunk_stream(
     if isinstance(documents, np.ndarray):
         documents = [documents]
     documents = [np.asarray(document, np.int32) for document in documents]
+    # Documents are one stream, unless the model is reset at each.
     if config.reset != "document" and len(documents) > 1:
         if config.end_of_text is None:
             raise InputError(
@@ -77,6 +78,7 @@ def chunk_stream(
                 " end_of_text, or reset='document'"
             )
         documents = [join(documents, config.end_of_text)]
+    # n + 1 tokens make n predictions; `left` counts those that may still be made.
     left, parts = np.inf if config.tokens is None else config.tokens, []
     for document in documents:
         if config.first is not None:

@@ -101,6 +101,7 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
     depth = next((leaf.shape[0] for path, leaf in leaves.items() if path[0] == "blocks"), 0)
     found: dict[Path, set[int] | None] = {}
     for term in (part.strip() for part in selector.split("+")):
+        # A term is a name, layers in brackets, and names below it: blocks[5:9].mlp.
         if term == "all":
             found |= {path: set(range(depth)) if path[0] == "blocks" else None for path in leaves}
             continue
@@ -110,6 +111,7 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
                 f"selector '{term}' cannot be read; write for example 'blocks[5:9].mlp', 'head' or"
                 " 'all'"
             )
+        # Its layers; None is all of them.
         layers = None
         if match[2] is not None:
             if match[1] != "blocks":
@@ -122,6 +124,7 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
                     f"selector '{term}' matches no layer of the model's {depth} blocks; use 0 to"
                     f" {depth - 1}"
                 )
+        # Its names, walked down the parameters, so that the error says where they end.
         node, walked = params, ""
         names = (match[1], *match[3].split(".")[1:])
         for name in names:
@@ -131,6 +134,7 @@ def select(params: Params, selector: str) -> dict[Path, tuple[int, ...] | None]:
                 hint = " (its head is tied to embed)" if name == "head" and not walked else ""
                 raise InputError(f"selector '{term}' matches nothing: {holds} {there}{hint}")
             node, walked = node[name], f"{walked}.{name}".lstrip(".")
+        # Every leaf below; terms that overlap add their layers.
         for path in leaves:
             if path[: len(names)] == names:
                 every = set(range(depth)) if layers is None else layers

@@ -108,6 +108,7 @@ def make_mesh(
             f"mesh {text} uses {count} of the {len(devices)} devices of {hosts} hosts; use a mesh"
             f" whose numbers multiply to {len(devices)}"
         )
+    # On a TPU neighbours in the mesh are neighbours in the torus of chips.
     devices = devices[:count]
     if devices[0].platform == "tpu":
         from jax.experimental import mesh_utils
@@ -136,6 +137,7 @@ def _names(path) -> tuple[str, ...] | None:
 
 def _place(names, shape, mesh: Mesh, config: ModelConfig | None) -> tuple[PartitionSpec, list[str]]:
     """The sharding of one parameter, and why a part of its rule was not followed."""
+    # The first rule whose name begins the parameter's; dimensions before its axes are whole.
     path = ".".join(names)
     axes = next(
         axes for rule, axes in AXIS_RULES if not rule or path == rule or path.startswith(f"{rule}.")
@@ -143,6 +145,7 @@ def _place(names, shape, mesh: Mesh, config: ModelConfig | None) -> tuple[Partit
     if names[-1] == "bias":
         axes = tuple(axis for axis in axes[-1:] if axis == "tensor")
     axes = (None,) * (len(shape) - len(axes)) + axes
+    # A dimension is divided if its axis divides it: attention's by whole heads.
     found, notes = [], []
     for size, axis in zip(shape, axes, strict=True):
         if axis is None or mesh.shape[axis] == 1:

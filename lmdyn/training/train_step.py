@@ -134,6 +134,7 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Batch):
+        # The mean over all counted tokens of the batch: parts and devices then add up.
         tokens = jnp.sum(batch.mask)
         weight = 1 / jnp.maximum(tokens, 1).astype(jnp.float32)
 
@@ -147,6 +148,7 @@ def make_step(
             gradients, logged = _accumulated(
                 jax.grad(objective_of, has_aux=True), state.params, batch, accumulate
             )
+        # One update of what is trained; the rest passes through.
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {
             **logged,

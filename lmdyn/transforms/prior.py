@@ -198,6 +198,7 @@ def decay_to_prior(rate: float, rms: GradientRMS | None = None) -> optax.Gradien
             raise InputError(
                 "decay_to_prior needs the parameters; call update(updates, state, params)"
             )
+        # u <- u + min(rate m / mean(m), 1) (prior - theta), after Krause et al. 2018
         if state.rms is None:
             share = jax.tree.map(lambda _: rate, updates)
         else:

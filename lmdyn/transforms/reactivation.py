@@ -248,6 +248,7 @@ def reactivate(
             f"coefficients have shape {list(coefficients.shape)}; the model's MLPs are [{layers},"
             f" {width}]: measure them on this model"
         )
+    # W_up[:, i] <- gain mean(C) / C_i W_up[:, i]; a coefficient that is (nearly) 0 stays as it is.
     mean = np.broadcast_to(coefficients.mean(1, keepdims=True), coefficients.shape)
     awake = chosen & (coefficients * _LARGEST > mean)
     factor = np.divide(

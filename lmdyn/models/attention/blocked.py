@@ -106,6 +106,7 @@ def blocked_attention(
         return _attend(query, key, value, reach), None
     query_BGRTK, key_BGSK, value_BGSK = _by_group(query, key, value)
     past, share = key.shape[1] - query.shape[1], query_BGRTK.shape[2]
+    # Each block of queries sees the keys up to its end, and gives its probabilities to the tap.
     outputs, gathered = [], None
     for start, stop, end in query_blocks(query.shape[1], key.shape[1]):
         allowed = allowed_keys(reach, start, stop, end, past, share)

@@ -233,6 +233,7 @@ class Head(abc.ABC):
             sums = {site: reducer(found[site], counts) for site, reducer in taps.items()}
             return (sums if carry is None else jax.tree.map(jnp.add, carry, sums)), None
 
+        # Several tiles are a scan, whose sums begin at zero.
         size, start = self._tile_rows(rows[0]), None
         if len(rows[0]) > size:
             shapes = jax.eval_shape(lambda *a: tile(None, [x[:1] for x in a])[0], *rows)
