@@ -29,7 +29,8 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=1)
+    lower = {one.lower(): one for one in known}
+    near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=1)]
     hint = f" did you mean '{near[0]}'?" if near else ""
     raise InputError(f"unknown {kind} '{name}';{hint} known: {', '.join(known)}")
 

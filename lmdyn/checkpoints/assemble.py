@@ -166,18 +166,31 @@ def _check_names(wanted: list[Place], source: TensorSource, ignored: Iterable[st
     if missing := sorted(needed - source.shapes.keys(), key=_natural):
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(
-            f"{source.label}: tensor {missing[0]} is missing{more}; the file is cut short or of"
-            " another model"
+            f"{source.label}: tensor {missing[0]} is missing{more}; the file is not whole, or"
+            " config.json is of another model: fetch both again"
         )
     skip = re.compile("|".join(f"(?:{pattern})" for pattern in ignored) or r"(?!)")
-    if extra := sorted(
-        (n for n in source.shapes.keys() - needed if not skip.fullmatch(n)), key=_natural
-    ):
+    extra = (name for name in source.shapes.keys() - needed if not skip.fullmatch(name))
+    if extra := sorted(extra, key=_natural):
         more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
-        raise InputError(
-            f"{source.label}: tensor {extra[0]} has no place in this model{more}; its config"
-            " describes another one"
+        why = next(
+            (why for part, why in FOREIGN.items() if any(part in name for name in extra)),
+            "its config describes another one",
         )
+        raise InputError(
+            f"{source.label}: tensor {extra[0]} has no place in this model{more}; {why}"
+        )
+
+
+FOREIGN = {
+    "lora_": "merge the adapter first: merge_and_unload() of the peft library",
+    "qweight": "the checkpoint is quantised: take one in float32, float16 or bfloat16",
+    "scales": "the checkpoint is quantised: take one in float32, float16 or bfloat16",
+    "weight_scale": "the checkpoint is quantised: take one in float32, float16 or bfloat16",
+    "experts.": "it is of a mixture of experts, which is not supported",
+    "vision": "it is of a model that reads images, too, which is not supported",
+}
+"""Parts of tensors' names that say what a model is instead; and the remedy."""
 
 
 def _natural(name: str):
@@ -190,7 +203,8 @@ def _check_shapes(config: ModelConfig, place: Place, source: TensorSource):
         if tuple(source.shapes[name]) != expected:
             got = list(source.shapes[name])
             raise InputError(
-                f"{source.label}: tensor {name} has shape {got}; its config wants {list(expected)}"
+                f"{source.label}: tensor {name} has shape {got}; its config wants {list(expected)}:"
+                " fetch both again"
             )
 
 
@@ -209,7 +223,7 @@ def _fill(config: ModelConfig, place: Place, source: TensorSource) -> np.ndarray
             if not np.isfinite(part).all():
                 raise InputError(
                     f"{source.label}: tensor {name} holds NaN or infinity; the checkpoint is"
-                    " damaged or diverged"
+                    " damaged or diverged: fetch it again, or take an earlier one"
                 )
     return out
 

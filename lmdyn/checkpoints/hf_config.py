@@ -6,11 +6,12 @@ Both layouts are read and written: `rope_theta`, `rope_scaling`, `rotary_pct` (t
 
 import dataclasses
 import math
+import re
 import types
 from typing import Any
 
-from lmdyn.checkpoints.families import FAMILIES, Family, family
-from lmdyn.errors import InputError, choose
+from lmdyn.checkpoints.families import FAMILIES, Family, family, unsupported
+from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig, RotaryScaling
 
 HF_ACTIVATIONS = {
@@ -42,7 +43,8 @@ def read_config(values: dict) -> ModelConfig:
     """
     if not isinstance(values.get("model_type"), str):
         raise InputError(
-            f"config.json has no model_type; known families: {', '.join(sorted(FAMILIES))}"
+            f"config.json has no model_type (it is {values.get('model_type')!r}); supported:"
+            f" {', '.join(sorted(FAMILIES))}"
         )
     name = values["model_type"]
     entry = family(name)
@@ -69,9 +71,10 @@ def _read(name: str, entry: Family, values: dict) -> ModelConfig:
     fields = {k: v for k, v in read.items() if v is not None} | entry.fixed
     for field, value in fields.items():
         fields[field] = _checked(field, value, entry.keys.get(field, (field,))[0])
-    fields["activation"] = HF_ACTIVATIONS[
-        choose("activation", str(fields["activation"]), HF_ACTIVATIONS)
-    ]
+    activation = str(fields["activation"])
+    if activation not in HF_ACTIVATIONS:
+        raise InputError(f"config.json: {unsupported('activation', activation, HF_ACTIVATIONS)}")
+    fields["activation"] = HF_ACTIVATIONS[activation]
     fields.setdefault("kv_heads", fields["heads"])
     if min(fields["heads"], fields["width"]) < 1:
         raise InputError(
@@ -88,7 +91,12 @@ def _read(name: str, entry: Family, values: dict) -> ModelConfig:
     fields.setdefault("mlp_width", 4 * fields["width"])
     if entry.rotary:
         fields |= _read_rotary(name, entry, values, fields["positions"])
-    return ModelConfig(**fields)
+    try:
+        return ModelConfig(**fields)
+    except InputError as err:  # which names our fields; the file has their keys
+        keys = {ours: keys[0] for ours, keys in entry.keys.items()}
+        named = re.sub(r"\b\w+(?=[=>])", lambda word: keys.get(word[0], word[0]), str(err))
+        raise InputError(f"config.json: {named}") from err
 
 
 def _lookup(entry: Family, keys: tuple[str, ...], values: dict):
@@ -113,16 +121,19 @@ def _checked(field: str, value, key: str):
 
 def _number(key: str, value) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"config.json: {key}={value!r} must be a number")
+        raise InputError(f"config.json: {key}={value!r} must be a finite number")
     return float(value)
 
 
 def _refuse(name: str, entry: Family, values: dict):
     """Settings with which the model would compute something that ours does not."""
-    if values.get("quantization_config"):
+    for key in ("quantization_config", "quantization"):  # the second is MLX's
+        if not (about := values.get(key)):
+            continue
+        method = about.get("quant_method") if isinstance(about, dict) else None
         raise InputError(
-            f"quantised checkpoints (quantization_config) of {name} are not read; use the"
-            " full-precision one"
+            f"quantised checkpoints ({key}{f': {method}' if method else ''}) are not read; take the"
+            " model's version in float32, float16 or bfloat16, or a GGUF file"
         )
     for key, allowed in entry.only.items():
         if values.get(key, allowed) != allowed:
@@ -189,7 +200,9 @@ def _first(*values: Any) -> Any:
 
 def _read_scaling(rope: dict, positions: int, original) -> RotaryScaling | None:
     kind = _first(rope.get("rope_type"), rope.get("type"), "default")
-    choose("rope_type", str(kind), ("default", "linear", "llama3", "yarn"))
+    kinds = ("default", "linear", "llama3", "yarn")
+    if kind not in kinds:
+        raise InputError(f"config.json: {unsupported('rope_type', str(kind), kinds)}")
     if kind == "default":
         return None
     needed = {

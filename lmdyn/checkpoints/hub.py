@@ -90,10 +90,15 @@ def _translated(err: Exception, repository: str, revision: str | None) -> InputE
             f"{where}: no such repository on the hub, or it is private and needs `hf auth login`"
         )
     if isinstance(err, errors.HFValidationError):
-        return InputError(f"{where}: not a repository name; write hf:ORG/NAME[@REVISION]")
+        return InputError(
+            f"{where}: '{repository}' is no name of a repository; write hf:ORG/NAME[@REVISION]"
+        )
     if isinstance(err, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         return InputError(
-            f"{where} is not in the cache, and the hub is out of reach or HF_HUB_OFFLINE is set"
+            f"{where} is not in the cache, and the hub is out of reach or HF_HUB_OFFLINE is set;"
+            f" fetch it with a network (hf download {repository}), or name a folder: dir:PATH"
         )
     reason = " ".join(str(err).split())[:200] or type(err).__name__
-    return InputError(f"{where} could not be fetched: {reason}")
+    return InputError(
+        f"{where} could not be fetched: {reason}; try again, or name a folder: dir:PATH"
+    )

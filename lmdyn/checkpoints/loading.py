@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lmdyn.checkpoints import hub, runs
 from lmdyn.checkpoints.assemble import Checkpoint
-from lmdyn.checkpoints.formats.folder import read_folder, refuse_adapter
+from lmdyn.checkpoints.formats.folder import check_folder, read_folder
 from lmdyn.checkpoints.formats.gguf import read_gguf
 from lmdyn.checkpoints.references import Reference, parse
 from lmdyn.data.tokenizers import Tokenizer, from_folder
@@ -73,7 +73,7 @@ def load(
         checkpoint, tokenizer = read_gguf(found.path, found.name, packed, end_of_text)
     else:
         folder = _folder(found)
-        refuse_adapter(folder)
+        check_folder(folder, family)
         tokenizer = from_folder(folder, found.name, end_of_text)
         checkpoint = read_folder(folder, family)
     config = checkpoint.config
@@ -94,9 +94,14 @@ def load(
 def _folder(found: Reference) -> pathlib.Path:
     if found.kind == "hf":
         return hub.download(found.path, found.revision)
-    folder = pathlib.Path(found.path, found.revision or "")
-    if not folder.is_dir():
-        raise InputError(f"{found}: no such folder {folder}")
+    whole = pathlib.Path(found.path)
+    folder = whole / (found.revision or "")
+    if whole.is_dir() and not folder.is_dir():
+        there = ", ".join(sorted(path.parent.name for path in whole.glob("*/config.json")))
+        raise InputError(
+            f"{found}: {whole} has no folder {found.revision}; its checkpoints are:"
+            f" {there or 'none'}"
+        )
     return folder
 
 

@@ -17,7 +17,13 @@ from lmdyn.checkpoints import hub, runs
 from lmdyn.checkpoints.revisions import RevisionName, read_name
 from lmdyn.errors import InputError, choose
 
-REFERENCE_KINDS = ("hf", "dir", "gguf", "run")
+_FORMS = {
+    "hf": "hf:ORG/NAME[@REVISION]",
+    "dir": "dir:PATH",
+    "gguf": "gguf:PATH",
+    "run": "run:DIR[@STEP]",
+}
+REFERENCE_KINDS = tuple(_FORMS)
 _SEED = re.compile(r"[-_]seed[-_]?(\d+)$", re.IGNORECASE)
 _RUNS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -140,24 +146,44 @@ def parse(ref: str) -> Reference:
     """
     found = series(ref)
     if len(found) != 1:
-        raise InputError(f"'{ref}' names {len(found)} checkpoints; one is needed here")
+        raise InputError(
+            f"'{ref}' names {len(found)} checkpoints, and one is needed here; write {found[-1]}"
+        )
     return found[0]
 
 
 def _split(ref: str) -> tuple[str, str, str | None]:
     kind, colon, rest = ref.partition(":")
-    if not colon:
-        raise InputError(
-            f"'{ref}' is no model reference; write one of hf:ORG/NAME[@REVISION], dir:PATH,"
-            " gguf:PATH, run:DIR[@STEP]"
-        )
+    if not colon or (kind not in REFERENCE_KINDS and _meant(ref)):
+        meant = _meant(ref) or f"one of {', '.join(_FORMS.values())}"
+        raise InputError(f"'{ref}' is no model reference; write {meant}")
     choose("kind of model reference", kind, REFERENCE_KINDS)
     if not rest:
-        raise InputError(f"'{ref}' names nothing after {kind}:")
+        raise InputError(f"'{ref}' names nothing after {kind}:; write {_FORMS[kind]}")
+    if "://" in rest:
+        raise InputError(f"'{ref}' holds an address; write {_meant(rest) or _FORMS[kind]}")
     if kind == "gguf" or (kind in ("dir", "run") and pathlib.Path(rest).exists()):
         return kind, rest, None
     path, at, revision = rest.rpartition("@")
     return (kind, path, revision) if at else (kind, rest, None)
+
+
+def _meant(ref: str) -> str | None:
+    """The reference that a path, a name or an address without a kind stands for, if any."""
+    path = pathlib.Path(ref)
+    if match := re.match(r"https?://(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)", ref):
+        return f"hf:{match[1]}"
+    if "://" in ref:
+        return "a path: addresses are not fetched (dir:PATH, gguf:PATH)"
+    if ref.endswith(".gguf"):
+        return f"gguf:{ref}"
+    if path.is_file():
+        return f"the model's folder: dir:{path.parent}"
+    if (path / "run.json").is_file():
+        return f"run:{ref}"
+    if path.is_dir() or path.is_absolute() or re.match(r"\.{1,2}/|~|[A-Za-z]:[\\/]", ref):
+        return f"dir:{ref}"
+    return f"hf:{ref}, or dir:PATH" if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.*,-]+)?", ref) else None
 
 
 def _available(kind: str, path: str) -> list[str]:
@@ -166,14 +192,17 @@ def _available(kind: str, path: str) -> list[str]:
     elif kind == "dir":
         folder = pathlib.Path(path)
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder")
+            raise InputError(f"no such folder: {folder}")
         names = [p.parent.name for p in folder.glob("*/config.json")]
     else:
         names = [str(step) for step in runs.steps(path)]
     if not names and kind == "run":
         raise InputError(f"{path} has no checkpoint yet; train it further")
     if not names:
-        raise InputError(f"{kind}:{path} has no revisions")
+        raise InputError(
+            f"{kind}:{path} has no revisions"
+            f"{' (folders with a config.json)' if kind == 'dir' else ''}; write {kind}:{path}"
+        )
     return sorted(names, key=lambda name: (read_name(name).order, name))
 
 

@@ -23,12 +23,12 @@ from lmdyn.errors import InputError
 
 DENSE = 4096
 """Up to this many columns (or rows) that are not empty, all values, by the dense Gram matrix."""
-BLOCK = 64
-"""Vectors that are multiplied at once."""
+BLOCK = 16
+"""Vectors that are multiplied at once: with more, each is quicker, but more are needed."""
 ROWS = 2**16
 """Rows that are multiplied at once, which bounds the memory of a product."""
 SPARE = 16
-"""How many blocks the basis holds beyond the values, at least; or half as many as these."""
+"""How many blocks the basis holds beyond the values, at least; or a quarter as many as these."""
 CYCLES = 300
 """Restarts after which the search gives up."""
 ROUNDING = 1e-12
@@ -41,8 +41,8 @@ def leading_values(
     """The leading singular values of a sparse matrix whose rows are scaled.
 
     Empty rows and columns do not count. All values, if at most `DENSE` rows or columns are left;
-    else `k`. Beside the matrix, the basis takes `max(12 k, 8 (k + 16 BLOCK))` bytes for each of the
-    columns (or rows, if these are fewer): 1.2 GB for k = 2,000 and 50,000 columns.
+    else `k`. Beside the matrix, the basis takes `max(10 k, 8 (k + 16 BLOCK))` bytes for each of the
+    columns (or rows, if these are fewer): 1 GB for k = 2,000 and 50,000 columns.
 
     Args:
       matrix: `[rows, columns]`, compressed by rows.
@@ -88,7 +88,7 @@ def squared_sum(matrix: Any, scale: np.ndarray) -> float:
     101.0
     """
     return sum(
-        float(np.square(part.data) @ np.repeat(scale[at] ** 2, np.diff(part.indptr)))
+        float(np.square(part.data, dtype=float) @ np.repeat(scale[at] ** 2, np.diff(part.indptr)))
         for at, part in _row_parts(matrix)
     )
 
@@ -165,11 +165,11 @@ def _leading(
     """The `k` leading eigenvalues of a positive semidefinite operator, largest first."""
     rng, block = np.random.default_rng(seed), min(BLOCK, side)
     count = min(-(-k // block) * block, side)  # whole blocks
-    spare = max(SPARE, count // block // 2)
+    spare = max(SPARE, count // block // 4)
     size = min(count + spare * block, side)
     basis_NM, projected_MM = np.empty([side, size], order="F"), np.zeros([size, size])
     random = lambda: rng.normal(size=[side, block])
-    next_NB, filled, before = _orthonormal(basis_NM[:, :0], random(), rng)[0], 0, None
+    next_NB, filled, before = np.linalg.qr(random())[0], 0, None
     for _ in range(CYCLES):
         next_NB, left_BB = _expand(product, basis_NM, projected_MM, filled, next_NB, rng)
         # Rayleigh and Ritz: eigenpairs within the basis. Their residuals lie in the next block.
@@ -193,7 +193,9 @@ def _leading(
         projected_MM[range(filled), range(filled)] = values[:filled]
         before = values[:count].copy() if converged else None
         if converged:
-            next_NB, _ = _orthonormal(basis_NM[:, :filled], random(), rng)
+            next_NB = random()
+            along_MB = basis_NM[:, :filled].T @ next_NB
+            next_NB, _ = _orthonormal(basis_NM[:, :filled], next_NB, along_MB, rng)
     raise InputError(
         f"{k} singular values of {side:,} have not converged after {CYCLES} restarts; ask for"
         f" fewer, or raise tolerance={tolerance:g}"
@@ -223,26 +225,26 @@ def _expand(
         along_MB = basis_NM[:, :stop].T @ out_NB
         projected_MM[:stop, filled:stop] = along_MB
         projected_MM[filled:stop, :stop] = along_MB.T
-        next_NB, left_BB = _orthonormal(basis_NM[:, :stop], out_NB, rng)
+        next_NB, left_BB = _orthonormal(basis_NM[:, :stop], out_NB, along_MB, rng)
         filled = stop
     return next_NB, left_BB
 
 
 def _orthonormal(
-    basis_NM: np.ndarray, vectors_NB: np.ndarray, rng: np.random.Generator
+    basis_NM: np.ndarray, vectors_NB: np.ndarray, along_MB: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """An orthonormal block `Q`, orthogonal to the basis `V`, with `vectors = V C + Q R`; and `R`.
 
-    Directions that the basis holds already are replaced by random ones (and have a row of 0).
+    C is `along`, `V' vectors`. Directions that the basis holds already are replaced by random ones
+    (and have a row of 0).
     """
-    clear = lambda x_NB: x_NB - basis_NM @ (basis_NM.T @ x_NB)
-    orthogonal_NB, triangle_BB = np.linalg.qr(clear(vectors_NB))
+    orthogonal_NB, triangle_BB = np.linalg.qr(vectors_NB - basis_NM @ along_MB)
     turn_BB, sizes, right_BB = np.linalg.svd(triangle_BB)
     found_NB = orthogonal_NB @ turn_BB
     held = sizes <= ROUNDING * np.linalg.norm(vectors_NB)
     found_NB[:, held] = rng.normal(size=[len(found_NB), int(held.sum())])
     for _ in range(2 if held.any() else 1):  # twice is enough (Kahan and Parlett)
-        found_NB = np.linalg.qr(clear(found_NB))[0]
+        found_NB = np.linalg.qr(found_NB - basis_NM @ (basis_NM.T @ found_NB))[0]
     return found_NB, np.where(held, 0, sizes)[:, None] * right_BB
 
 

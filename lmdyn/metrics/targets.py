@@ -30,7 +30,7 @@ from lmdyn.types import ArrayLike
 
 CHUNK = 2**20
 """Tokens read at a time."""
-BYTES_A_TOKEN = 60
+BYTES_A_TOKEN = 40
 """Memory that counting takes for each position of a part: keys, their order, copies on the way."""
 
 
@@ -88,17 +88,22 @@ def ngram_counts(
     # Contexts are counted in parts, by their hash, so that one part fits into memory.
     ends = np.array([len(tokens)]) if ends is None else np.asarray(ends)
     parts = max(1, math.ceil(count * BYTES_A_TOKEN / memory))
-    rows = [
-        _count_part(_positions(tokens, vocab, context, ends, part, parts), vocab, least)
+    found = [
+        _count_part(*_positions(tokens, vocab, context, ends, part, parts), vocab, least)
         for part in range(parts)
     ]
-    counts: Any = rows[0] if parts == 1 else scipy.sparse.vstack(rows, format="csr")
-    if not counts.nnz:
+    # One array after the other, so that parts and whole are not held twice.
+    columns, counts, pairs = (
+        np.concatenate([one.pop(0) for one in found]) if parts > 1 else found[0].pop(0)
+        for _ in range(3)
+    )
+    if not len(columns):
         raise InputError(
             f"no context of {context} tokens is seen {least} times in {len(tokens):,} tokens; lower"
-            " it, or give a longer text"
+            " least, or give a longer text"
         )
-    return counts
+    starts = _narrow(np.concatenate([[0], np.cumsum(pairs, dtype=np.int64)]), len(columns))
+    return scipy.sparse.csr_array((counts, columns, starts), shape=(len(pairs), vocab))
 
 
 def _positions(tokens, vocab, context, ends, part, parts):
@@ -137,22 +142,31 @@ def _positions(tokens, vocab, context, ends, part, parts):
     return np.concatenate(keys), np.concatenate(following)
 
 
-def _count_part(positions, vocab, least) -> scipy.sparse.csr_array:
-    keys, following = positions
-    _, row, seen = np.unique(keys, return_inverse=True, return_counts=True)
-    del keys
-    often = seen >= least
-    number = np.cumsum(often) - 1
-    kept = often[row]
-    pairs, counts = np.unique(
-        number[row[kept]] * vocab + following[kept].astype(np.int64), return_counts=True
-    )
-    rows, columns = np.divmod(pairs, vocab)
-    shape = (int(often.sum()), vocab)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
-    return scipy.sparse.csr_array(
-        (counts.astype(np.float64), columns.astype(np.int32), starts), shape=shape
-    )
+def _count_part(keys, following, vocab, least) -> list[np.ndarray]:
+    """Columns and counts `[pairs]`, and how many pairs each context has `[contexts]`."""
+    if int(keys.max(initial=0)) >= 2**64 // vocab:  # number them anew, so that pairs fit
+        keys = np.unique(keys, return_inverse=True)[1].astype(np.uint64)
+    keys *= np.uint64(vocab)
+    keys += following.astype(np.uint64)
+    del following
+    keys.sort()
+    first = np.flatnonzero(np.diff(keys, prepend=keys[:1] + np.uint64(1)))
+    counts, pairs = np.diff(first, append=len(keys)), keys[first]
+    del keys, first
+    row, column = np.divmod(pairs, np.uint64(vocab))
+    del pairs
+    starts = np.flatnonzero(np.diff(row, prepend=row[:1] + np.uint64(1)))
+    del row
+    width = np.diff(starts, append=len(column))
+    if least > 1:
+        often = np.add.reduceat(counts, starts) >= least if len(starts) else starts > 0
+        kept = np.repeat(often, width)
+        column, counts, width = column[kept], counts[kept], width[often]
+    return [_narrow(column, vocab), _narrow(counts, counts.sum()), _narrow(width, vocab)]
+
+
+def _narrow(numbers, most):
+    return numbers.astype(np.int32 if most < 2**31 else np.int64)
 
 
 def distributions(

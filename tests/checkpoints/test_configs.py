@@ -99,7 +99,7 @@ REFUSED = [
     ("llama", {"hidden_size": "wide"}, "hidden_size='wide'"),
     ("llama", {"hidden_size": 10, "num_attention_heads": 3}, "width 10"),
     ("llama", {"num_attention_heads": 0}, "0 heads"),
-    ("llama", {"num_key_value_heads": 5}, "kv_heads=5"),
+    ("llama", {"num_key_value_heads": 5}, "num_key_value_heads=5"),
     ("llama", {"rms_norm_eps": None, "tie_word_embeddings": "yes"}, "tie_word_embeddings='yes'"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False"),

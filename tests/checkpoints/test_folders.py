@@ -165,10 +165,10 @@ BAD_TENSORS = {
     ),
 }
 BAD_FOLDERS = {
-    "cut short": (_cut, "model.safetensors is no whole safetensors file"),
+    "cut short": (_cut, "model.safetensors is not a whole safetensors file"),
     "not safetensors": (
         _text("model.safetensors", "hello"),
-        "model.safetensors is no whole safetensors file",
+        "model.safetensors is not a whole safetensors file",
     ),
     "no pickle": (_renamed, "pytorch_model.bin: it is no PyTorch file"),
     "no weights": (_no_weights, "has no model.safetensors or pytorch_model.bin"),
@@ -176,13 +176,64 @@ BAD_FOLDERS = {
     "missing shard": (_missing_shard, "shard model-00001-of-00002.safetensors is missing"),
     "bad index": (_text("model.safetensors.index.json", "{}"), "no weight_map"),
     "no config": (_no_config, "has no config.json"),
-    "config is no json": (_text("config.json", "{"), "config.json is no JSON"),
-    "config is a list": (_text("config.json", "[]"), "config.json is no JSON object"),
+    "config is no json": (_text("config.json", "{"), "config.json is not JSON"),
+    "config is a list": (_text("config.json", "[]"), "config.json is not a JSON object"),
     "no family": (_text("config.json", "{}"), "no model_type"),
     "no tokenizer": (_no_tokenizer, "has no tokenizer.json"),
-    "bad tokenizer": (_text("tokenizer.json", "{}"), "tokenizer.json is no tokenizer.json"),
+    "bad tokenizer": (_text("tokenizer.json", "{}"), "tokenizer.json is not a tokenizer.json"),
     "wide tokenizer": (_wide_tokenizer, "the tokenizer has 71 ids but the embedding only 61 rows"),
     "no end of text": (_no_end, "no token ends a text"),
+}
+
+
+def _renamed(name):
+    def rename(folder):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / "model.safetensors").rename(folder / name)
+
+    return rename
+
+
+def _bytes(name, content):
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+def _config(**values):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return change
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+OTHER_KINDS = {
+    "one shard": (
+        _renamed("model-00001-of-00002.safetensors"),
+        "holds model-00001-of-00002.safetensors, a shard, but not model.safetensors.index.json",
+    ),
+    "other name": (_renamed("weights.safetensors"), "give the model's file that name"),
+    "unfinished": (_renamed("model.safetensors.incomplete"), "a download that did not end"),
+    "onnx": (_renamed("onnx/model.onnx"), "holds onnx/model.onnx, an ONNX graph"),
+    "tensorflow": (_renamed("tf_model.h5"), "holds tf_model.h5, weights of TensorFlow or Flax"),
+    "gguf in it": (_renamed("q8.gguf"), "holds q8.gguf, a GGUF file; write gguf:"),
+    "lfs weights": (_bytes("model.safetensors", LFS), "is a Git LFS pointer, not a whole"),
+    "lfs tokenizer": (_bytes("tokenizer.json", LFS), "with git lfs pull"),
+    "page": (_bytes("config.json", b"\n<!DOCTYPE html><p>"), "is an HTML page, not JSON"),
+    "empty file": (_bytes("model.safetensors", b""), "is empty, not a whole safetensors file"),
+    "pickle by name": (
+        _bytes("model.safetensors", b"PK\x03\x04xx"),
+        "save the model as safetensors",
+    ),
+    "gguf by name": (_bytes("model.safetensors", b"GGUF" + bytes(60)), "write gguf:"),
+    "awq": (
+        _config(quantization_config={"quant_method": "awq"}),
+        "quantised checkpoints (quantization_config: awq)",
+    ),
+    "mlx": (_config(quantization={"bits": 4}), "quantised checkpoints (quantization) are not read"),
+    "layers": (_config(num_hidden_layers=0), "config.json: num_hidden_layers=0: a model needs"),
+    "activation": (_config(hidden_act="swig"), "activation 'swig' are not supported; supported"),
+    "rope": (_config(rope_scaling={"type": "dynamic"}), "rope_type 'dynamic' are not supported"),
 }
 
 
@@ -200,9 +251,9 @@ def test_a_bad_tensor_is_named(name, tmp_path):
     assert words in one_line(caught)
 
 
-@pytest.mark.parametrize("name", BAD_FOLDERS)
+@pytest.mark.parametrize("name", [*BAD_FOLDERS, *OTHER_KINDS])
 def test_a_bad_folder_is_one_clear_line(name, tmp_path):
-    spoil, words = BAD_FOLDERS[name]
+    spoil, words = {**BAD_FOLDERS, **OTHER_KINDS}[name]
     write_tiny(tmp_path)
     spoil(tmp_path)
     with pytest.raises(InputError) as caught:
@@ -222,6 +273,36 @@ def test_a_missing_folder(tmp_path):
     with pytest.raises(InputError, match=r"no such folder"):
         checkpoints.load(f"dir:{tmp_path}/nowhere")
     assert TINY["hidden_size"] == 8
+
+
+def test_what_a_folder_is_instead(tmp_path):
+    (tmp_path / "model").mkdir()
+    for path, words in (
+        (tmp_path / "model", "is an empty folder; name one with config.json"),
+        (tmp_path, "has no config.json; name the folder"),
+    ):
+        with pytest.raises(InputError, match=words):
+            checkpoints.load(f"dir:{path}")
+    write_tiny(tmp_path / "model")
+    with pytest.raises(InputError, match=f"its folder model has; write dir:{tmp_path}/model"):
+        checkpoints.load(f"dir:{tmp_path}")
+    with pytest.raises(InputError, match=f"is a file, .* write dir:{tmp_path}/model"):
+        checkpoints.load(f"dir:{tmp_path}/model/config.json")
+    with pytest.raises(InputError, match=f"is a folder; .* write dir:{tmp_path}/model"):
+        checkpoints.load(f"gguf:{tmp_path}/model")
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(InputError, match=f"write gguf:{tmp_path}/model.gguf"):
+        checkpoints.load(f"dir:{tmp_path}")
+
+
+def test_foreign_tensors_say_what_they_are(tmp_path):
+    for name, words in {
+        "q_proj.lora_A.weight": "merge the adapter",
+        "qweight": "quantised",
+    }.items():
+        write_tiny(tmp_path, tensors={f"model.layers.0.{name}": np.ones([2, 2], np.float32)})
+        with pytest.raises(InputError, match=words):
+            read_folder(tmp_path)
 
 
 def test_an_adapters_folder_says_that_it_is_one(tmp_path):

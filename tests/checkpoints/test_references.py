@@ -61,6 +61,13 @@ def test_names_leave_steps_to_the_step():
         ("hf:org/name@one..two", "'one..two' is no range"),
         ("run:nowhere@*", "nowhere is no run: no such folder"),
         ("run:nowhere", "nowhere is no run: no such folder"),
+        ("org/name", "write hf:org/name, or dir:PATH"),
+        ("./model", "write dir:./model"),
+        ("C:\\models\\tiny", "write dir:C:\\models\\tiny"),
+        ("weights/model.gguf", "write gguf:weights/model.gguf"),
+        ("https://huggingface.co/org/name/tree/main", "write hf:org/name"),
+        ("hf:https://huggingface.co/org/name", "holds an address; write hf:org/name"),
+        ("DIR:model", "did you mean 'dir'"),
         (
             "run:nowhere@latest",
             "'latest' is no step of a run; write run:nowhere@1000, or run:nowhere for the last one",
@@ -101,7 +108,9 @@ def test_a_folder_of_checkpoints_is_a_series(steps, what, expected):
 def test_a_range_without_members_says_so(steps):
     with pytest.raises(InputError, match=r"no checkpoint with a step in step5..step6"):
         series(f"dir:{steps}@step5..step6")
-    with pytest.raises(InputError, match=r"no such folder"):
+    with pytest.raises(
+        InputError, match=r"has no folder step77; its checkpoints are: step0, step1000, step200"
+    ):
         checkpoints.load(f"dir:{steps}@step77")
 
 
@@ -136,7 +145,7 @@ def test_a_series_from_the_hubs_cache(cache, what):
     [
         ("hf:org/name@step3", "hf:org/name@step3 is not in the cache"),
         ("hf:org/other", "hf:org/other is not in the cache"),
-        ("hf:a/b/c", "not a repository name"),
+        ("hf:a/b/c", "is no name of a repository"),
     ],
 )
 def test_what_is_not_in_the_cache(cache, text, words):

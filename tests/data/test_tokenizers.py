@@ -278,5 +278,5 @@ def test_ids_out_of_range_and_missing_files(tmp_path, trained):
         tokenizers.from_folder(tmp_path)
     save(tmp_path, trained, rename="<nothing>")
     (tmp_path / "tokenizer_config.json").write_text("[1]")
-    with pytest.raises(InputError, match=r"tokenizer_config.json is no JSON object"):
+    with pytest.raises(InputError, match=r"tokenizer_config.json is not a JSON object"):
         tokenizers.from_folder(tmp_path)

@@ -86,17 +86,17 @@ def test_a_store_s_tokens_are_counted_as_they_lie(tmp_path):
 
 
 def test_counting_stays_within_its_memory():
-    """Two million tokens of a few contexts, so that the result is small: 16 MiB and a chunk's 40
-    MB, where it would take 95 MB at once.
+    """Two million tokens of a few contexts, so that the result is small: 4 MiB and a chunk's 40
+    MB, where it would take 52 MB at once.
     """
     tokens = np.random.default_rng(2).integers(0, 50, 2_000_000).astype(np.uint16)
     peaks = []
-    for memory in (2**24, 2**28):
+    for memory in (2**22, 2**28):
         tracemalloc.start()
         ngram_counts(tokens, 50, 1, memory=memory)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[0] < 2**24 + 40e6 < peaks[1] < 2**28
+    assert peaks[0] < 2**22 + 40e6 < peaks[1] < 2**28
 
 
 @pytest.mark.parametrize("weight", ["contexts", "tokens"])

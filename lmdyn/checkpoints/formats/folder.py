@@ -9,8 +9,11 @@ import numpy as np
 from lmdyn.checkpoints.assemble import Checkpoint, TensorSource, assemble
 from lmdyn.checkpoints.families import HEAD_NAMES, IGNORED, family
 from lmdyn.checkpoints.formats import pytorch, safetensors
+from lmdyn.checkpoints.formats.other_folders import without_config, without_weights
 from lmdyn.checkpoints.hf_config import read_config
 from lmdyn.errors import InputError
+from lmdyn.file_kinds import mismatch
+from lmdyn.models.config import ModelConfig
 from lmdyn.types import PathLike
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -47,29 +50,51 @@ def read_folder(folder: PathLike, name: str | None = None) -> Checkpoint:
     True
     """
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    refuse_adapter(folder)
-    values = read_json(folder / "config.json")
-    config = read_config(values if name is None else {**values, "model_type": name})
-    entry = family(name or values["model_type"])
+    config = check_folder(folder, name)
+    entry = family(name or read_json(folder / "config.json")["model_type"])
     source = _source(folder, weight_files(folder), entry.prefix)
     ignored = IGNORED + (tuple(re.escape(name) for name in HEAD_NAMES) if config.tied_head else ())
     return Checkpoint(config, assemble(config, entry.rules, source, ignored))
 
 
-def refuse_adapter(folder: pathlib.Path) -> None:
-    """Raises an `InputError` for a folder of the `peft` library, which holds no whole model.
+def check_folder(folder: pathlib.Path, name: str | None = None) -> ModelConfig:
+    """The architecture of a folder that holds a whole model, as far as its files' names say.
 
-    >>> refuse_adapter(pathlib.Path("/nowhere"))
+    Args:
+      folder: its path.
+      name: see `read_folder`.
+
+    Raises:
+      InputError: it is no such folder; what it is instead, and what to do.
+
+    >>> check_folder(pathlib.Path("/nowhere"))
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: no such folder: /nowhere
     """
+    if folder.is_file():
+        meant = f"gguf:{folder}" if folder.suffix == ".gguf" else f"dir:{folder.parent}"
+        raise InputError(f"{folder} is a file, and a folder is needed; write {meant}")
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}")
+    _refuse_adapter(folder)
+    if not (folder / "config.json").is_file():
+        raise InputError(without_config(folder))
+    values = read_json(folder / "config.json")
+    config = read_config(values if name is None else {**values, "model_type": name})
+    weight_files(folder)
+    return config
+
+
+def _refuse_adapter(folder: pathlib.Path) -> None:
+    """Raises an `InputError` for a folder of the `peft` library, which holds no whole model."""
     path = folder / "adapter_config.json"
-    if path.is_file() and not (folder / "config.json").is_file():
+    whole = any(p for name in _WEIGHTS for p in folder.glob(f"{name.partition('.')[0]}*"))
+    if path.is_file() and not whole:
         base = read_json(path).get("base_model_name_or_path") or "its base model"
         raise InputError(
             f"{folder} holds an adapter for {base}, not a model; merge them first:"
-            " AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
-            ".save_pretrained(out)"
+            f" AutoPeftModelForCausalLM.from_pretrained('{folder}').merge_and_unload()"
+            ".save_pretrained(OUT)"
         )
 
 
@@ -86,12 +111,14 @@ def read_json(path: pathlib.Path) -> dict:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         raise InputError(
-            f"{path.parent} has no {path.name}; a Hugging Face checkpoint folder is needed"
+            f"{path.parent} has no {path.name}; name the folder of a Hugging Face checkpoint"
         ) from err
-    except (OSError, ValueError) as err:
-        raise InputError(f"{path} is no JSON: {err}") from err
+    except OSError as err:
+        raise InputError(f"{path} cannot be read: {err.strerror}") from err
+    except ValueError as err:
+        raise InputError(mismatch(path, "JSON", str(err))) from err
     if not isinstance(values, dict):
-        raise InputError(f"{path} is no JSON object")
+        raise InputError(mismatch(path, "a JSON object", f"it is of type {type(values).__name__}"))
     return values
 
 
@@ -118,22 +145,28 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
         for path in sorted(folder.iterdir())
         if path.suffix in _PICKLES and not path.name.startswith(_STATES)
     ]
-    if len(others) != 1:
-        found = f"{len(others)} files of PyTorch and none is" if others else "no"
-        raise InputError(f"{folder} has {found} {' or '.join(_WEIGHTS)}")
+    if len(others) > 1 and not any("-of-" in path.name for path in others):
+        raise InputError(
+            f"{folder} holds {len(others)} PyTorch files ({others[0].name}, ...), none of them"
+            f" named {_WEIGHTS[1]}; give the model's file that name"
+        )
+    if len(others) != 1 or "-of-" in others[0].name:
+        raise InputError(without_weights(folder, _WEIGHTS))
     return others
 
 
 def _shards(folder: pathlib.Path, index: pathlib.Path) -> list[pathlib.Path]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
-        raise InputError(f"{index} has no weight_map")
+        raise InputError(f"{index} has no weight_map, which lists the shards; fetch it again")
     files = sorted(set(map(str, names.values())))
     for name in files:
         if pathlib.PurePath(name).name != name:
             raise InputError(f"{index.name} of {folder} lists {name}, which is outside the folder")
         if not (folder / name).is_file():
-            raise InputError(f"{folder}: shard {name} is missing; {index.name} lists it")
+            raise InputError(
+                f"{folder}: shard {name} is missing, which {index.name} lists; fetch it"
+            )
     return [folder / name for name in files]
 
 
@@ -146,8 +179,8 @@ def _source(folder: pathlib.Path, files: list[pathlib.Path], prefix: str) -> Ten
             short = name.removeprefix(prefix)
             if tensor.type not in _FLOATS and not any(re.fullmatch(p, short) for p in IGNORED):
                 raise InputError(
-                    f"{file}: tensor {name} has type {tensor.type}; only {', '.join(_FLOATS)} are"
-                    " read"
+                    f"{file}: tensor {name} has type {tensor.type}, and only {', '.join(_FLOATS)}"
+                    " are read; take a checkpoint that is not quantised"
                 )
             found[short] = tensor
 

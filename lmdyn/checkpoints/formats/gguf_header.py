@@ -17,6 +17,7 @@ import gguf
 import numpy as np
 
 from lmdyn.errors import InputError
+from lmdyn.file_kinds import mismatch
 from lmdyn.types import PathLike
 
 _SCALARS = {
@@ -163,12 +164,15 @@ def _read_file(path: pathlib.Path) -> Header:
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise InputError(f"{path} is no GGUF file; it does not begin with GGUF")
+                raise InputError(mismatch(path, "a GGUF file", "it does not begin with GGUF"))
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as err:
         if isinstance(err, InputError):
             raise
-        raise InputError(f"{path}: {getattr(err, 'strerror', None) or err}") from err
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a GGUF file, or write dir:{path}") from err
+        why = getattr(err, "strerror", None) or err
+        raise InputError(f"{path} cannot be read: {why}; check the path") from err
     try:
         return _parse(_Cursor(data), np.frombuffer(data, np.uint8))
     except InputError as err:
@@ -181,7 +185,12 @@ def _parse(cursor: _Cursor, data: np.ndarray) -> Header:
     cursor.at = 4
     version = cursor.one("I")
     if version not in (2, 3):
-        raise ValueError(f"its version is {version}; versions 2 and 3, little-endian, are read")
+        if int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3):
+            raise InputError("is big-endian; turn it with llama.cpp's gguf_convert_endian.py")
+        raise InputError(
+            f"is of GGUF version {version}, and 2 and 3 are read; convert the model anew with"
+            " llama.cpp"
+        )
     count, pairs = cursor.values("Q", 2)
     fields = {}
     for _ in range(pairs):

@@ -10,6 +10,7 @@ import safetensors
 
 from lmdyn.checkpoints.formats.tensors import StoredTensor
 from lmdyn.errors import InputError
+from lmdyn.file_kinds import mismatch
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, StoredTensor]:
@@ -28,9 +29,8 @@ def read_tensors(path: pathlib.Path) -> dict[str, StoredTensor]:
     try:
         handle = safetensors.safe_open(path, framework="np")
     except Exception as err:  # SafetensorError is an Exception, and OSError may come too
-        raise InputError(
-            f"{path} is no whole safetensors file: {' '.join(str(err).split())}"
-        ) from err
+        why = " ".join(str(err).split())
+        raise InputError(mismatch(path, "a whole safetensors file", why)) from err
     found = {}
     for name in handle.keys():  # noqa: SIM118  (a handle is no dict)
         view = handle.get_slice(name)

@@ -145,10 +145,10 @@ def _content(folder: Path) -> dict:
     """The content of `run.json`; an `InputError` where there is none."""
     path = folder / "run.json"
     if not path.is_file():
-        missing = "no such folder" if not folder.exists() else "it has no run.json"
-        raise InputError(
-            f"{folder} is no run: {missing}; name the folder that a training run wrote"
-        )
+        missing = "it has no run.json" if folder.exists() else "no such folder"
+        model = (folder / "config.json").is_file()
+        remedy = f"write dir:{folder}" if model else "name the folder that a training run wrote"
+        raise InputError(f"{folder} is no run: {missing}; {remedy}")
     try:
         content = manifest.read_signed(path)
     except manifest.DamagedError as err:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from lmdyn.errors import InputError
+from lmdyn.file_kinds import LFS_POINTER
 from lmdyn.files import atomic_file
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 OTHERS = {
+    LFS_POINTER: "is a Git LFS pointer; fetch the file itself with git lfs pull",
     b"PAR1": "is a Parquet file; write parquet:{path}#FIELD",
     b"ARROW1": "is an Arrow file; write arrow:{path}#FIELD",
     b"GGUF": "is a GGUF file, a model and no text",
@@ -94,7 +96,7 @@ def unpacked(path: str) -> str:
     """
     try:
         with open(path, "rb") as file:
-            first, state = file.read(8), os.fstat(file.fileno())
+            first, state = file.read(32), os.fstat(file.fileno())
     except OSError as err:
         raise InputError(
             f"cannot read {path}: {err.strerror}; check the path and its permissions"

@@ -8,6 +8,7 @@ import tokenizers
 from lmdyn.data.tokenizers.tokenizer import Tokenizer, finish, one_line, put_first
 from lmdyn.data.tokenizers.vocabulary_files import from_vocabulary, json_value
 from lmdyn.errors import InputError
+from lmdyn.file_kinds import mismatch
 from lmdyn.types import PathLike
 
 FILES = (
@@ -59,9 +60,11 @@ def from_file(
     try:
         backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except OSError as err:
-        raise InputError(f"{path}: {err.strerror or err}") from err
+        why = err.strerror or err
+        raise InputError(f"{path} cannot be read: {why}; check the path") from err
     except Exception as err:  # the library raises bare Exception
-        raise InputError(f"{path} is no tokenizer.json: {one_line(err)}") from err
+        what = "a tokenizer.json of the tokenizers library"
+        raise InputError(mismatch(path, what, one_line(err))) from err
     name = name or path.resolve().parent.name
     return finish(backend, eos, name, str(path), bos, end_of_text)
 
@@ -111,8 +114,8 @@ def _from_folder(folder: pathlib.Path, name: str, end_of_text: str | int | None)
         found = finish(from_vocabulary(folder), eos, name, str(folder), bos, end_of_text)
     else:
         raise InputError(
-            f"{folder} has no tokenizer.json; make one with"
-            " AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+            f"{folder} has no tokenizer.json; make one with transformers:"
+            f" AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')"
         )
     if (adds := json_value(folder / "tokenizer_config.json", "add_bos_token")) is not None:
         wanted = found.bos if adds else None

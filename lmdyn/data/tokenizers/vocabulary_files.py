@@ -16,6 +16,7 @@ from tokenizers import models
 from lmdyn.data.tokenizers.byte_level import PRE_TOKENIZERS, byte_level_bpe
 from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, one_line
 from lmdyn.errors import InputError
+from lmdyn.file_kinds import mismatch
 
 CLASSES = {
     "GPT2Tokenizer": "gpt-2",
@@ -159,7 +160,7 @@ def json_object(path: pathlib.Path) -> dict | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
-        raise InputError(f"{path} is no JSON object: {one_line(err)}") from err
+        raise InputError(mismatch(path, "a JSON object", one_line(err))) from err
     if not isinstance(found, dict):
-        raise InputError(f"{path} is no JSON object")
+        raise InputError(mismatch(path, "a JSON object", f"it is a {type(found).__name__}"))
     return found
