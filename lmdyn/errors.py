@@ -66,7 +66,7 @@ def check_types(instance: Any) -> None:
     >>> check_types(Data(512))
     >>> check_types(Data("512"))
     Traceback (most recent call last):
-    lmdyn.errors.InputError: Data.length='512' is a str, not int
+    lmdyn.errors.InputError: Data.length='512' is of type str, not int
     """
     import dataclasses
     import re
@@ -93,7 +93,7 @@ def check_types(instance: Any) -> None:
             wanted = re.sub(r"lmdyn\.[\w.]+\.", "", wanted)
             name = f"{type(instance).__name__}.{field.name}"
             raise InputError(
-                f"{name}={value!r} is a {type(value).__name__}, not {wanted}"
+                f"{name}={value!r} is of type {type(value).__name__}, not {wanted}"
             ) from None
         for part in parts:
             if dataclasses.is_dataclass(part) and not isinstance(part, type):

@@ -75,6 +75,8 @@ def mismatch(path: PathLike, wanted: str, why: str) -> str:
     'is not a GGUF file: it does not begin with GGUF; fetch it again'
     """
     kind = kind_of(path) if os.path.isfile(path) else None
+    if kind and (noun := kind.partition(" ")[2]) and noun in wanted:
+        kind = None
     remedy = REMEDIES.get(str(kind), "fetch it again").format(path=path)
     found = f"is {kind}, not {wanted}" if kind else f"is not {wanted}: {why}"
     return f"{path} {found}; {remedy}"

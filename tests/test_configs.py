@@ -42,9 +42,9 @@ def test_options_override_the_config():
         ("from lmdyn.cli.online import Online\ndef config(): return Online(modle='x')", "modle"),
         (
             "from lmdyn.cli.report import Report\ndef config(): return Report('x')",
-            "returns a Report, which is not for online; see lmdyn online --help",
+            "returns Report, which is not for online; return Online(...)",
         ),
-        ("def config(): return 3", "returns a int, which is not for online"),
+        ("def config(): return 3", "returns int, which is not for online"),
         ("1 +", "SyntaxError"),
     ],
 )

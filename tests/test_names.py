@@ -54,7 +54,5 @@ def test_what_cannot_be_resolved_is_said_in_one_line(package, name, message):
 def test_a_metric_by_its_dotted_name_is_measured_beside_the_others():
     found = metrics.build("nll,lmdyn.metrics.knowledge_entropy")
     assert set(found.taps) == {"nll", "mlp.coefficients"}
-    with pytest.raises(
-        InputError, match=r"'builtins.dict' made a dict, not a lmdyn.metrics.Metric"
-    ):
+    with pytest.raises(InputError, match=r"'builtins.dict' made dict, not a lmdyn.metrics.Metric"):
         metrics.build("builtins.dict")

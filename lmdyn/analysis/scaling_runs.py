@@ -90,7 +90,7 @@ def read_runs(path: str | os.PathLike) -> Runs:
                 there = ", ".join(lines.fieldnames or ()) or "nothing"
                 raise InputError(
                     f"{path} has no column {', '.join(missing)}; its first line is '{there}' and"
-                    f" must name {', '.join(COLUMNS)}"
+                    f" must name {', '.join(COLUMNS)} (parameters, tokens of training, nats)"
                 )
             found = [
                 [_number(line[name], f"{path} line {lines.line_num}: {name}") for name in COLUMNS]

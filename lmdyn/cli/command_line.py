@@ -165,15 +165,17 @@ def _start(verb: str, words: list[str]) -> tuple[type, dict[str, Any], list[str]
         kind = module.OPTIONS
         # The options of a training run can be shown only where there is one.
         return kind, {"default": kind.example()} if hasattr(kind, "example") else {}, words
-    made = read_config(path, module.OPTIONS.__name__)
+    example = getattr(module, "EXAMPLE", None)
+    returns = f"what that of {example} does" if example else f"{module.OPTIONS.__name__}(...)"
+    made = read_config(path, returns)
     if hasattr(module, "from_config"):
         options = module.from_config(made)
     else:
         options = made if isinstance(made, module.OPTIONS) else None
     if options is None:
         raise InputError(
-            f"--config {path} returns a {type(made).__name__}, which is not for {verb}; see lmdyn"
-            f" {verb} --help"
+            f"--config {path}: config() returns {type(made).__name__}, which is not for {verb};"
+            f" return {returns}"
         )
     return type(options), {"default": options}, words
 

@@ -1,5 +1,7 @@
 """`--config FILE`: a Python file that says what a command is to do."""
 
+import errno
+import os
 import runpy
 from typing import Any
 
@@ -29,25 +31,26 @@ def read_config(path: str, returns: str) -> Any:
 
     Args:
       path: of the file.
-      returns: the name of the type that it should return, for the message of a file without it.
+      returns: what it should return, for the message of a file without it.
 
     Raises:
       InputError: the file cannot be read, has no `config()`, or raises anything.
 
     >>> read_config("/no/such/file.py", "Measure")
     Traceback (most recent call last):
-    lmdyn.errors.InputError: --config /no/such/file.py: No such file or directory
+    lmdyn.errors.InputError: --config /no/such/file.py: No such file or directory; name a
+    Python file
     """
     try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         names = runpy.run_path(path)
         if "config" in names:
             return names["config"]()
     except OSError as err:
-        raise InputError(f"--config {path}: {err.strerror}") from err
+        raise InputError(f"--config {path}: {err.strerror}; name a Python file") from err
     except InputError as err:
         raise InputError(f"--config {path}: {err}") from err
     except Exception as err:  # anything a user's file can raise, such as a misspelt field
         raise InputError(f"--config {path}: {type(err).__name__}: {err}") from err
-    raise InputError(
-        f"--config {path} has no function config(); write one that returns {returns}(...)"
-    )
+    raise InputError(f"--config {path} has no function config(); write one that returns {returns}")

@@ -89,12 +89,13 @@ def fill_help(text: str, width: int) -> str:
 
 def _refused(text: str) -> str | None:
     """What a dataclass said that refused its fields, or a type that refused its text."""
-    found = re.search(rf"Error parsing ({_OPTION}|[A-Z_]\w*[\w.-]*): (.*?) *-----", text)
+    found = re.search(rf"Error parsing ({_OPTION}|[A-Za-z_]\w*[\w.-]*): (.*?) *-----", text)
     if not found:
         return None
     where, what = found.groups()
-    if not where.startswith("--"):
-        return what
+    if not where.startswith("--"):  # a dataclass, by its place; that of a training run is `run`
+        place = where.partition(".")[2] if where.startswith("run.") else ""
+        return f"{place}: {what}" if place else what
     ours = "could not convert" not in what and "invalid literal" not in what
     return f"{where}: {what}" if ours else None
 
@@ -135,7 +136,8 @@ def _wrong_options(lines: Sequence[str], options: Sequence[str]) -> str:
     if missing:
         parts.append(f"missing: {', '.join(missing)}")
     if unknown:
-        near = difflib.get_close_matches(unknown[0], options, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        names = [option.removeprefix("--") for option in options]
+        near = difflib.get_close_matches(unknown[0].removeprefix("--"), names, n=1)
+        hint = f" (did you mean --{near[0]}?)" if near else ""
         parts.append(f"unknown: {' '.join(unknown)}{hint}")
     return "; ".join(parts)

@@ -140,7 +140,7 @@ def _own(record, where) -> Iterator[Probe]:
         spot = f"{where}, probe {i}"
         if not isinstance(asked, dict):
             raise InputError(
-                f"{spot} is not a JSON object but a {type(asked).__name__}; write a fact as"
+                f"{spot} is not a JSON object but of type {type(asked).__name__}; write a fact as"
                 f" {EXAMPLE}"
             )
         found = parse_probe(asked, spot)
@@ -156,7 +156,9 @@ def _list(record, field, where) -> list:
             f"{where} has no {field}; a fact of this form needs it, if only as an empty list"
         )
     if not isinstance(record[field], list):
-        raise InputError(f"{where}: {field} is not a list but a {type(record[field]).__name__}")
+        raise InputError(
+            f"{where}: {field} is not a list but of type {type(record[field]).__name__}"
+        )
     return record[field]
 
 
@@ -226,7 +228,7 @@ def _records(path) -> Iterator[tuple[dict, str]]:
     for record, where in json_records(path, read_text(path), EXAMPLE, "objects"):
         if not isinstance(record, dict):
             raise InputError(
-                f"{where} is not a JSON object but a {type(record).__name__}; write a fact as"
+                f"{where} is not a JSON object but of type {type(record).__name__}; write a fact as"
                 f" {EXAMPLE}"
             )
         yield record, where

@@ -58,7 +58,7 @@ class Metric:
             return [dict(r) for r in result.rows()]
         if len(self.quantities) != 1 or np.ndim(result) > 1:
             raise InputError(
-                f"a metric's result is a {type(result).__name__} without rows(); return a number or"
+                f"a metric's result, {type(result).__name__}, has no rows(); return a number or"
                 " [L] of them and give sums() one Quantity, or a result with rows()"
             )
         [quantity] = self.quantities

@@ -53,7 +53,7 @@ def build(chosen: Iterable[str] | str) -> base.Metric:
     for name, metric in made.items():
         if not isinstance(metric, base.Metric):
             raise InputError(
-                f"metric '{name}' made a {type(metric).__name__}, not a lmdyn.metrics.Metric; see"
+                f"metric '{name}' made {type(metric).__name__}, not a lmdyn.metrics.Metric; see"
                 " lmdyn.metrics.sums"
             )
     return base.combine(**made)

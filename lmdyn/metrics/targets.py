@@ -41,15 +41,15 @@ def ngram_counts(
     *,
     ends: ArrayLike | None = None,
     least: int = 1,
-    memory: int = 2**30,
+    memory: int = 2**29,
 ) -> scipy.sparse.csr_array:
     """How often every token follows every context of a text.
 
     Contexts are numbered exactly, in 64 bits, and divided in parts by a hash; each pass over the
     text counts one part, by sorting. So the memory beyond the result stays within `memory`, and 40
     MB for the chunk that is read, however long the text is; the text is read as often as there are
-    parts. The result takes 12 bytes for each distinct context and token (three times that while
-    parts are put together), which `least` keeps small.
+    parts. The result takes 8 bytes for each distinct context and token (12 while parts are put
+    together), which `least` keeps small.
 
     Args:
       tokens: `[n]` integers below `vocab`; a memory map is read in chunks.
@@ -61,7 +61,7 @@ def ngram_counts(
       memory: bytes to count with.
 
     Returns:
-      `[C, V]` float64 counts, a context a row, in no particular order.
+      `[C, V]` whole counts, a row per context, in no particular order.
 
     Raises:
       InputError: a context that is too long for 64 bits or for the text, a token outside the
@@ -70,7 +70,7 @@ def ngram_counts(
     >>> ngram_counts(
     ...     np.array([0, 1, 0, 1, 2]), vocab=3
     ... ).toarray().tolist()  # after 0: 1 twice; after 1: 0 and 2
-    [[0.0, 2.0, 0.0], [1.0, 0.0, 1.0]]
+    [[0, 2, 0], [1, 0, 1]]
     """
     tokens = np.asanyarray(tokens)
     if vocab < 1 or context < 1 or vocab**context >= 2**64:

@@ -46,7 +46,7 @@ def make(change: Intervention) -> Measured:
     made = names.make(change.name, change.arguments, {}, "interventions")
     if not isinstance(made, Measured):
         raise InputError(
-            f"interventions: {change.name} returned a {type(made).__name__}, not a"
+            f"interventions: {change.name} returned {type(made).__name__}, not a"
             " lmdyn.transforms.Measured"
         )
     return made

@@ -142,7 +142,7 @@ def _applied(apply: Apply) -> optax.GradientTransformation:
     made: Any = names.make(apply.name, apply.arguments, {}, "optimizer.apply")
     if not (hasattr(made, "init") and hasattr(made, "update")):
         raise InputError(
-            f"optimizer.apply: {apply.name} returned a {type(made).__name__}, not an"
+            f"optimizer.apply: {apply.name} returned {type(made).__name__}, not an"
             " optax.GradientTransformation"
         )
     return made

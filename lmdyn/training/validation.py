@@ -24,13 +24,15 @@ def check(config: "TrainConfig") -> None:
     ...     data=Data((Source("builtin:docs"),)), steps=10, out="run", start="run:a", seed=1.5
     ... )
     Traceback (most recent call last):
-    lmdyn.errors.InputError: TrainConfig.seed=1.5 is a float, not int
+    lmdyn.errors.InputError: TrainConfig.seed=1.5 is of type float, not int
     """
     check_types(config)
     if (config.model is None) == (config.start is None):
         raise InputError(
-            "give either model= (an architecture) or start= (a model reference), and not both"
+            "give either model= (an architecture) or start= (a model reference), not both"
         )
+    if not config.out:
+        raise InputError("out='' names no folder; give one, such as runs/tiny")
     check_counts(config)
     check_adapters(config)
     if not config.data.sources:

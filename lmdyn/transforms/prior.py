@@ -271,7 +271,9 @@ def load_rms(path: PathLike) -> GradientRMS:
             leaves = {tuple(name.split(".")): jnp.asarray(file.get_tensor(name)) for name in names}
             return GradientRMS(unflatten(leaves), **json.loads(about["about"]))
     except (OSError, safetensors.SafetensorError) as err:
+        why = " ".join(str(err).split())
         raise InputError(
-            f"{path} could not be read: {' '.join(str(err).split())}; make it with gradient_rms and"
-            " save_rms"
+            f"{path} cannot be read as gradient statistics: {why}; make them anew, with"
+            " gradient_rms and save_rms or lmdyn online --optimizer rms --statistics FILE"
+            " --training TEXT"
         ) from err

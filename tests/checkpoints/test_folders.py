@@ -170,9 +170,9 @@ BAD_FOLDERS = {
         _text("model.safetensors", "hello"),
         "model.safetensors is not a whole safetensors file",
     ),
-    "no pickle": (_renamed, "pytorch_model.bin: it is no PyTorch file"),
+    "no pickle": (_renamed, "pytorch_model.bin: it is not a PyTorch file"),
     "no weights": (_no_weights, "has no model.safetensors or pytorch_model.bin"),
-    "two files": (_two_files, "has 2 files of PyTorch and none is model.safetensors or pytorch_mo"),
+    "two files": (_two_files, "holds 2 PyTorch files (a.pt, ...), none of them named pytorch_mo"),
     "missing shard": (_missing_shard, "shard model-00001-of-00002.safetensors is missing"),
     "bad index": (_text("model.safetensors.index.json", "{}"), "no weight_map"),
     "no config": (_no_config, "has no config.json"),
@@ -186,7 +186,7 @@ BAD_FOLDERS = {
 }
 
 
-def _renamed(name):
+def _moved_to(name):
     def rename(folder):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / "model.safetensors").rename(folder / name)
@@ -209,14 +209,14 @@ def _config(**values):
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
 OTHER_KINDS = {
     "one shard": (
-        _renamed("model-00001-of-00002.safetensors"),
-        "holds model-00001-of-00002.safetensors, a shard, but not model.safetensors.index.json",
+        _moved_to("model-00001-of-00002.safetensors"),
+        "holds model-00001-of-00002.safetensors, a shard, but not the index that",
     ),
-    "other name": (_renamed("weights.safetensors"), "give the model's file that name"),
-    "unfinished": (_renamed("model.safetensors.incomplete"), "a download that did not end"),
-    "onnx": (_renamed("onnx/model.onnx"), "holds onnx/model.onnx, an ONNX graph"),
-    "tensorflow": (_renamed("tf_model.h5"), "holds tf_model.h5, weights of TensorFlow or Flax"),
-    "gguf in it": (_renamed("q8.gguf"), "holds q8.gguf, a GGUF file; write gguf:"),
+    "other name": (_moved_to("weights.safetensors"), "give the model's file that name"),
+    "unfinished": (_moved_to("model.safetensors.incomplete"), "a download that did not end"),
+    "onnx": (_moved_to("onnx/model.onnx"), "holds onnx/model.onnx, an ONNX graph"),
+    "tensorflow": (_moved_to("tf_model.h5"), "holds tf_model.h5, weights of TensorFlow or Flax"),
+    "gguf in it": (_moved_to("q8.gguf"), "holds q8.gguf, a GGUF file; write gguf:"),
     "lfs weights": (_bytes("model.safetensors", LFS), "is a Git LFS pointer, not a whole"),
     "lfs tokenizer": (_bytes("tokenizer.json", LFS), "with git lfs pull"),
     "page": (_bytes("config.json", b"\n<!DOCTYPE html><p>"), "is an HTML page, not JSON"),

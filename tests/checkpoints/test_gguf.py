@@ -388,7 +388,7 @@ def test_damaged_bytes_never_escape_as_tracebacks(small, tmp_path):
 
 def test_other_files(tmp_path):
     (tmp_path / "a.gguf").write_bytes(b"PK\x03\x04 and so on")
-    for name, words in (("a.gguf", "is not a GGUF file"), ("none.gguf", "No such file")):
+    for name, words in (("a.gguf", "not a GGUF file"), ("none.gguf", "No such file")):
         with pytest.raises(InputError, match=words):
             checkpoints.load(f"gguf:{tmp_path / name}")
 

@@ -69,6 +69,7 @@ CASES = {
     ),
     "no metric": (change(MEASURE, "--metrics", ","), "no metric"),
     "kind of model": (model(MEASURE, "gguff:x"), "did you mean 'gguf'?"),
+    "no such option": (change(MEASURE, "--nope", "3"), "unknown: --nope 3; see"),
     "no kind of model": (model(MEASURE, "tiny"), "is no model reference"),
     "missing folder": (model(MEASURE, "dir:{d}/none"), "no such folder"),
     "missing gguf": (model(MEASURE, "gguf:{d}/none.gguf"), "none.gguf"),

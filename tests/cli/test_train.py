@@ -65,7 +65,7 @@ def test_options_override_the_config_at_any_depth(tmp_path):
     [
         (dict(more=", stpes=3"), "stpes"),
         (dict(more=", optimizer=Optimizer(rate=1e-3)"), "rate"),
-        (dict(steps="'3'"), "TrainConfig.steps='3' is a str, not int"),
+        (dict(steps="'3'"), "TrainConfig.steps='3' is of type str, not int"),
         (dict(steps="0"), "steps=0; it must be at least 1"),
         (dict(more=", mesh=(1, 2)"), "TrainConfig.mesh=(1, 2)"),
         (dict(model="None"), "give either model="),
@@ -85,6 +85,8 @@ def test_a_wrong_config_is_one_line(tmp_path, capsys, written, message):
         (["--optimizer.learning-rte", "5"], "did you mean --optimizer.learning-rate?"),
         (["--optimizer.name", "adm"], "it takes adamw, sgd"),
         (["--steps", "0"], "steps=0; it must be at least 1"),
+        (["--model.heads", "7"], "error: model: heads=7 is no multiple of kv_heads"),
+        (["--out", ""], "out='' names no folder"),
         (["--mesh", "4,2"], "'4,2' is no mesh; write three numbers"),
         (["--mesh", "64,1,1"], "mesh 64,1,1 needs 64 devices, and there are 8; use a mesh"),
         (["--mesh", "8,1,1"], "a batch of 4 rows does not divide by data=8"),

@@ -114,7 +114,7 @@ BAD = {
     "no targets": (changed(PUBLISHED, gen_target=...), "record 1 has no gen_target"),
     "not a list": (
         changed(PUBLISHED, gen_target="May"),
-        "record 1: gen_target is not a list but a str",
+        "record 1: gen_target is not a list but of type str",
     ),
     "not told": (
         changed(PUBLISHED, mem_target=["Ada Quill", "Lima"]),
@@ -134,7 +134,7 @@ BAD = {
     ),
     "probe is text": (
         changed(OURS, probes=["Ada"]),
-        "record 1, probe 0 is not a JSON object but a str",
+        "record 1, probe 0 is not a JSON object but of type str",
     ),
     "no depth": (
         asked(depth=...),
@@ -152,7 +152,7 @@ BAD = {
         {"texts": ["a"], "name": "b"},
         "record 1 is no fact: it needs name, .*; it has: name, texts",
     ),
-    "not an object": ([1], "record 1 is not a JSON object but a list"),
+    "not an object": ([1], "record 1 is not a JSON object but of type list"),
 }
 
 
@@ -172,7 +172,7 @@ FILES = {
         "facts.json is not JSON: .*one array of objects, or one object per line",
     ),
     "half a line": ('\n{"name": ', "facts.json line 2 is not JSON"),
-    "a number": ("7", "facts.json line 1 is not a JSON object but a int"),
+    "a number": ("7", "facts.json line 1 is not a JSON object but of type int"),
 }
 
 

@@ -101,7 +101,7 @@ BAD = {
     "not json": ('{"prompt": ', "line 2 is not JSON"),
     "not an object": (
         "[1]",
-        'not a JSON object but a list; each line must be one object such as {"prompt"',
+        'not a JSON object but of type list; each line must be one object such as {"prompt"',
     ),
 }
 

@@ -76,7 +76,11 @@ def test_documents_end():
 
 
 BAD = {
-    "no kind": ("corpus.txt", "has no kind"),
+    "no kind": ("corpus.txt", "has no kind; write text:corpus.txt"),
+    "no kind, records": ("a/b.jsonl.gz", "has no kind; write jsonl:a/b.jsonl.gz#FIELD"),
+    "no kind, Windows": ("C:\\a.txt", r"write text:C:\\a.txt"),
+    "address": ("https://example.com/a.txt", "addresses are not fetched"),
+    "hub": ("hf:wikitext", "write arrow:FOLDER#FIELD"),
     "unknown kind": ("txt:a", "did you mean 'text'"),
     "missing file": ("text:{d}/none.txt", "is not there"),
     "no match": ("text:{d}/*.none", "no file matches"),
@@ -109,7 +113,7 @@ LINES = {
         "line 2 is not UTF-8: byte 0xff at offset 25",
     ),
     "not json": (b'{"text": "ok"}\n\n{"text": ', 1, "line 3 is not JSON"),
-    "not an object": (b'{"text": "ok"}\n[1]', 1, "line 2 is not a JSON object but a list"),
+    "not an object": (b'{"text": "ok"}\n[1]', 1, "line 2 is not a JSON object but of type list"),
     "lacks the field": (b'{"body": "x", "id": 1}', 0, "has no field 'text'; it has: body, id"),
     "not text": (b'{"text": 3}', 0, "field 'text' is not text but int"),
 }

@@ -251,5 +251,5 @@ def test_a_metric_of_numbers_needs_no_class_for_its_result():
         ("positive", "mlp", layer, "share") for layer in range(3)
     ]
     assert [r["value"] for r in rows] == list(found["own"])
-    with pytest.raises(InputError, match="a metric's result is a ndarray without rows"):
+    with pytest.raises(InputError, match="a metric's result, ndarray, has no rows"):
         dataclasses.replace(own, quantities=()).rows(found["own"])

@@ -114,7 +114,7 @@ def test_statistics_survive_a_file(tmp_path):
     whole = (tmp_path / "rms.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     for name in ("cut.safetensors", "missing.safetensors"):
-        with pytest.raises(InputError, match="could not be read") as error:
+        with pytest.raises(InputError, match="cannot be read as gradient statistics") as error:
             transforms.load_rms(tmp_path / name)
         assert "\n" not in str(error.value)
 

@@ -70,7 +70,7 @@ def test_what_is_no_study_is_one_line():
         (dict(seeds=0), "seeds=0; it must be at least 1"),
         (dict(seed=-1), "seed=-1"),
         (dict(workers=-1), "workers=-1"),
-        (dict(out=3), "SeededStudyConfig.out=3 is a int, not str"),
+        (dict(out=3), "SeededStudyConfig.out=3 is of type int, not str"),
     ],
 )
 def test_shared_settings_are_checked(settings, message):

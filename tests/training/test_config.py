@@ -24,24 +24,27 @@ def test_a_field_that_does_not_exist_is_an_error():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(steps="10"), "TrainConfig.steps='10' is a str, not int"),
-        (dict(steps=10.5), "TrainConfig.steps=10.5 is a float, not int"),
-        (dict(steps=True), "TrainConfig.steps=True is a bool, not int"),
+        (dict(steps="10"), "TrainConfig.steps='10' is of type str, not int"),
+        (dict(steps=10.5), "TrainConfig.steps=10.5 is of type float, not int"),
+        (dict(steps=True), "TrainConfig.steps=True is of type bool, not int"),
         (
             dict(optimizer=Optimizer(learning_rate="high")),
-            "Optimizer.learning_rate='high' is a str, not float",
+            "Optimizer.learning_rate='high' is of type str, not float",
         ),
-        (dict(optimizer=Optimizer(name="adam")), "Optimizer.name='adam' is a str, not Literal"),
+        (
+            dict(optimizer=Optimizer(name="adam")),
+            "Optimizer.name='adam' is of type str, not Literal",
+        ),
         (dict(optimizer=Optimizer(schedule="cosin")), "Optimizer.schedule='cosin'"),
         (
             dict(data=Data(sources=("builtin:docs",))),
-            "Data.sources=.* is a tuple, not tuple\\[Source",
+            "Data.sources=.* is of type tuple, not tuple\\[Source",
         ),
-        (dict(data=Data(sources=(Source(5),))), "Source.ref=5 is a int, not str"),
+        (dict(data=Data(sources=(Source(5),))), "Source.ref=5 is of type int, not str"),
         (dict(mesh=(1, 2)), "TrainConfig.mesh=\\(1, 2\\)"),
         (
             dict(evaluation="builtin:docs"),
-            "TrainConfig.evaluation='builtin:docs' is a str, not Evaluation | None",
+            "TrainConfig.evaluation='builtin:docs' is of type str, not Evaluation | None",
         ),
         (dict(compute=Compute(remat=True)), "Compute.remat=True"),
         (dict(steps=0), "steps=0; it must be at least 1"),

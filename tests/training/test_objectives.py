@@ -160,7 +160,7 @@ def test_changes_are_made_after_their_steps_and_once(folder):
                     Intervention("lmdyn.params.flatten", "builtin:docs:test", 3, {"tree": {}}),
                 )
             },
-            "returned a dict, not a",
+            "returned dict, not a",
         ),
         ({"interventions": (Intervention(WAKE, "builtin:docs:test", 3, {"ratio": 2.0}),)}, "ratio"),
     ],

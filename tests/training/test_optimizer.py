@@ -164,7 +164,7 @@ def test_any_transformation_goes_into_the_chain():
         (Apply("plain"), "is not a dotted name"),
         (Apply("optax.scale", {"wrong": 1}), "failed"),
         (Apply("math.sqrt", {}), "failed"),
-        (Apply("builtins.dict", {}), "returned a dict"),
+        (Apply("builtins.dict", {}), "returned dict"),
     ],
 )
 def test_a_transformation_that_is_none_is_an_error(apply, message):

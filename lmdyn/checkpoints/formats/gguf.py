@@ -106,7 +106,8 @@ def read_gguf(
 
     >>> read_gguf("no/such.gguf")  # else a `Checkpoint` and its `Tokenizer`
     Traceback (most recent call last):
-    lmdyn.errors.InputError: no/such.gguf: No such file or directory
+    lmdyn.errors.InputError: no/such.gguf cannot be read: No such file or directory; check the
+    path
     """
     header = read_header(path)
     architecture = str(header.fields.get("general.architecture"))

@@ -1,6 +1,7 @@
 """What a folder is from which no model can be read: for messages that say so."""
 
 import pathlib
+from collections.abc import Sequence
 
 WEIGHTS = (
     (
@@ -57,7 +58,7 @@ def without_config(folder: pathlib.Path) -> str:
     return f"{start}; name the folder of a Hugging Face checkpoint"
 
 
-def without_weights(folder: pathlib.Path, names: tuple[str, ...]) -> str:
+def without_weights(folder: pathlib.Path, names: Sequence[str]) -> str:
     """The message for a folder without the files that parameters are read from.
 
     Args:
@@ -73,7 +74,7 @@ def without_weights(folder: pathlib.Path, names: tuple[str, ...]) -> str:
     for patterns, what in WEIGHTS:
         found = sorted(path for pattern in patterns for path in folder.glob(pattern))
         if found:
-            name = names[found[0].suffix == ".bin"] if len(names) > 1 else names[0]
+            name = names[-1 if found[0].suffix == ".bin" else 0]
             holds = found[0].relative_to(folder)
             return f"{folder} holds {holds}, {what.format(path=found[0], name=name)}"
     return f"{folder} has no {' or '.join(names)}, nor other weights; fetch the whole checkpoint"

@@ -25,6 +25,7 @@ import numpy as np
 
 from lmdyn.checkpoints.formats.tensors import StoredTensor
 from lmdyn.errors import InputError
+from lmdyn.file_kinds import mismatch
 
 # The class of a storage says its type; "torch.cuda" stands before those that lay on a GPU.
 _STORAGES: dict[str, tuple[str, Any]] = {
@@ -104,13 +105,16 @@ def read_tensors(path: pathlib.Path) -> dict[str, StoredTensor]:
         ) from err
     try:
         zipped = data[:4] == b"PK\x03\x04"
+        if not zipped and data[:1] != b"\x80":
+            why = "it begins with neither a zip archive nor a pickle"
+            raise InputError(mismatch(path, "a PyTorch file", why).replace(f"{path} ", "it ", 1))
         found, storages = (_read_zip if zipped else _read_sequence)(data)
         return {name: _stored(tensor, data, storages) for name, tensor in _named(found).items()}
     except InputError as err:
         raise InputError(f"{path}: {err}") from err
     except _DAMAGE as err:
         reason = " ".join(str(err).split())[:200] or type(err).__name__
-        raise InputError(f"{path} is no whole PyTorch file: {reason}; fetch it again") from err
+        raise InputError(f"{path} is not a whole PyTorch file: {reason}; fetch it again") from err
 
 
 # What parsing damaged bytes may raise, here and in zipfile and pickletools.
@@ -207,8 +211,8 @@ def _read_sequence(data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
 
     data.seek(0)
     file: Any = data
-    if data[:1] != b"\x80" or _run(file, _nothing) != _MAGIC:
-        raise InputError("it is no PyTorch file; it begins with neither a zip archive nor a pickle")
+    if _run(file, _nothing) != _MAGIC:
+        raise InputError("it is a pickle, but not one that torch.save wrote")
     if (version := _run(file, _nothing)) != _PROTOCOL:
         raise ValueError(f"its version is {version!r:.20}; {_PROTOCOL} is read")
     if not _run(file, _nothing)["little_endian"]:

@@ -12,6 +12,7 @@ from typing import Any
 from lmdyn.data.lazy_documents import Documents, split_field, text_field
 from lmdyn.data.sources.opening import find_paths, import_pyarrow
 from lmdyn.errors import InputError
+from lmdyn.file_kinds import mismatch
 
 
 def parquet_documents(ref: str, rest: str) -> Documents:
@@ -132,7 +133,8 @@ def _parquet(path: str) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowInvalid) as err:
-        raise InputError(f"{path} is no whole Parquet file: {' '.join(str(err).split())}") from err
+        why = " ".join(str(err).split()).rstrip(".")
+        raise InputError(mismatch(path, "a whole Parquet file", why)) from err
 
 
 @functools.lru_cache(maxsize=1024)
@@ -145,4 +147,5 @@ def _arrow(path: str) -> Any:
         file.seek(0)
         return (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(file).read_all()
     except (OSError, pyarrow.ArrowInvalid) as err:
-        raise InputError(f"{path} is no whole Arrow file: {' '.join(str(err).split())}") from err
+        why = " ".join(str(err).split()).rstrip(".")
+        raise InputError(mismatch(path, "a whole Arrow file", why)) from err

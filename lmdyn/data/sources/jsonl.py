@@ -89,7 +89,7 @@ def _read_item(item, paths, field):
     if offset < 0:
         record, where = _array(path)[place], f"{path} record {place}"
         if not isinstance(record, dict):
-            raise InputError(f"{where} is not a JSON object but a {type(record).__name__}")
+            raise InputError(f"{where} is not a JSON object but of type {type(record).__name__}")
         return text_field(record, field, where)
     with open(unpacked(path), "rb") as file:
         file.seek(offset)
@@ -126,8 +126,8 @@ def read_record(line: bytes, where: str, offset: int, example: str) -> dict:
         ) from err
     if not isinstance(record, dict):
         raise InputError(
-            f"{where} is not a JSON object but a {type(record).__name__}; each line must be one"
-            f" object such as {example}"
+            f"{where} is not a JSON object but of type {type(record).__name__}; each line must be"
+            f" one object such as {example}"
         )
     return record
 

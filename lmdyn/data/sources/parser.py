@@ -1,6 +1,8 @@
 """A text reference such as `text:corpus/*.txt` becomes a lazy sequence of documents."""
 
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Iterable
 
 from lmdyn.data.lazy_documents import Documents
@@ -52,13 +54,26 @@ def documents(ref: str, on_bad_document: str = "error") -> Documents:
     (True, 'The "assert" statement')
     """
     kind, colon, rest = ref.partition(":")
-    if not colon:
-        raise InputError(
-            f"text reference '{ref}' has no kind; write text:GLOB, jsonl:PATH#FIELD,"
-            " tfds:NAME:SPLIT#FIELD or builtin:NAME"
-        )
+    if not colon or (kind not in SOURCES and _meant(ref)):
+        meant = _meant(ref) or "text:GLOB, jsonl:PATH#FIELD, tfds:NAME:SPLIT#FIELD or builtin:NAME"
+        raise InputError(f"text reference '{ref}' has no kind; write {meant}")
     found = resolve(kind, SOURCES, "kind of text reference")(ref, rest)
     return dataclasses.replace(found, on_bad_document=on_bad_document)
+
+
+def _meant(ref: str) -> str | None:
+    """The reference that a path, a name or an address without a kind stands for, if any."""
+    if "://" in ref:
+        return "text:PATH of a copy; addresses are not fetched"
+    if ref.startswith("hf:"):
+        return "arrow:FOLDER#FIELD, the folder that Dataset.save_to_disk of datasets made"
+    if os.path.isdir(ref):
+        return f"text:{os.path.join(ref, '*.txt')}, or another glob for its files"
+    end = re.search(r"\.(jsonl|json|parquet|arrow|txt|md)(\.\w+)?$", ref)
+    if end and end[1] in ("jsonl", "json", "parquet", "arrow"):
+        return f"{'jsonl' if end[1] == 'json' else end[1]}:{ref}#FIELD"
+    path = end or os.path.isfile(ref) or re.match(r"\.{0,2}/|~|[A-Za-z]:[\\/]", ref)
+    return f"text:{ref}" if path else None
 
 
 def check_texts(refs: Iterable[str]) -> None:

@@ -350,7 +350,7 @@ def test_bad_input_is_found_first(tmp_path, options, message):
         (dict(online=OnlineStream("builtin:docs", learning_rates=(0.0,))), "online.learning_rates"),
         (dict(ask_limit=1), "ask_limit=1; it must be at least 2"),
         (dict(evaluations=9), "evaluations=9 is more than the 4 steps"),
-        (dict(steps="4"), "GradientLocalization.steps='4' is a str, not int"),
+        (dict(steps="4"), "GradientLocalization.steps='4' is of type str, not int"),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path, options, message):

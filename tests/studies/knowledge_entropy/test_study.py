@@ -277,7 +277,7 @@ def test_bad_input_is_found_first(finished, tmp_path, options, message):
         (dict(gains=(0.0,)), "gains: 0.0; a gain of reactivation is a positive number"),
         (dict(seeds=0), "seeds=0; it must be at least 1"),
         (dict(pretrain=None), "give either series= .* or pretrain="),
-        (dict(seeds="3"), "KnowledgeEntropy.seeds='3' is a str, not int"),
+        (dict(seeds="3"), "KnowledgeEntropy.seeds='3' is of type str, not int"),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path, options, message):
