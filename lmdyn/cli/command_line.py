@@ -27,6 +27,7 @@ from typing import Any
 import tyro
 
 from lmdyn.cli.config_file import read_config, split_config
+from lmdyn.cli.gpu_flags import set_gpu_flags
 from lmdyn.cli.messages import fill_help, one_line, option_names
 from lmdyn.errors import InputError, choose
 
@@ -84,7 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         options = parse(argv)
-        return 0 if options is None else _module(argv[0]).run(options, ["lmdyn", *argv]) or 0
+        if options is None:
+            return 0
+        set_gpu_flags(os.environ)
+        return _module(argv[0]).run(options, ["lmdyn", *argv]) or 0
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written", 130)
     except BrokenPipeError:  # the reader of our output has gone, as in `lmdyn ... | head`

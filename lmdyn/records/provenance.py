@@ -1,6 +1,7 @@
 """What made a number: command, configuration, versions, device, time and memory."""
 
 import datetime
+import os
 import platform
 import resource
 import shlex
@@ -47,6 +48,7 @@ def collect(
             {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
         ),
         "device": device(),
+        "xla_flags": os.environ.get("XLA_FLAGS", "").split(),
         "seed": seed,
         "started": (
             datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds")
@@ -77,8 +79,6 @@ def device() -> str:
     >>> device()
     '... x cpu (...)'
     """
-    import os
-
     import jax
 
     devices = jax.devices()
