@@ -3,10 +3,13 @@
 Compiling is most of what they take, so the compiler optimises little, but for tests marked
 `optimized`, which look at speed, memory or the last bit: those run with LMDYN_TEST_OPTIMIZED=1, and
 then alone. scripts/test.sh does both. Tests marked `release` train for minutes to check a number
-of the documentation; they run with LMDYN_TEST_RELEASE=1, before a release.
+of the documentation; they run with LMDYN_TEST_RELEASE=1, before a release. `pytest -m gpu` runs
+what is to be seen on a GPU, on that GPU.
 """
 
+import itertools
 import os
+import sys
 
 OPTIMIZED = bool(os.environ.get("LMDYN_TEST_OPTIMIZED"))
 RELEASE = bool(os.environ.get("LMDYN_TEST_RELEASE"))
@@ -14,7 +17,8 @@ FLAGS = ["--xla_force_host_platform_device_count=8"] + (
     [] if OPTIMIZED else ["--xla_backend_optimization_level=0"]
 )
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if ("-m", "gpu") not in itertools.pairwise(sys.argv):
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 
 
