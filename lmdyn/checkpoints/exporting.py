@@ -1,8 +1,6 @@
 """Our parameters to a Hugging Face folder that `transformers` loads with equal logits."""
 
 import contextlib
-import copy
-import dataclasses
 import json
 import math
 import pathlib
@@ -11,7 +9,7 @@ from collections.abc import Mapping
 from lmdyn.checkpoints.assemble import Stored, disassemble
 from lmdyn.checkpoints.families import HEAD_NAMES, family
 from lmdyn.checkpoints.hf_config import read_config, write_config
-from lmdyn.data.tokenizers import Tokenizer, put_first
+from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder, check_new_folder
 from lmdyn.models import LanguageModel, ModelConfig
@@ -169,15 +167,13 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: pathlib.Path):
 
 def _first_token_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     """The files that change where a run's texts began otherwise than its tokenizer has them."""
-    first = tokenizer.first_token
-    if first == dataclasses.replace(tokenizer, bos_rule="auto").first_token:
+    backend = tokenizer.backend_with_first()
+    if backend is tokenizer.backend:
         return {}
-    backend = copy.deepcopy(tokenizer.backend)
-    put_first(backend, first)
     files = {"tokenizer.json": backend.to_str().encode()}
     about = json.loads(tokenizer.files.get("tokenizer_config.json", b"{}"))
     if "add_bos_token" in about:
-        about["add_bos_token"] = first is not None
+        about["add_bos_token"] = tokenizer.first_token is not None
         files["tokenizer_config.json"] = json.dumps(about, indent=2).encode()
     return files
 

@@ -21,6 +21,7 @@ import io
 import os
 import shutil
 import sys
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     2
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    warnings.formatwarning = _one_line_warning
     try:
         options = parse(argv)
         if options is None:
@@ -207,6 +209,10 @@ def _read_options(verb: str, kind: type, default: dict[str, Any], words: list[st
             return None
         message = one_line(said.getvalue(), option_names(kind))
         raise InputError(f"{message}; see lmdyn {verb} --help") from None
+
+
+def _one_line_warning(message: Warning | str, *_: Any) -> str:
+    return f"lmdyn: warning: {' '.join(str(message).split())}\n"
 
 
 def _fail(message: str, code: int = 2) -> int:

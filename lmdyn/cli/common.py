@@ -16,7 +16,6 @@ from lmdyn.types import Array, Bos, Row
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from lmdyn.models import ModelConfig
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Models = Annotated[
@@ -85,15 +84,6 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
     tyro.conf.arg(help="Dtype of activations; auto: bfloat16 on GPU and TPU, float32 on CPU."),
 ]
-
-
-def check_positions(config: "ModelConfig", length: int) -> None:
-    """Raises an `InputError` for windows longer than a model with learned positions can read."""
-    if config.position == "learned" and length > config.positions:
-        raise InputError(
-            f"--length {length} exceeds the model's {config.positions} positions; use --length "
-            f"{config.positions} or less"
-        )
 
 
 def mesh_of(options: Any, rows: int | None) -> "Mesh | None":

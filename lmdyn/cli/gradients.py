@@ -80,7 +80,7 @@ def run(options: Gradients, command: list[str]) -> int:
         raise InputError("--groups names nothing; give for example attention,mlp")
     check_writable(options.out)
     common.set_up_jax()
-    from lmdyn import checkpoints, data
+    from lmdyn import checkpoints, data, models
     from lmdyn.metrics import localization
 
     documents = data.documents(options.reference)
@@ -97,7 +97,7 @@ def run(options: Gradients, command: list[str]) -> int:
             tokens=options.tokens,
             seed=options.seed,
         )
-        common.check_positions(loaded.model.config, length=measured.random.inputs.shape[1])
+        models.check_positions(loaded.model.config, measured.random.inputs.shape[1])
         found = localization.locate(
             loaded.model,
             loaded.params,

@@ -64,7 +64,7 @@ def run(options: Measure, command: list[str]) -> int:
     check_least(options, "--", length=1, batch=1, tokens=1)
     check_writable(options.out)
     common.set_up_jax()
-    from lmdyn import checkpoints, data, metrics
+    from lmdyn import checkpoints, data, metrics, models
     from lmdyn.training import sharding
 
     documents = data.documents(options.data, options.on_bad_document)
@@ -75,8 +75,8 @@ def run(options: Measure, command: list[str]) -> int:
     def measure(loaded: checkpoints.Loaded) -> Measured:
         model, params, where = loaded.model, loaded.params, None
         windows = (options.length, options.batch, options.tokens)
+        models.check_positions(model.config, options.length)
         batches = data.batches(documents, loaded.tokenizer, *windows, progress=True)
-        common.check_positions(model.config, length=options.length)
         if mesh is not None:
             model, params = sharding.spread(model, mesh), sharding.shard(params, mesh, model.config)
             where = sharding.batch_sharding(mesh)

@@ -152,7 +152,7 @@ class _Plan(NamedTuple):
 def _plan(options: Online) -> _Plan:
     """Reads model and text, and refuses what does not fit together before the long work."""
     from lmdyn import checkpoints, data, models, online
-    from lmdyn.online.contexts import check_positions
+    from lmdyn.online.contexts import check_reach
 
     documents = data.documents(options.data, options.on_bad_document)
     reference = checkpoints.parse(options.model)
@@ -164,7 +164,7 @@ def _plan(options: Online) -> _Plan:
     )
     loaded = loaded._replace(tokenizer=loaded.tokenizer.with_bos(options.bos))
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)
-    check_positions(config.context, config.chunk, loaded.model.config)
+    check_reach(config.context, config.chunk, loaded.model.config)
     part = config.partition(loaded.params)
     if mesh is not None:
         from lmdyn.training.sharding import shard

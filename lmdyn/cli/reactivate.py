@@ -78,7 +78,7 @@ def run(options: Reactivate, command: list[str]) -> None:
     model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
     reading = tokenizer.with_bos(options.bos)
     data.check_vocabulary(tokenizer, model.config)
-    common.check_positions(model.config, length=options.length)
+    models.check_positions(model.config, options.length)
     family = write_config(model.config)["model_type"]
     windows = (options.length, options.batch, options.tokens)
     batches = data.batches(documents, reading, *windows, progress=True)

@@ -18,6 +18,7 @@ from lmdyn.metrics.likelihood import likelihood
 from lmdyn.metrics.spectra import head_spectrum, layer_spectra, singular_entropy
 from lmdyn.models.loss import observe
 from lmdyn.models.modules import LanguageModel
+from lmdyn.models.positions import check_positions
 from lmdyn.types import Params, Tree
 
 REGISTRY = {
@@ -119,6 +120,7 @@ def accumulate(
         ):  # what is on the devices already was checked by whoever put it there
             check_tokens(batch.inputs, model.config.vocab)
             check_tokens(batch.targets, model.config.vocab)
+            check_positions(model.config, batch.inputs.shape[1])
         if sharding is not None:
             batch = jax.device_put(batch, sharding)
         if state is None:

@@ -5,6 +5,7 @@ from lmdyn.models.forward import Forward, forward, init, new_cache, shapes
 from lmdyn.models.loss import SITES, logits, loss, observe, token_nll
 from lmdyn.models.matrices import GradNormProbe, LoRAMatrix, QuantizedMatrix
 from lmdyn.models.modules import LanguageModel
+from lmdyn.models.positions import check_positions, trained_length
 
 __all__ = [
     "SITES",
@@ -16,6 +17,7 @@ __all__ = [
     "ModelConfig",
     "QuantizedMatrix",
     "RotaryScaling",
+    "check_positions",
     "forward",
     "init",
     "logits",
@@ -24,4 +26,5 @@ __all__ = [
     "observe",
     "shapes",
     "token_nll",
+    "trained_length",
 ]

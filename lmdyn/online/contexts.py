@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from lmdyn.errors import InputError
 from lmdyn.models.config import ModelConfig
+from lmdyn.models.positions import check_positions
 from lmdyn.types import Tree, present
 
 if TYPE_CHECKING:
@@ -175,8 +176,8 @@ def check_context(context: Context, chunk: int) -> None:
         )
 
 
-def check_positions(context: Context, chunk: int, config: ModelConfig) -> None:
-    """Refuses a context for which a model has no positions.
+def check_reach(context: Context, chunk: int, config: ModelConfig) -> None:
+    """Refuses a context for which a model has no positions; warns of one that it was not made for.
 
     Args:
       context: what a chunk looks back on.
@@ -187,21 +188,18 @@ def check_positions(context: Context, chunk: int, config: ModelConfig) -> None:
       InputError: `cache` with learned positions, or more tokens than there are learned positions.
 
     >>> sizes = dict(vocab=9, width=4, depth=2, heads=2, head_width=2, mlp_width=8, positions=8)
-    >>> check_positions(none(), 9, ModelConfig(**sizes, position="learned"))
+    >>> check_reach(none(), 9, ModelConfig(**sizes, position="learned"))
     Traceback (most recent call last):
     lmdyn.errors.InputError: chunk=9 exceeds the model's 8 positions; use chunk<=8
     """
-    if config.position != "learned":
-        return
     if context.kind == "cache":
-        raise InputError(
-            "context 'cache' needs rotary positions, and this model has learned absolute ones;"
-            " use context 'overlap' or 'none'"
-        )
-    reach = max(chunk, context.window)
-    if reach > config.positions:
-        what = "window" if context.window >= chunk else "chunk"
-        raise InputError(
-            f"{what}={reach} exceeds the model's {config.positions} positions; use"
-            f" {what}<={config.positions}"
-        )
+        if config.position == "learned":
+            raise InputError(
+                "context 'cache' needs rotary positions, and this model has learned absolute ones;"
+                " use context 'overlap' or 'none'"
+            )
+        check_positions(config, context.window + chunk, "window+chunk")
+    elif context.window >= chunk:
+        check_positions(config, context.window, "window")
+    else:
+        check_positions(config, chunk, "chunk")

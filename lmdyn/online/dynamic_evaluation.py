@@ -20,7 +20,7 @@ from lmdyn.errors import InputError
 from lmdyn.models import LanguageModel
 from lmdyn.online import lanes
 from lmdyn.online.config import OnlineConfig
-from lmdyn.online.contexts import check_positions
+from lmdyn.online.contexts import check_reach
 from lmdyn.online.core import Adaptation, Carry, compiled, start, start_comparison
 from lmdyn.online.streams import ChunkStream, chunk_stream
 from lmdyn.online.traced_updates import trace_optimizer
@@ -149,7 +149,7 @@ def evaluate(
 
 def _check(model: LanguageModel, chunks: ChunkStream, config: OnlineConfig) -> None:
     """Refuses a text or context that the model cannot have."""
-    check_positions(config.context, config.chunk, model.config)
+    check_reach(config.context, config.chunk, model.config)
     check_tokens(chunks.inputs, model.config.vocab)
     check_tokens(chunks.targets, model.config.vocab)
 

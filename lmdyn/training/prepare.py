@@ -16,7 +16,7 @@ from lmdyn import checkpoints, data, metrics
 from lmdyn.checkpoints import hub
 from lmdyn.data import tokenizers
 from lmdyn.errors import InputError, choose
-from lmdyn.models import LanguageModel, ModelConfig, init, shapes
+from lmdyn.models import LanguageModel, ModelConfig, check_positions, init, shapes
 from lmdyn.params import Adapters, Partition, low_rank, partition
 from lmdyn.training import fit, interventions, objectives, sharding, train_step
 from lmdyn.training.config import Data, TrainConfig
@@ -96,7 +96,7 @@ def prepare(
         architecture = present(config.model)
         tokenizer = tokenizer or make_tokenizer(config, texts.sources)
     data.check_vocabulary(tokenizer, architecture)
-    check_length(config.data.length, architecture)
+    check_positions(architecture, config.data.length, "data.length")
 
     # The state's shapes and shardings; nothing is allocated before `first` is called.
     optimizer = make_optimizer(config.optimizer, config.steps)
@@ -165,33 +165,6 @@ def _read_texts(config: TrainConfig) -> _Texts:
     sources = [data.documents(source.ref)[:: source.every] for source in config.data.sources]
     review = None if config.data.review is None else data.documents(config.data.review.ref)
     return _Texts(sources, review, held_out)
-
-
-def check_length(length: int, architecture: ModelConfig) -> None:
-    """Checks that windows are no longer than what the model has positions for.
-
-    Args:
-      length: T, tokens of a window.
-      architecture: of the model.
-
-    Raises:
-      InputError: they are longer.
-
-    >>> check_length(
-    ...     64,
-    ...     ModelConfig(
-    ...         vocab=257, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
-    ...     ),
-    ... )
-    Traceback (most recent call last):
-    lmdyn.errors.InputError: data.length=64 exceeds the model's 16 positions; use at most that, or a
-    model with more
-    """
-    if length > architecture.positions:
-        raise InputError(
-            f"data.length={length} exceeds the model's {architecture.positions} positions; use at"
-            " most that, or a model with more"
-        )
 
 
 def _make_stream(

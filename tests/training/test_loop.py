@@ -239,7 +239,10 @@ def test_a_position_of_other_data_is_refused(folder, tmp_path):
         (dict(mesh=(3, 1, 1)), "a batch of 4 rows does not divide by data=3"),
         (dict(mesh=(-1, -1, 1)), "one may be -1"),
         (dict(mesh=(-1, 3, 1)), "3 does not divide the 8 devices"),
-        (dict(data__length=33), "data.length=33 exceeds the model's 32 positions"),
+        (
+            dict(model__position="learned", data__length=33),
+            "data.length=33 exceeds the model's 32 positions",
+        ),
         (dict(data__tokenizer="byte"), "unknown data.tokenizer 'byte'"),
         (dict(data__tokenizer="bpe:many"), "write bpe:VOCAB"),
         (dict(data__tokenizer="/no/such/tokenizer.json"), "No such file"),

@@ -3,7 +3,7 @@
 from lmdyn.data.tokenizers.bpe import byte_tokenizer, train_bpe
 from lmdyn.data.tokenizers.gguf_metadata import from_gguf
 from lmdyn.data.tokenizers.hf_files import FILES, from_file, from_folder
-from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, put_first
+from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 
 __all__ = [
     "END_OF_TEXT",
@@ -13,6 +13,5 @@ __all__ = [
     "from_file",
     "from_folder",
     "from_gguf",
-    "put_first",
     "train_bpe",
 ]

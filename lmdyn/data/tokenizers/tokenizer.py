@@ -6,6 +6,7 @@ Text that literally contains a special token, such as
 "<|endoftext|>", becomes that token, as the library does it.
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -136,6 +137,19 @@ class Tokenizer:
         True
         """
         return self.first_token if self.bos_rule == "window" else None
+
+    def backend_with_first(self) -> tokenizers.Tokenizer:
+        """The backend, its post-processor putting the first token where texts begin with one.
+
+        >>> from lmdyn.data.tokenizers import byte_tokenizer
+        >>> byte_tokenizer().backend_with_first().encode("a").ids
+        [97]
+        """
+        if self.first_token == self._prefix:
+            return self.backend
+        backend = copy.deepcopy(self.backend)
+        put_first(backend, self.first_token)
+        return backend
 
     def special_tokens(self) -> dict[str, str | None]:
         """Where texts get a special token, and which, as the provenance says it.

@@ -1,42 +1,27 @@
-"""Any model of ours on public benchmarks, through EleutherAI's lm-evaluation-harness (`eval`).
+"""A model as lm-evaluation-harness sees it.
 
-They show what an update or an adaptation forgot beyond the texts at hand.
-
-    import lm_eval, lmdyn.harness
-    lm = lmdyn.harness.Harness("gguf:SmolLM2-135M-Instruct.Q4_1.gguf")
-    lm_eval.simple_evaluate(model=lm, tasks=["lambada_openai"], limit=100)["results"]
-
-Adapted parameters, such as `lmdyn.online.evaluate(...).params`, are passed as `params`. Shape
-letters: P requests, T tokens.
+Shape letters: P requests, T tokens, V vocabulary.
 """
 
-import copy
-import dataclasses
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from lm_eval import utils
+from lm_eval.api.model import TemplateLM
 from tqdm.auto import tqdm
 
 from lmdyn import checkpoints, metrics
 from lmdyn.data import ProbeBatch
-from lmdyn.data.tokenizers.tokenizer import put_first
 from lmdyn.errors import InputError
-from lmdyn.models import forward, new_cache
-from lmdyn.models.config import Compute, ModelConfig
+from lmdyn.harness.chat import chat_templates, render_chat, role_tokens
+from lmdyn.harness.generation import Continuation, cut_at, read_options
+from lmdyn.models import check_positions, forward, new_cache
+from lmdyn.models.config import Compute
 from lmdyn.models.heads import head_of
 from lmdyn.types import Params
-
-try:
-    from lm_eval import utils
-    from lm_eval.api.model import TemplateLM
-except ImportError:
-    raise ImportError(
-        "lmdyn.harness needs lm-evaluation-harness; install it with: pip install 'lmdyn[eval]'"
-    ) from None
 
 SHORTEST = 32
 """Requests are padded to the next power of two from here on, so that few shapes are compiled."""
@@ -51,7 +36,8 @@ class Harness(TemplateLM):
 
     It gives log-likelihoods of continuations and of whole texts, and generates greedily. A text
     begins with the special tokens that the model's tokenizer adds, unless it starts with the prefix
-    token literally. The prefix token stands for an empty context and before whole texts.
+    token literally. The prefix token stands for an empty context and before whole texts. Chats are
+    written by the template that came with the model (`apply_chat_template=True`).
 
     Args:
       model: a model reference, or what `lmdyn.load` returned.
@@ -61,9 +47,11 @@ class Harness(TemplateLM):
       rows: P at once.
       compute: see `lmdyn.load`.
       add_bos_token: whether texts begin with the beginning-of-text token; default: as the model's
-        tokenizer does.
+        tokenizer does (`Tokenizer.with_bos`).
       prefix_token_id: default: the beginning-of-text token or, if there is none, the one that ends
         a text.
+      chat_template_args: what else the chat template may read, such as
+        `{"enable_thinking": False}`.
 
     Raises:
       InputError: length beyond learned positions, rows below 1, or no such token.
@@ -90,12 +78,16 @@ class Harness(TemplateLM):
         compute: Compute | None = None,
         add_bos_token: bool | None = None,
         prefix_token_id: int | None = None,
+        chat_template_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         loaded = checkpoints.load(model, compute) if isinstance(model, str) else model
         self.model, self.tokens = loaded.model, loaded.tokenizer
         self.params = loaded.params if params is None else params
-        self.length = _window(self.model.config, length)
+        self.length = self.model.config.positions if length is None else length
+        if self.length < 2:
+            raise InputError(f"length={self.length}; it must be at least 2")
+        check_positions(self.model.config, self.length)
         if rows < 1:
             raise InputError(f"rows={rows}; it must be at least 1")
         vocab = self.tokens.vocab
@@ -103,12 +95,13 @@ class Harness(TemplateLM):
             raise InputError(
                 f"prefix_token_id={prefix_token_id} is outside the vocabulary; use 0 to {vocab - 1}"
             )
-        self.rows, self.add_bos_token, self._prefix = rows, add_bos_token, prefix_token_id
-        if add_bos_token and self.tokens.bos is not None:
-            backend = copy.deepcopy(self.tokens.backend)
-            put_first(backend, self.tokens.bos)
-            self.tokens = dataclasses.replace(self.tokens, backend=backend)
-        self._advance = jax.jit(self._next, donate_argnums=1)
+        self.rows, self._prefix = rows, prefix_token_id
+        self.chat_template_args = dict(chat_template_args or {})
+        if add_bos_token is not None:
+            bos = "document" if add_bos_token and self.tokens.bos is not None else "none"
+            self.tokens = self.tokens.with_bos(bos)
+        self.backend_with_first = self.tokens.backend_with_first()
+        self._advance = jax.jit(self._next, donate_argnums=(1, 2))
 
     @property
     def eot_token_id(self) -> int:
@@ -140,14 +133,14 @@ class Harness(TemplateLM):
         """
         if add_special_tokens is None:
             return self._encode(string, self.prefix_token_id)
-        return self.tokens.backend.encode(string, add_special_tokens=add_special_tokens).ids
+        return self.backend_with_first.encode(string, add_special_tokens=add_special_tokens).ids
 
     def _encode(self, text: str, first: int | None) -> list[int]:
         """The ids of a text, without special tokens if it starts with `first` literally."""
-        special = self.add_bos_token is not False
+        special = self.tokens.bos_rule != "none"
         if first is not None and text.startswith(self.tokens.decode([first])):
             special = False
-        return self.tokens.backend.encode(text, add_special_tokens=special).ids
+        return self.backend_with_first.encode(text, add_special_tokens=special).ids
 
     def tok_decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ids."""
@@ -176,6 +169,8 @@ class Harness(TemplateLM):
                 for row, i in enumerate(chosen):
                     mean, exact = scores.log_probability[row], scores.exact[row]
                     found[i] = (float(mean) * cut[i][1], bool(exact))
+                    if (texts := requests[i][0]) is not None:  # for lm_eval's own cache of answers
+                        self.cache_hook.add_partial("loglikelihood", texts, found[i])
                 bar.update(len(chosen))
         return found
 
@@ -240,74 +235,97 @@ class Harness(TemplateLM):
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy decoding, one request at a time, with a cache of keys and values.
 
-        Sampling is refused, not ignored.
+        It ends as `HFLM`'s does: at a text of `until`, at the token that ends a text, and at those
+        of `generation_config.json`, whose `repetition_penalty` counts. Sampling is refused, not
+        ignored.
         """
         found = []
         for request in tqdm(requests, desc="generating", unit="text", disable=disable_tqdm):
             text, options = request.args
-            until = options.get("until") or []
-            until = [until] if isinstance(until, str) else list(until)
-            most = int(options.get("max_gen_toks", 256 if self.length > 256 else self.length // 2))
-            if options.get("do_sample") and options.get("temperature", 1.0) > 0:
-                raise InputError(
-                    f"temperature={options.get('temperature', 1.0)}: only greedy decoding is there;"
-                    " use do_sample=false"
-                )
-            if not 0 < most < self.length:
-                raise InputError(
-                    f"max_gen_toks={most}; it must be at least 1 and below length={self.length}"
-                )
+            how = read_options(options, self.tokens, self.eot_token_id, self.length)
             prompt = self._encode(text, self.tokens.bos) or [self.prefix_token_id]
-            prompt = prompt[-(self.length - most) :]
-            found.append(self._generate(prompt, until, most))
+            found.append(self._generate(prompt[-(self.length - how.tokens) :], how))
+            self.cache_hook.add_partial("generate_until", request.args, found[-1])
         return found
 
-    def _generate(self, prompt: list[int], until: list[str], most: int) -> str:
-        cache = new_cache(self.model, 1, self._padded(len(prompt) + most))
+    def _generate(self, prompt: list[int], how: Continuation) -> str:
+        cache = new_cache(self.model, 1, self._padded(len(prompt) + how.tokens))
+        seen = jnp.zeros(self.model.config.vocab, bool).at[jnp.asarray(prompt)].set(True)
+        penalty = jnp.float32(how.penalty)
+        # The prompt goes in pieces of one length, so that all prompts share two programs.
         whole = len(prompt) // PREFILL * PREFILL
         pieces = [prompt[i : i + PREFILL] for i in range(0, whole, PREFILL)] + [
             [token] for token in prompt[whole:]
         ]
-        token = self.eot_token_id
-        for piece in pieces:
-            token, cache = self._advance(self.params, cache, jnp.asarray([piece], jnp.int32))
-        made: list[int] = []
-        while len(made) < most:
-            token = int(token)
-            if token == self.eot_token_id:
-                break
-            made.append(token)
+        made, token = [], self.eot_token_id
+        while True:
+            for piece in pieces:
+                tokens = jnp.asarray([piece], jnp.int32)
+                token, cache, seen = self._advance(self.params, cache, seen, tokens, penalty)
+            made.append(int(token))
             said = self.tok_decode(made, skip_special_tokens=False)
-            if any(stop in said for stop in until if stop):
-                break
-            token, cache = self._advance(self.params, cache, jnp.asarray([[token]], jnp.int32))
-        said = self.tok_decode(made)
-        return said[
-            : min([said.index(stop) for stop in until if stop and stop in said], default=None)
-        ]
+            ended = made[-1] in how.eos or any(stop in said for stop in how.until)
+            if ended or len(made) == how.tokens:
+                return cut_at(self.tok_decode(made), how.until)
+            pieces = [made[-1:]]
 
-    def _next(self, params, cache, tokens):
-        """The likeliest token after `tokens [1, n]`, and the cache with them."""
+    def _next(self, params, cache, seen, tokens, penalty):
+        """The likeliest token after `tokens [1, n]`, and the cache and `seen [V]` with them."""
         out = forward(self.model, params, tokens, cache=cache)
-        head = head_of(self.model.config)
-        logits = head.logits(head.matrices(params), out.states[:, -1])
-        return jnp.argmax(logits[0]), out.cache
+        head, seen_V = head_of(self.model.config), seen.at[tokens[0]].set(True)
+        logits_V = head.logits(head.matrices(params), out.states[:, -1])[0]
+        lower_V = jnp.where(logits_V < 0, logits_V * penalty, logits_V / penalty)
+        return jnp.argmax(jnp.where(seen_V, lower_V, logits_V)), out.cache, seen_V
 
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer in names of lm_eval's caches of requests."""
+        return self.tokens.name.replace("/", "__")
 
-def _window(config: ModelConfig, length: int | None) -> int:
-    """T at most of a model."""
-    most = config.positions
-    window = most if length is None else length
-    if window < 2 or (window > most and config.position == "learned"):
-        raise InputError(
-            f"length={window}; it must be at least 2 and at most the model's {most} positions"
-        )
-    if window > most:
-        warnings.warn(
-            f"length={window} goes beyond the {most} positions that the model was trained with",
-            stacklevel=3,
-        )
-    return window
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The chat template that lm_eval reports.
+
+        Args:
+          chat_template: its name; True: the usual one; False: none.
+
+        Raises:
+          InputError: no such template.
+        """
+        if not chat_template:
+            return None
+        found = chat_templates(self.tokens)
+        name = "default" if chat_template is True or len(found) == 1 else chat_template
+        if name not in found:
+            raise InputError(
+                f"the model {self.tokens.name} has no chat template '{name}'; it has:"
+                f" {', '.join(found) or 'none'}"
+            )
+        return found[name]
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as text, by the model's template.
+
+        A template that refuses messages of the system gets the conversation without them.
+
+        Args:
+          chat_history: messages, such as `{"role": "user", "content": "Hello"}`.
+          add_generation_prompt: ends with what begins an answer; otherwise the last message is left
+            open.
+
+        Raises:
+          InputError: the model has no template, or it refuses the conversation.
+        """
+        template = str(self.chat_template(True))
+        given = {**role_tokens(self.tokens), **self.chat_template_args}
+        try:
+            return render_chat(template, chat_history, add_generation_prompt, **given)
+        except InputError as err:
+            kept = [message for message in chat_history if message["role"] != "system"]
+            if len(kept) == len(chat_history) or err.__cause__ is None:
+                raise
+            return render_chat(template, kept, add_generation_prompt, **given)
 
 
 def _batch(cut, size: int) -> ProbeBatch:
