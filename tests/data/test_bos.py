@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, processors
 
-from lmdyn import checkpoints, models, online
+from lmdyn import checkpoints, metrics, models, online
 from lmdyn.checkpoints import runs
 from lmdyn.data import Packing, Probe, batches, encode_probes, store, tokenize, tokenizers
 from lmdyn.data.packing import PackedWindows
 from lmdyn.errors import InputError
+from tests.checkpoints.cases import random_model
 
 BOS, EOS = 257, 256
 
@@ -233,3 +234,39 @@ def test_the_command_line_puts_it_and_says_so(tmp_path):
         assert special == said | {"end_of_text": "<|endoftext|>"}
         found.append(json.loads(out.read_text().splitlines()[0])["value"])
     assert found[0] == found[1] != found[2]
+
+
+def test_nats_are_those_of_transformers_on_the_same_tokens(tmp_path):
+    """Without, as the folder's tokenizer is meant, and before every window."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    path, length = folder(tmp_path / "model", True, bos_token="<s>"), 7
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 37}
+    sizes |= {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 16}
+    model = random_model("llama", {"vocab_size": 258, "head_dim": 10, **sizes}).eval()
+    model.save_pretrained(path)
+    theirs = transformers.AutoTokenizer.from_pretrained(path)
+    texts = ["to be or not to be", "that is the question"]
+
+    def nats(rule):
+        """The definition, written out: windows of a joined stream, each token predicted once."""
+        one, two = (theirs(t, add_special_tokens=rule == "auto").input_ids for t in texts)
+        stream = [BOS] * (rule == "window") + one + [EOS] + two
+        found = []
+        for start in range(0, len(stream) - 1, length):
+            ids = torch.tensor([stream[start : start + length + 1]])
+            inputs, targets = ids[:, :-1].clone(), ids[0, 1:]
+            if rule == "window":
+                inputs[0, 0] = BOS
+            with torch.no_grad():
+                logs = model(inputs).logits[0].log_softmax(-1)
+            found += (-logs[torch.arange(len(targets)), targets]).tolist()
+        return np.mean(found)
+
+    loaded = checkpoints.load(f"dir:{path}")
+    found = {}
+    for rule in ("none", "auto", "window"):
+        cut = batches(texts, loaded.tokenizer.with_bos(rule), length, 2)
+        nll = metrics.measure(metrics.likelihood(), loaded.model, loaded.params, cut)
+        found[rule] = nll.rows()[0]["value"]
+        assert found[rule] == pytest.approx(nats(rule), rel=1e-5)
+    assert len({round(value, 3) for value in found.values()}) == 3
