@@ -205,7 +205,7 @@ def test_a_study_that_ends_in_nothing_is_noticed(change, said, tmp_path):
         "said": "undecided It falls.",
         **change,
     }
-    records.write_rows(tmp_path / "rows.jsonl", [records.row("m", "nll", 3.0, "nats")], {})
+    records.write_rows(tmp_path / "rows.jsonl", [records.row("nll", 3.0, "nats", model="m")], {})
     (tmp_path / "claims.json").write_text(json.dumps(made["claims"]))
     (tmp_path / "report.html").write_text(made["page"])
     (tmp_path / "figures").mkdir()
@@ -225,7 +225,7 @@ def test_rows_that_are_missing_are_noticed(rows, said, tmp_path):
     path = tmp_path / "a.jsonl"
     records.write_rows(
         path,
-        [records.row("m", metric, value, "nats") for metric, value in rows],
+        [records.row(metric, value, "nats", model="m") for metric, value in rows],
         {"command": "lmdyn"},
     )
     with pytest.raises(try_commands.Failed, match=said) if said else contextlib.nullcontext():

@@ -292,7 +292,7 @@ def _costs(plan: _Plan, outcomes: dict) -> list[dict]:
 def _row(plan: _Plan, metric: str, value: float, unit: str, tokens: int, **more: Any) -> dict:
     reference = plan.reference
     more |= {**reference.fields(), "tokens": tokens}
-    return records.row(str(reference), metric, value, unit, **more)
+    return records.row(metric, value, unit, model=str(reference), **more)
 
 
 def _say_events(options: Online, outcome: Any, rate: float) -> None:

@@ -81,7 +81,7 @@ def _law_row(table: str, law: "ScalingLaw", runs: int) -> Row:
     }
     others = {name: getattr(law, name) for name in "AabB"}
     return records.row(
-        table, "scaling_law", law.E, "nats", **others, intervals=intervals, runs=runs
+        "scaling_law", law.E, "nats", model=table, **others, intervals=intervals, runs=runs
     )
 
 
@@ -92,7 +92,7 @@ def _point_rows(law: "ScalingLaw", runs: "Runs", fitted: "Array") -> list[Row]:
         name = _size_name(size)
         about = {"name": name, "parameters": size, "trained": tokens}
         said = {"predicted": float(law.predict(size, tokens)), "fitted": bool(inside)}
-        rows.append(records.row(name, "scaling_point", loss, "nats", **about, **said))
+        rows.append(records.row("scaling_point", loss, "nats", model=name, **about, **said))
     return rows
 
 
@@ -108,7 +108,7 @@ def _residual_rows(law: "ScalingLaw", runs: "Runs", fitted: "Array", seed: int) 
         about: dict[str, Any] = {"name": name, "parameters": size, "trained": runs.tokens[last]}
         ends = {"low": found.low, "high": found.high} if math.isfinite(found.low) else {}
         about |= {"fitted": inside, **ends}
-        rows.append(records.row(name, "scaling_residual", found.value, "share", **about))
+        rows.append(records.row("scaling_residual", found.value, "share", model=name, **about))
     return rows
 
 

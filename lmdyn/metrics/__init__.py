@@ -1,6 +1,6 @@
 """Pure measurements: likelihood, entropies, geometry, spectra, gradients."""
 
-from lmdyn.metrics.base import Metric, Sum, combine, merge, row, sums
+from lmdyn.metrics.base import Metric, Sum, combine, merge, sums
 from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
 from lmdyn.metrics.geometry import anisotropy
 from lmdyn.metrics.gradients import LayerGradients, gradient_norms, layer_gradients
@@ -55,7 +55,6 @@ __all__ = [
     "merge",
     "prediction_entropy",
     "relative_gradients",
-    "row",
     "score_probes",
     "singular_entropy",
     "singular_values",

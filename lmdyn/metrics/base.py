@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn import records
 from lmdyn.errors import InputError
 from lmdyn.records import Quantity
 from lmdyn.types import Tree
@@ -65,7 +66,7 @@ class Metric:
         values = np.atleast_1d(np.asarray(result, np.float64))
         layers = range(len(values)) if np.ndim(result) else [None]
         return [
-            row(quantity.name, value, quantity.unit, quantity.site, layer)
+            records.row(quantity.name, value, quantity.unit, quantity.site, layer)
             for layer, value in zip(layers, values, strict=True)
         ]
 
@@ -205,26 +206,3 @@ def combine(**metrics: Metric) -> Metric:
         quantities=tuple({q.name: q for m in metrics.values() for q in m.quantities}.values()),
         parts=metrics,
     )
-
-
-def row(
-    metric: str,
-    value: Any,
-    unit: str,
-    site: str | None = None,
-    layer: int | None = None,
-    **extra: Any,
-) -> dict:
-    """One measurement as a tidy row; whoever writes it adds `model`, `step` and `tokens`.
-
-    >>> row("nll", 3.0, "nats")
-    {'metric': 'nll', 'site': None, 'layer': None, 'value': 3.0, 'unit': 'nats'}
-    """
-    return {
-        "metric": metric,
-        "site": site,
-        "layer": layer,
-        "value": float(value),
-        "unit": unit,
-        **extra,
-    }

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn import records
 from lmdyn.metrics import base
 from lmdyn.models.products import einsum
 from lmdyn.records import Quantity
@@ -96,14 +97,12 @@ class CoefficientEntropies:
         """`knowledge_entropy` of each MLP and of the model; `normalized`: share of the ceiling."""
         share = self.normalized
         layers = [
-            base.row("knowledge_entropy", h, "nats", "mlp", layer, normalized=float(share[layer]))
+            records.row("knowledge_entropy", h, "nats", "mlp", layer, normalized=share[layer])
             for layer, h in enumerate(self.per_layer)
         ]
         return [
             *layers,
-            base.row(
-                "knowledge_entropy", self.total, "nats", "mlp", normalized=float(share.mean())
-            ),
+            records.row("knowledge_entropy", self.total, "nats", "mlp", normalized=share.mean()),
         ]
 
 
@@ -158,10 +157,10 @@ class AttentionEntropy:
     def rows(self) -> list[dict[str, Any]]:
         """`attention_entropy` of each layer, and their mean."""
         layers = [
-            base.row("attention_entropy", h, "nats", "attention", layer)
+            records.row("attention_entropy", h, "nats", "attention", layer)
             for layer, h in enumerate(self.per_layer)
         ]
-        return [*layers, base.row("attention_entropy", self.mean, "nats", "attention")]
+        return [*layers, records.row("attention_entropy", self.mean, "nats", "attention")]
 
 
 def attention_entropy() -> base.Metric:
@@ -206,7 +205,7 @@ class PredictionEntropy:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row, `prediction_entropy`."""
-        return [base.row("prediction_entropy", self.mean, "nats", "head")]
+        return [records.row("prediction_entropy", self.mean, "nats", "head")]
 
 
 def prediction_entropy() -> base.Metric:

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn import records
 from lmdyn.metrics import base
 from lmdyn.models.ops import unit
 from lmdyn.models.products import einsum
@@ -43,10 +44,10 @@ class Anisotropy:
     def rows(self) -> list[dict[str, Any]]:
         """`anisotropy` after each number of blocks, and after the last norm."""
         depths = [
-            base.row("anisotropy", a, "cosine", "residual", layer)
+            records.row("anisotropy", a, "cosine", "residual", layer)
             for layer, a in enumerate(self.residual)
         ]
-        return [*depths, base.row("anisotropy", self.final, "cosine", "final")]
+        return [*depths, records.row("anisotropy", self.final, "cosine", "final")]
 
 
 def mean_cosine(sum_of_units: np.ndarray, count: float) -> np.ndarray:

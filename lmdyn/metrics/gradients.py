@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lmdyn import records
 from lmdyn.data import ProbeBatch, check_tokens
 from lmdyn.errors import InputError
-from lmdyn.metrics import base
 from lmdyn.models import forward, ops
 from lmdyn.models.heads import head_of, project
 from lmdyn.models.matrices import GradNormProbe, stored
@@ -287,7 +287,7 @@ class LayerGradients:
         """`gradient_norm` of each group and layer, mean over probes."""
         count = len(self.losses)
         return [
-            base.row("gradient_norm", value, NORM_UNIT, group, layer, sequences=count)
+            records.row("gradient_norm", value, NORM_UNIT, group, layer, sequences=count)
             for group, mean in self.profile.items()
             for layer, value in zip(self.layers[group] or (None,), np.atleast_1d(mean), strict=True)
         ]

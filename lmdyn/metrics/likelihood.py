@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lmdyn import records
 from lmdyn.metrics import base
 from lmdyn.models.loss import token_nll
 from lmdyn.models.modules import LanguageModel
@@ -57,7 +58,7 @@ class Likelihood:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row, `nll`, with the `perplexity`."""
-        return [base.row("nll", self.nll, "nats", perplexity=self.perplexity)]
+        return [records.row("nll", self.nll, "nats", perplexity=self.perplexity)]
 
 
 def likelihood() -> base.Metric:

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmdyn import data
+from lmdyn import data, records
 from lmdyn.data import Probe, ProbeBatch
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
-from lmdyn.metrics import base
 from lmdyn.metrics.gradients import NORM_UNIT, LayerGradients, layer_gradients
 from lmdyn.metrics.relative import (
     ProfileDifference,
@@ -230,7 +229,7 @@ class Localization:
         ]
         for kinds, difference in self.differences.items():
             found.append(
-                base.row(
+                records.row(
                     "profile_difference",
                     difference.size,
                     "log share",
@@ -239,7 +238,9 @@ class Localization:
                 )
             )
             found += [
-                base.row("profile_difference", value, "log share", group, layer, kinds=list(kinds))
+                records.row(
+                    "profile_difference", value, "log share", group, layer, kinds=list(kinds)
+                )
                 for group, values in difference.difference.items()
                 for layer, value in zip(
                     self.reference.layers[group] or (None,), np.atleast_1d(values), strict=True

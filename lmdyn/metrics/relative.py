@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmdyn import records
 from lmdyn.errors import InputError
-from lmdyn.metrics import base
 from lmdyn.metrics.gradients import LayerGradients
 
 
@@ -59,15 +59,8 @@ class RelativeGradients(Mapping):
             np.atleast_1d(part[group]) for part in (self.ratio, self.low, self.high)
         )
         return [
-            base.row(
-                "relative_gradient_norm",
-                r,
-                "ratio",
-                group,
-                layer,
-                low=float(low),
-                high=float(high),
-                **more,
+            records.row(
+                "relative_gradient_norm", r, "ratio", group, layer, low=low, high=high, **more
             )
             for group in self.ratio
             for layer, r, low, high in zip(

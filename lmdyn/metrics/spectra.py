@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lmdyn import records
 from lmdyn.errors import InputError
 from lmdyn.metrics import base
 from lmdyn.metrics.entropies import entropy
@@ -119,7 +120,7 @@ class Spectrum:
             strict=True,
         )
         return [
-            base.row("singular_entropy", h, "nats", self.site, layer, effective_rank=float(rank))
+            records.row("singular_entropy", h, "nats", self.site, layer, effective_rank=rank)
             for layer, h, rank in parts
         ]
 
@@ -299,16 +300,16 @@ class HeadSpectrum:
             )
         values = [float(f"{v:.5g}") for v in self.spectrum.normalized[index]]
         return [
-            base.row(
+            records.row(
                 "head_spectrum",
-                float(self.spectrum.singular_entropy),
+                self.spectrum.singular_entropy,
                 "nats",
                 "head",
                 directions=size,
                 index=(index + 1).tolist(),
                 values=values,
-                largest=float(self.spectrum.values[0]),
-                effective_rank=float(self.spectrum.effective_rank),
+                largest=self.spectrum.values[0],
+                effective_rank=self.spectrum.effective_rank,
             )
         ]
 

@@ -23,8 +23,8 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse
 
+from lmdyn import records
 from lmdyn.errors import InputError
-from lmdyn.metrics import base
 from lmdyn.metrics.sparse_spectra import leading_values, squared_sum
 from lmdyn.types import ArrayLike
 
@@ -233,7 +233,7 @@ class TargetRank:
         """`target_error` at ranks 1, 2, 4, ... k."""
         ranks = sorted({*(2**i for i in range(len(self.values).bit_length())), len(self.values)})
         return [
-            base.row(
+            records.row(
                 "target_error",
                 self.errors[rank],
                 "share",

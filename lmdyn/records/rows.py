@@ -18,37 +18,44 @@ from lmdyn.errors import InputError
 from lmdyn.files import atomic_write_all
 
 FIELDS = ("model", "step", "metric", "site", "layer", "value", "unit", "tokens")
+OF_THE_MODEL = ("model", "step", "tokens")
+"""What a metric does not know of the rows that it returns."""
 
 
 def row(
-    model: str,
     metric: str,
-    value: float,
+    value: Any,
     unit: str,
-    *,
-    step: int | None = None,
     site: str | None = None,
     layer: int | None = None,
+    *,
+    model: str | None = None,
+    step: int | None = None,
     tokens: int | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
-    """One measurement.
+    """One measurement; without `model`, one that a metric returns.
+
+    A metric knows neither the model nor how much it read. Whoever writes its rows does, and
+    completes them: `row(**r, model=..., step=..., tokens=...)`.
 
     Args:
-      model: the model's reference.
       metric: what was measured.
-      value: the number.
+      value: the number; of NumPy or JAX, too.
       unit: of the value, such as `nats`.
-      step: the model's training step.
       site: where in the model, such as `mlp`.
       layer: its index; None for a value of the whole model.
+      model: the model's reference.
+      step: the model's training step.
       tokens: how many predictions it rests on.
       **extra: anything else that JSON can hold.
 
-    >>> row("gguf:m.gguf", "nll", 3.02, "nats", tokens=512)["layer"] is None
-    True
+    >>> row("nll", 3.02, "nats")
+    {'metric': 'nll', 'site': None, 'layer': None, 'value': 3.02, 'unit': 'nats'}
+    >>> row(**row("nll", 3.02, "nats"), model="gguf:m.gguf", tokens=512)["tokens"]
+    512
     """
-    return {
+    found = {
         "model": model,
         "step": step,
         "metric": metric,
@@ -59,12 +66,17 @@ def row(
         "tokens": tokens,
         **extra,
     }
+    return {
+        key: _plain(value)
+        for key, value in found.items()
+        if model is not None or value is not None or key not in OF_THE_MODEL
+    }
 
 
 def dumps(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as JSON Lines. A value that is no finite number is an `InputError` that names the row.
 
-    >>> json.loads(dumps([row("m", "nll", 1.5, "nats")]))["value"]
+    >>> json.loads(dumps([row("nll", 1.5, "nats", model="m")]))["value"]
     1.5
     """
     lines = []
@@ -104,7 +116,7 @@ def write_rows(
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/rows.jsonl"
-    >>> write_rows(path, [row("m", "nll", 1.5, "nats")], {"seed": 0})
+    >>> write_rows(path, [row("nll", 1.5, "nats", model="m")], {"seed": 0})
     >>> read_rows(path)[0]["value"], read_meta(path)
     (1.5, {'seed': 0})
     """
@@ -129,7 +141,7 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     >>> import tempfile
     >>> from lmdyn import records
     >>> path = tempfile.mkdtemp() + "/measure.jsonl"
-    >>> records.write_rows(path, [records.row("tiny", "nll", 3.0, "nats", tokens=7)], {})
+    >>> records.write_rows(path, [records.row("nll", 3.0, "nats", model="tiny", tokens=7)], {})
     >>> records.read_rows(path)[0]["value"]
     3.0
     """
@@ -165,7 +177,7 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
     >>> path = tempfile.mkdtemp() + "/measure.jsonl"
     >>> records.write_rows(
     ...     path,
-    ...     [records.row("tiny", "nll", 3.0, "nats", tokens=7)],
+    ...     [records.row("nll", 3.0, "nats", model="tiny", tokens=7)],
     ...     {"command": "lmdyn measure"},
     ... )
     >>> records.read_meta(path)["command"]
@@ -191,7 +203,7 @@ def read_traces(path: str | os.PathLike) -> dict[str, Any]:
     >>> path = tempfile.mkdtemp() + "/measure.jsonl"
     >>> records.write_rows(
     ...     path,
-    ...     [records.row("tiny", "nll", 3.0, "nats", tokens=3)],
+    ...     [records.row("nll", 3.0, "nats", model="tiny", tokens=3)],
     ...     {},
     ...     {"online": [2.0, 3.0, 4.0]},
     ... )

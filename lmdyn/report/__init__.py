@@ -50,7 +50,9 @@ def build(
     >>> import tempfile
     >>> from lmdyn.records import row, write_rows
     >>> folder = tempfile.mkdtemp()
-    >>> write_rows(f"{folder}/measure.jsonl", [row("tiny", "nll", 3.0, "nats", tokens=7)], {})
+    >>> write_rows(
+    ...     f"{folder}/measure.jsonl", [row("nll", 3.0, "nats", model="tiny", tokens=7)], {}
+    ... )
     >>> build(folder).name
     'report.html'
     """

@@ -143,7 +143,9 @@ def runs(folder: str | os.PathLike) -> list[Run]:
     >>> from lmdyn import records
     >>> folder = tempfile.mkdtemp()
     >>> records.write_rows(
-    ...     f"{folder}/measure.jsonl", [records.row("tiny", "nll", 3.0, "nats", tokens=7)], {}
+    ...     f"{folder}/measure.jsonl",
+    ...     [records.row("nll", 3.0, "nats", model="tiny", tokens=7)],
+    ...     {},
     ... )
     >>> [(run.name, len(run.rows)) for run in runs(folder)]
     [('measure.jsonl', 1)]

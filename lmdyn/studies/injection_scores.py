@@ -129,7 +129,7 @@ def score_rows(
     """
     rows = []
     make = lambda metric, value, unit, **extra: rows.append(
-        records.row(reference, metric, float(value), unit, step=step, **tags, **extra)
+        records.row(metric, float(value), unit, model=reference, step=step, **tags, **extra)
     )
     for update, rounds, now in zip(stream.ask_at, stream.rounds, scores, strict=True):
         for depth, of in _by_depth(stream):

@@ -51,7 +51,7 @@ class Evaluator:
         results = measure(prepared.metric, prepared.model, params, self.batches, prepared.mesh)
         tokens = prepared.held_out.tokens
         return [
-            records.row(self.name, **{"step": step, "tokens": tokens, **row})
+            records.row(model=self.name, **{"step": step, "tokens": tokens, **row})
             for row in prepared.metric.rows(results)
         ]
 

@@ -188,7 +188,7 @@ def test_interrupt(capsys, monkeypatch, place, out, moment):
 
 
 def test_old_rows_survive_a_failed_run(capsys, place, out):
-    records.write_rows(out / "r.jsonl", [records.row("m", "nll", 1.0, "nats")], {})
+    records.write_rows(out / "r.jsonl", [records.row("nll", 1.0, "nats", model="m")], {})
     before = {p: p.read_bytes() for p in out.iterdir()}
     words = change(MEASURE, "--metrics", "nll,none")
     assert run(capsys, *(w.format(d=place, o=out) for w in words))[0] == 2

@@ -6,12 +6,12 @@ from lmdyn.cli import common
 
 def test_a_metric_without_a_whole_model_value_is_shown_by_its_layers(capsys):
     rows = [
-        records.row("m", "nll", 2.0, "nats", perplexity=7.389),
-        records.row("m", "anisotropy", 0.75, "cosine", site="residual", layer=0),
-        records.row("m", "anisotropy", 0.25, "cosine", site="residual", layer=1),
-        records.row("m", "anisotropy", 0.25, "cosine", site="final"),
+        records.row("nll", 2.0, "nats", model="m", perplexity=7.389),
+        records.row("anisotropy", 0.75, "cosine", model="m", site="residual", layer=0),
+        records.row("anisotropy", 0.25, "cosine", model="m", site="residual", layer=1),
+        records.row("anisotropy", 0.25, "cosine", model="m", site="final"),
         *(
-            records.row("m", "participation", value, "share", site="mlp", layer=layer)
+            records.row("participation", value, "share", model="m", site="mlp", layer=layer)
             for layer, value in enumerate([0.25, 1.0, 0.25])
         ),
     ]

@@ -30,7 +30,9 @@ def test_what_is_written_is_read(tmp_path):
 def test_fields_come_first_and_in_order(tmp_path):
     jumbled = dict(
         reversed(
-            records.row("m", "nll", np.float32(0.5), "nats", perplexity=np.float64(1.5)).items()
+            records.row(
+                "nll", np.float32(0.5), "nats", model="m", perplexity=np.float64(1.5)
+            ).items()
         )
     )
     records.write_rows(tmp_path / "r", [jumbled], {})
@@ -43,7 +45,7 @@ def test_fields_come_first_and_in_order(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan")])
 def test_values_that_are_not_finite_are_refused(tmp_path, value):
     with pytest.raises(InputError, match=r"nll of m .* not a finite number"):
-        records.write_rows(tmp_path / "r", [records.row("m", "nll", value, "nats")], {})
+        records.write_rows(tmp_path / "r", [records.row("nll", value, "nats", model="m")], {})
     assert not list(tmp_path.iterdir())
 
 
@@ -72,11 +74,11 @@ BAD = {
     "no row": ('{"model": "m"}', "line 1 is no row: it lacks step, metric"),
     "not an object": ("[1]", "is no row"),
     "a word": (
-        json.dumps(records.row("m", "nll", "three", "nats")),
+        json.dumps(records.row("nll", "three", "nats", model="m")),
         "value 'three' is no finite number",
     ),
     "nan": (
-        json.dumps(records.row("m", "nll", float("nan"), "nats")),
+        json.dumps(records.row("nll", float("nan"), "nats", model="m")),
         "value nan is no finite number",
     ),
 }

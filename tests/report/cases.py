@@ -32,13 +32,13 @@ def measured(model=MODEL, step=None, layers=5, shift=0.0):
     about = {"step": step, "tokens": 35}
     ceiling = math.log(11)
     entropies = [ceiling * (0.9 - 0.1 * i) - shift for i in range(layers)]
-    rows = [row(model, "nll", 3.25, "nats", perplexity=math.exp(3.25), **about)]
+    rows = [row("nll", 3.25, "nats", model=model, perplexity=math.exp(3.25), **about)]
     rows += [
         row(
-            model,
             "knowledge_entropy",
             h,
             "nats",
+            model=model,
             site="mlp",
             layer=i,
             normalized=h / ceiling,
@@ -46,12 +46,12 @@ def measured(model=MODEL, step=None, layers=5, shift=0.0):
         )
         for i, h in enumerate(entropies)
     ]
-    rows += [row(model, "knowledge_entropy", sum(entropies), "nats", site="mlp", **about)]
+    rows += [row("knowledge_entropy", sum(entropies), "nats", model=model, site="mlp", **about)]
     rows += [
-        row(model, "anisotropy", 0.1 * i, "cosine", site="residual", layer=i, **about)
+        row("anisotropy", 0.1 * i, "cosine", model=model, site="residual", layer=i, **about)
         for i in range(layers + 1)
     ]
-    rows += [row(model, "anisotropy", 0.37, "cosine", site="final", **about)]
+    rows += [row("anisotropy", 0.37, "cosine", model=model, site="final", **about)]
     return rows
 
 
@@ -64,17 +64,17 @@ def streamed(model=MODEL):
     pairs = traces().items()
     rows = [
         row(
-            model,
             f"{k}_nll",
             float(v.mean()),
             "nats",
+            model=model,
             perplexity=float(np.exp(v.mean())),
             tokens=35,
         )
         for k, v in pairs
     ]
     return rows + [
-        row(model, "flops", 2e12 * (1 + i), "flops", site=k, tokens=35)
+        row("flops", 2e12 * (1 + i), "flops", model=model, site=k, tokens=35)
         for i, (k, _) in enumerate(pairs)
     ]
 

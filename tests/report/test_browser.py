@@ -25,16 +25,16 @@ PAGES = ("every study", "beside")
 
 def law():
     about = {"a": 0.3, "b": 0.3, "A": 400.0, "B": 400.0, "runs": 4, "intervals": {"a": [0.2, 0.4]}}
-    rows = [records.row("t", "scaling_law", 1.7, "nats", **about)]
+    rows = [records.row("scaling_law", 1.7, "nats", model="t", **about)]
     for size in (1e7, 1e8, 1e9):
         for tokens in (1e9, 1e10):
             loss = 1.7 + 400 * size**-0.3 + 400 * tokens**-0.3
             rows.append(
                 records.row(
-                    "m",
                     "scaling_point",
                     loss,
                     "nats",
+                    model="m",
                     name=f"{size:g}",
                     parameters=size,
                     trained=tokens,
@@ -44,10 +44,10 @@ def law():
             )
         rows.append(
             records.row(
-                "m",
                 "scaling_residual",
                 0.01,
                 "share",
+                model="m",
                 name=f"{size:g}",
                 parameters=size,
                 trained=1e10,

@@ -97,7 +97,8 @@ def test_a_series_has_a_shade_for_each_step():
 def test_a_metric_that_nobody_knows_has_its_figure_in_its_own_words():
     shares = (0.25, 0.5, 0.125)
     rows = [
-        row("m", "participation", s, "share", site="mlp", layer=i) for i, s in enumerate(shares)
+        row("participation", s, "share", model="m", site="mlp", layer=i)
+        for i, s in enumerate(shares)
     ]
     mine = Quantity("participation", "How many take part", "share", "mlp", "Mine.", "block")
     for meta, title, axis in (
@@ -162,7 +163,7 @@ def test_short_names():
 def test_ranks_decide_what_opens_a_page():
     ranks = {"plain": 0, "first": 1, "never": -1, "second": 1}
     known = describe(Quantity(name, name, rank=rank) for name, rank in ranks.items())
-    rows = [row("m", name, i, "nats", layer=i) for name in ranks for i in range(3)]
+    rows = [row(name, i, "nats", model="m", layer=i) for name in ranks for i in range(3)]
     figures = metric_figures.measured([Run("m", rows, {"metrics": known}, {})])
     assert [f.name for f in figures] == ["plain", "first", "second", "never"]
     opening = highlights.choose([], [Group(f.title, [("", f)]) for f in figures], [])
@@ -171,8 +172,10 @@ def test_ranks_decide_what_opens_a_page():
 
 def test_a_second_figure_of_a_metric_does_not_open_a_page():
     known = describe([Quantity("first", "First", rank=1)])
-    rows = [row("m", "first", i, "nats", layer=i) for i in range(3)]
-    series = [row("s", "first", i, "nats", layer=i, step=n) for n in range(3) for i in range(3)]
+    rows = [row("first", i, "nats", model="m", layer=i) for i in range(3)]
+    series = [
+        row("first", i, "nats", model="s", layer=i, step=n) for n in range(3) for i in range(3)
+    ]
     figures = metric_figures.measured([Run("m", rows + series, {"metrics": known}, {})])
     assert [(f.name, f.rank) for f in figures] == [("first", 1), ("first-2", 0)]
 

@@ -65,7 +65,7 @@ def test_a_study_of_another_package_is_drawn_by_its_own_page(tmp_path, monkeypat
         "    return [Figure('mine', 'A figure of mine', 'See.', chart, data)]\n"
         "PAGE = StudyPage('My study', 'Is it so?', 'me', '', figures)\n"
     )
-    rows = [records.row("m", "anything", 1.0, "nats")]
+    rows = [records.row("anything", 1.0, "nats", model="m")]
     for name in ("somebody", "nobody"):
         meta = {"study": name, "package": name}
         records.write_rows(tmp_path / name / "rows.jsonl", rows, meta)
@@ -80,7 +80,7 @@ def test_a_study_of_another_package_is_drawn_by_its_own_page(tmp_path, monkeypat
 
 
 def test_rows_that_a_study_cannot_draw_are_named(tmp_path):
-    rows = [records.row("m", "running_profile", 1.0, "ratio", site="mlp", layer=0)]
+    rows = [records.row("running_profile", 1.0, "ratio", model="m", site="mlp", layer=0)]
     meta = {"study": "gradient localization", "package": "lmdyn.studies.gradient_localization"}
     records.write_rows(tmp_path / "rows.jsonl", rows, meta)
     (tmp_path / "study.json").write_text("{}")

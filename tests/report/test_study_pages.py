@@ -29,7 +29,7 @@ def told():
     depths.
     """
     row = lambda metric, value, unit, **more: records.row(
-        "gguf:m", metric, value, unit, seed=0, start="m", kind="series", **more
+        metric, value, unit, model="gguf:m", seed=0, start="m", kind="series", **more
     )
     found = []
     for depth, gained in ((None, 1.5), ("memorisation", 2.0), ("composition", 1.0)):
@@ -61,10 +61,10 @@ def told():
 def start(seed, name, kind, step, nll, acquisition, forgetting=0.25, share=0.5, **extra):
     """Rows of one starting point."""
     row = lambda metric, value, unit="nats", **more: records.row(
-        f"run:r@{step}",
         metric,
         value,
         unit,
+        model=f"run:r@{step}",
         step=step,
         seed=seed,
         start=name,
@@ -127,10 +127,10 @@ def whole(seeds=2):
         rows += start(s, "bonus", "variant", 32, 2.5, 29.0 + s)
         rows += [
             records.row(
-                "run:r",
                 "nll",
                 6.0 - step,
                 "nats",
+                model="run:r",
                 step=step,
                 seed=s,
                 start="plain",
@@ -140,17 +140,17 @@ def whole(seeds=2):
         ]
         rows += [
             records.row(
-                "series", "combined_score", 0.25, "score", step=step, seed=s, kind="summary"
+                "combined_score", 0.25, "score", model="series", step=step, seed=s, kind="summary"
             )
             for step in STEPS
         ]
     return [
         *rows,
         records.row(
-            "series",
             "recommended",
             8.0,
             "step",
+            model="series",
             step=8,
             agree=0.5,
             next=32,
@@ -174,10 +174,10 @@ def decay():
         change = 0.01 * signs[0] - 0.005 * signs[1]
         rows += [
             records.row(
-                "run:r",
                 "knowledge_entropy",
                 3.0,
                 "nats",
+                model="run:r",
                 site="mlp",
                 step=step,
                 normalized=0.9 + change * (step > 4),
@@ -187,10 +187,10 @@ def decay():
         ]
         rows.append(
             records.row(
-                f"run {run}",
                 "entropy_change",
                 change,
                 "share",
+                model=f"run {run}",
                 dip=0.1,
                 end=0.9,
                 nll_change=-0.5,
@@ -202,10 +202,10 @@ def decay():
     ):
         rows.append(
             records.row(
-                "all runs",
                 "effect",
                 value,
                 "share",
+                model="all runs",
                 of=of,
                 factor=name,
                 low_level=low,

@@ -19,10 +19,10 @@ from lmdyn.studies.workers import Task, remembered, run_tasks, worker_count
 def square(x):
     return [
         records.row(
-            "m",
             "square",
             float(x * x),
             "",
+            model="m",
             process=os.getpid(),
             cores=sorted(os.sched_getaffinity(0)),
         )

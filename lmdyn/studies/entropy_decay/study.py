@@ -92,10 +92,10 @@ def summary(factors: Sequence[Factor], rows: Rows) -> list[dict]:
     numbers, design, levels, found = _table(rows)
     made = [
         records.row(
-            f"run {n}",
             "entropy_change",
             one["change"],
             "share",
+            model=f"run {n}",
             run=n,
             levels=level,
             signs=sign.tolist(),
@@ -109,6 +109,8 @@ def summary(factors: Sequence[Factor], rows: Rows) -> list[dict]:
             about = {"factor": factor.name, "low_level": factor.low, "high_level": factor.high}
             ends: dict[str, Any] = {"low": effect.low, "high": effect.high}
             made.append(
-                records.row("all runs", "effect", effect.mean, "share", of=column, **about, **ends)
+                records.row(
+                    "effect", effect.mean, "share", model="all runs", of=column, **about, **ends
+                )
             )
     return made

@@ -122,7 +122,7 @@ def summary(rows: Rows) -> list[dict]:
             for mode in modes:
                 value = advantage(rows, seed, method, mode, "plain")
                 about = {"seed": seed, "method": method, "mode": mode}
-                found.append(records.row("runs", "advantage", value, "nats", **about))
+                found.append(records.row("advantage", value, "nats", model="runs", **about))
     online = where(rows, "online_nll")
     for mode in dict.fromkeys(r["mode"] for r in online):
         for steps in sorted({r["steps"] for r in online}):
@@ -131,6 +131,6 @@ def summary(rows: Rows) -> list[dict]:
                 for seed, nll, cost in zip(seeds_of(online), best, flops, strict=True):
                     about = {"seed": seed, "mode": mode, "steps": steps, "flops": float(cost)}
                     found.append(
-                        records.row("stream", "online_at_best", float(nll), "nats", **about)
+                        records.row("online_at_best", nll, "nats", model="stream", **about)
                     )
     return found

@@ -39,7 +39,7 @@ def profile(config: GradientLocalization, seed: int) -> list[dict]:
     sets = _probe_sets(config, subject, seed)
     norms = norms_of(subject.model, subject.params, sets, groups=PROFILE_GROUPS, batch=32)
     make = functools.partial(
-        records.row, str(subject.reference), step=subject.reference.step, seed=seed
+        records.row, model=str(subject.reference), step=subject.reference.step, seed=seed
     )
     rows = [make(**row, set=name) for name, found in norms.items() for row in found.rows()]
     # relative to random spans, by kind, and the mean that restricts training
@@ -77,7 +77,7 @@ def profile(config: GradientLocalization, seed: int) -> list[dict]:
 def _by_layer_rows(make: Callable, metric: str, unit: str, values: Mapping, **tags) -> list[dict]:
     """A row for each layer of each group; `values`: `{group: [L]}`."""
     return [
-        make(metric, float(value), unit, site=group, layer=layer, **tags)
+        make(metric, value, unit, site=group, layer=layer, **tags)
         for group, own in values.items()
         for layer, value in enumerate(own)
     ]

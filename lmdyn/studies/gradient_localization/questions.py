@@ -40,10 +40,10 @@ def pretrain(config: GradientLocalization, seed: int) -> list[dict]:
     run = pretraining(config, seed)
     measured = train_run(run, [], {"seed": seed, "kind": "pretraining"})
     trained = records.row(
-        f"run:{run.out}",
         "pretraining",
         run.steps,
         "steps",
+        model=f"run:{run.out}",
         step=run.steps,
         seed=seed,
         tokens_trained=run.steps * run.data.batch * run.data.length,

@@ -51,7 +51,7 @@ def adapt_online(
     chunks = online.chunk_stream(docs, how)
     static = online.evaluate(model, params, chunks, config=how)
     about = {"step": subject.reference.step, "tokens": chunks.tokens, "seed": seed}
-    make = functools.partial(records.row, str(subject.reference), unit="nats", **about)
+    make = functools.partial(records.row, model=str(subject.reference), unit="nats", **about)
     rows = [make("static_nll", static.mean, flops=static.flops)]
     for steps in STEPS:
         run = streamed(config, model, steps)

@@ -220,7 +220,9 @@ def run_rows(
     config, reference = setup.config, setup.subject.reference
     rows = []
     make = lambda metric, value, unit, **more: rows.append(
-        records.row(str(reference), metric, float(value), unit, step=reference.step, **tags, **more)
+        records.row(
+            metric, float(value), unit, model=str(reference), step=reference.step, **tags, **more
+        )
     )
     for update, scores in found.items():
         for kind, value in scores.spans.items():
@@ -328,13 +330,13 @@ def train_running(
         for found, state in train_at_all_rates(setup, compiled, everything, part, mode):
             rows += found
             tags = {k: found[-1][k] for k in ("seed", "method", "mode", "factor")}
-            make = functools.partial(records.row, str(setup.subject.reference), **tags)
+            make = functools.partial(records.row, model=str(setup.subject.reference), **tags)
             is_profile = lambda node: isinstance(node, RunningProfile)
             nodes = jax.tree.leaves(state.optimizer, is_leaf=is_profile)
             (profile,) = filter(is_profile, nodes)
             for group, values in relative(profile, DECAY).items():
                 rows += [
-                    make("running_profile", float(value), "ratio", site=group, layer=layer)
+                    make("running_profile", value, "ratio", site=group, layer=layer)
                     for layer, value in enumerate(np.asarray(values))
                 ]
     return rows

@@ -157,11 +157,13 @@ def continue_training(config: KnowledgeEntropy, seed: int, last: str, begun: Sta
     about = {"step": begun.step, "tokens": config.tokens}
     found = metrics.measure(_measured(), model, params, shared.held_out)
     rows = [
-        records.row(begun.reference, **about, **r, **tags) for m in found.values() for r in m.rows()
+        records.row(model=begun.reference, **about, **r, **tags)
+        for m in found.values()
+        for r in m.rows()
     ]
     inject = _injection(model, config.continual, config.injection)
     scores = inject(params, shared.stream, shared.controls)
-    made = functools.partial(records.row, begun.reference, step=begun.step, **tags)
+    made = functools.partial(records.row, model=begun.reference, step=begun.step, **tags)
     return [
         *rows,
         *score_rows(begun.reference, begun.step, scores, shared.stream, tags),

@@ -139,7 +139,7 @@ def summary(rows: Rows) -> list[dict]:
     tags: dict[str, Any] = {"kind": "summary"}
     for line, seed in zip(score, seeds_of(rows), strict=True):
         found += [
-            records.row("series", "combined_score", float(v), "score", step=step, seed=seed, **tags)
+            records.row("combined_score", v, "score", model="series", step=step, seed=seed, **tags)
             for v, step in zip(line, table.steps, strict=True)
         ]
     mean = score.mean(0)
@@ -149,6 +149,6 @@ def summary(rows: Rows) -> list[dict]:
     about |= {"lead": lead.mean, "low": lead.low, "high": lead.high}
     step = table.steps[best]
     found.append(
-        records.row("series", "recommended", float(step), "step", step=step, **about, **tags)
+        records.row("recommended", float(step), "step", model="series", step=step, **about, **tags)
     )
     return found

@@ -274,7 +274,7 @@ def measured(
     about = {"tokens": count, "step": bench.step, "analysis": analysis, "stream": reference}
     about |= {"start": start, "size": bench.size, **bench.tags, **setting.tags, **tags}
     make = lambda metric, nll, **more: records.row(
-        bench.reference, metric, float(nll.mean(dtype=np.float64)), "nats", **about | more
+        metric, nll.mean(dtype=np.float64), "nats", model=bench.reference, **about | more
     )
     if setting.rule is None:
         static, seconds = bench.static(key, stream, setting, params)

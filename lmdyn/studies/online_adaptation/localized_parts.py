@@ -18,7 +18,7 @@ def localized(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
     bench, grid, text = bench_of(config, study, seed), config.grid, shifted_stream(config)
     found = profile(bench, text)
     about = {"step": bench.step, "analysis": "localized", "seed": seed, "stream": text}
-    rows = [records.row(bench.reference, **{**row, **about}) for row in found.rows()]
+    rows = [records.row(model=bench.reference, **{**row, **about}) for row in found.rows()]
     for name, adapt in [
         ("localized", transforms.trained(found)),
         *((f"random {k}", selector) for k, selector in enumerate(controls(found, seed))),

@@ -235,8 +235,8 @@ def position(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
             about |= {"stream": shifted_stream(config), "reset": reset, "rate": found.learning_rate}
             make = functools.partial(
                 records.row,
-                bench.reference,
                 "nll_at_position",
+                model=bench.reference,
                 unit="nats",
                 **about,
                 **setting.tags,
@@ -287,5 +287,5 @@ def resets(config: OnlineAdaptation, study: str, seed: int) -> list[dict]:
         about |= {"flops": found.outcome.flops / chunks.tokens, "alarms": len(alarms)}
         about |= {"turns": len(late), "found": len(delays), **setting.tags}
         about["delay"] = float(np.median(delays)) if delays else None
-        rows.append(records.row(bench.reference, "online_nll", online_nll, "nats", **about))
+        rows.append(records.row("online_nll", online_nll, "nats", model=bench.reference, **about))
     return rows

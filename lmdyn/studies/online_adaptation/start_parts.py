@@ -34,7 +34,7 @@ def every_checkpoint(config: OnlineAdaptation, study: str, seed: int) -> list[di
         entropy = metrics.measure(_entropy(), last.model, params, held_out)
         about = {"step": reference.step, "analysis": "checkpoints", "seed": seed}
         rows += [
-            records.row(str(reference), **row, **about)
+            records.row(model=str(reference), **row, **about)
             for row in entropy.rows()
             if row["layer"] is None
         ]

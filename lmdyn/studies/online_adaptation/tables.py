@@ -125,5 +125,5 @@ def summary(rows: Rows) -> list[dict]:
         about = {"step": best, "seed": seed, "analysis": "checkpoints"}
         about |= {"lead": reached[last] - reached[best], "entropy": entropy[best]}
         about["last_entropy"] = entropy[last]
-        made.append(records.row("series", "recommended", float(best), "step", **about))
+        made.append(records.row("recommended", float(best), "step", model="series", **about))
     return made

@@ -85,10 +85,10 @@ def train(run: TrainConfig, tags: dict, command: list[str]) -> list[dict]:
     for step, losses in sorted(bins.items()):
         found.append(
             records.row(
-                f"run:{run.out}",
                 "train_loss",
-                float(np.mean(losses)),
+                np.mean(losses),
                 "nats",
+                model=f"run:{run.out}",
                 step=min(step, run.steps),
                 **tags,
                 trained=min(step, run.steps) * per_step,
@@ -138,7 +138,7 @@ def measured(
     )
     about = {"step": step, "tokens": batches.tokens}
     return [
-        records.row(reference, **{**about, **r}, **tags, trained=trained or 0)
+        records.row(model=reference, **{**about, **r}, **tags, trained=trained or 0)
         for part in found.values()
         for r in part.rows()
     ]
@@ -229,7 +229,7 @@ def head_ranks(reference: str, heads: Heads, how: Frozen, seed: int) -> list[dic
         losses[
             {"truncated": "trained from there", "scratch": "trained from random"}[start], int(rank)
         ] = nll
-    make = functools.partial(records.row, reference, "head_rank", unit="nats")
+    make = functools.partial(records.row, "head_rank", model=reference, unit="nats")
     about = {"seed": seed, "climb": heads.climb, **tags}
     return [
         make(value=nll, tokens=len(test.targets), rank=rank, start=start, **about)
@@ -261,7 +261,7 @@ def head_alternatives(reference: str, heads: Heads, how: Frozen, seed: int) -> l
         size = kinds[name].size
         about = {"head": name, "numbers": size, "size": size / own, "seed": seed, **tags}
         tokens = len(test.targets)
-        rows.append(records.row(reference, "head_kind", nll, "nats", tokens=tokens, **about))
+        rows.append(records.row("head_kind", nll, "nats", model=reference, tokens=tokens, **about))
     return rows
 
 
@@ -283,7 +283,7 @@ def target(config: Saturation, reference: str, context: int, seed: int) -> list[
         counts = targets.ngram_counts(ids[:size], vocab, context, ends=some, least=about.min_count)
         one = targets.target_rank(counts, about.max_values, "tokens")
         tags = {"kind": "target", "context": context, "share": share, "size": size, "seed": seed}
-        make = functools.partial(records.row, about.text, tokens=one.tokens, **tags)
+        make = functools.partial(records.row, model=about.text, tokens=one.tokens, **tags)
         found += [make(**{"contexts": one.contexts, **r}) for r in one.rows()]
         directions = functools.partial(make, unit="directions", contexts=one.contexts)
         if (needed := one.needed(about.error)) is not None:

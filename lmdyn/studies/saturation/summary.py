@@ -61,7 +61,7 @@ def _points(rows) -> Iterator[dict]:
             known = {"at": point.step, "low": point.low, "high": point.high}
             known |= {"rise": point.rise, "p_value": point.p_value}
         yield records.row(
-            run.name, "saturated", float(point is not None), "share", **_about(run), **known
+            "saturated", float(point is not None), "share", model=run.name, **_about(run), **known
         )
 
 
@@ -102,19 +102,19 @@ def _law_rows(
     about = {name: getattr(law, name) for name in "ABab"}
     about["runs"] = len({run.width for run, *_ in points if not run.narrow})
     yield records.row(
-        "wide models", "scaling_law", law.E, "nats", kind="summary", seed=seed, **about
+        "scaling_law", law.E, "nats", model="wide models", kind="summary", seed=seed, **about
     )
     predicted = lambda run, trained: float(law.predict(run.parameters, trained))
     for run, trained, loss in points:
         more = {"predicted": predicted(run, trained), "fitted": not run.narrow, **_about(run)}
-        yield records.row(run.name, "scaling_point", loss, "nats", trained=trained, **more)
+        yield records.row("scaling_point", loss, "nats", model=run.name, trained=trained, **more)
     for run in own:
         trained = float(run.trained[-run.last :].mean())
         beyond = law.residual(run.parameters, trained, run.end)
         ends = {} if not math.isfinite(beyond.low) else {"low": beyond.low, "high": beyond.high}
         more = {"loss": run.end, "fitted": not run.narrow, "predicted": predicted(run, trained)}
         more |= {**ends, **_about(run)}
-        yield records.row(run.name, "scaling_residual", beyond.value, "share", **more)
+        yield records.row("scaling_residual", beyond.value, "share", model=run.name, **more)
 
 
 def critical_rank(ranks: ArrayLike, losses: ArrayLike, climb: float) -> float:
@@ -154,7 +154,7 @@ def _critical(rows) -> Iterator[dict]:
             value = critical_rank([r["rank"] for r in own], [r["value"] for r in own], one["climb"])
             about = {"kind": "summary", "seed": seed, "width": one["width"], "start": start}
             about["climb"] = one["climb"]
-            yield records.row(one["model"], "critical_rank", value, "directions", **about)
+            yield records.row("critical_rank", value, "directions", model=one["model"], **about)
 
 
 def _gains(rows) -> list[dict]:
@@ -162,10 +162,10 @@ def _gains(rows) -> list[dict]:
     width = next((r["width"] for r in rows if r["metric"] == "head_kind"), width)
     return [
         records.row(
-            g["head"],
             "head_gain",
             g["gain"],
             "nats",
+            model=g["head"],
             kind="summary",
             width=width,
             **{k: v for k, v in g.items() if k != "gain" and v is not None},

@@ -13,7 +13,7 @@ MODES = ("plain", "freeze", "scale", "running freeze")
 def rows(seeds=2):
     found = []
     row = lambda metric, value, unit="x", **more: found.append(
-        records.row("run:r", metric, value, unit, **more)
+        records.row(metric, value, unit, model="run:r", **more)
     )
     for seed in range(seeds):
         for site in ("attention", "mlp"):

@@ -204,7 +204,7 @@ def runs(points):
     """Rows of runs of one seed: `{mode: [(forgotten, learned), ...]}` at rising rates."""
     tags = lambda mode, factor: {"seed": 0, "method": "m", "mode": mode, "factor": factor}
     return [
-        records.row("r", metric, pair[i], "x", **tags(mode, float(factor)))
+        records.row(metric, pair[i], "x", model="r", **tags(mode, float(factor)))
         for mode, pairs in points.items()
         for factor, pair in enumerate(pairs, 1)
         for i, metric in enumerate(("forgotten", "learned"))

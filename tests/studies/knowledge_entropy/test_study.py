@@ -296,7 +296,7 @@ def test_another_config_in_the_same_folder_is_refused(finished):
 def test_a_study_that_failed_before_its_first_part_does_not_hold_the_folder(tmp_path):
     Folder(tmp_path / "out", "a", {"x": 1})
     Folder(tmp_path / "out", "a", {"x": 2}).part(
-        "p", lambda: [records.row("m", "nll", 1.0, "nats")]
+        "p", lambda: [records.row("nll", 1.0, "nats", model="m")]
     )
     with pytest.raises(InputError, match="x: 2 -> 3"):
         Folder(tmp_path / "out", "a", {"x": 3})

@@ -29,10 +29,10 @@ def online(seed, analysis, setting, value, static=3.0, metric="online_nll", **mo
         "start": "last",
     } | more
     return records.row(
-        "run:r",
         metric,
         value,
         "nats",
+        model="run:r",
         step=9,
         tokens=10,
         analysis=analysis,
@@ -137,10 +137,10 @@ def whole():
         ]
         rows += [
             records.row(
-                "run:r",
                 "relative_gradient_norm",
                 1.0 + layer,
                 "ratio",
+                model="run:r",
                 site=kind,
                 layer=layer,
                 analysis="localized",
@@ -153,10 +153,10 @@ def whole():
             rows.append({**online(seed, "checkpoints", f"step {step}", 2.0 + step), "step": step})
             rows.append(
                 records.row(
-                    "run:r",
                     "knowledge_entropy",
                     5.0,
                     "nats",
+                    model="run:r",
                     step=step,
                     site="mlp",
                     analysis="checkpoints",

@@ -74,7 +74,7 @@ def model(seed, width, head="full", noise=0.002):
     rows = []
     for step in range(0, STEPS + 1, EVERY):
         row = lambda metric, value, unit, *, step=step, **more: records.row(
-            "run:r", metric, value, unit, step=step, trained=step * PER_STEP, **more, **tags
+            metric, value, unit, model="run:r", step=step, trained=step * PER_STEP, **more, **tags
         )
         rows.append(
             row(
@@ -128,10 +128,10 @@ def heads(seed):
             )
             rows.append(
                 records.row(
-                    "run:r",
                     "head_rank",
                     loss,
                     "nats",
+                    model="run:r",
                     rank=rank,
                     start=start,
                     seed=seed,
@@ -145,10 +145,10 @@ def heads(seed):
         numbers = V * 16 + 512 * head.startswith("mix")
         rows.append(
             records.row(
-                "run:r",
                 "head_kind",
                 4.0 - gain + rng.normal(0, 1e-4),
                 "nats",
+                model="run:r",
                 head=head,
                 numbers=numbers,
                 size=numbers / V / 16,
@@ -174,16 +174,22 @@ def target(seed):
         }
         rows += [
             records.row(
-                "builtin:code", "target_error", error, "share", site="target", rank=rank, **tags
+                "target_error",
+                error,
+                "share",
+                model="builtin:code",
+                site="target",
+                rank=rank,
+                **tags,
             )
             for rank, error in ((1, 0.9), (16, 0.6), (256, 0.1))
         ]
         rows.append(
             records.row(
-                "builtin:code",
                 "target_rank",
                 needed,
                 "directions",
+                model="builtin:code",
                 error=0.2,
                 contexts=1024,
                 **tags,
@@ -191,10 +197,10 @@ def target(seed):
         )
         rows.append(
             records.row(
-                "builtin:code",
                 "target_effective_rank",
                 3.0 * needed,
                 "directions",
+                model="builtin:code",
                 contexts=1024,
                 **tags,
             )
