@@ -92,7 +92,9 @@ def run(options: Reactivate, command: list[str]) -> None:
     after = metrics.measure(metric, model, params, batches, progress=True)
     with np.errstate(invalid="ignore"):  # a layer whose coefficients are all 0 has no entropy
         rows = [
-            records.row(model=str(reference), **reference.fields(), tokens=batches.tokens, when=when, **r)
+            records.row(
+                model=str(reference), **reference.fields(), tokens=batches.tokens, when=when, **r
+            )
             for when, results in (("before", before), ("after", after))
             for r in metric.rows(results)
         ]

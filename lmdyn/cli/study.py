@@ -27,8 +27,7 @@ def from_config(made: Any) -> Any:
     """A config file's study; None for anything else."""
     from lmdyn.studies.registry import package_of
 
-    package_of(made)
-    return made
+    return made if package_of(made) else None
 
 
 def from_name(name: str) -> type:

@@ -12,7 +12,7 @@ import jax
 
 from lmdyn.errors import InputError, choose
 from lmdyn.models.attention.choice import choose_kernel
-from lmdyn.models.heads.registry import head_of
+from lmdyn.models.heads.registry import check_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ class ModelConfig:
             allowed = getattr(field.type, "__args__", ())
             if allowed and all(isinstance(a, str) for a in allowed):
                 choose(field.name, getattr(self, field.name), allowed)
-        head_of(self)  # refuses what cannot be
+        check_head(self)
         if self.position == "rotary" and (self.rotary_width % 2 or self.rotary_width < 2):
             raise InputError(
                 f"rotary_share={self.rotary_share} of head_width={self.head_width} rotates"

@@ -11,12 +11,13 @@ Shape letters: B rows of a batch, T tokens, P probes.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lmdyn import data
-from lmdyn.data import Batch, ProbeBatch
+from lmdyn.data import Batch, Fact, ProbeBatch
 from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError, check_least
 from lmdyn.studies.config import for_seed
@@ -56,6 +57,14 @@ class FactInjection:
             raise InputError(
                 f"injection.share={self.share}; it is a share of the rows: above 0, at most 1"
             )
+
+    def read(self, seed: int) -> Sequence[Fact]:
+        """The facts of a seed."""
+        return data.read_facts(for_seed(self.facts, seed))[: self.count]
+
+    def rows(self, batch: int) -> int:
+        """How many rows of a batch may hold a fact."""
+        return max(1, int(self.share * batch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,37 +134,15 @@ def total_updates(injection: FactInjection, continual: ContinualTraining) -> int
     return injection.rounds * injection.every + continual.steps_after
 
 
-def fact_stream(
+def check_facts(
+    facts: Sequence[Fact],
     injection: FactInjection,
     continual: ContinualTraining,
     tokenizer: Tokenizer,
-    seed: int,
-    cache: str | None = None,
-) -> FactStream:
-    """The stream of a seed: which decides the order of the domain's windows, and what `{seed}` is.
-
-    Raises:
-      InputError: facts that do not fit into a window or into the rows between two rounds; texts
-        that cannot be read; no probe.
-
-    >>> stream = fact_stream(
-    ...     FactInjection(
-    ...         "tfds:synthetic_world/people=10,places=4",
-    ...         count=2,
-    ...         rounds=2,
-    ...         every=3,
-    ...         ask_every=1,
-    ...     ),
-    ...     ContinualTraining("builtin:docs:test", length=500, batch=2, steps_after=1),
-    ...     data.tokenizers.byte_tokenizer(),
-    ...     seed=0,
-    ... )
-    >>> len(stream.batches), stream.ask_at, stream.rounds
-    (7, (0, 3, 7), (0, 1, 2))
-    """
-    facts = data.read_facts(for_seed(injection.facts, seed))[: injection.count]
+) -> None:
+    """Raises an `InputError` for facts that do not fit into a window or between two rounds."""
     data.check_fit(facts, tokenizer, continual.length)
-    rows = max(1, int(injection.share * continual.batch))
+    rows = injection.rows(continual.batch)
     need = math.ceil(len(facts) / rows)
     if need > injection.every:
         raise InputError(
@@ -163,6 +150,37 @@ def fact_stream(
             f" injection.every of at least {need}, a larger share or batch, or a smaller"
             " injection.count"
         )
+
+
+def fact_stream(
+    facts: Sequence[Fact],
+    injection: FactInjection,
+    continual: ContinualTraining,
+    tokenizer: Tokenizer,
+    seed: int,
+    cache: str | None = None,
+) -> FactStream:
+    """The stream of a seed, which decides the order of the domain's windows.
+
+    Raises:
+      InputError: facts that do not fit into a window or into the rows between two rounds; texts
+        that cannot be read; no probe.
+
+    >>> injection = FactInjection(
+    ...     "tfds:synthetic_world/people=10,places=4", count=2, rounds=2, every=3, ask_every=1
+    ... )
+    >>> stream = fact_stream(
+    ...     injection.read(seed=0),
+    ...     injection,
+    ...     ContinualTraining("builtin:docs:test", length=500, batch=2, steps_after=1),
+    ...     data.tokenizers.byte_tokenizer(),
+    ...     seed=0,
+    ... )
+    >>> len(stream.batches), stream.ask_at, stream.rounds
+    (7, (0, 3, 7), (0, 1, 2))
+    """
+    check_facts(facts, injection, continual, tokenizer)
+    rows = injection.rows(continual.batch)
     # The domain's batches, as they would be without facts.
     stored = data.store(data.documents(for_seed(continual.text, seed)), tokenizer, cache=cache)
     source = iter(

@@ -61,8 +61,8 @@ class Interventions:
 
     def __init__(self, prepared: Any) -> None:
         config = prepared.config
-        self.prepared, self.interventions, self.last = prepared, config.interventions, config.steps
-        self.made = [make(change) for change in config.interventions]
+        self.prepared, self.last = prepared, config.steps
+        self.changes = list(zip(config.interventions, prepared.changes, strict=True))
         self.batches: dict[int, list] = {}
         where = jax.tree.map(lambda leaf: leaf.sharding, prepared.state)
         part = prepared.part
@@ -75,7 +75,7 @@ class Interventions:
 
         It is the same object where none is.
         """
-        for number, (change, made) in enumerate(zip(self.interventions, self.made, strict=True)):
+        for number, (change, made) in enumerate(self.changes):
             if not due(change, step, self.last):
                 continue
             params = self.whole(state)

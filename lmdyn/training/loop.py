@@ -20,7 +20,7 @@ from lmdyn.errors import InputError
 from lmdyn.files import atomic_write, check_writable
 from lmdyn.params import Adapters
 from lmdyn.records import provenance
-from lmdyn.training import distributed, fit, objectives, sharding, train_step
+from lmdyn.training import distributed, fit, sharding, train_step
 from lmdyn.training.config import TrainConfig, differences, to_json
 from lmdyn.training.evaluation import Evaluator
 from lmdyn.training.interventions import Interventions
@@ -271,7 +271,7 @@ def _fitting_update(prepared: Prepared) -> tuple[str, Callable]:
             prepared.optimizer,
             part=prepared.part,
             accumulate=config.accumulate,
-            objective=objectives.make(config.objective),
+            objective=prepared.objective,
         )
         return jax.jit(pure, donate_argnums=0, out_shardings=(where, None))
 

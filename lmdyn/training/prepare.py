@@ -4,7 +4,7 @@ What can be wrong is found here, before anything is written.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,12 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lmdyn import checkpoints, data, metrics
 from lmdyn.checkpoints import hub
 from lmdyn.data import tokenizers
+from lmdyn.data.windows import Windows
 from lmdyn.errors import InputError, choose
 from lmdyn.models import LanguageModel, ModelConfig, check_positions, init, shapes
 from lmdyn.params import Adapters, Partition, low_rank, partition
 from lmdyn.training import fit, interventions, objectives, sharding, train_step
 from lmdyn.training.config import Data, TrainConfig
 from lmdyn.training.optimizer import make_optimizer
+from lmdyn.transforms import Measured
 from lmdyn.types import Params, present
 
 
@@ -40,6 +42,8 @@ class Prepared(NamedTuple):
       stream: the batches of this host.
       metric: what is measured during the run, or None.
       held_out: the batches it is measured on.
+      objective: what a step minimises.
+      changes: what the interventions of the config do.
     """
 
     config: TrainConfig
@@ -54,6 +58,8 @@ class Prepared(NamedTuple):
     stream: data.TrainingStream
     metric: Any
     held_out: Any
+    objective: Callable
+    changes: list[Measured]
 
 
 def prepare(
@@ -87,6 +93,10 @@ def prepare(
     """
     mesh = resolve_mesh(config.mesh)
     sharding.check_batch(config.data.batch, mesh, config.accumulate)
+    # what the config names; a mistake is found before any work
+    metric = None if config.evaluation is None else metrics.build(config.evaluation.metrics)
+    objective = objectives.make(config.objective)
+    changes = [interventions.make(intervention) for intervention in config.interventions]
     texts = _read_texts(config)
     loaded = None
     if config.start is not None:
@@ -119,15 +129,7 @@ def prepare(
         first = lambda: jax.jit(begin, out_shardings=where)(params)
 
     stream = _make_stream(config, texts, tokenizer, mesh, progress)
-    metric, held_out = None, None
-    if config.evaluation is not None:
-        metric = metrics.build(config.evaluation.metrics)
-        rows = config.evaluation.batch or config.data.batch
-        sharding.check_batch(rows, mesh)
-        tokens = config.evaluation.tokens
-        held_out = data.batches(
-            texts.held_out, tokenizer, config.data.length, rows, tokens, progress
-        )
+    held_out = _hold_out(config, texts, tokenizer, mesh, progress)
     return Prepared(
         config,
         model,
@@ -141,6 +143,8 @@ def prepare(
         stream,
         metric,
         held_out,
+        objective,
+        changes,
     )
 
 
@@ -153,14 +157,8 @@ class _Texts(NamedTuple):
 
 
 def _read_texts(config: TrainConfig) -> _Texts:
-    """Opens all texts, and makes what the config names: a mistake is found before any work."""
-    held_out = None
-    if config.evaluation is not None:
-        metrics.build(config.evaluation.metrics)
-        held_out = data.documents(config.evaluation.data)
-    objectives.make(config.objective)
-    for intervention in config.interventions:
-        interventions.make(intervention)
+    """Opens all texts."""
+    held_out = None if config.evaluation is None else data.documents(config.evaluation.data)
     data.check_texts(intervention.data for intervention in config.interventions)
     sources = [data.documents(source.ref)[:: source.every] for source in config.data.sources]
     review = None if config.data.review is None else data.documents(config.data.review.ref)
@@ -207,6 +205,18 @@ def packing(texts: Data, tokenizer: tokenizers.Tokenizer) -> data.Packing:
         texts.predict_across,
         tokenizer.window_token,
     )
+
+
+def _hold_out(
+    config: TrainConfig, texts: _Texts, tokenizer: tokenizers.Tokenizer, mesh: Mesh, progress: bool
+) -> Windows | None:
+    """The batches that are measured during the run; None if nothing is."""
+    if config.evaluation is None:
+        return None
+    rows = config.evaluation.batch or config.data.batch
+    sharding.check_batch(rows, mesh)
+    windows = (config.data.length, rows, config.evaluation.tokens)
+    return data.batches(texts.held_out, tokenizer, *windows, progress)
 
 
 def trained_part(config: TrainConfig, form: Params) -> Partition | Adapters | None:

@@ -29,6 +29,10 @@ CONTINUAL = ContinualTraining(
 INJECTION = FactInjection(WORLD, count=3, rounds=3, every=2, ask_every=2, share=0.5)
 
 
+def stream_of(injection, continual, tokenizer, seed):
+    return fact_stream(injection.read(seed), injection, continual, tokenizer, seed)
+
+
 def rows_with_facts(stream):
     """{(update, row): text} of rows that begin with the end-of-text token and are one document."""
     found = {}
@@ -46,7 +50,7 @@ def rows_with_facts(stream):
 @pytest.mark.parametrize("wordings, rounds", [("paraphrases", 3), ("same", 3), ("once", 1)])
 def test_facts_stand_in_their_rounds(wordings, rounds):
     facts = data.read_facts(WORLD.replace("{seed}", "4"))[:3]
-    stream = fact_stream(
+    stream = stream_of(
         dataclasses.replace(INJECTION, wordings=wordings), CONTINUAL, TOKENIZER, seed=4
     )
     found = rows_with_facts(stream)
@@ -62,9 +66,7 @@ def test_facts_stand_in_their_rounds(wordings, rounds):
 
 
 def test_the_rest_is_the_domain_and_seeds_differ():
-    stream, again, other = (
-        fact_stream(INJECTION, CONTINUAL, TOKENIZER, seed) for seed in (4, 4, 5)
-    )
+    stream, again, other = (stream_of(INJECTION, CONTINUAL, TOKENIZER, seed) for seed in (4, 4, 5))
     for one, two in zip(stream.batches, again.batches, strict=True):
         np.testing.assert_array_equal(one.inputs, two.inputs)
     assert (stream.batches[-1].inputs != other.batches[-1].inputs).any()
@@ -73,7 +75,7 @@ def test_the_rest_is_the_domain_and_seeds_differ():
 
 
 def test_probes_are_asked_in_their_rounds():
-    stream = fact_stream(INJECTION, CONTINUAL, TOKENIZER, seed=0)
+    stream = stream_of(INJECTION, CONTINUAL, TOKENIZER, seed=0)
     assert (stream.ask_at, stream.rounds) == ((0, 4, 8), (0, 2, 3))
     assert set(stream.depth) <= {"memorisation", "paraphrase", "composition"}
     assert set(stream.fact) == {0, 1, 2}
@@ -86,7 +88,7 @@ def injected():
     )
     model = models.LanguageModel(config)
     params = models.init(model)
-    stream = fact_stream(INJECTION, CONTINUAL, TOKENIZER, seed=0)
+    stream = stream_of(INJECTION, CONTINUAL, TOKENIZER, seed=0)
     old, new = (
         list(data.batches(ref, TOKENIZER, 640, 2, 1280))
         for ref in ("builtin:docs:test", "builtin:code:test")
@@ -168,7 +170,7 @@ def test_rows_say_what_was_asked(injected):
 )
 def test_bad_input_is_one_line(injection, continual, message):
     with pytest.raises(InputError, match=message) as caught:
-        fact_stream(
+        stream_of(
             dataclasses.replace(INJECTION, **injection),
             dataclasses.replace(CONTINUAL, **continual),
             TOKENIZER,

@@ -141,6 +141,11 @@ def describe(folder: PathLike) -> RunInfo:
         ) from err
 
 
+def _check_run(folder: Path) -> None:
+    """Raises an `InputError` for a folder that is no run."""
+    _content(folder)
+
+
 def _content(folder: Path) -> dict:
     """The content of `run.json`; an `InputError` where there is none."""
     path = folder / "run.json"
@@ -231,9 +236,8 @@ def steps(folder: PathLike) -> list[int]:
     >>> steps(folder)
     [8, 20]
     """
-    folder = Path(folder)
-    _content(folder)
-    return _numbers(folder)
+    _check_run(Path(folder))
+    return _numbers(Path(folder))
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -75,3 +75,8 @@ def head_of(config: "ModelConfig") -> Head:
     """
     head = make_head(config.head, config.width, config.vocab)
     return head.tied() if config.tied_head else head
+
+
+def check_head(config: "ModelConfig") -> None:
+    """Raises an `InputError` for a head that a model cannot have, as `head_of`."""
+    head_of(config)

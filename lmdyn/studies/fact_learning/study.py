@@ -10,7 +10,7 @@ models or other orders.
 from pathlib import Path
 
 from lmdyn import checkpoints, data
-from lmdyn.studies.config import for_seed, load_model
+from lmdyn.studies.config import load_model
 from lmdyn.studies.fact_learning.claims import claims
 from lmdyn.studies.fact_learning.config import FactLearning
 from lmdyn.studies.folder import open_folder
@@ -26,7 +26,7 @@ def run(config: FactLearning, command: list[str] | None = None, say: Say | None 
       InputError: whatever is wrong with the model, the texts or the facts.
     """
     reference = checkpoints.parse(config.model)
-    data.read_facts(for_seed(config.injection.facts, config.seed))
+    facts, how = config.injection.read(config.seed), (config.injection, config.continual)
     folder = open_folder(config, command, say)
 
     def make():
@@ -37,9 +37,7 @@ def run(config: FactLearning, command: list[str] | None = None, say: Say | None 
             list(data.batches(ref, loaded.tokenizer, length, batch, config.tokens)) if ref else None
             for ref in (config.text, config.continual.held_out)
         )
-        stream = fact_stream(
-            config.injection, config.continual, loaded.tokenizer, config.seed, config.cache
-        )
+        stream = fact_stream(facts, *how, loaded.tokenizer, config.seed, config.cache)
         folder.say(f"{reference}: {len(stream.batches)} updates of {batch * length:,} tokens")
         folder.tokens += stream.tokens
         inject = make_injection(loaded.model, config.continual, config.injection)

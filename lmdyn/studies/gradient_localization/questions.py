@@ -63,19 +63,13 @@ class Questions(NamedTuple):
     asked: dict[str, tuple[Probe, ...]]
 
 
-def questions(
-    config: GradientLocalization,
-    tokenizer: Tokenizer,
-    seed: int,
-    architecture: ModelConfig | None = None,
-) -> Questions:
+def questions(config: GradientLocalization, seed: int) -> Questions:
     """Reads the probes of a seed and cuts them in two.
 
     Every second entity makes the profile, the others are asked for.
 
     Raises:
-      InputError: no probes of a kind, or of one entity only; a target that does not fit into the
-        model.
+      InputError: no probes of a kind, or of too few entities.
     """
     found = [probe for ref in config.probes for probe in data.read_probes(for_seed(ref, seed))]
     halves: tuple[dict, dict] = ({}, {})
@@ -95,14 +89,18 @@ def questions(
             most = (config.profile_limit, config.ask_limit)[half]
             picked = np.unique(np.linspace(0, len(mine) - 1, min(most, len(mine))).astype(int))
             chosen[kind] = tuple(mine[i] for i in picked)
-    if architecture is not None:
-        longest = architecture.positions
-        for half in halves:
-            for probes in half.values():
-                data.encode_probes(
-                    probes, tokenizer, longest if architecture.position == "learned" else None
-                )
     return Questions(*halves)
+
+
+def check_fit(asked: Questions, tokenizer: Tokenizer, architecture: ModelConfig) -> None:
+    """Raises an `InputError` for a probe that has no target of its own, or too many tokens."""
+    probes = [probe for half in asked for own in half.values() for probe in own]
+    longest = data.encode_probes(probes, tokenizer).inputs.shape[1]
+    if architecture.position == "learned" and longest > architecture.positions:
+        raise InputError(
+            f"the longest probe has {longest} tokens, and the model {architecture.positions}"
+            " positions; leave long probes out"
+        )
 
 
 class Subject(NamedTuple):
@@ -132,7 +130,7 @@ def load_subject(config: GradientLocalization, seed: int) -> Subject:
     """The model of a seed, and what belongs to it."""
     reference = checkpoints.parse(config.model or f"run:{run_folder(config, seed)}")
     model, params, tokenizer, *_ = load_model(config, reference)
-    cut = questions(config, tokenizer, seed)
+    cut = questions(config, seed)
     asked = data.encode_probes([p for own in cut.asked.values() for p in own], tokenizer)
     length, batch = config.data.length, config.data.batch
     old = list(data.batches(config.text, tokenizer, length, batch, config.tokens))

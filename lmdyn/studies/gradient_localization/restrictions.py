@@ -117,3 +117,8 @@ def trained_part(
             " adapters at blocks"
         )
     return dataclasses.replace(whole, part=Partition(chosen, whole.part.depth))
+
+
+def check_method(method: Method, architecture: ModelConfig) -> None:
+    """Raises an `InputError` for adapters that do not fit the model."""
+    trained_part(method, architecture)

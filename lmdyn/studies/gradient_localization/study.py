@@ -28,8 +28,13 @@ from lmdyn.studies.gradient_localization.profile_parts import (
     reference_profile,
     training_profile,
 )
-from lmdyn.studies.gradient_localization.questions import pretrain, pretraining, questions
-from lmdyn.studies.gradient_localization.restrictions import trained_part
+from lmdyn.studies.gradient_localization.questions import (
+    check_fit,
+    pretrain,
+    pretraining,
+    questions,
+)
+from lmdyn.studies.gradient_localization.restrictions import check_method
 from lmdyn.studies.gradient_localization.stream_parts import adapt_online
 from lmdyn.studies.gradient_localization.training_parts import train_further, train_running
 from lmdyn.studies.pretraining import tokenizer_of
@@ -99,6 +104,6 @@ def check(config: GradientLocalization) -> None:
         loaded = load_model(config, config.model)
         tokenizer, architecture = loaded.tokenizer, loaded.model.config
     data.check_vocabulary(tokenizer, architecture)
-    questions(config, tokenizer, config.seed, architecture)
+    check_fit(questions(config, config.seed), tokenizer, architecture)
     for method in config.methods:
-        trained_part(method, architecture)
+        check_method(method, architecture)

@@ -14,9 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmdyn import checkpoints, data, metrics, records, transforms
-from lmdyn.data import ProbeBatch
-from lmdyn.data.tokenizers import Tokenizer
-from lmdyn.errors import InputError
+from lmdyn.data import Probe
 from lmdyn.studies.config import for_seed, load_model, with_special_tokens
 from lmdyn.studies.folder import Folder
 from lmdyn.studies.injected_facts import FactStream, fact_stream
@@ -121,9 +119,12 @@ def _shared(config: KnowledgeEntropy, seed: int, reference: str) -> _Shared:
     length, batch = config.continual.length, config.continual.batch
     cut = lambda text: list(data.batches(text, last.tokenizer, length, batch, config.tokens))
     held_out, other = cut(config.text), config.continual.held_out
-    known = known_probes(config, last.tokenizer, seed)
+    known = None
+    if config.known_probes is not None:
+        known = data.encode_probes(known_probes(config, seed), last.tokenizer)
     controls = Controls(known, held_out, None if other is None else cut(other))
-    stream = fact_stream(config.injection, config.continual, last.tokenizer, seed, config.cache)
+    facts, how = config.injection.read(seed), (config.injection, config.continual)
+    stream = fact_stream(facts, *how, last.tokenizer, seed, config.cache)
     coefficients = metrics.measure(_entropy(), last.model, last.params, held_out).coefficients
     return _Shared(last, held_out, controls, stream, coefficients)
 
@@ -181,23 +182,13 @@ def _entropy():
     return metrics.knowledge_entropy()
 
 
-def known_probes(config: KnowledgeEntropy, tokenizer: Tokenizer, seed: int) -> ProbeBatch | None:
+def known_probes(config: KnowledgeEntropy, seed: int) -> list[Probe]:
     """Probes of facts that pretraining contains and that stay true.
 
     At most `known_limit` of them, spread evenly.
     """
-    if config.known_probes is None:
-        return None
-    found = [
-        p
-        for p in data.read_probes(for_seed(config.known_probes, seed))
-        if p.kind in (None, "unchanged")
-    ]
-    if not found:
-        raise InputError(
-            f"{config.known_probes}: no probe is of kind unchanged, or of none; nothing could be"
-            " forgotten"
-        )
+    every = data.read_probes(for_seed(present(config.known_probes), seed))
+    found = [p for p in every if p.kind in (None, "unchanged")]
     count = min(config.known_limit, len(found))
     picked = np.unique(np.linspace(0, len(found) - 1, count).astype(int))
-    return data.encode_probes([found[i] for i in picked], tokenizer)
+    return [found[i] for i in picked]

@@ -17,9 +17,9 @@ from pathlib import Path
 from lmdyn import checkpoints, data
 from lmdyn.checkpoints.runs import Retention
 from lmdyn.errors import InputError
-from lmdyn.studies.config import load_model, with_special_tokens
+from lmdyn.studies.config import for_seed, load_model, with_special_tokens
 from lmdyn.studies.folder import open_folder
-from lmdyn.studies.injected_facts import fact_stream
+from lmdyn.studies.injected_facts import check_facts
 from lmdyn.studies.knowledge_entropy import parts
 from lmdyn.studies.knowledge_entropy.claims import claims
 from lmdyn.studies.knowledge_entropy.config import KnowledgeEntropy
@@ -37,7 +37,7 @@ def run(config: KnowledgeEntropy, command: list[str] | None = None, say: Say | N
       InputError: whatever is wrong with the config, the series, the texts or the facts; it is
         looked for first.
     """
-    series = check(config)
+    series, steps = check(config)
     folder = open_folder(config, command, say)
     # models of a given series may be too large to have two of them at once
     workers = config.workers or (0 if config.series is None else 1)
@@ -46,10 +46,8 @@ def run(config: KnowledgeEntropy, command: list[str] | None = None, say: Say | N
         runs = [(seed, v) for seed in config.every_seed for v in (None, *config.variants)]
         rows += folder.parts([parts.pretrain_task(config, folder, *one) for one in runs], workers)
     for seed in config.every_seed:
-        refs = series
-        if refs is None:
-            steps = ",".join(map(str, _compared(present(config.pretrain), config.compare_steps)))
-            refs = checkpoints.series(f"run:{parts.run_folder(folder.path, seed, None)}@{steps}")
+        own = f"run:{parts.run_folder(folder.path, seed, None)}@{','.join(map(str, steps))}"
+        refs = series or checkpoints.series(own)
         tasks += [
             Task(
                 f"seed{seed}-{start.name.replace(' ', '-')}",
@@ -64,18 +62,21 @@ def run(config: KnowledgeEntropy, command: list[str] | None = None, say: Say | N
     return folder.finish(rows, claims(rows), config.seed)
 
 
-def check(config: KnowledgeEntropy) -> list[checkpoints.Reference] | None:
+def check(config: KnowledgeEntropy) -> tuple[list[checkpoints.Reference], list[int]]:
     """Finds, before anything is trained, what can be wrong with texts, facts and a series.
 
-    Returns the given series, or None.
+    Returns the given series, if there is one, and the steps to compare of runs, if there is none.
 
     Raises:
       InputError: a series of fewer than 3 checkpoints, and what the readers of texts and facts
         find.
     """
-    series = None
+    first, series, steps = config.seed, [], []
     if config.series is None:
-        _compared(present(config.pretrain), config.compare_steps)
+        run = present(config.pretrain)
+        steps = _compared(run, config.compare_steps)
+        own = with_special_tokens(run, config)
+        tokenizer = tokenizer_of(run_of_seed(own, first, config.out))
     else:
         series = [
             reference for reference in checkpoints.series(config.series) if reference.step != 0
@@ -86,20 +87,20 @@ def check(config: KnowledgeEntropy) -> list[checkpoints.Reference] | None:
                     f"{reference} has no step in its name, so it has no place in a series; name"
                     " revisions such as step1000"
                 )
-        _enough(len(series))
-    first = config.seed
-    data.check_texts([config.text])
-    if series is None:
-        run = with_special_tokens(present(config.pretrain), config)
-        tokenizer = tokenizer_of(run_of_seed(run, first, config.out))
-    else:
+        _check_enough(len(series))
         tokenizer = load_model(config, series[0]).tokenizer
-    fact_stream(config.injection, config.continual, tokenizer, first, config.cache)
-    parts.known_probes(config, tokenizer, first)
-    return series
+    data.check_texts([config.text, for_seed(config.continual.text, first)])
+    facts = config.injection.read(first)
+    check_facts(facts, config.injection, config.continual, tokenizer)
+    if config.known_probes is not None and not parts.known_probes(config, first):
+        raise InputError(
+            f"{config.known_probes}: no probe is of kind unchanged, or of none; nothing could be"
+            " forgotten"
+        )
+    return series, steps
 
 
-def _enough(count: int):
+def _check_enough(count: int):
     if count < 3:
         raise InputError(
             f"a series of {count} checkpoint{'s' * (count != 1)}; correlations over a series need"
@@ -118,5 +119,5 @@ def _compared(run: TrainConfig, wanted: tuple[int, ...] | None) -> list[int]:
                 f"compare_steps={step}: pretrain.checkpoints does not keep this step; it keeps:"
                 f" {', '.join(map(str, there))}"
             )
-    _enough(len(wanted or there))
+    _check_enough(len(wanted or there))
     return sorted(wanted or there)

@@ -109,12 +109,12 @@ def _meta_step(model, outer: float, inner: float, order: str):
     return jax.jit(step, donate_argnums=(0, 1))
 
 
-def given_model(config: OnlineAdaptation, text: str) -> list[dict]:
+def given_model(config: OnlineAdaptation, model: str, text: str) -> list[dict]:
     """A given model on one of its texts.
 
     Every rule, low-rank, the MLPs, and where the gradient profile says.
     """
-    bench, grid = _given_bench(config), config.given
+    bench, grid = _given_bench(config, model), config.given
     rows = []
     for setting in table_of_rules(grid, grid.rules):
         rows += measured(bench, text, setting, "rules", along=True, trained="given")
@@ -126,5 +126,5 @@ def given_model(config: OnlineAdaptation, text: str) -> list[dict]:
 
 
 @remembered
-def _given_bench(config) -> Bench:
-    return Bench(config, config.model, config.given, {"seed": config.seed})
+def _given_bench(config, model) -> Bench:
+    return Bench(config, model, config.given, {"seed": config.seed})

@@ -46,11 +46,11 @@ def run(config: OnlineAdaptation, command: list[str] | None = None, say: Say | N
     Raises:
       InputError: whatever is wrong with the config, the texts or the model; it is looked for first.
     """
-    check(config)
+    given = check(config)
     folder = open_folder(config, command, say)
-    if config.model is not None:
+    if given is not None:
         tasks = [
-            Task(f"given-{number}", given_model, (config, text))
+            Task(f"given-{number}", given_model, (config, str(given), text))
             for number, text in enumerate(config.given.streams)
         ]
         # one model at a time: it keeps all cores busy
@@ -96,8 +96,10 @@ def wanted(config: OnlineAdaptation) -> list[tuple[str, str, tuple]]:
     return found
 
 
-def check(config: OnlineAdaptation) -> None:
+def check(config: OnlineAdaptation) -> checkpoints.Reference | None:
     """Finds, before anything is trained, what can be wrong with texts and a given model.
+
+    Returns the given model's reference, or None.
 
     Raises:
       InputError: what the readers of texts and models find.
@@ -106,5 +108,4 @@ def check(config: OnlineAdaptation) -> None:
     data.check_texts(
         {grid.home, *grid.streams, *(() if grid.choose_on is None else (grid.choose_on,))}
     )
-    if config.model is not None:
-        checkpoints.parse(config.model)
+    return None if config.model is None else checkpoints.parse(config.model)

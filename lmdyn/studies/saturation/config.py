@@ -1,6 +1,7 @@
 """The config of the saturation study."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -153,6 +154,8 @@ class Saturation(SeededStudyConfig):
         check_least(self, tokens=1, length=1, batch=1, tokens_per_step=1)
         for name in self.experiments.split(","):
             choose("experiments", name, (*EXPERIMENTS, "none"))
+        if self.vocabulary is not None and not re.fullmatch(r"\d*:\d*", self.vocabulary):
+            raise InputError(f"vocabulary={self.vocabulary}; write START:STOP, such as 0:50254")
         if not 0 < self.fit_from < 1:
             raise InputError(
                 f"fit_from={self.fit_from}; it is a share of the steps, above 0 and below 1"
@@ -192,6 +195,13 @@ class Saturation(SeededStudyConfig):
         if not all(rate > 0 for rate in self.learning_rates):
             raise InputError(f"learning_rates={self.learning_rates}; a learning rate is above 0")
         pretrain = present(self.pretrain)
+        model = present(pretrain.model)
+        for width in widths:
+            if width < 1 or width % min(model.head_width, width):
+                raise InputError(
+                    f"width {width} is no multiple of the heads' {model.head_width}; use one, or"
+                    " another head_width"
+                )
         evaluation = pretrain.evaluation
         if evaluation is None or not set(MEASURED) <= set(evaluation.metrics.split(",")):
             raise InputError(f"pretrain.evaluation must measure {','.join(MEASURED)}")
@@ -204,7 +214,6 @@ class Saturation(SeededStudyConfig):
                     f" {', '.join(map(str, widths))}"
                 )
             for kind in heads.alternatives:  # refuses what this width cannot have
-                model = present(pretrain.model)
                 dataclasses.replace(resized(model, self.body), head=kind, tied_head=False)
                 if model.tied_head:
                     raise InputError(
@@ -226,18 +235,12 @@ class Saturation(SeededStudyConfig):
 def parse_slice(text: str | None) -> slice | None:
     """`START:STOP` as Python has it; None for None.
 
-    Raises:
-      InputError: it cannot be read.
-
     >>> parse_slice("0:50254"), parse_slice(":9")
     (slice(0, 50254, None), slice(None, 9, None))
     """
     if text is None:
         return None
-    start, colon, stop = text.partition(":")
-    if not colon or not all(end == "" or end.isdecimal() for end in (start, stop)):
-        raise InputError(f"vocabulary={text}; write START:STOP, such as 0:50254")
-    return slice(*(int(end) if end else None for end in (start, stop)))
+    return slice(*(int(end) if end else None for end in text.split(":")))
 
 
 def resized(config: ModelConfig, width: int) -> ModelConfig:
@@ -255,10 +258,6 @@ def resized(config: ModelConfig, width: int) -> ModelConfig:
     (3, 16, 144)
     """
     head = min(config.head_width, width)
-    if width < 1 or width % head:
-        raise InputError(
-            f"width {width} is no multiple of the heads' {head}; use one, or another head_width"
-        )
     return dataclasses.replace(
         config,
         width=width,

@@ -69,12 +69,8 @@ def check(config: Saturation) -> list[checkpoints.Reference] | None:
     """
     parts_of = [getattr(config, part) for part in EXPERIMENTS if config.does(part)]
     data.check_texts([config.text, *(part.text for part in parts_of)])
-    parse_slice(config.vocabulary)
     if not config.series:
-        pretrain = present(config.pretrain)
-        for width in config.widths:
-            resized(present(pretrain.model), width)
-        data.check_texts(source.ref for source in pretrain.data.sources)
+        data.check_texts(source.ref for source in present(config.pretrain).data.sources)
         return None
     given = [reference for series in config.series for reference in checkpoints.series(series)]
     if config.does("heads"):

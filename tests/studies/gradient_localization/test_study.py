@@ -88,7 +88,7 @@ def test_the_profile_is_that_of_half_the_entities(finished):
     out, _, rows = finished
     config = localization(out)
     loaded = checkpoints.load(f"run:{out}/runs/seed1")
-    asked = questions(config, loaded.tokenizer, 1)
+    asked = questions(config, 1)
     for kind in ("updated", "new", "unchanged"):
         assert not {p.entity for p in asked.traced[kind]} & {p.entity for p in asked.asked[kind]}
     batch = data.encode_probes(asked.traced["new"], loaded.tokenizer)
