@@ -5,9 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 from altair.typing import Optional
 
-from lmdyn.report.panels import means
+from lmdyn.report.panels import means, point
+from lmdyn.studies.claims import where
 from lmdyn.types import Rows
 
 SPECTRA_AT = 7
@@ -33,46 +35,27 @@ def points_of(
 ) -> list[dict[str, Any]]:
     """`name`, `seed`, `step`, `trained`, `value` of the plain models' rows of a metric."""
     return [
-        {
-            "name": r["name"],
-            "seed": r["seed"],
-            "step": r["step"],
-            "trained": r["trained"],
-            "value": read(r),
-        }
-        for r in plain(rows)
-        if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())
+        {**point(r, "name", "seed", "step", "trained"), "value": read(r)}
+        for r in where(plain(rows), metric, **wanted)
     ]
 
 
 def by_name(order: Sequence[str]) -> alt.Color:
     """Colour from narrow to wide."""
-    return alt.Color(
-        "name:O",
-        sort=list(order),
-        legend=alt.Legend(columns=3),
-        scale=alt.Scale(domain=list(order)),
-    )
+    scale = alt.Scale(domain=list(order))
+    return alt.Color("name:O", sort=list(order), legend=alt.Legend(columns=3), scale=scale)
 
 
 def averaged(points: Rows, window: int) -> list[dict[str, Any]]:
     """Moving average over `window` measurements of each model's mean over seeds."""
     found = []
     for name in dict.fromkeys(p["name"] for p in points):
-        curve = sorted(
-            means([p for p in points if p["name"] == name], "step", "trained"),
-            key=lambda p: p["step"],
-        )
+        curve = means([p for p in points if p["name"] == name], "step", "trained")
+        curve.sort(key=lambda p: p["step"])
         for i, p in enumerate(curve):
             near = curve[max(0, i - window // 2) : i + window // 2 + 1]
-            found.append(
-                {
-                    "name": name,
-                    "step": p["step"],
-                    "trained": p["trained"],
-                    "value": sum(q["value"] for q in near) / len(near),
-                }
-            )
+            mean = sum(q["value"] for q in near) / len(near)
+            found.append({"name": name, **p, "value": mean})
     return found
 
 
@@ -96,11 +79,9 @@ def three(order: Sequence[str]) -> list[str]:
 def some_steps(steps: Collection[int], count: int = SPECTRA_AT) -> list[int]:
     """Steps on a logarithmic grid, the last among them."""
     there = sorted(s for s in steps if s > 0) or sorted(steps)
-    wanted = (
-        [there[0] * (there[-1] / max(there[0], 1)) ** (i / (count - 1)) for i in range(count)]
-        if there[0] > 0
-        else there
-    )
+    if there[0] == 0:
+        return sorted(set(there))
+    wanted = np.geomspace(there[0], there[-1], count)
     return sorted({min(there, key=lambda s: abs(s - w)) for w in wanted})
 
 
@@ -109,8 +90,5 @@ def by_step(steps: Sequence[int]) -> Optional[alt.Color]:
     if len(steps) < 2:
         return alt.Undefined
     shown = steps if len(steps) <= 4 else [steps[0], steps[len(steps) // 2], steps[-1]]
-    return alt.Color(
-        "step:O",
-        sort=steps,
-        legend=alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4),
-    )
+    legend = alt.Legend(title="step", titleOrient="left", values=shown, format=",d", columns=4)
+    return alt.Color("step:O", sort=steps, legend=legend)

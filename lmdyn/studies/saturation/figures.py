@@ -101,25 +101,15 @@ def _saturation_points(rows, curves) -> list[dict[str, Any]]:
         if r["value"]:
             there = (step for name, step in at if name == r["name"])
             near = min(there, key=lambda step: abs(step - r["at"]))
-            marks.append(
-                {
-                    "name": r["name"],
-                    "step": r["at"],
-                    "value": at[r["name"], near],
-                    **{k: r[k] for k in ("seed", "low", "high", "rise")},
-                    "p": r["p_value"],
-                }
-            )
+            place = {"step": r["at"], "value": at[r["name"], near], "p": r["p_value"]}
+            marks.append({k: r[k] for k in ("name", "seed", "low", "high", "rise")} | place)
     return marks
 
 
 def _losses_caption(rows, points, predicted, marks) -> str:
     seeds, runs = len({p["seed"] for p in points}), len(where(rows, "saturated"))
-    caption = (
-        "Loss of each model on held-out text, nats per token,"
-        f" {f'mean of {seeds} seeds' if seeds > 1 else 'one seed'}, smoothed over five"
-        " measurements. "
-    )
+    of = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    caption = f"Loss on held-out text, nats per token, {of}, smoothed over five measurements. "
     if predicted:
         caption += (
             "Dashed: what the scaling law that is fitted to the wide models predicts; triangles are"
@@ -142,40 +132,27 @@ def _losses_table(rows, order) -> list[dict[str, str]]:
             "predicted": f"{mean_of(own_, 'predicted'):.3f}",
             "above the law": f"{mean_of(own_, 'value'):+.1%}",
             "in the fit": "yes" if own_[0]["fitted"] else "no",
-            "turns up in": _turned(rows, name),
+            "turns up in": f"{sum(r['value'] for r in ends):.0f} of {len(ends)}",
         }
         for name in order
+        for ends in [where(rows, "saturated", name=name)]
         if (own_ := where(rows, "scaling_residual", name=name))
     ]
 
 
-def _turned(rows, name) -> str:
-    own = where(rows, "saturated", name=name)
-    return f"{sum(r['value'] for r in own):.0f} of {len(own)}"
-
-
 def _law(rows) -> list[dict[str, Any]]:
     """Predictions along the steps of each model, the mean over the seeds' laws."""
-    laws = [r for r in rows if r["metric"] == "scaling_law"]
-    curve: dict[tuple, list[float]] = {}
-    seen = {
-        (r["name"], r["step"], r["trained"], r["parameters"])
-        for r in plain(rows)
-        if r["metric"] == "nll" and r["trained"]
-    }
-    first = {
-        name: max(t for n, _, t, _ in seen if n == name) / 16 for name in {n for n, *_ in seen}
-    }
-    for name, step, trained, size in sorted(seen):
-        if trained >= first[name]:
-            for law in laws:
-                curve.setdefault((name, step), []).append(
-                    law["value"] + law["A"] / size ** law["a"] + law["B"] / trained ** law["b"]
-                )
-    return [
-        {"name": name, "step": step, "value": float(sum(v) / len(v))}
-        for (name, step), v in sorted(curve.items())
-    ]
+    laws, curve = where(rows, "scaling_law"), []
+    fields = ("name", "step", "trained", "parameters")
+    seen = {tuple(r[k] for k in fields) for r in where(plain(rows), "nll") if r["trained"]}
+    for name, step, trained, size in sorted(seen) if laws else ():
+        if trained >= max(t for n, _, t, _ in seen if n == name) / 16:
+            values = [
+                law["value"] + law["A"] / size ** law["a"] + law["B"] / trained ** law["b"]
+                for law in laws
+            ]
+            curve.append({"name": name, "step": step, "value": sum(values) / len(values)})
+    return curve
 
 
 def _curves(curves, predicted, marks, color, title, x, shades):
@@ -186,71 +163,38 @@ def _curves(curves, predicted, marks, color, title, x, shades):
     if predicted:
         layers.append(own(tidy(predicted)).mark_line(style="ceiling").encode(x=x, y=y, color=color))
     if marks:
-        mark_tip = [
-            "name:N",
-            "seed:Q",
-            "turns up at = step:Q ,.0f",
-            "from = low:Q ,.0f",
-            "to = high:Q ,.0f",
-            "rise, nats = rise:Q .3f",
-            "p = p:Q .3f",
-        ]
-        layers.append(
-            own(tidy(marks))
-            .mark_point(style="best")
-            .encode(x=x, y=y, color=color, tooltip=tooltips(mark_tip))
-        )
+        mark_tip = ["name:N", "seed:Q", "turns up at = step:Q ,.0f", "from = low:Q ,.0f"]
+        mark_tip += ["to = high:Q ,.0f", "rise, nats = rise:Q .3f", "p = p:Q .3f"]
+        rings = own(tidy(marks)).mark_point(style="best")
+        layers.append(rings.encode(x=x, y=y, color=color, tooltip=tooltips(mark_tip)))
     return panel(tidy(curves), *layers, hover(base, tip), shades=shades, height=260)
 
 
 def _residuals(residuals, color, shades):
-    most = 3 * max(
-        abs(float(r["value"])) for r in residuals
-    )  # a law that is barely held by its runs has bars that would squeeze the points into a line
-    data = [
-        point(
-            r,
-            "name",
-            "parameters",
-            "seed",
-            low=float(r.get("low", r["value"])),
-            high=float(r.get("high", r["value"])),
-            fit="in the fit" if r["fitted"] else "beyond it",
-        )
-        for r in residuals
-    ]
-    for p in data:
-        p["from"], p["to"] = max(p["low"], -most), min(p["high"], most)
+    # a law that is barely held by its runs has bars that would squeeze the points into a line
+    most = 3 * max(abs(float(r["value"])) for r in residuals)
+    data = []
+    for r in residuals:
+        p = point(r, "name", "parameters", "seed", fit=["beyond it", "in the fit"][r["fitted"]])
+        p |= {end: float(r.get(end, r["value"])) for end in ("low", "high")}
+        data.append({**p, "from": max(p["low"], -most), "to": min(p["high"], most)})
     x = across("parameters:Q", "parameters", "~s", type="log", padding=14)
     y = lambda field="value": upright(
         "Final loss above the law's prediction", field, format="+.0%", zero=True
     )
-    shape = alt.Shape(
-        "fit:N",
-        scale=alt.Scale(domain=["beyond it", "in the fit"], range=["circle", "triangle-up"]),
-        legend=None,
-    )
+    scale = alt.Scale(domain=["beyond it", "in the fit"], range=["circle", "triangle-up"])
+    shape = alt.Shape("fit:N", scale=scale, legend=None)
     base = alt.Chart().encode(x=x, y=y(), color=color)
     tip = ["name:N", "seed:Q", "above = value:Q +.1%", "low:Q +.1%", "high:Q +.1%", "fit:N"]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y())
     bars = alt.Chart().mark_rule(style="seed").encode(x=x, y=y("from"), y2="to:Q", color=color)
-    return panel(
-        tidy(data),
-        zero,
-        bars,
-        base.mark_point(style="dot", size=60).encode(shape=shape),
-        hover(base, tip),
-        shades=shades,
-        height=260,
-    )
+    dots = base.mark_point(style="dot", size=60).encode(shape=shape)
+    return panel(tidy(data), zero, bars, dots, hover(base, tip), shades=shades, height=260)
 
 
 def _by_layer(rows) -> list[dict[str, Any]]:
-    return [
-        point(r, "name", "seed", "step", "layer")
-        for r in plain(rows)
-        if r["metric"] == "anisotropy" and r["site"] == "residual"
-    ]
+    found = where(plain(rows), "anisotropy", site="residual")
+    return [point(r, "name", "seed", "step", "layer") for r in found]
 
 
 def anisotropy(rows: Rows) -> Figure | None:
@@ -303,12 +247,8 @@ def anisotropy_by_depth(rows: Rows) -> Figure | None:
 def _depths(points, name):
     steps = some_steps({p["step"] for p in points})
     data = means([p for p in points if p["step"] in steps], "step", "layer")
-    x = alt.X(
-        "layer:Q",
-        title="blocks applied",
-        axis=whole_numbers(p["layer"] for p in points),
-        scale=alt.Scale(nice=False, padding=8),
-    )
+    axis, scale = whole_numbers(p["layer"] for p in points), alt.Scale(nice=False, padding=8)
+    x = alt.X("layer:Q", title="blocks applied", axis=axis, scale=scale)
     base = alt.Chart().encode(x=x, y=upright(f"By depth: {name}", zero=True), color=by_step(steps))
     tip = ["step:Q ,d", "layer:Q", "mean cosine = value:Q .3f"]
     return panel(tidy(data), *joined(base, tip, "line"), shades=len(steps), height=260)
@@ -316,26 +256,13 @@ def _depths(points, name):
 
 def singular_entropy(rows: Rows) -> Figure | None:
     """Singular entropy of the head over steps."""
-    points = [
-        p
-        for p in points_of(
-            rows, "head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))
-        )
-        if p["step"] > 0
-    ]
+    share = lambda r: r["value"] / math.log(max(2, r["directions"]))
+    points = [p for p in points_of(rows, "head_spectrum", share) if p["step"] > 0]
     steps, order = sorted({p["step"] for p in points}), names(rows)
     if len(steps) < 2:
         return None
-    title = "Singular entropy, share of log D"
-    chart = _curves(
-        averaged(points, 5),
-        [],
-        [],
-        by_name(order),
-        title,
-        step_axis(steps, ticks(steps)),
-        len(order),
-    )
+    title, x = "Singular entropy, share of log D", step_axis(steps, ticks(steps))
+    chart = _curves(averaged(points, 5), [], [], by_name(order), title, x, len(order))
     caption = (
         "KL(q || uniform) of the head's singular values q, which is 0 for a flat spectrum and log D"
         " for a single direction; over log D, so that widths compare. Mean over seeds, smoothed"

@@ -4,9 +4,20 @@ import math
 
 import altair as alt
 
-from lmdyn.report import panels
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import across, hover, joined, one_or_all, own, panel, tidy, upright
+from lmdyn.report.panels import (
+    across,
+    dots,
+    hover,
+    joined,
+    means_with_seeds,
+    one_or_all,
+    own,
+    panel,
+    point,
+    tidy,
+    upright,
+)
 from lmdyn.studies.claims import where
 from lmdyn.studies.saturation.figure_data import by_step, mean_of, names, plain, some_steps, three
 from lmdyn.types import Rows
@@ -17,7 +28,7 @@ STARTS = ("as it is", "trained from there", "trained from random")
 
 def spectra(rows: Rows) -> Figure | None:
     """The head's singular values by step."""
-    measured = [r for r in plain(rows) if r["metric"] == "head_spectrum"]
+    measured = where(plain(rows), "head_spectrum")
     if not measured:
         return None
     charts, data, first = [], [], min(r["seed"] for r in measured)
@@ -25,13 +36,8 @@ def spectra(rows: Rows) -> Figure | None:
         own_ = [r for r in measured if r["name"] == name and r["seed"] == first]
         steps = some_steps({r["step"] for r in own_})
         points = [
-            {
-                "name": name,
-                "step": r["step"],
-                "index": i,
-                "place": i / r["directions"],
-                "value": max(float(v), 1e-6),
-            }
+            {"name": name, "step": r["step"], "index": i, "place": i / r["directions"]}
+            | {"value": max(float(v), 1e-6)}
             for r in own_
             if r["step"] in steps
             for i, v in zip(r["index"], r["values"], strict=True)
@@ -50,12 +56,8 @@ def spectra(rows: Rows) -> Figure | None:
 def _spectrum(points, name: str, steps) -> alt.TopLevelMixin:
     """The spectra of one model, a line for each step."""
     x = across("place:Q", "singular values, as a share of the width", "%", domain=[0, 1])
-    y = alt.Y(
-        "value:Q",
-        title=f"{name}: share of the largest",
-        axis=alt.Axis(tickCount=4, format="~g"),
-        scale=alt.Scale(type="log", nice=False),
-    )
+    axis, scale = alt.Axis(tickCount=4, format="~g"), alt.Scale(type="log", nice=False)
+    y = alt.Y("value:Q", title=f"{name}: share of the largest", axis=axis, scale=scale)
     base = alt.Chart().encode(x=x, y=y, color=by_step(steps))
     tip = ["step:Q ,d", "singular value = index:Q", "share of the largest = value:Q .3g"]
     line = base.mark_line(style="line")
@@ -63,38 +65,32 @@ def _spectrum(points, name: str, steps) -> alt.TopLevelMixin:
 
 
 def _spectrum_table(measured, rows):
-    found = []
-    for name in names(rows):
-        end = max((r["step"] for r in measured if r["name"] == name), default=None)
-        last = [r for r in measured if r["name"] == name and r["step"] == end]
-        if last:
-            found.append(
-                {
-                    "model": name,
-                    "singular entropy at the end, nats": f"{mean_of(last, 'value'):.3f}",
-                    "effective rank": f"{mean_of(last, 'effective_rank'):.1f}",
-                    "directions": f"{last[0]['directions']}",
-                }
-            )
-    return found
+    ends = {r["name"]: r["step"] for r in sorted(measured, key=lambda r: r["step"])}
+    return [
+        {
+            "model": name,
+            "singular entropy at the end, nats": f"{mean_of(last, 'value'):.3f}",
+            "effective rank": f"{mean_of(last, 'effective_rank'):.1f}",
+            "directions": f"{last[0]['directions']}",
+        }
+        for name in names(rows)
+        if (last := where(measured, "head_spectrum", name=name, step=ends.get(name)))
+    ]
 
 
 def ranks(rows: Rows) -> Figure | None:
     """Loss against the head's rank, on a frozen body."""
-    found = [panels.point(r, "rank", "start", "seed") for r in rows if r["metric"] == "head_rank"]
+    found = [point(r, "rank", "start", "seed") for r in where(rows, "head_rank")]
     if not found:
         return None
     used = [s for s in STARTS if any(p["start"] == s for p in found)]
     critical = [r["value"] for r in where(rows, "critical_rank", start="trained from there")]
-    mean = panels.means_with_seeds(found, ["rank", "start"])
+    mean = means_with_seeds(found, ["rank", "start"])
     every = sorted({p["rank"] for p in found})
     best = min(m["value"] for m in mean if m["rank"] == every[-1])
-    x = alt.X(
-        "rank:Q",
-        title="rank of the head",
-        axis=alt.Axis(values=every, format="d", labelOverlap="greedy", labelSeparation=8),
-        scale=alt.Scale(type="log", nice=False, domain=[every[0], every[-1]], padding=12),
-    )
+    axis = alt.Axis(values=every, format="d", labelOverlap="greedy", labelSeparation=8)
+    scale = alt.Scale(type="log", nice=False, domain=[every[0], every[-1]], padding=12)
+    x = alt.X("rank:Q", title="rank of the head", axis=axis, scale=scale)
     color = alt.Color("start:N", scale=alt.Scale(domain=used), legend=alt.Legend(columns=2))
     charts = []
     for title, most in (
@@ -135,39 +131,27 @@ def _by_rank(mean, single, x, color, critical, title: str) -> alt.TopLevelMixin:
 
 
 def _rank_table(mean, used):
-    known = {(m["rank"], m["start"]): m["value"] for m in mean}
-    every = sorted({m["rank"] for m in mean})
+    known = {(m["rank"], m["start"]): f"{m['value']:.3f}" for m in mean}
     return [
-        {
-            "rank": f"{rank}",
-            **{
-                f"{start}, nats": f"{known[rank, start]:.3f}" if (rank, start) in known else ""
-                for start in used
-            },
-        }
-        for rank in every
+        {"rank": f"{rank}"} | {f"{start}, nats": known.get((rank, start), "") for start in used}
+        for rank in sorted({m["rank"] for m in mean})
     ]
 
 
 def target(rows: Rows) -> Figure | None:
     """Error of the best approximation of the next-token distributions against its rank."""
-    errors = [r for r in rows if r["metric"] == "target_error"]
+    errors = where(rows, "target_error")
     if not errors:
         return None
     charts, data, first = [], [], min(r["seed"] for r in errors)
     for context in sorted({r["context"] for r in errors}):
         own_ = [r for r in errors if r["context"] == context and r["seed"] == first]
         sizes = sorted({r["size"] for r in own_})
-        points = [
-            {"context": context, "tokens": r["size"], **panels.point(r, "rank")} for r in own_
-        ]
+        points = [{"context": context, "tokens": r["size"], **point(r, "rank")} for r in own_]
         data += points
+        ends = sorted({sizes[0], sizes[-1]})
         legend = alt.Legend(
-            title="tokens",
-            titleOrient="left",
-            values=[sizes[0], sizes[-1]] if len(sizes) > 1 else sizes,
-            format=".2~s",
-            columns=3,
+            title="tokens", titleOrient="left", values=ends, format=".2~s", columns=3
         )
         x = across("rank:Q", "rank of the approximation", "~s", ticks=5, type="log", padding=8)
         base = alt.Chart().encode(
@@ -192,18 +176,14 @@ def target(rows: Rows) -> Figure | None:
 def target_growth(rows: Rows) -> Figure | None:
     """The rank that is needed against the text's size."""
     needed = [
-        {
-            "context": f"{r['context']} token{'s' * (r['context'] > 1)}",
-            "tokens": r["size"],
-            **panels.point(r, "seed"),
-        }
-        for r in rows
-        if r["metric"] == "target_rank"
+        {"context": f"{n} token{'s' * (n > 1)}", "tokens": r["size"], **point(r, "seed")}
+        for r in where(rows, "target_rank")
+        for n in [r["context"]]
     ]
     if len({p["tokens"] for p in needed}) < 2:
         return None
-    mean = panels.means_with_seeds(needed, ["context", "tokens"], format=".0f")
-    error = next(r["error"] for r in rows if r["metric"] == "target_rank")
+    mean = means_with_seeds(needed, ["context", "tokens"], format=".0f")
+    error = where(rows, "target_rank")[0]["error"]
     x = across("tokens:Q", "tokens of text", "~s", type="log", padding=12)
     base = alt.Chart().encode(
         x=x,
@@ -222,25 +202,19 @@ def target_growth(rows: Rows) -> Figure | None:
 
 def alternatives(rows: Rows) -> Figure | None:
     """What other kinds of head gain on a full one, in a narrow model."""
-    found = [r for r in rows if r["metric"] == "head_gain"]
+    found = where(rows, "head_gain")
     if not found:
         return None
     order = list(dict.fromkeys(r["head"] for r in found))
     label = {
-        r["head"]: (
-            f"{_said(r['head'])}: {r['size']:.2f} times the numbers"
-            if r.get("size")
-            else _said(r["head"])
-        )
+        r["head"]: _said(r["head"])
+        + (f": {r['size']:.2f} times the numbers" if r.get("size") else "")
         for r in found
     }
-    points = [
-        {"name": label[r["head"]], "kind": WAYS[r["way"]], **panels.point(r, "seed")} for r in found
-    ]
+    points = [{"name": label[r["head"]], "kind": WAYS[r["way"]], **point(r, "seed")} for r in found]
     kinds = [said for way, said in WAYS.items() if any(r["way"] == way for r in found)]
-    chart = panels.dots(
-        points, "Nats gained on a full head", order=[label[head] for head in order], kinds=kinds
-    )
+    names_ = [label[head] for head in order]
+    chart = dots(points, "Nats gained on a full head", order=names_, kinds=kinds)
     caption = (
         "Held-out loss (nats per token) with a full head less that with another one, in models of"
         f" width {found[0]['width']}: right of 0 the other is better. Small dots: seeds."
@@ -256,9 +230,5 @@ def _said(head: str) -> str:
     ('mixture of 4', 'sigsoftmax')
     """
     kind, _, number = head.partition(":")
-    words = {
-        "mixture": f"mixture of {number}",
-        "projected": f"projected to {number}",
-        "low_rank": f"rank {number}",
-    }
-    return words.get(kind, kind)
+    words = {"mixture": "mixture of", "projected": "projected to", "low_rank": "rank"}
+    return f"{words.get(kind, kind)} {number}".rstrip()
