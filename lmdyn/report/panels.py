@@ -282,6 +282,12 @@ def tooltips(shown: Sequence[str]) -> list[alt.Tooltip]:
     return found
 
 
+def hues(field: str, names: Sequence[str], columns: int = 2, **legend: Any) -> alt.Color:
+    """A colour for each name, in their order; `legend`: what else `altair.Legend` takes."""
+    scale = alt.Scale(domain=list(names))
+    return alt.Color(field, scale=scale, legend=alt.Legend(columns=columns, **legend))
+
+
 def hover(base: alt.Chart, tip: Sequence[str]) -> alt.Chart:
     """Invisible points around those of `base`, with a tooltip that shows `tip` (see `tooltips`).
 

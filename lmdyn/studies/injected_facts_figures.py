@@ -46,21 +46,12 @@ def over_updates(
       domain: of the upright axis, for panels that share it.
     """
     mean = means_with_seeds(points, [*by, "update", "rounds"], format=format)
-    x = across(
-        "update:Q",
-        "updates of the continual training",
-        ",d",
-        ticks=5,
-        domain=[0, max(p["update"] for p in points)],
-        padding=4,
-    )
-    scale = alt.Scale(
-        zero=False, nice=True, domain=alt.Undefined if domain is None else list(domain)
-    )
+    title_x, ends = "updates of the continual training", [0, max(p["update"] for p in points)]
+    x = across("update:Q", title_x, ",d", ticks=5, domain=ends, padding=4)
+    scale = alt.Scale(zero=False, nice=True, domain=list(domain) if domain else alt.Undefined)
     axis = alt.Axis(tickCount=5, format="%" if format.endswith("%") else alt.Undefined)
-    base = alt.Chart().encode(
-        x=x, y=alt.Y("value:Q", title=title, axis=axis, scale=scale), color=color
-    )
+    y = alt.Y("value:Q", title=title, axis=axis, scale=scale)
+    base = alt.Chart().encode(x=x, y=y, color=color)
     tip = [
         *(f"{name} = {field}:N" for field, name in by.items()),
         "updates = update:Q ,d",

@@ -10,7 +10,8 @@ from typing import Any
 import altair as alt
 
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import across, hover, level, own, panel, point, tidy, upright
+from lmdyn.report.panels import across, hover, hues, level, own, panel, point, tidy, upright
+from lmdyn.studies.claims import where
 from lmdyn.types import Rows
 
 OTHERS = {"dip": "Effect on the first fall", "end": "Effect on the level at the end"}
@@ -28,12 +29,7 @@ def strongest(rows: Rows) -> list[str]:
 
     The effect on the change over the second half of training.
     """
-    found = {
-        r["factor"]: abs(r["value"])
-        for r in rows
-        if r["metric"] == "effect" and r["of"] == "change"
-    }
-    return sorted(found, key=lambda factor: -found[factor])
+    return [e["factor"] for e in _effects(rows, "change")]
 
 
 def _levels(rows) -> dict[str, list[str]]:
@@ -44,18 +40,10 @@ def _levels(rows) -> dict[str, list[str]]:
 def curves(rows: Rows) -> Figure | None:
     """Knowledge entropy over the steps of every run, told apart by the two strongest factors."""
     data = [
-        {
-            "run": r["run"],
-            "step": r["step"],
-            "value": float(r["normalized"]),
-            "nats": float(r["value"]),
-            **r["levels"],
-        }
-        for r in rows
-        if r["metric"] == "knowledge_entropy"
-        and r["layer"] is None
-        and "run" in r
-        and "normalized" in r
+        point(r, "run", "step", nats=float(r["value"]))
+        | {"value": float(r["normalized"]), **r["levels"]}
+        for r in where(rows, "knowledge_entropy", layer=None)
+        if "run" in r and "normalized" in r
     ]
     factors, levels = strongest(rows), _levels(rows)
     if not data or not factors:
@@ -68,12 +56,10 @@ def curves(rows: Rows) -> Figure | None:
         ]
     x = across("step:Q", "training step", ",d", ticks=5, domain=[0, max(d["step"] for d in data)])
     domain = [min(d["value"] for d in data), max(d["value"] for d in data)]
-    scale = alt.Scale(zero=False, nice=True, domain=domain)
+    scale, axis = alt.Scale(zero=False, nice=True, domain=domain), alt.Axis(tickCount=5, format="%")
     charts = []
-    for where, shown in facets:
-        axis = alt.Axis(tickCount=5, format="%")
-        title = f"Share of the ceiling{where}"
-        y = alt.Y("value:Q", title=title, axis=axis, scale=scale)
+    for part, shown in facets:
+        y = alt.Y("value:Q", title=f"Share of the ceiling{part}", axis=axis, scale=scale)
         charts.append(_curves(shown, x, y, factors[0], levels))
     begins = "the dotted line" if len(ends(data)) == 1 else "a dotted line, one for each length"
     caption = (
@@ -90,26 +76,18 @@ def curves(rows: Rows) -> Figure | None:
             "change, second half": f"{r['value']:+.2%}",
             "nll, second half": f"{r['nll_change']:+.3f}",
         }
-        for r in rows
-        if r["metric"] == "entropy_change"
+        for r in where(rows, "entropy_change")
     ]
-    return Figure(
-        "curves", "Knowledge entropy in every run", caption, tuple(charts), tidy(data), table
-    )
+    title = "Knowledge entropy in every run"
+    return Figure("curves", title, caption, tuple(charts), tidy(data), table)
 
 
 def _curves(shown, x, y, hue: str, levels) -> alt.TopLevelMixin:
     """A line for each run, coloured by the level of a factor."""
-    scale = alt.Scale(domain=[f"{hue}: {name}" for name in levels[hue]])
-    color = alt.Color("hue:N", scale=scale, legend=alt.Legend(columns=2))
+    color = hues("hue:N", [f"{hue}: {name}" for name in levels[hue]])
     base = alt.Chart().encode(x=x, y=y, color=color, detail="run:N")
-    tip = [
-        "run:N",
-        "step:Q ,d",
-        "share of the ceiling = value:Q .2%",
-        "nats:Q .3f",
-        *(f"{f}:N" for f in levels),
-    ]
+    tip = ["run:N", "step:Q ,d", "share of the ceiling = value:Q .2%", "nats:Q .3f"]
+    tip += [f"{f}:N" for f in levels]
     half = own([{"step": end / 2} for end in ends(shown)]).mark_rule(style="round").encode(x=x)
     values = [{**d, "hue": f"{hue}: {d[hue]}"} for d in tidy(shown)]
     return panel(values, half, base.mark_line(style="run"), hover(base, tip), height=280)
@@ -158,27 +136,16 @@ def other_effects(rows: Rows) -> Figure | None:
         " stands at the end (right of 0: higher), as points of the ceiling, with 95%"
         " intervals."
     )
-    return Figure(
-        "other-effects",
-        "What makes the first fall, and the level at the end",
-        caption,
-        charts,
-        tidy([{"of": of, **p} for of, points in found.items() for p in points]),
-    )
+    title = "What makes the first fall, and the level at the end"
+    data = tidy([{"of": of, **p} for of, points in found.items() for p in points])
+    return Figure("other-effects", title, caption, charts, data)
 
 
 def _effects(rows, of) -> list[dict[str, Any]]:
     found = [
-        {
-            "factor": r["factor"],
-            "from": r["low_level"],
-            "to": r["high_level"],
-            "value": float(r["value"]),
-            "low": float(r["low"]),
-            "high": float(r["high"]),
-        }
-        for r in rows
-        if r["metric"] == "effect" and r["of"] == of
+        {"factor": r["factor"], "from": r["low_level"], "to": r["high_level"]}
+        | {k: float(r[k]) for k in ("value", "low", "high")}
+        for r in where(rows, "effect", of=of)
     ]
     return sorted(found, key=lambda e: -abs(e["value"]))
 
@@ -187,33 +154,17 @@ def _forest(found, title):
     """Effects below one another, each with its interval."""
     values = [{**e, "key": e["factor"]} for e in tidy(found)]
     words = {e["factor"]: [e["factor"], *_arrow(e["from"], e["to"])] for e in values}
-    lookup = (
-        "{"
-        + ", ".join(f"{json.dumps(k)}: [{', '.join(map(json.dumps, v))}]" for k, v in words.items())
-        + "}"
-    )
-    axis = alt.Axis(
-        labelExpr=f"({lookup})[datum.value]",
-        labelLimit=170,
-        labelPadding=8,
-        labelLineHeight=15,
-        labelOffset=-8,
-    )
+    label = f"({json.dumps(words)})[datum.value]"
+    place = dict[str, Any](labelLimit=170, labelPadding=8, labelLineHeight=15, labelOffset=-8)
+    axis = alt.Axis(labelExpr=label, **place)
     y = alt.Y("key:N", title=None, sort=list(words), axis=axis)
     x = lambda field: level(None, field, "+.1%", zero=True)
     base = alt.Chart().encode(x=x("value"), y=y)
     tip = ["factor:N", "from:N", "to:N", "effect = value:Q +.2%", "low:Q +.2%", "high:Q +.2%"]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(x=x("value"))
     whole = alt.Chart().mark_rule(style="interval").encode(x=x("low"), x2="high:Q", y=y)
-    return panel(
-        values,
-        zero,
-        whole,
-        base.mark_point(style="dot", size=80),
-        hover(base, tip),
-        height=52 * len(found),
-        name=title,
-    )
+    layers = (zero, whole, base.mark_point(style="dot", size=80), hover(base, tip))
+    return panel(values, *layers, height=52 * len(found), name=title)
 
 
 def _arrow(low: str, high: str) -> list[str]:
@@ -229,8 +180,7 @@ def loss(rows: Rows) -> Figure | None:
     """Change of entropy against change of nll over the second half, a point a run."""
     data = [
         point(r, "run", nll_change=float(r["nll_change"])) | r["levels"]
-        for r in rows
-        if r["metric"] == "entropy_change"
+        for r in where(rows, "entropy_change")
     ]
     factors = strongest(rows)
     if not data or not factors:
@@ -241,22 +191,12 @@ def loss(rows: Rows) -> Figure | None:
     x = level("change of nll over the second half, nats per token", "nll_change", "+")
     y = upright("Change of entropy, points of the ceiling", format="+.1%", zero=True)
     base = alt.Chart().encode(x=x, y=y)
-    tip = [
-        "run:N",
-        "change of entropy = value:Q +.2%",
-        "change of nll = nll_change:Q +.3f",
-        *(f"{f}:N" for f in levels),
-    ]
+    tip = ["run:N", "change of entropy = value:Q +.2%", "change of nll = nll_change:Q +.3f"]
+    tip += [f"{f}:N" for f in levels]
     zero = own([{"value": 0}]).mark_rule(style="zero").encode(y=y)
-    color = alt.Color("hue:N", scale=alt.Scale(domain=names), legend=alt.Legend(columns=2))
-    shape = alt.Shape("hue:N", scale=alt.Scale(domain=names))
-    chart = panel(
-        values,
-        zero,
-        base.mark_point(style="dot", size=80).encode(color=color, shape=shape),
-        hover(base, tip),
-        height=260,
-    )
+    color, shape = hues("hue:N", names), alt.Shape("hue:N", scale=alt.Scale(domain=names))
+    dots = base.mark_point(style="dot", size=80).encode(color=color, shape=shape)
+    chart = panel(values, zero, dots, hover(base, tip), height=260)
     caption = (
         "A point is a run; below the line its entropy falls over the second half of training."
         " Further left, the run still learns more of its text over that half."

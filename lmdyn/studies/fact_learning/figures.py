@@ -4,10 +4,13 @@ Log-probability of the answers while facts are injected, by depth, and what each
 et al. 2024, figure 2, with an interval over facts).
 """
 
+import functools
+
 import altair as alt
 
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import hover, level, own, panel, point, tidy
+from lmdyn.report.panels import hover, hues, level, own, panel, point, tidy
+from lmdyn.studies.claims import where
 from lmdyn.studies.injected_facts_figures import over_updates
 from lmdyn.types import Rows
 
@@ -21,9 +24,9 @@ def learning(rows: Rows) -> Figure | None:
     """Log-probability and exact match of the probes over the updates, a line for each depth."""
     points = {
         metric: [
-            {k: r[k] for k in ("depth", "update", "rounds", "seed")} | {"value": float(r["value"])}
-            for r in rows
-            if r["metric"] == metric and r.get("depth") is not None
+            point(r, "depth", "update", "rounds", "seed")
+            for r in where(rows, metric)
+            if r.get("depth") is not None
         ]
         for metric in ("span_log_probability", "exact_match")
     }
@@ -31,19 +34,12 @@ def learning(rows: Rows) -> Figure | None:
     if not asked:
         return None
     depths = list(dict.fromkeys(p["depth"] for p in asked))
-    color = alt.Color(
-        "depth:N", scale=alt.Scale(domain=depths), legend=alt.Legend(title=None, columns=2)
+    draw = functools.partial(
+        over_updates, color=hues("depth:N", depths, title=None), by={"depth": "depth"}
     )
-    by = {"depth": "depth"}
-    titles = {
-        "span_log_probability": ("Log-probability per token, nats", ".3f"),
-        "exact_match": ("Exact match", ".0%"),
-    }
-    charts = tuple(
-        over_updates(points[metric], title, color, by=by, format=format)
-        for metric, (title, format) in titles.items()
-        if points[metric]
-    )
+    charts = [draw(asked, "Log-probability per token, nats")]
+    if exact := points["exact_match"]:
+        charts.append(draw(exact, "Exact match", format=".0%"))
     caption = (
         "The answers' mean log-probability per token, in nats, and the share of answers that are"
         " the likeliest at every token, before, during and after the continual training, by how far"
@@ -51,37 +47,23 @@ def learning(rows: Rows) -> Figure | None:
         " injected once. Look at which depth rises, and how far."
     )
     data = [{"metric": metric, **p} for metric, found in points.items() for p in tidy(found)]
-    return Figure("learning", "How facts are learnt", caption, charts, data)
+    return Figure("learning", "How facts are learnt", caption, tuple(charts), data)
 
 
 def gains(rows: Rows) -> Figure | None:
     """What was gained by depth: a small dot for each fact, the mean with its interval."""
-    means = [r for r in rows if r["metric"] == "acquisition" and r.get("depth") is not None]
-    singles = [
-        point(r, "depth", "fact")
-        for r in rows
-        if r["metric"] == "fact_gain" and r.get("depth") is not None
-    ]
+    by_depth = [r for r in rows if r.get("depth") is not None]
+    means = where(by_depth, "acquisition")
+    singles = [point(r, "depth", "fact") for r in where(by_depth, "fact_gain")]
     if not means:
         return None
-    values = tidy(
-        [
-            {k: r[k] for k in ("depth", "low", "high", "relative")} | {"value": float(r["value"])}
-            for r in means
-        ]
-    )
+    values = tidy([point(r, "depth", "low", "high", "relative") for r in means])
     x = lambda field: level(None, field, "+.1f", zero=True)
-    y = alt.Y(
-        "depth:N", title=None, sort=[v["depth"] for v in values], axis=alt.Axis(labelPadding=8)
-    )
+    order, axis = [v["depth"] for v in values], alt.Axis(labelPadding=8)
+    y = alt.Y("depth:N", title=None, sort=order, axis=axis)
     base = alt.Chart().encode(x=x("value"), y=y)
-    tip = [
-        "depth:N",
-        "gained, nats = value:Q .3f",
-        "low:Q .3f",
-        "high:Q .3f",
-        "of where it began = relative:Q .1%",
-    ]
+    tip = ["depth:N", "gained, nats = value:Q .3f", "low:Q .3f", "high:Q .3f"]
+    tip += ["of where it began = relative:Q .1%"]
     chart = panel(
         values,
         own([{"value": 0}]).mark_rule(style="zero").encode(x=x("value")),

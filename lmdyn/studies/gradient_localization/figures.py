@@ -10,10 +10,10 @@ from typing import Any
 
 import altair as alt
 
-from lmdyn.report import panels
 from lmdyn.report.figures import Figure
 from lmdyn.report.gradient_profiles import FACT_KINDS, RUNNING_MODES, difference, profile, running
-from lmdyn.report.panels import hover, level, means, panel, tidy, upright
+from lmdyn.report.panels import dots, hover, hues, level, means, panel, point, tidy, upright
+from lmdyn.studies.claims import where
 from lmdyn.types import Rows
 
 MODES = {
@@ -66,21 +66,26 @@ def runs(rows: Rows) -> list[dict[str, Any]]:
 def _scales(names: Mapping[str, str], points):
     """Colour and shape of modes, the same in all panels."""
     shapes = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"]
-    domain, used = (
-        list(names.values()),
-        [name for name in names.values() if any(p["name"] == name for p in points)],
-    )
-    color = alt.Color(
-        "name:N",
-        scale=alt.Scale(domain=domain),
-        legend=alt.Legend(columns=2, values=used, labelLimit=200),
-    )
-    shape = alt.Shape(
-        "name:N",
-        scale=alt.Scale(domain=domain, range=shapes[: len(domain)]),
-        legend=alt.Legend(values=used),
-    )
-    return color, shape
+    domain = list(names.values())
+    used = [name for name in domain if any(p["name"] == name for p in points)]
+    scale = alt.Scale(domain=domain, range=shapes[: len(domain)])
+    shape = alt.Shape("name:N", scale=scale, legend=alt.Legend(values=used))
+    return hues("name:N", domain, values=used, labelLimit=200), shape
+
+
+def _of_modes(rows) -> list[dict[str, Any]]:
+    """What each run in one of the study's modes came to."""
+    return [one for one in runs(rows) if one["mode"] in MODES]
+
+
+def _titled(method: str, what: str) -> str:
+    return f"{method[0].upper()}{method[1:]}: {what}"
+
+
+def _at_base(found) -> list[dict[str, Any]]:
+    """The runs at the base learning rate."""
+    base = min({one["factor"] for one in found}, key=lambda f: abs(f - 1))
+    return [one for one in found if one["factor"] == base]
 
 
 def frontier(rows: Rows) -> Figure | None:
@@ -88,17 +93,12 @@ def frontier(rows: Rows) -> Figure | None:
 
     A panel for each method, a line through the learning rates of each mode.
     """
-    found = [one for one in runs(rows) if one["mode"] in MODES]
+    found, charts = _of_modes(rows), []
     if not found:
         return None
-    charts = [
-        _plane(
-            [one for one in found if one["method"] == method],
-            f"{method[0].upper()}{method[1:]}: learned, nats",
-            MODES,
-        )
-        for method in dict.fromkeys(one["method"] for one in found)
-    ]
+    for method in dict.fromkeys(one["method"] for one in found):
+        own = [one for one in found if one["method"] == method]
+        charts.append(_plane(own, _titled(method, "learned, nats"), MODES))
     caption = (
         "Each line goes from no training through runs at rising rates, means over seeds. Higher:"
         " more of the new and updated facts is known (rise of their spans' log-probability)."
@@ -128,68 +128,46 @@ def _lines(points, x, y, names: Mapping[str, str], tip) -> alt.TopLevelMixin:
     color, shape = _scales(names, points)
     base = alt.Chart().encode(x=x, y=y, color=color)
     tip = ["updates = name:N", "rate, times the base's = factor:Q", *tip, "seeds:Q"]
-    return panel(
-        points,
-        base.mark_line(style="run").encode(order="factor:Q", detail="name:N"),
-        base.mark_point(style="dot", size=60).encode(shape=shape),
-        hover(base, tip),
-        height=280,
-    )
+    line = base.mark_line(style="run").encode(order="factor:Q", detail="name:N")
+    dots = base.mark_point(style="dot", size=60).encode(shape=shape)
+    return panel(points, line, dots, hover(base, tip), height=280)
 
 
 def _table(found):
     """Means over seeds of every method and mode at the base rate, as one reads them."""
-    base = min({one["factor"] for one in found}, key=lambda f: abs(f - 1))
-    mean = means([one for one in found if one["factor"] == base], "method", "mode")
     perplexity = lambda nats: f"{math.exp(-nats):,.1f}"
+    change = lambda m, kind: f"{perplexity(m[f'{kind} before'])} to {perplexity(m[kind])}"
     return [
         {
             "method, updates": f"{m['method']}, {MODES[m['mode']]}",
-            **{
-                f"{kind} spans, perplexity": (
-                    f"{perplexity(m[f'{kind} before'])} to {perplexity(m[kind])}"
-                )
-                for kind in FACT_KINDS
-            },
+            **{f"{kind} spans, perplexity": change(m, kind) for kind in FACT_KINDS},
             "old text, nll": f"{m['old_nll before']:.3f} to {m['old_nll']:.3f}",
             "learned, nats": f"{m['learned']:.2f}",
             "forgotten": f"{m['forgotten']:.1%}",
             "moved": f"{m['moved']:.1%}",
             "GFLOP": f"{m['flops'] / 1e9:,.0f}",
         }
-        for m in mean
+        for m in means(_at_base(found), "method", "mode")
     ]
 
 
 def by_kind(rows: Rows) -> Figure | None:
     """How much each kind of fact gains, at the base rate, a panel for each method."""
-    found = [one for one in runs(rows) if one["mode"] in MODES]
+    found = _of_modes(rows)
     if not found:
         return None
-    base = min({one["factor"] for one in found}, key=lambda f: abs(f - 1))
     charts, data = [], []
     for method in dict.fromkeys(one["method"] for one in found):
         points = [
-            {
-                "name": MODES[one["mode"]],
-                "kind": kind,
-                "seed": one["seed"],
-                "value": one[kind] - one[f"{kind} before"],
-            }
-            for one in found
-            if one["method"] == method and one["factor"] == base
+            {"name": MODES[one["mode"]], "kind": kind, "seed": one["seed"]}
+            | {"value": one[kind] - one[f"{kind} before"]}
+            for one in _at_base(found)
+            if one["method"] == method
             for kind in FACT_KINDS
         ]
         order = [name for name in MODES.values() if any(p["name"] == name for p in points)]
-        charts.append(
-            panels.dots(
-                points,
-                f"{method[0].upper()}{method[1:]}: gain in log-probability, nats",
-                order=order,
-                kinds=FACT_KINDS,
-                format="+.2f",
-            )
-        )
+        title = _titled(method, "gain in log-probability, nats")
+        charts.append(dots(points, title, order=order, kinds=FACT_KINDS, format="+.2f"))
         data += [{"method": method, **p} for p in points]
     caption = (
         "Gain of spans' log-probability, in nats, from before to after the continual pretraining,"
@@ -201,7 +179,7 @@ def by_kind(rows: Rows) -> Figure | None:
 
 def moved(rows: Rows) -> Figure | None:
     """What runs learn and forget against how far they move, first method."""
-    found = [one for one in runs(rows) if "moved" in one and one["mode"] in MODES]
+    found = [one for one in _of_modes(rows) if "moved" in one]
     if not found:
         return None
     method = found[0]["method"]
@@ -243,15 +221,11 @@ def running_frontier(rows: Rows) -> Figure | None:
 def online(rows: Rows) -> Figure | None:
     """Online nll against operations, a line from one step per chunk to two for each mode."""
     found = [
-        {
-            "mode": r["mode"],
-            "name": MODES[r["mode"]],
-            **panels.point(r, "steps", "seed", gflop=float(r["flops"]) / 1e9),
-        }
-        for r in rows
-        if r["metric"] == "online_at_best"
+        {"name": MODES[r["mode"]]}
+        | point(r, "mode", "steps", "seed", gflop=float(r["flops"]) / 1e9)
+        for r in where(rows, "online_at_best")
     ]
-    static = [r for r in rows if r["metric"] == "static_nll"]
+    static = where(rows, "static_nll")
     if not found:
         return None
     mean = means(found, "mode", "name", "steps")
@@ -259,19 +233,10 @@ def online(rows: Rows) -> Figure | None:
     y = upright("Online nll, nats per token")
     color, shape = _scales(MODES, mean)
     base = alt.Chart().encode(x=x, y=y, color=color)
-    tip = [
-        "adapts = name:N",
-        "steps per chunk = steps:Q",
-        "nll = value:Q .4f",
-        "GFLOP = gflop:Q ,.3f",
-    ]
-    chart = panel(
-        mean,
-        base.mark_line(style="run").encode(order="steps:Q", detail="name:N"),
-        base.mark_point(style="dot", size=80).encode(shape=shape),
-        hover(base, tip),
-        height=300,
-    )
+    tip = ["adapts = name:N", "steps per chunk = steps:Q", "nll = value:Q .4f"]
+    line = base.mark_line(style="run").encode(order="steps:Q", detail="name:N")
+    points = base.mark_point(style="dot", size=80).encode(shape=shape)
+    chart = panel(mean, line, points, hover(base, [*tip, "GFLOP = gflop:Q ,.3f"]), height=300)
     still = sum(r["value"] for r in static) / len(static)
     caption = (
         "Negative log-likelihood (nats per token) of text with updated and new facts, each token"

@@ -1,6 +1,6 @@
 """The outcomes of starting points that the knowledge-entropy study's figures are drawn from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmdyn.types import Rows
@@ -45,10 +45,8 @@ def of_series(rows: Rows) -> list[dict[str, Any]]:
 
 def last_of(found: Rows) -> dict[int, Mapping[str, Any]]:
     """The last checkpoint of each seed's series."""
-    return {
-        one["seed"]: one
-        for one in sorted((o for o in found if o["kind"] == "series"), key=lambda o: o["step"])
-    }
+    series = [one for one in found if one["kind"] == "series"]
+    return {one["seed"]: one for one in sorted(series, key=lambda one: one["step"])}
 
 
 def points_of(found: Rows, name: str, *more: str) -> list[dict[str, Any]]:
@@ -57,6 +55,17 @@ def points_of(found: Rows, name: str, *more: str) -> list[dict[str, Any]]:
         {"step": one["step"], "seed": one["seed"], "value": one[name], **{k: one[k] for k in more}}
         for one in found
     ]
+
+
+def some(values: Sequence, most: int) -> list:
+    """All of up to `most` values, else five of them, spread evenly.
+
+    >>> some(range(3), 7), some(range(9), 7)
+    ([0, 1, 2], [0, 2, 4, 6, 8])
+    """
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / 4)] for i in range(5)]
 
 
 def seeds_caption(found: Rows, one: str = "Thin", mean: str = "thick") -> str:

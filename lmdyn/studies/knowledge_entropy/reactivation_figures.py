@@ -6,7 +6,7 @@ import altair as alt
 import numpy as np
 
 from lmdyn.report.figures import Figure
-from lmdyn.report.panels import dots, hover, level, means, own, panel, tidy, upright
+from lmdyn.report.panels import dots, hover, hues, level, means, own, panel, tidy, upright
 from lmdyn.studies.knowledge_entropy.figure_data import (
     REACTIVATIONS,
     last_of,
@@ -24,11 +24,8 @@ def reactivation(rows: Rows) -> Figure | None:
     found = outcomes(rows)
     plain = last_of(found)
     points = [
-        {
-            **one,
-            "name": f"ratio {one['ratio']:g}, gain {one['gain']:g}",
-            **{f"plain {field}": plain[one["seed"]][field] for field, *_ in MEASURES},
-        }
+        {**one, "name": f"ratio {one['ratio']:g}, gain {one['gain']:g}"}
+        | {f"plain {field}": plain[one["seed"]][field] for field, *_ in MEASURES}
         for one in found
         if one["kind"] in REACTIVATIONS and one["seed"] in plain
     ]
@@ -36,23 +33,13 @@ def reactivation(rows: Rows) -> Figure | None:
         return None
     points.sort(key=lambda p: (p["ratio"], p["gain"]))
     order = list(dict.fromkeys(p["name"] for p in points))
-    charts = tuple(
-        dots(
-            [
-                {
-                    **{k: p[k] for k in ("name", "kind", "seed", field)},
-                    "value": p[field] - p[f"plain {field}"],
-                }
-                for p in points
-            ],
-            f"{field.capitalize()}, reactivated less unchanged{unit}",
-            order=order,
-            kinds=REACTIVATIONS,
-            format=format,
-            more={field: format.lstrip("+")},
-        )
-        for field, unit, format in MEASURES
-    )
+    charts = []
+    for field, unit, format in MEASURES:
+        less = [{**p, "value": p[field] - p[f"plain {field}"]} for p in points]
+        shown = [{k: p[k] for k in ("name", "kind", "seed", field, "value")} for p in less]
+        title = f"{field.capitalize()}, reactivated less unchanged{unit}"
+        how = {"format": format, "more": {field: format.lstrip("+")}}
+        charts.append(dots(shown, title, order=order, kinds=REACTIVATIONS, **how))
     before = {field: float(np.mean([p[field] for p in plain.values()])) for field, *_ in MEASURES}
     caption = (
         "The last checkpoint with dormant coefficients reactivated before the same continual"
@@ -66,7 +53,7 @@ def reactivation(rows: Rows) -> Figure | None:
     fields += ("plain acquisition", "plain forgetting")
     data = [{k: p[k] for k in fields} for p in points]
     title = "Reactivating the last checkpoint"
-    return Figure("reactivation", title, caption, charts, tidy(data), _table(plain, points))
+    return Figure("reactivation", title, caption, tuple(charts), tidy(data), _table(plain, points))
 
 
 def _table(plain, points) -> list[dict[str, str]]:
@@ -92,11 +79,8 @@ def variants(rows: Rows) -> Figure | None:
     """
     found = outcomes(rows)
     line = [one for one in found if one["kind"] == "series"]
-    points = [
-        _above_line(one, line)
-        for one in found
-        if one["kind"] in ("variant", "reactivated", "by entropy")
-    ]
+    kinds = ("variant", "reactivated", "by entropy")
+    points = [_above_line(one, line) for one in found if one["kind"] in kinds]
     if not line or not points:
         return None
     ordered = sorted(points, key=lambda p: p["group"] in REACTIVATIONS)
@@ -117,14 +101,9 @@ def variants(rows: Rows) -> Figure | None:
         f" each seed against its own line. {seeds_caption(points, 'Small', 'large')} Beyond the"
         " ends of the line its nearest checkpoint is taken."
     )
-    data = [
-        {**{k: o[k] for k in ("seed", "nll", "acquisition")}, "name": f"step {o['step']}"}
-        for o in line
-    ]
-    data += [
-        {**{k: p[k] for k in ("seed", "name", "nll", "acquisition")}, "above": p["value"]}
-        for p in points
-    ]
+    pick = lambda one: {k: one[k] for k in ("seed", "nll", "acquisition")}
+    data = [{**pick(one), "name": f"step {one['step']}"} for one in line]
+    data += [{**pick(p), "name": p["name"], "above": p["value"]} for p in points]
     return Figure("variants", "Learning at equal loss", caption, charts, tidy(data))
 
 
@@ -142,16 +121,13 @@ def _above_line(one, line) -> dict[str, Any]:
 
 
 def _plane(line, points, groups):
-    plain = [
-        {"name": f"step {m['step']:,}", **m}
-        for m in means(sorted(line, key=lambda o: o["step"]), "step")
-    ]
+    steps = means(sorted(line, key=lambda one: one["step"]), "step")
+    plain = [{"name": f"step {m['step']:,}", **m} for m in steps]
     x = level("nll of the old domain, nats per token", "nll")
     y = upright("Acquisition, nats", "acquisition")
     tip = ["name:N", "nll:Q .3f", "acquisition:Q .3f"]
     series = own(plain).encode(x=x, y=y)
-    color = alt.Color("group:N", scale=alt.Scale(domain=groups), legend=alt.Legend(columns=2))
-    shape = alt.Shape("group:N", scale=alt.Scale(domain=groups))
+    color, shape = hues("group:N", groups), alt.Shape("group:N", scale=alt.Scale(domain=groups))
     base = alt.Chart().encode(x=x, y=y)
     return panel(
         means(points, "name", "group"),

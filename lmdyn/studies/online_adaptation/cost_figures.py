@@ -15,51 +15,29 @@ def places(rows: Rows) -> Figure | None:
         return None
     single = [r for r in found if r["rank"] is None]
     ladder = [r for r in found if r["rank"] is not None]
-    charts = [
-        panels.dots(
-            gains(single),
-            GAIN,
-            order=list(dict.fromkeys(r["setting"] for r in single)),
-            more={"mflop": ",.2f"},
-        )
-    ]
+    order = list(dict.fromkeys(r["setting"] for r in single))
+    charts = [panels.dots(gains(single), GAIN, order=order, more={"mflop": ",.2f"})]
     if ladder:
         points = [{**p, "step": r["rank"]} for p, r in zip(gains(ladder), ladder, strict=True)]
-        whole = next(
-            (
-                panels.means(gains([r for r in single if r["setting"] == "MLPs"]), "name")[0]
-                for r in single
-                if r["setting"] == "MLPs"
-            ),
-            None,
-        )
-        y = panels.upright("Adapters at the MLPs: nats saved")
-        above = (
-            [] if whole is None else [panels.own([whole]).mark_rule(style="ceiling").encode(y=y)]
-        )
-        charts.append(
-            panels.over_steps(
-                points,
-                "Adapters at the MLPs: nats saved",
-                x=panels.step_axis(sorted({p["step"] for p in points}), title="rank"),
-                above=above,
-            )
-        )
+        title = "Adapters at the MLPs: nats saved"
+        whole = panels.means([p for p in gains(single) if p["name"] == "MLPs"], "name")
+        rule = panels.own(whole).mark_rule(style="ceiling").encode(y=panels.upright(title))
+        x = panels.step_axis(sorted({p["step"] for p in points}), title="rank")
+        charts.append(panels.over_steps(points, title, x=x, above=[rule] if whole else []))
     caption = (
-        "What adapting each part alone saves, on "
-        + text_name(found[0]["stream"])
-        + "; block 0 is next to the embedding. Second panel: low-rank adapters at the MLPs, by "
-        "rank; dashed: the MLPs themselves."
+        f"What adapting each part alone saves, on {text_name(found[0]['stream'])}; block 0 is next"
+        " to the embedding. Second panel: low-rank adapters at the MLPs, by rank; dashed: the MLPs"
+        " themselves."
     )
     table = [
-        {
-            "part": m["name"],
-            "nats saved": f"{m['value']:.3f}",
-            "MFLOP per token": f"{m['mflop']:,.2f}",
-        }
+        {"part": m["name"], "nats saved": f"{m['value']:.3f}", **_price(m)}
         for m in panels.means(gains(found), "name")
     ]
     return Figure("places", "What adapts", caption, tuple(charts), panels.tidy(gains(found)), table)
+
+
+def _price(mean) -> dict[str, str]:
+    return {"MFLOP per token": f"{mean['mflop']:,.2f}"}
 
 
 def _costs(rows, analysis, hue, shape):
@@ -69,66 +47,36 @@ def _costs(rows, analysis, hue, shape):
         | panels.point(r, "chunk", "window", "context", "seed", mflop=float(r["flops"] / 1e6))
         for r in (*rows_of(rows, analysis, "static_nll"), *rows_of(rows, analysis))
     ]
-    return points, panels.means_with_seeds(
-        points, ["hue", "shape", "name", "context", "chunk", "window"]
-    )
+    by = ["hue", "shape", "name", "context", "chunk", "window"]
+    return points, panels.means_with_seeds(points, by)
 
 
-def _trade(mean, hues, shapes, title):
-    x = alt.X(
-        "mflop:Q",
-        title="MFLOP per token",
-        scale=alt.Scale(type="log", nice=False, padding=14),
-        axis=alt.Axis(tickCount=5, grid=True, format="~g"),
-    )
-    base = alt.Chart().encode(x=x, y=panels.upright(title))
-    marks = {
-        "color": alt.Color("hue:N", scale=alt.Scale(domain=hues), legend=alt.Legend(columns=2)),
-        "shape": alt.Shape(
-            "shape:N",
-            scale=alt.Scale(
-                domain=shapes, range=["circle", "diamond", "square", "triangle-up"][: len(shapes)]
-            ),
-            legend=alt.Legend(columns=2, orient="bottom"),
-        ),
-    }
-    tip = [
-        "of = hue:N",
-        "adapts = shape:N",
-        "context:N",
-        "chunk:Q",
-        "window:Q",
-        "nll = value:Q .3f",
-        "MFLOP per token = mflop:Q ,.2f",
-        "seeds = each:N",
-    ]
+def _trade(mean, hues, shapes):
+    scale = alt.Scale(type="log", nice=False, padding=14)
+    axis = alt.Axis(tickCount=5, grid=True, format="~g")
+    x = alt.X("mflop:Q", title="MFLOP per token", scale=scale, axis=axis)
+    y = panels.upright("Nll, nats per token")
+    base = alt.Chart().encode(x=x, y=y)
+    drawn = ["circle", "diamond", "square", "triangle-up"][: len(shapes)]
+    scale, legend = alt.Scale(domain=shapes, range=drawn), alt.Legend(columns=2, orient="bottom")
+    shape = alt.Shape("shape:N", scale=scale, legend=legend)
+    tip = ["of = hue:N", "adapts = shape:N", "context:N", "chunk:Q", "window:Q"]
+    tip += ["nll = value:Q .3f", "MFLOP per token = mflop:Q ,.2f", "seeds = each:N"]
     front, best = [], float("inf")
     for m in sorted(mean, key=lambda m: (m["mflop"], m["value"])):
         if m["value"] < best:
             best = m["value"]
             front.append({"mflop": m["mflop"], "value": m["value"]})
-    line = (
-        panels.own(front)
-        .mark_line(style="pale", interpolate="step-after")
-        .encode(x=x, y=panels.upright(title))
-    )
-    return panels.panel(
-        mean,
-        line,
-        base.mark_point(style="dot", size=90).encode(**marks),
-        panels.hover(base, tip),
-        height=320,
-    )
+    line = panels.own(front).mark_line(style="pale", interpolate="step-after").encode(x=x, y=y)
+    dots = base.mark_point(style="dot", size=90)
+    dots = dots.encode(color=panels.hues("hue:N", hues), shape=shape)
+    return panels.panel(mean, line, dots, panels.hover(base, tip), height=320)
 
 
 def context(rows: Rows) -> Figure | None:
     """Nll against FLOPs, by context, static and adapted."""
-    points, mean = _costs(
-        rows,
-        "context",
-        lambda r: r["context"],
-        lambda r: "static" if r["rule"] is None else "adapted",
-    )
+    adapts = lambda r: "static" if r["rule"] is None else "adapted"
+    points, mean = _costs(rows, "context", lambda r: r["context"], adapts)
     if not points:
         return None
     hues = list(dict.fromkeys(p["hue"] for p in points))
@@ -138,16 +86,10 @@ def context(rows: Rows) -> Figure | None:
         " nothing that costs less is better."
     )
     table = [
-        {
-            "context": m["name"],
-            "adapts": m["shape"],
-            "nll": f"{m['value']:.3f}",
-            "MFLOP per token": f"{m['mflop']:,.2f}",
-        }
+        {"context": m["name"], "adapts": m["shape"], "nll": f"{m['value']:.3f}", **_price(m)}
         for m in mean
     ]
-    title = "Context against memory in weights"
-    chart = _trade(mean, hues, ["static", "adapted"], "Nll, nats per token")
+    title, chart = "Context against memory in weights", _trade(mean, hues, ["static", "adapted"])
     return Figure("context", title, caption, chart, panels.tidy(points), table)
 
 
@@ -170,10 +112,9 @@ def pareto(rows: Rows) -> Figure | None:
             "adapts": m["shape"],
             "context": f"{m['context']} {m['window'] or ''}, chunk {m['chunk']}",
             "nll": f"{m['value']:.3f}",
-            "MFLOP per token": f"{m['mflop']:,.2f}",
+            **_price(m),
         }
         for m in mean
     ]
-    title = "Model size, context and adaptation at a price"
-    chart = _trade(mean, hues, shapes, "Nll, nats per token")
+    title, chart = "Model size, context and adaptation at a price", _trade(mean, hues, shapes)
     return Figure("pareto", title, caption, chart, panels.tidy(points), table)

@@ -4,16 +4,20 @@ Each function gives a `Figure`, or None where the rows hold nothing for it. Thos
 others in `cost_figures` and `start_figures`.
 """
 
+import functools
+
 import altair as alt
 
 from lmdyn.report import panels
 from lmdyn.report.figures import Figure
+from lmdyn.report.panels import hues
 from lmdyn.studies.online_adaptation.cost_figures import context, pareto, places
 from lmdyn.studies.online_adaptation.figure_data import (
     GAIN,
     adapted_text,
     gains,
     rows_of,
+    saved,
     text_name,
 )
 from lmdyn.studies.online_adaptation.start_figures import checkpoints, localized, meta, resets
@@ -44,10 +48,8 @@ def along(rows: Rows) -> Figure | None:
     for name in dict.fromkeys(p["panel"] for p in points):
         shown = panels.means([p for p in points if p["panel"] == name], "place", "series")
         x = panels.across("place:Q", "predictions after the prefix", ",d")
-        color = alt.Color(
-            "series:N", scale=alt.Scale(domain=["online", "static"]), legend=alt.Legend(columns=2)
-        )
-        base = alt.Chart().encode(x=x, y=panels.upright(f"{name}: nats per token"), color=color)
+        y, color = panels.upright(f"{name}: nats per token"), hues("series:N", ["online", "static"])
+        base = alt.Chart().encode(x=x, y=y, color=color)
         tip = ["series:N", "at = place:Q ,.0f", "nats = value:Q .3f"]
         charts.append(panels.panel(shown, base.mark_line(style="mean"), panels.hover(base, tip)))
     caption = (
@@ -69,18 +71,13 @@ def rules(rows: Rows) -> Figure | None:
     found = [r for r in found if r.get("trained") != "tuned" or r["stream"] == far]
     if not found:
         return None
-    points = [
-        {**p, "kind": kind} for p, kind in zip(gains(found), map(adapted_text, found), strict=True)
-    ]
-    kinds, order = (
-        list(dict.fromkeys(p["kind"] for p in points)),
-        list(dict.fromkeys(p["name"] for p in points)),
-    )
-    more = {"mflop": ",.2f"}
+    points = [{**p, "kind": adapted_text(r)} for p, r in zip(gains(found), found, strict=True)]
+    kinds, order = (list(dict.fromkeys(p[field] for p in points)) for field in ("kind", "name"))
+    draw = functools.partial(panels.dots, title=GAIN, order=order, more={"mflop": ",.2f"})
     chart = (
-        panels.dots(points, GAIN, order=order, kinds=kinds, more=more)
+        draw(points, kinds=kinds)
         if len(kinds) <= 3
-        else panels.dots([{**p, "seed": p["kind"]} for p in points], GAIN, order=order, more=more)
+        else draw([{**p, "seed": p["kind"]} for p in points])
     )
     caption = (
         "What adapting saves, by rule: all parameters but where the name says otherwise (low-rank:"
@@ -89,10 +86,8 @@ def rules(rows: Rows) -> Figure | None:
     )
     static = {(adapted_text(r), r.get("seed")): r for r in rows_of(rows, "rules", "static_nll")}
     table = []
-    for r in [
-        *(r for r in static.values() if r.get("trained") != "tuned" or r["stream"] == far),
-        *found,
-    ]:
+    own = [r for r in static.values() if r.get("trained") != "tuned" or r["stream"] == far]
+    for r in [*own, *found]:
         still = static.get((adapted_text(r), r.get("seed")), r)
         table.append(
             {
@@ -118,28 +113,17 @@ def position(rows: Rows) -> Figure | None:
         return None
     names = {"document": "afresh for each document", "never": "all along"}
     points = [
-        {
-            "panel": r["setting"],
-            "place": r["end"],
-            "seed": r["seed"],
-            "series": names[r["reset"]],
-            "value": float(r["static"] - r["value"]),
-        }
+        {"panel": r["setting"], "place": r["end"], "seed": r["seed"]}
+        | {"series": names[r["reset"]], "value": saved(r)}
         for r in found
     ]
     charts = []
     for name in dict.fromkeys(p["panel"] for p in points):
-        shown = panels.means_with_seeds(
-            [p for p in points if p["panel"] == name], ["place", "series"]
-        )
-        x = panels.step_axis(
-            sorted({p["place"] for p in shown}),
-            title="up to this prediction of the document",
-            field="place",
-        )
-        color = alt.Color(
-            "series:N", scale=alt.Scale(domain=list(names.values())), legend=alt.Legend(columns=2)
-        )
+        own = [p for p in points if p["panel"] == name]
+        shown = panels.means_with_seeds(own, ["place", "series"])
+        title = "up to this prediction of the document"
+        x = panels.step_axis(sorted({p["place"] for p in shown}), title=title, field="place")
+        color = hues("series:N", list(names.values()))
         y = panels.upright(f"{name} adapt: nats saved")
         base = alt.Chart().encode(x=x, y=y, color=color)
         tip = ["series:N", "up to = place:Q ,d", "nats saved = value:Q .3f", "seeds = each:N"]

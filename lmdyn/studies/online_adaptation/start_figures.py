@@ -47,21 +47,14 @@ def localized(rows: Rows) -> Figure | None:
         for r in rows_of(rows, "localized", "relative_gradient_norm")
     ]
     mean = panels.means_with_seeds(profile, ["layer", "kind"])
-    x = alt.X(
-        "layer:Q",
-        title="block",
-        axis=whole_numbers(p["layer"] for p in profile),
-        scale=alt.Scale(nice=False, padding=8),
-    )
-    base = alt.Chart().encode(
-        x=x,
-        y=panels.upright("Gradient norm, of its size on home text"),
-        color=alt.Color("kind:N", scale=alt.Scale(domain=["attention", "mlp"])),
-    )
+    axis, scale = whole_numbers(p["layer"] for p in profile), alt.Scale(nice=False, padding=8)
+    x = alt.X("layer:Q", title="block", axis=axis, scale=scale)
+    y = panels.upright("Gradient norm, of its size on home text")
+    color = alt.Color("kind:N", scale=alt.Scale(domain=["attention", "mlp"]))
+    base = alt.Chart().encode(x=x, y=y, color=color)
     tip = ["kind:N", "layer:Q", "ratio = value:Q .3f", "seeds = each:N"]
-    points = gains(
-        found, lambda r: "random, as many" if r["setting"].startswith("random") else r["setting"]
-    )
+    kind = lambda name: "random, as many" if name.startswith("random") else name
+    points = gains(found, lambda r: kind(r["setting"]))
     charts = (
         panels.panel(mean, *panels.joined(base, tip)),
         panels.dots(points, GAIN, order=["localized", "random, as many"]),
@@ -85,15 +78,13 @@ def checkpoints(rows: Rows) -> Figure | None:
         {"step": r["step"], "seed": r["seed"], "value": float(r[field])} for r in source
     ]
     last = [r for r in found if r["stream"] == far]
+    entropy = rows_of(rows, "checkpoints", "knowledge_entropy")
     x = panels.step_axis(sorted({r["step"] for r in found}))
+    on = f"on {text_name(far)}, nats per token"
     charts = (
-        panels.over_steps(
-            pick(rows_of(rows, "checkpoints", "knowledge_entropy")), "Knowledge entropy, nats", x=x
-        ),
-        panels.over_steps(pick(last), f"Online nll on {text_name(far)}, nats per token", x=x),
-        panels.over_steps(
-            pick(last, "static"), f"Static nll on {text_name(far)}, nats per token", x=x
-        ),
+        panels.over_steps(pick(entropy), "Knowledge entropy, nats", x=x),
+        panels.over_steps(pick(last), f"Online nll {on}", x=x),
+        panels.over_steps(pick(last, "static"), f"Static nll {on}", x=x),
     )
     caption = (
         "What each checkpoint of pretraining is, and what it reaches when it adapts online. Thin:"
@@ -108,30 +99,26 @@ def meta(rows: Rows) -> Figure | None:
     found = rows_of(rows, "meta")
     if not found:
         return None
-    order = list(dict.fromkeys(r["setting"] for r in found))
+    before = {(r["stream"], r["seed"]): r["value"] for r in found if r["setting"] == "as it was"}
     points = [
         {"name": r["setting"]}
         | panels.point(r, "seed", static=float(r["static"]), kind=text_name(r["stream"]))
         for r in found
     ]
-    before = {(r["stream"], r["seed"]): r["value"] for r in found if r["setting"] == "as it was"}
     shown = [
-        {**p, "value": float(before[(r["stream"], r["seed"])] - r["value"])}
+        {**p, "value": float(before[r["stream"], r["seed"]] - r["value"])}
         for p, r in zip(points, found, strict=True)
         if r["setting"] != "as it was"
     ]
     if not shown:
         return None
+    order, kinds = (list(dict.fromkeys(p[field] for p in shown)) for field in ("name", "kind"))
     caption = (
         "The model trained on for the same cost in three ways: by likelihood, by the first-order"
         " meta-gradient (the sum of the gradients that online adaptation makes), and by the"
         " gradient through its updates. How much lower its online nll (SGD) is than that of the"
         " model as it was."
     )
-    chart = panels.dots(
-        shown,
-        "nats per token below the model as it was",
-        order=[o for o in order if o != "as it was"],
-        kinds=list(dict.fromkeys(p["kind"] for p in shown)),
-    )
+    title = "nats per token below the model as it was"
+    chart = panels.dots(shown, title, order=order, kinds=kinds)
     return Figure("meta", "A start that is good to adapt from", caption, chart, panels.tidy(points))
