@@ -61,7 +61,9 @@ def part(folder: Path) -> Part:
     >>> import tempfile
     >>> from lmdyn import records
     >>> folder = tempfile.mkdtemp()
-    >>> records.write_rows(f"{folder}/a.jsonl", [records.row("tiny", "nll", 3.0, "nats")], {})
+    >>> records.write_rows(
+    ...     f"{folder}/a.jsonl", [records.row("nll", 3.0, "nats", model="tiny")], {}
+    ... )
     >>> len(part(Path(folder)).runs), part(Path(folder)).said
     (1, [])
     """
@@ -81,7 +83,7 @@ def gathered(folder: str | os.PathLike) -> Gathered:
     >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "run").mkdir()
     >>> records.write_rows(
-    ...     folder / "run/a.jsonl", [records.row("tiny", "nll", 3.0, "nats")], {}
+    ...     folder / "run/a.jsonl", [records.row("nll", 3.0, "nats", model="tiny")], {}
     ... )
     >>> [found.name for found in gathered(folder).folders]
     ['run']
