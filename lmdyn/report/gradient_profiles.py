@@ -52,42 +52,40 @@ def layers(
     x = _layer_axis(last)
     y = upright(title)
     used = [k for k in order if any(p["kind"] == k for p in points)]
-    color = alt.Color(
-        "kind:N",
-        scale=alt.Scale(domain=used),
-        sort=used,
-        legend=alt.Legend(columns=2) if len(used) > 1 else None,
-    )
+    legend = alt.Legend(columns=2) if len(used) > 1 else None
+    color = alt.Color("kind:N", scale=alt.Scale(domain=used), sort=used, legend=legend)
     base = alt.Chart().encode(x=x, y=y, color=color)
     tip = ["kind:N", "layer:Q d", "relative norm = value:Q .3f"]
     stacked = [own([{"value": 1}]).mark_rule(style="zero").encode(y=y)]
     if single and all("low" in p for p in points):
         tip += ["low:Q .3f", "high:Q .3f"]
-        bars = (
-            alt.Chart()
-            .mark_rule(style="band")
-            .encode(x=x, y=upright(title, "low"), y2="high:Q", color=color)
-        )
-        stacked.append(bars)
+        ends = {"y": upright(title, "low"), "y2": "high:Q"}
+        stacked.append(alt.Chart().mark_rule(style="band").encode(x=x, color=color, **ends))
     elif not single:
         tip.append("seeds = each:N")
-        thin = (
-            own(tidy(points))
-            .mark_line(style="seed")
-            .encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"])
-        )
-        stacked.append(thin)
+        stacked.append(_seeds(points, x=x, y=y, color=color))
     return panel(mean, *stacked, *joined(base, tip), height=240)
+
+
+def _seeds(points: Rows, **marks: Any) -> alt.Chart:
+    """A thin line for each seed and kind."""
+    detail = ["seed:N", "kind:N"]
+    return own(tidy(points)).mark_line(style="seed").encode(detail=detail, **marks)
 
 
 def _layer_axis(last: int) -> alt.X:
     ticks = list(range(0, last + 1, 1 + last // 12))
     axis = alt.Axis(format="d", values=ticks, labelOverlap="greedy")
-    return alt.X(
-        "layer:Q",
-        title="layer",
-        axis=axis,
-        scale=alt.Scale(nice=False, domain=[0, last], padding=8),
+    scale = alt.Scale(nice=False, domain=[0, last], padding=8)
+    return alt.X("layer:Q", title="layer", axis=axis, scale=scale)
+
+
+def _block_panels(points: Rows, order: Sequence[str], what: str) -> tuple[alt.TopLevelMixin, ...]:
+    """A panel of `layers` for attention and one for the MLP."""
+    panels = (("attention", "Attention"), ("mlp", "MLP"))
+    return tuple(
+        layers([p for p in points if p["site"] == site], order, f"{name}: {what}")
+        for site, name in panels
     )
 
 
@@ -108,14 +106,7 @@ def profile(rows: Rows) -> Figure | None:
     points = _profile_points(rows, FACT_KINDS)
     if not points:
         return None
-    charts = tuple(
-        layers(
-            [p for p in points if p["site"] == site],
-            FACT_KINDS,
-            f"{name}: norm relative to random spans",
-        )
-        for site, name in (("attention", "Attention"), ("mlp", "MLP"))
-    )
+    charts = _block_panels(points, FACT_KINDS, "norm relative to random spans")
     seeds = len({p["seed"] for p in points})
     caption = (
         "Mean norm of the gradient of each sequence's loss on its span (the object of a fact), over"
@@ -127,9 +118,8 @@ def profile(rows: Rows) -> Figure | None:
             else f"Thin: each of {seeds} seeds; thick: their mean."
         )
     )
-    return Figure(
-        "profile", "Which layers each kind of knowledge lights up", caption, charts, tidy(points)
-    )
+    title = "Which layers each kind of knowledge lights up"
+    return Figure("profile", title, caption, charts, tidy(points))
 
 
 def profiles(rows: Rows) -> list[Figure]:
@@ -150,9 +140,8 @@ def profiles(rows: Rows) -> list[Figure]:
             for r in rows
             if r["metric"] == "profile_difference" and r["site"] is None and label(r) == model
         ]
-        made.append(
-            _model_profile(f"gradients-{number + 1}" if number else "gradients", mine, tests)
-        )
+        name = f"gradients-{number + 1}" if number else "gradients"
+        made.append(_model_profile(name, mine, tests))
     return made
 
 
@@ -213,11 +202,7 @@ def _model_profile(name: str, rows: Rows, tests: Sequence[str]) -> Figure:
 def difference(rows: Rows) -> Figure | None:
     """Where updated and new facts differ, layer by layer."""
     points = [
-        {
-            "site": r["site"],
-            "kind": {"mlp": "MLP"}.get(r["site"], r["site"]),
-            **point(r, "layer", "seed"),
-        }
+        {"kind": {"mlp": "MLP"}.get(r["site"], r["site"]), **point(r, "site", "layer", "seed")}
         for r in rows
         if r["metric"] == "profile_difference" and r["layer"] is not None and "seed" in r
     ]
@@ -234,11 +219,7 @@ def difference(rows: Rows) -> Figure | None:
     tip = ["part = kind:N", "layer:Q d", "log share = value:Q +.3f", "seeds = each:N"]
     stacked = [own([{"value": 0}]).mark_rule(style="zero").encode(y=y)]
     if len({p["seed"] for p in points}) > 1:
-        stacked.append(
-            own(tidy(points))
-            .mark_line(style="seed")
-            .encode(x=x, y=y, color=color, detail=["seed:N", "kind:N"])
-        )
+        stacked.append(_seeds(points, x=x, y=y, color=color))
     chart = panel(mean, *stacked, *joined(base, tip), height=240)
     said = ", ".join(f"{r['p']:.2g}" for r in tests)
     caption = (
@@ -268,18 +249,12 @@ def running(rows: Rows) -> Figure | None:
         {**p, "value": p["value"] / (sum(m := middle[p["kind"], p["seed"]]) / len(m))}
         for p in points
     ]
-    charts = [
-        layers(
-            [p for p in points if p["site"] == site],
-            ("measured before", *RUNNING_MODES.values()),
-            f"{title}: r over its mean",
-        )
-        for site, title in (("attention", "Attention"), ("mlp", "MLP"))
-    ]
+    order = ("measured before", *RUNNING_MODES.values())
+    charts = _block_panels(points, order, "r over its mean")
     caption = (
         "The relative profile that restricts training, over its mean: as the probes gave it before"
         " (mean of updated and new facts), and as the running estimate, of the gradients of"
         " training batches relative to those of pretraining text, stood at the end (base rate)."
         " Thin: seeds; thick: their mean."
     )
-    return Figure("running", "The profile during training", caption, tuple(charts), tidy(points))
+    return Figure("running", "The profile during training", caption, charts, tidy(points))

@@ -22,22 +22,18 @@ def figures(rows: Rows) -> list[Figure]:
     """The figure, where the rows hold a law and its points."""
     law = next((r for r in rows if r["metric"] == "scaling_law"), None)
     points = [r for r in rows if r["metric"] == "scaling_point"]
-    return (
-        []
-        if law is None or not points
-        else [_figure(law, points, [r for r in rows if r["metric"] == "scaling_residual"])]
-    )
+    if law is None or not points:
+        return []
+    return [_figure(law, points, [r for r in rows if r["metric"] == "scaling_residual"])]
 
 
 def _figure(law: Row, points: Rows, residuals: Rows) -> Figure:
     by_size = sorted({r["name"]: r for r in points}.values(), key=lambda r: r["parameters"])
     order = [r["name"] for r in by_size]
-    color = alt.Color(
-        "name:O", sort=order, legend=alt.Legend(columns=3), scale=alt.Scale(domain=order)
-    )
-    data = [
-        point(r, "name", "trained", predicted=float(r["predicted"]), fit=_fit(r)) for r in points
-    ]
+    scale, legend = alt.Scale(domain=order), alt.Legend(columns=3)
+    color = alt.Color("name:O", sort=order, legend=legend, scale=scale)
+    told = lambda r: {"predicted": float(r["predicted"]), "fit": _fit(r)}
+    data = [point(r, "name", "trained", **told(r)) for r in points]
     curves = [p for name in order for p in _curve(law, name, points)]
     charts = (_losses(data, curves, color), _residuals(residuals, color, len(order)))
     caption = (
@@ -86,14 +82,9 @@ def _losses(data: Rows, curves: Rows, color: alt.Color) -> alt.TopLevelMixin:
 def _residuals(rows: Rows, color: alt.Color, shades: int) -> alt.TopLevelMixin:
     """How far the last loss of each size lies above the law's prediction, with its interval."""
     ends = [
-        point(
-            r,
-            "name",
-            "parameters",
-            low=float(r.get("low", r["value"])),
-            high=float(r.get("high", r["value"])),
-            fit=_fit(r),
-        )
+        point(r, "name", "parameters")
+        | {end: float(r.get(end, r["value"])) for end in ("low", "high")}
+        | {"fit": _fit(r)}
         for r in rows
     ]
     x = across("parameters:Q", "parameters", "~s", type="log", padding=14)

@@ -9,7 +9,7 @@ import numpy as np
 from lmdyn.records import Quantity
 from lmdyn.report.figures import Figure, chart_of, number, rounded
 from lmdyn.report.folders import Run
-from lmdyn.report.panels import across, tooltips
+from lmdyn.report.panels import across, tooltips, upright
 from lmdyn.types import ArrayLike
 
 STREAM_QUANTITIES = {
@@ -96,13 +96,8 @@ def stream_data(
     means = [np.add.reduceat(a, starts) / (ends - starts) for a in (before, after)]
     gain = np.cumsum(before - after)[ends - 1]
     return [
-        {
-            "start": int(a),
-            "end": int(b),
-            "static": rounded(s),
-            "online": rounded(o),
-            "gain": rounded(g),
-        }
+        {"start": int(a), "end": int(b)}
+        | {"static": rounded(s), "online": rounded(o), "gain": rounded(g)}
         for a, b, s, o, g in zip(starts, ends, *means, gain, strict=True)
     ]
 
@@ -110,24 +105,14 @@ def stream_data(
 def stream(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
     """Static against online nll along the stream. `data`: see `stream_data`."""
     base = alt.Chart().transform_calculate(middle="(datum.start + datum.end) / 2")
-    x = across(
-        "middle:Q", "predictions so far", ",d", ticks=5, domainMin=0, domainMax=data[-1]["end"]
-    )
-    y = alt.Y(
-        "value:Q",
-        title="nats per token",
-        axis=alt.Axis(tickCount=5),
-        scale=alt.Scale(zero=False, nice=True),
-    )
-    color = alt.Color(
-        "series:N", scale=alt.Scale(domain=["online", "static"]), sort=["online", "static"]
-    )
-    lines = (
-        base.transform_fold(["online", "static"], as_=["series", "value"])
-        .mark_line()
-        .encode(x=x, y=y, color=color, detail="series:N")
-    )
-    return chart_of(list(data), lines, _cursor(base, x, ["online", "static"]))
+    ends = {"domainMin": 0, "domainMax": data[-1]["end"]}
+    names: list[Any] = ["online", "static"]
+    x = across("middle:Q", "predictions so far", ",d", ticks=5, **ends)
+    y = upright("nats per token")
+    color = alt.Color("series:N", scale=alt.Scale(domain=names), sort=names)
+    lines = base.transform_fold(names, as_=["series", "value"]).mark_line()
+    lines = lines.encode(x=x, y=y, color=color, detail="series:N")
+    return chart_of(list(data), lines, _cursor(base, x, names))
 
 
 def gain(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
@@ -145,20 +130,10 @@ def gain(data: Sequence[Mapping[str, Any]]) -> alt.TopLevelMixin:
 def _cursor(base, x, names):
     """An upright line at the nearest point, whose tooltip shows the values there."""
     field = x.shorthand.partition(":")[0]
-    near = alt.selection_point(
-        name="near",
-        nearest=True,
-        on="pointerover",
-        clear="pointerout",
-        encodings=["x"],
-        empty=False,
-    )
+    how = dict[str, Any](on="pointerover", clear="pointerout", encodings=["x"])
+    near = alt.selection_point("near", nearest=True, empty=False, **how)
     title = {"gain": "nats saved", "middle": "at prediction"}
     tip = [f"at prediction = {field}:Q ,d"] + [f"{title.get(n, n)} = {n}:Q ,.3f" for n in names]
-    return (
-        base.mark_rule(style="cursor")
-        .encode(
-            x=x, opacity=alt.condition(near, alt.value(0.6), alt.value(0)), tooltip=tooltips(tip)
-        )
-        .add_params(near)
-    )
+    seen = alt.condition(near, alt.value(0.6), alt.value(0))
+    rule = base.mark_rule(style="cursor").encode(x=x, opacity=seen, tooltip=tooltips(tip))
+    return rule.add_params(near)

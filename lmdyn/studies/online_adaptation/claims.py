@@ -13,7 +13,7 @@ import numpy as np
 
 from lmdyn.analysis.statistics import best_elsewhere, interval
 from lmdyn.report.figures import short
-from lmdyn.studies.claims import OURS, Claim, claim
+from lmdyn.studies.claims import OURS, Claim, claim, where
 from lmdyn.studies.online_adaptation.tables import (
     at_most,
     column,
@@ -105,22 +105,16 @@ def _shift(rows: Rows, make: Callable) -> None:
 
 def _best_rule(rows, **wanted) -> np.ndarray | None:
     """`[S]`: what the rule saves that is best in the other seeds; None for one seed."""
-    whole = {
-        r["setting"]
-        for r in rows
-        if r.get("analysis") == "rules" and r.get("rule") == r.get("setting")
-    }
+    own = [r for r in rows if r.get("analysis") == "rules"]
+    whole = {r["setting"] for r in own if r.get("rule") == r.get("setting")}
     keys, online = table(rows, "rules", **wanted)
+    static = table(rows, "rules", "static", **wanted)[1]
     chosen = [k for k, key in enumerate(keys) if key in whole]
-    return best_elsewhere(
-        table(rows, "rules", "static", **wanted)[1][:, chosen] - online[:, chosen]
-    )
+    return best_elsewhere((static - online)[:, chosen])
 
 
 def _ladder(rows, make, kind, **wanted):
-    low, full = (
-        column(rows, "rules", name, trained=kind, **wanted) for name in ("low-rank", "MLPs")
-    )
+    one = lambda name: column(rows, "rules", name, trained=kind, **wanted)
     make(
         "low-rank-beats-static",
         "Low-rank adapters at the MLPs beat the static model.",
@@ -130,21 +124,16 @@ def _ladder(rows, make, kind, **wanted):
     make(
         "full-beats-low-rank",
         "Adapting the whole MLPs beats low-rank adapters at them.",
-        less(low, full),
+        less(one("low-rank"), one("MLPs")),
         "Nll of the low-rank setting less that of the MLPs.",
     )
-    localized, all_of_it = (
-        column(rows, "rules", name, trained=kind, **wanted)
-        for name in ("localized", main_rule(rows))
+    make(
+        "localized-beats-all",
+        "Adapting where the gradient profile is above its mean beats adapting everything.",
+        less(one(main_rule(rows)), one("localized")),
+        "Nll of all less that of localized, which costs less.",
+        source=OURS,
     )
-    if localized is not None:
-        make(
-            "localized-beats-all",
-            "Adapting where the gradient profile is above its mean beats adapting everything.",
-            less(all_of_it, localized),
-            "Nll of all less that of localized, which costs less.",
-            source=OURS,
-        )
 
 
 def _cache_less_overlap(keys: list, nll: np.ndarray, costs: np.ndarray) -> np.ndarray | None:
@@ -290,20 +279,17 @@ def _beyond(rows: Rows, make: Callable) -> None:
             figure="localized",
             source=OURS,
         )
-    recommended = [
-        r for r in rows if r["metric"] == "recommended" and r.get("analysis") == "checkpoints"
-    ]
-    if recommended:
-        make(
-            "recommended-start",
-            "Adaptation that starts at the checkpoint with the most knowledge entropy beats"
-            " starting at the last one.",
-            np.array([r["lead"] for r in recommended]),
-            "Online nll from the last checkpoint less that from the recommended one, on "
-            "the stream that is furthest from home; 0 where it is the last one.",
-            figure="checkpoints",
-            source=OURS,
-        )
+    recommended = where(rows, "recommended", analysis="checkpoints")
+    make(
+        "recommended-start",
+        "Adaptation that starts at the checkpoint with the most knowledge entropy beats"
+        " starting at the last one.",
+        np.array([r["lead"] for r in recommended]),
+        "Online nll from the last checkpoint less that from the recommended one, on "
+        "the stream that is furthest from home; 0 where it is the last one.",
+        figure="checkpoints",
+        source=OURS,
+    )
     wanted = {"stream": streams(rows)[-1]} if streams(rows) else {}
     for name, order in (("first order", "first-order"), ("full", "full")):
         make(

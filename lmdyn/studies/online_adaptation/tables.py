@@ -47,9 +47,8 @@ def table(
         found.setdefault(key(r), {}).setdefault(replicate(r), []).append(r[field])
     everyone = list(dict.fromkeys(replicate(r) for r in own))
     keys = [k for k, values in found.items() if set(values) == set(everyone)]
-    return keys, np.array([[np.mean(found[k][one]) for k in keys] for one in everyone]).reshape(
-        len(everyone), len(keys)
-    )
+    values = np.array([[np.mean(found[k][one]) for k in keys] for one in everyone])
+    return keys, values.reshape(len(everyone), len(keys))
 
 
 def column(rows: Rows, analysis: str, setting: str | None, **more: Any) -> np.ndarray | None:
@@ -61,11 +60,7 @@ def column(rows: Rows, analysis: str, setting: str | None, **more: Any) -> np.nd
 def gain(rows: Rows, analysis: str, setting: str | None, **wanted: Any) -> np.ndarray | None:
     """`[S]`: static nll less online nll of the same predictions."""
     online = column(rows, analysis, setting, **wanted)
-    return (
-        None
-        if online is None
-        else column(rows, analysis, setting, field="static", **wanted) - online
-    )
+    return less(column(rows, analysis, setting, field="static", **wanted), online)
 
 
 def less(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
@@ -114,12 +109,8 @@ def summary(rows: Rows) -> list[dict]:
     """
     made, own = [], [r for r in rows if r.get("analysis") == "checkpoints"]
     for seed in seeds_of(own):
-        entropy = {
-            r["step"]: r["value"]
-            for r in own
-            if r["seed"] == seed and r["metric"] == "knowledge_entropy"
-        }
-        far = [r for r in own if r["seed"] == seed and r["metric"] == "online_nll"]
+        entropy = {r["step"]: r["value"] for r in where(own, "knowledge_entropy", seed=seed)}
+        far = where(own, "online_nll", seed=seed)
         reached = {r["step"]: r["value"] for r in far if r["stream"] == far[-1]["stream"]}
         best, last = max(entropy, key=lambda step: entropy[step]), max(entropy)
         about = {"step": best, "seed": seed, "analysis": "checkpoints"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmdyn.analysis import curves
 from lmdyn.analysis.statistics import interval
-from lmdyn.studies.claims import OURS, Claim, claim, judge, over_seeds
+from lmdyn.studies.claims import OURS, Claim, claim, judge, over_seeds, seeds_of, where
 from lmdyn.studies.saturation.runs import (
     RunCurves,
     aligned,
@@ -57,20 +57,17 @@ def _saturation(rows) -> Iterator[Claim]:
     if not narrow:
         return
     over = f"Mean over the narrow models ({_names(narrow)})"
-    residuals = [r for r in rows if r["metric"] == "scaling_residual" and r["narrow"]]
+    residuals = where(rows, "scaling_residual", narrow=True)
     if residuals:
-        seeds = sorted({r["seed"] for r in residuals})
-        value = interval(
-            [np.mean([r["value"] for r in residuals if r["seed"] == seed]) for seed in seeds]
-        )
+        own = [[r["value"] for r in residuals if r["seed"] == seed] for seed in seeds_of(residuals)]
         yield make(
             "above-law",
             "Narrow models end above what the scaling law of the wide ones predicts.",
-            value,
+            interval([np.mean(values) for values in own]),
             f"{over} of their final loss over the law's prediction, less 1.",
             "share",
         )
-    points = [r for r in rows if r["metric"] == "saturated"]
+    points = where(rows, "saturated")
     detected = {side: [r["value"] for r in points if r["narrow"] == side] for side in (True, False)}
     seen = (
         f" The detector finds a point in {sum(detected[True]):.0f} of {len(detected[True])} narrow"
@@ -121,10 +118,8 @@ def _spectra(rows) -> Iterator[Claim]:
     narrow, wide = _sides(rows)
     if not narrow or len(narrow[0].steps) < curves.LEAST_POINTS:
         return
-    read, over = (
-        (lambda run: run.entropy[run.steps > 0]),
-        "Singular entropy of the head as a share of log D, mean over narrow models",
-    )
+    read = lambda run: run.entropy[run.steps > 0]
+    over = "Singular entropy of the head as a share of log D, mean over narrow models"
     collapse = aligned(narrow, read, since_elsewhere)
     yield make(
         "spectrum-flattens",
@@ -139,11 +134,8 @@ def _spectra(rows) -> Iterator[Claim]:
         over_seeds(collapse),
         f"{over}: at the end, less where it is lowest in the other seeds.",
     )
-    if (
-        wide
-        and collapse is not None
-        and (elsewhere := aligned(wide, read, since_elsewhere)) is not None
-    ):
+    elsewhere = aligned(wide, read, since_elsewhere) if wide else None
+    if collapse is not None and elsewhere is not None:
         yield make(
             "spectrum-collapses-more",
             "It collapses in narrow models more than in wide ones.",
@@ -154,27 +146,26 @@ def _spectra(rows) -> Iterator[Claim]:
 
 def _ranks(rows) -> Iterator[Claim]:
     make = functools.partial(_claim, unit="directions", figure="ranks")
-    for start, source in (("trained from there", SOURCE), ("trained from random", OURS)):
-        own = [r for r in rows if r["metric"] == "critical_rank" and r["start"] == start]
+    for start, id, from_, source in (
+        ("trained from there", "rank", "the truncated head", SOURCE),
+        ("trained from random", "rank-scratch", "random parameters", OURS),
+    ):
+        own = where(rows, "critical_rank", start=start)
         if not own:
             continue
-        width, climb, value = own[0]["width"], own[0]["climb"], interval([r["value"] for r in own])
-        slack = interval([r["width"] - r["value"] for r in own])
-        from_ = "the truncated head" if start == "trained from there" else "random parameters"
-        id = "rank" if start == "trained from there" else "rank-scratch"
-        yield dataclasses.replace(
-            make(
-                id,
-                "Loss climbs when the rank of the head falls below some r*, less than the"
-                f" width of {width} (heads trained from {from_}).",
-                value,
-                f"r*: the rank below which loss is more than {climb:.0%} above that of rank"
-                f" {width}, on the frozen body of the widest model; between two ranks of the"
-                " ladder on their logarithms. Supported where it is below the width.",
-                source=source,
-            ),
-            verdict=judge(slack),
+        width, climb = own[0]["width"], own[0]["climb"]
+        made = make(
+            id,
+            "Loss climbs when the rank of the head falls below some r*, less than the"
+            f" width of {width} (heads trained from {from_}).",
+            interval([r["value"] for r in own]),
+            f"r*: the rank below which loss is more than {climb:.0%} above that of rank"
+            f" {width}, on the frozen body of the widest model; between two ranks of the"
+            " ladder on their logarithms. Supported where it is below the width.",
+            source=source,
         )
+        slack = interval([r["width"] - r["value"] for r in own])
+        yield dataclasses.replace(made, verdict=judge(slack))
         narrow, _ = _sides(rows)
         if narrow and start == "trained from there":
             most = max(run.width for run in narrow)
@@ -188,8 +179,8 @@ def _ranks(rows) -> Iterator[Claim]:
 
 def _targets(rows) -> Iterator[Claim]:
     make = functools.partial(_claim, unit="directions")
-    for context in sorted({r["context"] for r in rows if r["metric"] == "target_rank"}):
-        own = [r for r in rows if r["metric"] == "target_rank" and r["context"] == context]
+    for context in sorted({r["context"] for r in where(rows, "target_rank")}):
+        own = where(rows, "target_rank", context=context)
         of = f"next-token distributions after {context} token{'s' * (context > 1)}"
         whole = max(r["share"] for r in own)
         needed = {r["seed"]: r["value"] for r in own if r["share"] == whole}
@@ -205,21 +196,14 @@ def _targets(rows) -> Iterator[Claim]:
                 " for every seed.",
                 figure="target",
             )
-        half = {
-            r["seed"]: r["value"] for r in own if math.isclose(r["share"], whole / 2, rel_tol=0.01)
-        }
+        at_half = [r for r in own if math.isclose(r["share"], whole / 2, rel_tol=0.01)]
+        half = {r["seed"]: r["value"] for r in at_half}
         both = sorted(needed.keys() & half.keys())
         if both:
-            effective = {
-                r["share"]: r["value"]
-                for r in rows
-                if r["metric"] == "target_effective_rank" and r["context"] == context
-            }
-            more = (
-                f" The effective rank of the whole text is {effective[whole]:.0f}."
-                if whole in effective
-                else ""
-            )
+            more = ""
+            if effective := where(rows, "target_effective_rank", context=context, share=whole):
+                rank = effective[-1]["value"]
+                more = f" The effective rank of the whole text is {rank:.0f}."
             yield make(
                 f"target-grows-{context}",
                 f"The directions that the {of} need still grow with the text.",
@@ -239,17 +223,11 @@ def _alternatives(rows) -> Iterator[Claim]:
     ):
         for head in dict.fromkeys(g["head"] for g in gained if g["way"] == way):
             own = [g for g in gained if g["way"] == way and g["head"] == head]
-            size = (
-                f", with {own[0]['size']:.2f} times the numbers of a full head"
-                if own[0]["size"]
-                else ""
-            )
-            shares = [g["share"] for g in own if g["share"] is not None]
-            more = (
-                f" That is {np.mean(shares):.0%} of the gap to the next wider model."
-                if shares
-                else ""
-            )
+            times, size, more = own[0]["size"], "", ""
+            if times:
+                size = f", with {times:.2f} times the numbers of a full head"
+            if shares := [g["share"] for g in own if g["share"] is not None]:
+                more = f" That is {np.mean(shares):.0%} of the gap to the next wider model."
             yield _claim(
                 f"{head.replace(':', '')}-{way}",
                 f"A head of kind {head}, {said}{size}, recovers some of the loss.",
