@@ -6,14 +6,14 @@ import functools
 import numpy as np
 
 from lmdyn.analysis.statistics import Interval, interval
-from lmdyn.studies.claims import Claim, claim, differs
+from lmdyn.studies.claims import Claim, claim, differs, where
 from lmdyn.types import Rows
 
 
 def claims(rows: Rows) -> list[Claim]:
     """The paper's first sentence, and one sentence a factor."""
     make = functools.partial(claim, unit="share")
-    runs = [r for r in rows if r["metric"] == "entropy_change"]
+    runs = where(rows, "entropy_change")
     change = np.array([r["value"] for r in runs])
     falling = int((change < 0).sum())
     over = "mean over runs of the change of H / log F over the second half of training"
@@ -35,20 +35,15 @@ def claims(rows: Rows) -> list[Claim]:
             figure="curves",
         ),
     ]
-    for r in rows:
-        if r["metric"] == "effect" and r["of"] == "change":
-            effect = Interval(r["value"], r["low"], r["high"], len(change))
-            found.append(
-                dataclasses.replace(
-                    make(
-                        f"decay-{r['factor'].replace(' ', '-')}",
-                        f"Whether entropy falls or rises later on depends on: {r['factor']}.",
-                        effect,
-                        f"Change of H / log F over the second half of training, {r['factor']}"
-                        f" {r['high_level']} less {r['low_level']}, over {len(change)} runs.",
-                        figure="effects",
-                    ),
-                    verdict=differs(effect),
-                )
-            )
+    for r in where(rows, "effect", of="change"):
+        effect = Interval(r["value"], r["low"], r["high"], len(change))
+        one = make(
+            f"decay-{r['factor'].replace(' ', '-')}",
+            f"Whether entropy falls or rises later on depends on: {r['factor']}.",
+            effect,
+            f"Change of H / log F over the second half of training, {r['factor']}"
+            f" {r['high_level']} less {r['low_level']}, over {len(change)} runs.",
+            figure="effects",
+        )
+        found.append(dataclasses.replace(one, verdict=differs(effect)))
     return found

@@ -14,12 +14,13 @@ Below 0, it is decaying.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from lmdyn import records
 from lmdyn.analysis import factorials
+from lmdyn.studies.claims import where
 from lmdyn.studies.config import with_special_tokens
 from lmdyn.studies.entropy_decay.claims import claims
 from lmdyn.studies.entropy_decay.config import EntropyDecay, Factor
@@ -58,12 +59,8 @@ def response(rows: Rows, number: int) -> dict[str, float]:
     half; `end`; and `nll_change`, of the nll over the same second half.
     """
     own = [r for r in rows if r.get("run") == number]
-    entropy = {
-        r["step"]: r["normalized"]
-        for r in own
-        if r["metric"] == "knowledge_entropy" and r["layer"] is None
-    }
-    nll = {r["step"]: r["value"] for r in own if r["metric"] == "nll"}
+    entropy = {r["step"]: r["normalized"] for r in where(own, "knowledge_entropy", layer=None)}
+    nll = {r["step"]: r["value"] for r in where(own, "nll")}
     last = max(entropy)
     half = last // 2
     dip = entropy[0] - min(v for step, v in entropy.items() if step <= half)
@@ -76,33 +73,20 @@ def response(rows: Rows, number: int) -> dict[str, float]:
 
 
 def _table(rows):
-    numbers = sorted({r["run"] for r in rows if "run" in r})
-    signs = {r["run"]: r["signs"] for r in rows if "run" in r}
-    names = {r["run"]: r["levels"] for r in rows if "run" in r}
-    return (
-        numbers,
-        np.array([signs[n] for n in numbers]),
-        [names[n] for n in numbers],
-        [response(rows, n) for n in numbers],
-    )
+    runs = {r["run"]: r for r in rows if "run" in r}
+    numbers = sorted(runs)
+    signs, levels = ([runs[n][field] for n in numbers] for field in ("signs", "levels"))
+    return numbers, np.array(signs), levels, [response(rows, n) for n in numbers]
 
 
 def summary(factors: Sequence[Factor], rows: Rows) -> list[dict]:
     """Rows `entropy_change` (a run) and `effect` (a factor: high level less low)."""
     numbers, design, levels, found = _table(rows)
-    made = [
-        records.row(
-            "entropy_change",
-            one["change"],
-            "share",
-            model=f"run {n}",
-            run=n,
-            levels=level,
-            signs=sign.tolist(),
-            **cast(dict[str, Any], {k: v for k, v in one.items() if k != "change"}),
-        )
-        for n, one, level, sign in zip(numbers, found, levels, design, strict=True)
-    ]
+    made = []
+    for n, one, level, sign in zip(numbers, found, levels, design, strict=True):
+        about = {"model": f"run {n}", "run": n, "levels": level, "signs": sign}
+        about |= {k: v for k, v in one.items() if k != "change"}
+        made.append(records.row("entropy_change", one["change"], "share", **about))
     for column in ("change", "dip", "end"):
         estimated = factorials.effects(design, [one[column] for one in found])
         for factor, effect in zip(factors, estimated.effects, strict=True):

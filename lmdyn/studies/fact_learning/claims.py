@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from lmdyn.analysis.statistics import Interval, bootstrap
-from lmdyn.studies.claims import Claim, claim
+from lmdyn.studies.claims import Claim, claim, where
 from lmdyn.types import Rows
 
 SOURCE = "Chang et al. 2024"
@@ -15,19 +15,14 @@ def claims(rows: Rows) -> list[Claim]:
     """That facts are learnt, and words better than what follows from them."""
     make = functools.partial(claim, source=SOURCE, unit="nats", figure="learning")
     found, depths = [], set()
-    for row in rows:
-        if row["metric"] == "acquisition" and row["depth"] is not None:
-            depths.add(row["depth"])
-            found.append(
-                make(
-                    f"learnt-{row['depth']}",
-                    f"Injected facts are learnt: {row['depth']}.",
-                    Interval(row["value"], row["low"], row["high"], row["tokens"]),
-                    how="Rise of the span's log-probability, mean over probes; interval over"
-                    " facts.",
-                )
-            )
-    gains = {(r["depth"], r["fact"]): r["value"] for r in rows if r["metric"] == "fact_gain"}
+    how = "Rise of the span's log-probability, mean over probes; interval over facts."
+    for r in where(rows, "acquisition"):
+        if (depth := r["depth"]) is not None:
+            depths.add(depth)
+            value = Interval(r["value"], r["low"], r["high"], r["tokens"])
+            text = f"Injected facts are learnt: {depth}."
+            found.append(make(f"learnt-{depth}", text, value, how=how))
+    gains = {(r["depth"], r["fact"]): r["value"] for r in where(rows, "fact_gain")}
     if {"memorisation", "composition"} <= depths:
         facts = sorted({fact for _, fact in gains})
         of = lambda depth: np.array([gains.get((depth, fact), np.nan) for fact in facts])

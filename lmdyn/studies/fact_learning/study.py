@@ -10,6 +10,7 @@ models or other orders.
 from pathlib import Path
 
 from lmdyn import checkpoints, data
+from lmdyn.studies.claims import where
 from lmdyn.studies.config import load_model
 from lmdyn.studies.fact_learning.claims import claims
 from lmdyn.studies.fact_learning.config import FactLearning
@@ -71,16 +72,12 @@ def table(rows: Rows) -> str:
     paraphrase      -3.000   -1.500    1.500   1.00..2.00      0.500        9
     """
     lines = ["depth           before    after   gained      interval   relative   probes"]
-    for row in rows:
-        if row["metric"] == "acquisition":
-            asked = [
-                r["value"]
-                for r in rows
-                if r["metric"] == "span_log_probability" and r["depth"] == row["depth"]
-            ]
-            between = f"{row['low']:.2f}..{row['high']:.2f}"
-            lines.append(
-                f"{row['depth'] or 'all':14} {asked[0]:7.3f}  {asked[-1]:7.3f}  {row['value']:7.3f}"
-                f"  {between:>12}  {row['relative']:9.3f}  {row['tokens']:7d}"
-            )
+    for row in where(rows, "acquisition"):
+        depth = row["depth"]
+        asked = [r["value"] for r in where(rows, "span_log_probability", depth=depth)]
+        between = f"{row['low']:.2f}..{row['high']:.2f}"
+        lines.append(
+            f"{depth or 'all':14} {asked[0]:7.3f}  {asked[-1]:7.3f}  {row['value']:7.3f}"
+            f"  {between:>12}  {row['relative']:9.3f}  {row['tokens']:7d}"
+        )
     return "\n".join(lines)

@@ -83,26 +83,15 @@ def train(run: TrainConfig, tags: dict, command: list[str]) -> list[dict]:
     for line in log:
         bins.setdefault(-(-line["step"] // every) * every, []).append(line["loss"])
     for step, losses in sorted(bins.items()):
-        found.append(
-            records.row(
-                "train_loss",
-                np.mean(losses),
-                "nats",
-                model=f"run:{run.out}",
-                step=min(step, run.steps),
-                **tags,
-                trained=min(step, run.steps) * per_step,
-            )
-        )
+        done = min(step, run.steps)
+        about = {"model": f"run:{run.out}", "step": done, **tags, "trained": done * per_step}
+        found.append(records.row("train_loss", np.mean(losses), "nats", **about))
     return found
 
 
 @functools.cache
-def _ladder_metrics(
-    vocabulary: tuple | None,
-) -> (
-    metrics.Metric
-):  # one metric, so that every checkpoint of a series runs the same compiled program
+def _ladder_metrics(vocabulary: tuple | None) -> metrics.Metric:
+    """One metric, so that every checkpoint of a series runs the same compiled program."""
     spectrum = metrics.head_spectrum(None if vocabulary is None else slice(*vocabulary))
     return metrics.combine(
         nll=metrics.likelihood(), anisotropy=metrics.anisotropy(), head_spectrum=spectrum
@@ -132,13 +121,10 @@ def measured(
         "run": series,
     }
     # A single model is its own last step.
-    step, trained = (
-        step or 0,
-        None if step is None or tokens_per_step is None else step * tokens_per_step,
-    )
-    about = {"step": step, "tokens": batches.tokens}
+    about = {"step": step or 0, "tokens": batches.tokens}
+    tags["trained"] = (step or 0) * (tokens_per_step or 0)
     return [
-        records.row(model=reference, **{**about, **r}, **tags, trained=trained or 0)
+        records.row(model=reference, **{**about, **r}, **tags)
         for part in found.values()
         for r in part.rows()
     ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lmdyn.studies.claims import where
 from lmdyn.types import ArrayLike, Row, Rows
 
 LATE = 0.1
@@ -55,36 +56,24 @@ def models(rows: Rows) -> list[RunCurves]:
         one = own[0]
         steps = sorted({r["step"] for r in own if r["metric"] == "nll"})
 
-        def by(metric, *places, own=own, steps=steps, **wanted):
-            known = {
-                r["step"]: r
-                for r in own
-                if r["metric"] == metric and all(r.get(k) == v for k, v in wanted.items())
-            }
-            read = places[0] if places else lambda r: r["value"]
-            return np.array(
-                [read(known[step]) if step in known else math.nan for step in steps], np.float64
-            )
+        def by(metric, read=lambda r: r["value"], own=own, steps=steps, **wanted):
+            known = {r["step"]: read(r) for r in where(own, metric, **wanted)}
+            return np.array([known.get(step, math.nan) for step in steps], np.float64)
 
-        layers = sorted(
-            {r["layer"] for r in own if r["metric"] == "anisotropy" and r["layer"] is not None}
-        )
+        layers = sorted({r["layer"] for r in where(own, "anisotropy", site="residual")})
         depths = [by("anisotropy", site="residual", layer=layer) for layer in layers]
+        about = ("seed", "name", "width", "narrow", "head", "kind", "parameters")
         found.append(
             RunCurves(
-                one["seed"],
-                one["name"],
-                one["width"],
-                one["narrow"],
-                one["head"],
-                one["kind"],
-                one["parameters"],
-                np.array(steps),
-                by("nll", lambda r: r["trained"]),
-                by("nll"),
-                np.stack(depths, 1) if depths else np.zeros([len(steps), 0]),
-                by("anisotropy", site="final"),
-                by("head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))),
+                **{field: one[field] for field in about},
+                steps=np.array(steps),
+                trained=by("nll", lambda r: r["trained"]),
+                nll=by("nll"),
+                anisotropy=np.stack(depths, 1) if depths else np.zeros([len(steps), 0]),
+                final=by("anisotropy", site="final"),
+                entropy=by(
+                    "head_spectrum", lambda r: r["value"] / math.log(max(2, r["directions"]))
+                ),
             )
         )
     order = {"ladder": 0, "given": 0, "joint": 1}
@@ -194,10 +183,9 @@ def alternatives(rows: Rows) -> list[dict]:
         gain = full.end - run.end
         about = {"head": run.head, "seed": run.seed, "way": "joint", "gain": gain}
         found.append({**about, "size": size, "share": gain / gap if gap else None})
-    own = [r for r in rows if r["metric"] == "head_kind"]
-    for r in own:
+    for r in where(rows, "head_kind"):
         if r["head"] != "full":
-            full = next(f["value"] for f in own if f["seed"] == r["seed"] and f["head"] == "full")
+            full = where(rows, "head_kind", seed=r["seed"], head="full")[0]["value"]
             about = {"head": r["head"], "seed": r["seed"], "way": "frozen"}
             found.append({**about, "gain": full - r["value"], "size": r["size"], "share": None})
     return found
@@ -205,11 +193,5 @@ def alternatives(rows: Rows) -> list[dict]:
 
 def _vocab(rows, run: RunCurves) -> int | None:
     """V, from the numbers of a full head on a body of this width."""
-    return next(
-        (
-            r["numbers"] // r["width"]
-            for r in rows
-            if r["metric"] == "head_kind" and r["head"] == "full"
-        ),
-        None,
-    )
+    full = where(rows, "head_kind", head="full")
+    return full[0]["numbers"] // full[0]["width"] if full else None

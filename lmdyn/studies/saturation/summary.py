@@ -13,6 +13,7 @@ from lmdyn import records
 from lmdyn.analysis import curves
 from lmdyn.analysis.scaling_laws import ScalingLaw, fit_scaling_law
 from lmdyn.errors import InputError
+from lmdyn.studies.claims import seeds_of, where
 from lmdyn.studies.saturation.runs import RunCurves, alternatives, models, plain
 from lmdyn.types import ArrayLike, Rows
 
@@ -138,18 +139,11 @@ def critical_rank(ranks: ArrayLike, losses: ArrayLike, climb: float) -> float:
     return float(np.exp(np.log(ranks[low]) + share * (np.log(ranks[low + 1]) - np.log(ranks[low]))))
 
 
-def _ladders(rows, start: str) -> dict[int, list[dict]]:
-    """Rows of head ranks by seed."""
-    found: dict[int, list[dict]] = {}
-    for r in rows:
-        if r["metric"] == "head_rank" and r["start"] == start:
-            found.setdefault(r["seed"], []).append(r)
-    return found
-
-
 def _critical(rows) -> Iterator[dict]:
     for start in ("trained from there", "trained from random"):
-        for seed, own in sorted(_ladders(rows, start).items()):
+        found = where(rows, "head_rank", start=start)
+        for seed in seeds_of(found):
+            own = where(found, "head_rank", seed=seed)
             one = own[0]
             value = critical_rank([r["rank"] for r in own], [r["value"] for r in own], one["climb"])
             about = {"kind": "summary", "seed": seed, "width": one["width"], "start": start}
@@ -159,16 +153,10 @@ def _critical(rows) -> Iterator[dict]:
 
 def _gains(rows) -> list[dict]:
     width = next((run.width for run in models(rows) if run.kind == "joint"), None)
-    width = next((r["width"] for r in rows if r["metric"] == "head_kind"), width)
+    width = next((r["width"] for r in where(rows, "head_kind")), width)
+    about = {"kind": "summary", "width": width}
+    known = lambda gain: {k: v for k, v in gain.items() if k != "gain" and v is not None}
     return [
-        records.row(
-            "head_gain",
-            g["gain"],
-            "nats",
-            model=g["head"],
-            kind="summary",
-            width=width,
-            **{k: v for k, v in g.items() if k != "gain" and v is not None},
-        )
+        records.row("head_gain", g["gain"], "nats", model=g["head"], **about, **known(g))
         for g in alternatives(rows)
     ]
