@@ -114,7 +114,7 @@ def _measured(verb: Verb, reference: "Reference") -> dict[str, Any]:
     loaded = loaded._replace(tokenizer=loaded.tokenizer.with_bos(options.bos))
     mark = fingerprint(loaded.params)
     measured = verb.measure(loaded)
-    rows = [records.row(str(reference), **reference.fields(), **r) for r in measured.rows]
+    rows = [records.row(model=str(reference), **reference.fields(), **r) for r in measured.rows]
     verb.show(rows)
     return {
         "rows": [json.loads(line) for line in records.dumps(rows).splitlines()],
