@@ -155,7 +155,7 @@ CASES = {
     "control": (change(WORDS, "--control", "randm"), "it takes none, random"),
     "seed": (change(WORDS, "--seed", "-1"), "--seed=-1; it must be at least 0"),
     "length": (change(WORDS, "--length", "0"), "--length=0"),
-    "a series": (model(WORDS, "dir:{d}/series@*"), "names 2 checkpoints; one is needed here"),
+    "a series": (model(WORDS, "dir:{d}/series@*"), "names 2 checkpoints, and one is needed here"),
     "no model": (["reactivate", *WORDS[2:]], "missing: MODEL"),
     "missing folder": (model(WORDS, "dir:{d}/none"), "no such folder"),
     "missing text": (change(WORDS, "--data", "text:{d}/none.txt"), "is not there"),
