@@ -21,7 +21,7 @@ from lmdyn.errors import InputError, choose
 
 DEPTHS = {"memorisation": "mem", "paraphrase": "gen", "composition": "hard_gen"}
 """The depths of probes, and how the published format begins their fields: `mem_input`."""
-EXAMPLE = (
+FACT_EXAMPLE = (
     '{"name": "...", "texts": ["..."], "probes": [{"prompt": "...", "target": "...", "depth":'
     ' "memorisation"}]}'
 )
@@ -141,7 +141,7 @@ def _own(record, where) -> Iterator[Probe]:
         if not isinstance(asked, dict):
             raise InputError(
                 f"{spot} is not a JSON object but of type {type(asked).__name__}; write a fact as"
-                f" {EXAMPLE}"
+                f" {FACT_EXAMPLE}"
             )
         found = parse_probe(asked, spot)
         if found.depth is None:
@@ -212,7 +212,7 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
     path = os.path.expanduser(rest if kind in ("json", "jsonl") else ref)
     found = tuple(parse_fact(record, where, i) for i, (record, where) in enumerate(_records(path)))
     if not found:
-        raise InputError(f"{ref} has no facts; give at least one such as {EXAMPLE}")
+        raise InputError(f"{ref} has no facts; give at least one such as {FACT_EXAMPLE}")
     first: dict[str, int] = {}
     for i, told in enumerate(found):
         if first.setdefault(told.name, i) != i:
@@ -225,11 +225,11 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
 
 def _records(path) -> Iterator[tuple[dict, str]]:
     """Each dict and its name in errors: of an array if the file begins as one, else of lines."""
-    for record, where in json_records(path, read_text(path), EXAMPLE, "objects"):
+    for record, where in json_records(path, read_text(path), FACT_EXAMPLE, "objects"):
         if not isinstance(record, dict):
             raise InputError(
                 f"{where} is not a JSON object but of type {type(record).__name__}; write a fact as"
-                f" {EXAMPLE}"
+                f" {FACT_EXAMPLE}"
             )
         yield record, where
 

@@ -22,7 +22,7 @@ from lmdyn.data.tokenizers import Tokenizer
 from lmdyn.errors import InputError
 from lmdyn.files import atomic_folder
 
-FORMAT = 1
+STORE_FORMAT = 1
 BATCH_CHARACTERS = 2**21
 """Documents are tokenised together, on all cores, up to this many characters at a time."""
 
@@ -115,7 +115,7 @@ def store(
 
 
 def _digest(texts, tokenizer, first, progress) -> str:
-    made = hashlib.sha256(f"{FORMAT} {tokenizer.end_of_text} {tokenizer.to_json()}".encode())
+    made = hashlib.sha256(f"{STORE_FORMAT} {tokenizer.end_of_text} {tokenizer.to_json()}".encode())
     if first is not None:
         made.update(f" first {first}".encode())
     for text in tqdm(texts, desc="reading", unit="doc", delay=2, leave=False, disable=not progress):
@@ -179,7 +179,7 @@ def _fill(folder: Path, encoded, tokenizer, name, digest):
             ends.append(total)
     np.save(folder / "ends.npy", np.asarray(ends, np.int64))
     about = {
-        "format": FORMAT,
+        "format": STORE_FORMAT,
         "name": name,
         "digest": digest,
         "dtype": np.dtype(dtype).str,

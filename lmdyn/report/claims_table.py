@@ -11,7 +11,7 @@ from lmdyn.report import small_versions
 from lmdyn.report.figures import number
 from lmdyn.report.markup import e
 
-FIELDS = (
+CLAIM_FIELDS = (
     "id",
     "study",
     "source",
@@ -47,7 +47,7 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
     if not isinstance(claims, list):
         raise InputError(f"{path} is no list of claims; run the study's command again")
     for place, claim in enumerate(claims, 1):
-        missing = [f for f in FIELDS if not isinstance(claim, dict) or f not in claim]
+        missing = [f for f in CLAIM_FIELDS if not isinstance(claim, dict) or f not in claim]
         if missing:
             raise InputError(
                 f"{path}: claim {place} lacks {', '.join(missing)}; run the study's command again"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-HEIGHT = 260
+FIGURE_HEIGHT = 260
 
 
 class Figure(NamedTuple):
@@ -95,7 +95,7 @@ def chart_of(
     chart = alt.layer(*layers, data=alt.Data(values=values))
     return chart.properties(
         width="container",
-        height=HEIGHT,
+        height=FIGURE_HEIGHT,
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
     )
 

@@ -21,7 +21,7 @@ from lmdyn.types import Row
 
 RATIOS = ("cosine", "ratio", "share", "log share")
 """Units that are the name of a pure number, which a sentence says before it."""
-STEPS = 3
+LEAST_STEPS = 3
 """So many checkpoints make a curve over steps."""
 FINAL = "final"
 """The site after the last norm, drawn beside the layers."""
@@ -68,7 +68,7 @@ def _series(rows: Sequence[Row]) -> set[str]:
     for row in rows:
         if row["step"] is not None:
             steps.setdefault(base_name(row), set()).add(row["step"])
-    return {name for name, found in steps.items() if len(found) >= STEPS}
+    return {name for name, found in steps.items() if len(found) >= LEAST_STEPS}
 
 
 def base_name(row: Row) -> str:
@@ -160,7 +160,7 @@ def said(quantity: Quantity, data: Sequence[Mapping[str, Any]], layers: bool) ->
         f"{unit} {number(value)}" if unit in RATIOS else f"{number(value)} {unit}"
     )
     steps = {d["step"] for d in data}
-    series = None not in steps and (not layers or len(steps) >= STEPS)
+    series = None not in steps and (not layers or len(steps) >= LEAST_STEPS)
     models: dict[str, list[Mapping[str, Any]]] = {}
     for d in data:
         models.setdefault(f"step {d['step']:,}" if series else d["model"], []).append(d)
@@ -233,7 +233,7 @@ def course_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
     found = [
         {"model": series, "site": site or "", "step": step, "value": rounded(sum(v) / len(v))}
         for (series, site, step), v in values.items()
-        if steps[series, site] >= STEPS
+        if steps[series, site] >= LEAST_STEPS
     ]
     return sorted(found, key=lambda d: (d["model"], d["site"], d["step"]))
 

@@ -12,7 +12,7 @@ import altair as alt
 
 from lmdyn.report.figures import chart_of, rounded
 
-HEIGHT = 210
+PANEL_HEIGHT = 210
 SEED, PALE, MEAN = "seed", "pale", "mean"
 """Styles of `lmdyn.report.theme`: one seed, what is only background, the mean over seeds."""
 
@@ -61,7 +61,7 @@ def means(points: Sequence[Mapping[str, Any]], *by: str) -> list[dict[str, Any]]
 def panel(
     values: Sequence[Mapping[str, Any]],
     *layers: alt.Chart,
-    height: int = HEIGHT,
+    height: int = PANEL_HEIGHT,
     shades: int = 5,
     name: str | None = None,
 ) -> alt.TopLevelMixin:

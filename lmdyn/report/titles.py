@@ -17,7 +17,7 @@ DID = {
     "train": "measured in training",
 }
 """What a command did with a model; any other has measured it."""
-NAMED = 3
+MOST_NAMED = 3
 """So many models are named one by one."""
 
 
@@ -212,7 +212,7 @@ def _measured(run: Run) -> list[str]:
 
 def _named(models: Sequence[str], last: str = ", ") -> str:
     models = list(dict.fromkeys(models))
-    if len(models) > NAMED:
+    if len(models) > MOST_NAMED:
         return f"{len(models)} models"
     return last.join(filter(None, (", ".join(models[:-1]), models[-1])))
 

@@ -26,7 +26,7 @@ from lmdyn.files import atomic_folder
 from lmdyn.models import LanguageModel, forward
 from lmdyn.types import Params, present
 
-FORMAT = 1
+STATES_FORMAT = 1
 
 
 class FinalStates(NamedTuple):
@@ -100,7 +100,7 @@ def _digest(model, params, batches) -> str:
         name: part for name, part in params.items() if name != "head"
     }  # states do not depend on the head
     made = hashlib.sha256(
-        f"{FORMAT} {model.config} {model.compute.resolved()} {batches.length}".encode()
+        f"{STATES_FORMAT} {model.config} {model.compute.resolved()} {batches.length}".encode()
     )
     for path, leaf in jax.tree_util.tree_flatten_with_path(body)[0]:
         leaf = np.ascontiguousarray(leaf)
@@ -138,5 +138,5 @@ def _fill(folder: Path, model, params, batches, digest, progress):
         start += count
     states.flush()
     np.save(folder / "targets.npy", np.asarray(batches.stream[1:], np.int32))
-    about = {"format": FORMAT, "digest": digest, "tokens": batches.tokens, "width": width}
+    about = {"format": STATES_FORMAT, "digest": digest, "tokens": batches.tokens, "width": width}
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

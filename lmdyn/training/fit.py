@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
-from lmdyn.costs.devices import device_memory
+from lmdyn.costs.devices import GIB, device_memory
 from lmdyn.costs.training_use import REMATS, StepShape, recomputed_flops, step_memory
 from lmdyn.data import Batch
 from lmdyn.errors import InputError
@@ -22,7 +22,6 @@ from lmdyn.types import Tree, present
 
 USABLE = 0.92
 """The share of a device's memory that a program can have."""
-GIB = 2**30
 
 
 class Room(NamedTuple):
@@ -79,7 +78,7 @@ def step_shape(
     64
     """
     mesh = state.step.sharding.mesh
-    shards = math.prod(mesh.shape[axis] for axis in sharding.ROWS)
+    shards = math.prod(mesh.shape[axis] for axis in sharding.ROW_AXES)
     rows = config.data.batch // config.accumulate // shards
     return StepShape(
         config=architecture,

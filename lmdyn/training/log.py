@@ -15,7 +15,7 @@ from typing import Any, Self
 from lmdyn.files import atomic_write
 from lmdyn.types import PathLike
 
-LOG, ROWS = "log.jsonl", "rows.jsonl"
+LOG, ROWS_FILE = "log.jsonl", "rows.jsonl"
 
 
 class Log:
@@ -47,10 +47,10 @@ class Log:
         self._board: Any = None
         if not active:
             return
-        for name in (LOG, ROWS):
+        for name in (LOG, ROWS_FILE):
             cut_back(self.folder / name, step)
         self._files = {
-            name: (self.folder / name).open("a", encoding="utf-8") for name in (LOG, ROWS)
+            name: (self.folder / name).open("a", encoding="utf-8") for name in (LOG, ROWS_FILE)
         }
         import tensorboardX
 
@@ -75,7 +75,7 @@ class Log:
     def rows(self, rows: list[dict]) -> None:
         """Measurements as tidy rows; whole-model values also to TensorBoard, under `held_out/`."""
         if self.active:
-            self._write(ROWS, rows)
+            self._write(ROWS_FILE, rows)
             for row in rows:
                 if row["layer"] is None:
                     name = "/".join(filter(None, ("held_out", row["metric"], row["site"])))

@@ -24,7 +24,7 @@ from lmdyn.training import distributed, fit, sharding, train_step
 from lmdyn.training.config import TrainConfig, differences, to_json
 from lmdyn.training.evaluation import Evaluator
 from lmdyn.training.interventions import Interventions
-from lmdyn.training.log import ROWS, Log
+from lmdyn.training.log import ROWS_FILE, Log
 from lmdyn.training.optimizer import schedule
 from lmdyn.training.prepare import Prepared, prepare
 from lmdyn.training.resumption import begin, known_run
@@ -287,7 +287,7 @@ def _fitting_update(prepared: Prepared) -> tuple[str, Callable]:
 
 def _write_meta(folder: Path, meta: dict[str, Any], quantities: Iterable[records.Quantity]) -> None:
     """What made the rows, beside them, as for any other rows."""
-    if (folder / ROWS).exists() and (folder / ROWS).stat().st_size:
+    if (folder / ROWS_FILE).exists() and (folder / ROWS_FILE).stat().st_size:
         config = meta["config"]
         measured = {
             **(config["evaluation"] or {}),
@@ -295,7 +295,7 @@ def _write_meta(folder: Path, meta: dict[str, Any], quantities: Iterable[records
             "train": config,
         }
         meta |= {"config": measured, "metrics": records.describe(quantities)}
-        atomic_write(folder / f"{ROWS}.meta.json", json.dumps(meta, indent=1) + "\n")
+        atomic_write(folder / f"{ROWS_FILE}.meta.json", json.dumps(meta, indent=1) + "\n")
 
 
 def _say(text: str) -> None:

@@ -21,7 +21,7 @@ from lmdyn.models import LanguageModel, ModelConfig
 from lmdyn.types import Device, Tree
 
 AXES = ("data", "fsdp", "tensor")
-ROWS = ("data", "fsdp")
+ROW_AXES = ("data", "fsdp")
 """The axes over which the rows of a batch are divided."""
 
 AXIS_RULES = (
@@ -269,7 +269,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     >>> batch_sharding(jax.sharding.AbstractMesh((2, 2, 1), AXES)).spec
     P(('data', 'fsdp'),)
     """
-    return NamedSharding(mesh, PartitionSpec(ROWS))
+    return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
 def spread(model: LanguageModel, mesh: Mesh) -> LanguageModel:
@@ -301,7 +301,7 @@ def check_batch(rows: int, mesh: Mesh, accumulate: int = 1) -> None:
     lmdyn.errors.InputError: a batch of 20 rows does not divide by data=4 x fsdp=2; use 16 or 24
     rows, or another mesh
     """
-    parts = accumulate * math.prod(mesh.shape[axis] for axis in ROWS)
+    parts = accumulate * math.prod(mesh.shape[axis] for axis in ROW_AXES)
     if rows < 1 or rows % parts:
         below, above = rows // parts * parts, -(-rows // parts) * parts
         use = f"{below} or {above}" if below > 0 else f"{max(above, parts)}"

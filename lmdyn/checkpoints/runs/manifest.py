@@ -15,7 +15,7 @@ from lmdyn.files import atomic_write
 from lmdyn.types import PathLike
 
 NAME = "checkpoint.json"
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 READ_CHUNK = 2**22
 
 
@@ -109,7 +109,7 @@ def seal(folder: Path, content: Mapping) -> None:
                     _checksum(file),
                 ]
         sync(root)
-    write_signed(folder / NAME, {"format": FORMAT, **content, "files": files})
+    write_signed(folder / NAME, {"format": CHECKPOINT_FORMAT, **content, "files": files})
 
 
 def check(folder: Path, items: tuple[str, ...] | None = None) -> dict:
@@ -127,10 +127,10 @@ def check(folder: Path, items: tuple[str, ...] | None = None) -> dict:
     lmdyn.checkpoints.runs.manifest.DamagedError: checkpoint.json is missing
     """
     content = read_signed(folder / NAME)
-    if content.get("format") != FORMAT:
+    if content.get("format") != CHECKPOINT_FORMAT:
         raise InputError(
-            f"{folder / NAME} has format {content.get('format')}; this version reads {FORMAT}:"
-            " update lmdyn"
+            f"{folder / NAME} has format {content.get('format')}; this version reads"
+            f" {CHECKPOINT_FORMAT}: update lmdyn"
         )
     for name, (size, checksum) in content["files"].items():
         if items is not None and name.split("/", 1)[0] not in items:

@@ -14,10 +14,10 @@ import numpy as np
 
 from lmdyn.errors import InputError
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 
-def shared(make: Callable[[], T]) -> T:
+def shared(make: Callable[[], Result]) -> Result:
     """What `make()` gives on the first process, on every process.
 
     What is raised there is an `InputError` on the others. With one process that is `make()`. With

@@ -19,7 +19,7 @@ from lmdyn.files import atomic_write_all
 from lmdyn.models import ModelConfig, RotaryScaling
 from lmdyn.types import PathLike
 
-FORMAT = 1
+RUN_FORMAT = 1
 _VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 _STEP = re.compile(r"0|[1-9]\d{0,17}")
 
@@ -68,7 +68,7 @@ def create(
     folder = Path(folder)
     text = tokenizer.to_json()
     content = {
-        "format": FORMAT,
+        "format": RUN_FORMAT,
         "model": dataclasses.asdict(model),
         "tokenizer": {
             "name": tokenizer.name,
@@ -158,9 +158,10 @@ def _content(folder: Path) -> dict:
         content = manifest.read_signed(path)
     except manifest.DamagedError as err:
         raise InputError(f"{folder}: {err}; put a copy back") from err
-    if content.get("format") != FORMAT:
+    if content.get("format") != RUN_FORMAT:
         raise InputError(
-            f"{path} has format {content.get('format')}; this version reads {FORMAT}: update lmdyn"
+            f"{path} has format {content.get('format')}; this version reads {RUN_FORMAT}: update"
+            " lmdyn"
         )
     return content
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lmdyn.errors import InputError
 
-EXAMPLE = '{"prompt": "...", "target": "..."}'
+PROBE_EXAMPLE = '{"prompt": "...", "target": "..."}'
 
 
 @dataclasses.dataclass(frozen=True)

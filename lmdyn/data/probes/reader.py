@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lmdyn.data.probes.ecbd import ecbd
-from lmdyn.data.probes.probe import EXAMPLE, Probe, parse_probe
+from lmdyn.data.probes.probe import PROBE_EXAMPLE, Probe, parse_probe
 from lmdyn.data.probes.templama import templama
 from lmdyn.data.probes.temporalwiki import temporalwiki
 from lmdyn.data.sources.jsonl import json_lines
@@ -49,10 +49,10 @@ def read_probes(ref: str) -> tuple[Probe, ...]:
     if kind in FORMATS or (colon and "." in kind and not os.path.exists(ref)):
         return _read_format(ref, kind, rest)
     path = os.path.expanduser(rest if kind == "jsonl" else ref)
-    records = _tfds(ref, rest) if kind == "tfds" else json_lines(path, EXAMPLE)
+    records = _tfds(ref, rest) if kind == "tfds" else json_lines(path, PROBE_EXAMPLE)
     found = tuple(parse_probe(record, where) for record, where in records)
     if not found:
-        raise InputError(f"{ref} has no probes; give at least one line such as {EXAMPLE}")
+        raise InputError(f"{ref} has no probes; give at least one line such as {PROBE_EXAMPLE}")
     return found
 
 

@@ -3,7 +3,7 @@
 from lmdyn.data.worlds.facts import Entity, World, count, name
 from lmdyn.data.worlds.prepare import prepare
 from lmdyn.data.worlds.world import (
-    NAMED,
+    NAMED_WORLDS,
     PROBE_SPLITS,
     TEXT_SPLITS,
     about,
@@ -14,7 +14,7 @@ from lmdyn.data.worlds.world import (
 )
 
 __all__ = [
-    "NAMED",
+    "NAMED_WORLDS",
     "PROBE_SPLITS",
     "TEXT_SPLITS",
     "Entity",

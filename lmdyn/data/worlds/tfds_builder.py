@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lmdyn.data.worlds.facts import World, name
 from lmdyn.data.worlds.world import (
-    NAMED,
+    NAMED_WORLDS,
     PROBE_SPLITS,
     TEXT_SPLITS,
     about,
@@ -55,7 +55,7 @@ class SyntheticWorld(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [
         WorldConfig(name=name, description=f"{world.people} people", world=world)
-        for name, world in NAMED.items()
+        for name, world in NAMED_WORLDS.items()
     ]
     DEFAULT_CONFIG_NAME = "small"
 

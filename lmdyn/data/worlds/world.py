@@ -46,7 +46,7 @@ PROBE_SPLITS = {"probes": 1, "probes_time0": 0}
 # Which of the shuffled templates of a fact each use may draw from; the three never meet.
 TEMPLATES_OF = {"time0": range(0, 6), "time1": range(6, 11), "probes": range(11, 12)}
 
-NAMED = {
+NAMED_WORLDS = {
     name: World(people=people)
     for name, people in (("small", 100), ("medium", 1000), ("large", 10_000))
 }
@@ -66,7 +66,7 @@ def named(config: str) -> World:
     (1, 100)
     """
     if "=" not in config:
-        return NAMED[choose("synthetic world", config, NAMED)]
+        return NAMED_WORLDS[choose("synthetic world", config, NAMED_WORLDS)]
     kinds = typing.get_type_hints(World)
     given = {}
     for part in config.split(","):

@@ -14,7 +14,7 @@ from lmdyn.report.panels import across, hover, hues, level, own, panel, point, t
 from lmdyn.studies.claims import where
 from lmdyn.types import Rows
 
-OTHERS = {"dip": "Effect on the first fall", "end": "Effect on the level at the end"}
+OTHER_EFFECTS = {"dip": "Effect on the first fall", "end": "Effect on the level at the end"}
 """What else the study measures of a run, by `of` of the rows, as panels name it."""
 
 
@@ -127,10 +127,10 @@ def effects(rows: Rows) -> Figure | None:
 
 def other_effects(rows: Rows) -> Figure | None:
     """The same for the first fall and for the level at the end."""
-    found = {of: _effects(rows, of) for of in OTHERS}
+    found = {of: _effects(rows, of) for of in OTHER_EFFECTS}
     if not all(found.values()):
         return None
-    charts = tuple(_forest(points, OTHERS[of]) for of, points in found.items())
+    charts = tuple(_forest(points, OTHER_EFFECTS[of]) for of, points in found.items())
     caption = (
         "The same effects on how far entropy falls at first (right of 0: further), and on where it"
         " stands at the end (right of 0: higher), as points of the ceiling, with 95%"

@@ -30,7 +30,7 @@ HOW = (
     "Nats of log-probability, mean of updated and new spans, at no more forgetting; mean over the"
     " levels that runs of rising learning rates reach"
 )
-CONTROLS = {
+OTHER_LAYERS = {
     "random": "as many layers chosen at random",
     "complement": "the other layers",
     "blocks": "all layers (what lies outside of them frozen)",
@@ -124,7 +124,7 @@ def _training(rows) -> Iterator[Claim]:
             )
         there = {r["mode"] for r in where(rows, "learned", method=method)}
         for mode in words if not number else ("freeze",):
-            for control, other in CONTROLS.items():
+            for control, other in OTHER_LAYERS.items():
                 if control in there:
                     text = f"{base}{words[mode]} learns more than updating {other}."
                     yield make(

@@ -16,7 +16,7 @@ from lmdyn.report.panels import dots, hover, hues, level, means, panel, point, t
 from lmdyn.studies.claims import where
 from lmdyn.types import Rows
 
-MODES = {
+MODE_NAMES = {
     "plain": "everything",
     "freeze": "freeze: r above its mean",
     "scale": "scale: rates r / mean r",
@@ -75,7 +75,7 @@ def _scales(names: Mapping[str, str], points):
 
 def _of_modes(rows) -> list[dict[str, Any]]:
     """What each run in one of the study's modes came to."""
-    return [one for one in runs(rows) if one["mode"] in MODES]
+    return [one for one in runs(rows) if one["mode"] in MODE_NAMES]
 
 
 def _titled(method: str, what: str) -> str:
@@ -98,7 +98,7 @@ def frontier(rows: Rows) -> Figure | None:
         return None
     for method in dict.fromkeys(one["method"] for one in found):
         own = [one for one in found if one["method"] == method]
-        charts.append(_plane(own, _titled(method, "learned, nats"), MODES))
+        charts.append(_plane(own, _titled(method, "learned, nats"), MODE_NAMES))
     caption = (
         "Each line goes from no training through runs at rising rates, means over seeds. Higher:"
         " more of the new and updated facts is known (rise of their spans' log-probability)."
@@ -139,7 +139,7 @@ def _table(found):
     change = lambda m, kind: f"{perplexity(m[f'{kind} before'])} to {perplexity(m[kind])}"
     return [
         {
-            "method, updates": f"{m['method']}, {MODES[m['mode']]}",
+            "method, updates": f"{m['method']}, {MODE_NAMES[m['mode']]}",
             **{f"{kind} spans, perplexity": change(m, kind) for kind in FACT_KINDS},
             "old text, nll": f"{m['old_nll before']:.3f} to {m['old_nll']:.3f}",
             "learned, nats": f"{m['learned']:.2f}",
@@ -159,13 +159,13 @@ def by_kind(rows: Rows) -> Figure | None:
     charts, data = [], []
     for method in dict.fromkeys(one["method"] for one in found):
         points = [
-            {"name": MODES[one["mode"]], "kind": kind, "seed": one["seed"]}
+            {"name": MODE_NAMES[one["mode"]], "kind": kind, "seed": one["seed"]}
             | {"value": one[kind] - one[f"{kind} before"]}
             for one in _at_base(found)
             if one["method"] == method
             for kind in FACT_KINDS
         ]
-        order = [name for name in MODES.values() if any(p["name"] == name for p in points)]
+        order = [name for name in MODE_NAMES.values() if any(p["name"] == name for p in points)]
         title = _titled(method, "gain in log-probability, nats")
         charts.append(dots(points, title, order=order, kinds=FACT_KINDS, format="+.2f"))
         data += [{"method": method, **p} for p in points]
@@ -184,12 +184,12 @@ def moved(rows: Rows) -> Figure | None:
         return None
     method = found[0]["method"]
     mean = means([one for one in found if one["method"] == method], "mode", "factor")
-    points = [{**m, "name": MODES[m["mode"]]} for m in mean]
+    points = [{**m, "name": MODE_NAMES[m["mode"]]} for m in mean]
     x = level("moved: distance from the start over the parameters' size", "moved", "%")
     tip = ["moved:Q .2%", "learned:Q .3f", "forgotten:Q .1%"]
     charts = (
-        _lines(points, x, upright("Learned, nats", "learned"), MODES, tip),
-        _lines(points, x, upright("Forgotten", "forgotten", "%"), MODES, tip),
+        _lines(points, x, upright("Learned, nats", "learned"), MODE_NAMES, tip),
+        _lines(points, x, upright("Forgotten", "forgotten", "%"), MODE_NAMES, tip),
     )
     caption = (
         f"Method: {method}. How far parameters moved, as a share of their size, and what that"
@@ -204,7 +204,7 @@ def running_frontier(rows: Rows) -> Figure | None:
 
     Beside them, those of a profile measured before.
     """
-    names = {k: MODES[k] for k in ("plain", "freeze", "scale")} | RUNNING_MODES
+    names = {k: MODE_NAMES[k] for k in ("plain", "freeze", "scale")} | RUNNING_MODES
     method = next((r["method"] for r in rows if r.get("mode") in RUNNING_MODES), None)
     found = [one for one in runs(rows) if one["mode"] in names and one["method"] == method]
     if not found:
@@ -221,7 +221,7 @@ def running_frontier(rows: Rows) -> Figure | None:
 def online(rows: Rows) -> Figure | None:
     """Online nll against operations, a line from one step per chunk to two for each mode."""
     found = [
-        {"name": MODES[r["mode"]]}
+        {"name": MODE_NAMES[r["mode"]]}
         | point(r, "mode", "steps", "seed", gflop=float(r["flops"]) / 1e9)
         for r in where(rows, "online_at_best")
     ]
@@ -231,7 +231,7 @@ def online(rows: Rows) -> Figure | None:
     mean = means(found, "mode", "name", "steps")
     x = level("GFLOP for the stream", "gflop", "~s")
     y = upright("Online nll, nats per token")
-    color, shape = _scales(MODES, mean)
+    color, shape = _scales(MODE_NAMES, mean)
     base = alt.Chart().encode(x=x, y=y, color=color)
     tip = ["adapts = name:N", "steps per chunk = steps:Q", "nll = value:Q .4f"]
     line = base.mark_line(style="run").encode(order="steps:Q", detail="name:N")

@@ -20,7 +20,7 @@ from lmdyn.studies.workers import remembered
 from lmdyn.transforms.localization import PROFILE_GROUPS
 from lmdyn.types import present
 
-STEPS = (1, 2)
+STEPS_PER_CHUNK = (1, 2)
 """Optimizer steps per chunk that online adaptation takes."""
 
 
@@ -53,7 +53,7 @@ def adapt_online(
     about = {"step": subject.reference.step, "tokens": chunks.tokens, "seed": seed}
     make = functools.partial(records.row, model=str(subject.reference), unit="nats", **about)
     rows = [make("static_nll", static.mean, flops=static.flops)]
-    for steps in STEPS:
+    for steps in STEPS_PER_CHUNK:
         run = streamed(config, model, steps)
         for mode in MODES:
             rates = restriction(mode, r, seed)

@@ -24,7 +24,7 @@ from lmdyn.online import ChunkStream, Context
 from lmdyn.params import LowRank, low_rank, partition
 from lmdyn.studies.config import StudyConfig, load_model
 from lmdyn.studies.online_adaptation.config import Grid
-from lmdyn.studies.online_adaptation.rules import RULES
+from lmdyn.studies.online_adaptation.rules import UPDATE_RULES
 from lmdyn.types import Params, present
 
 BINS = 32
@@ -37,7 +37,7 @@ class Setting:
 
     Attributes:
       name: of the setting in rows and figures.
-      rule: a name of `RULES`; None for static evaluation.
+      rule: a name of `UPDATE_RULES`; None for static evaluation.
       adapt: selector of what adapts.
       rank: of adapters at it; None: the parameters themselves.
       chunk: tokens per chunk.
@@ -117,7 +117,7 @@ class Bench:
     def rule(self, setting: Setting) -> Callable[[float], optax.GradientTransformation]:
         """`rate -> optimizer` of a setting."""
         if setting.rule != "RMS rule":
-            return present(RULES[present(setting.rule)])
+            return present(UPDATE_RULES[present(setting.rule)])
         if "RMS rule" not in self.known:
             rms = self.rms.of(partition(self.params, setting.adapt))
             eps = rms.mean / 2

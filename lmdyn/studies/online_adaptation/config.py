@@ -8,7 +8,7 @@ import tyro
 from lmdyn.errors import InputError, check_least
 from lmdyn.models import ModelConfig
 from lmdyn.studies.config import SeededStudyConfig
-from lmdyn.studies.online_adaptation.rules import RULES
+from lmdyn.studies.online_adaptation.rules import UPDATE_RULES
 from lmdyn.training import TrainConfig
 
 ANALYSES = (
@@ -75,8 +75,8 @@ class Grid:
                 " the prefix, and prefixes the stream, at least twice"
             )
         for name in (*self.rules, self.main_rule):
-            if name not in RULES:
-                raise InputError(f"rule '{name}' is unknown; there are {', '.join(RULES)}")
+            if name not in UPDATE_RULES:
+                raise InputError(f"rule '{name}' is unknown; there are {', '.join(UPDATE_RULES)}")
             if not self.learning_rates.get(name):
                 raise InputError(f"learning_rates: none for the rule '{name}'")
 

@@ -11,7 +11,7 @@ def adam_without_momentum(learning_rate: optax.ScalarOrSchedule) -> optax.Gradie
     return optax.adam(learning_rate, b1=0.0)
 
 
-RULES = {
+UPDATE_RULES = {
     "SGD": optax.sgd,
     "AdamW": optax.adamw,
     "Adam, no momentum": adam_without_momentum,
