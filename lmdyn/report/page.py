@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from lmdyn.errors import InputError
 from lmdyn.report import claims_table, highlights, provenance_section, tables, theme, titles
+from lmdyn.report.captions import summary
 from lmdyn.report.exports import bundle, specs, to_svg
 from lmdyn.report.figure_blocks import Group, address, figures_of
 from lmdyn.report.figures import Figure
 from lmdyn.report.folders import Part, Run
 from lmdyn.report.markup import asset, e, section, slug
-from lmdyn.report.metric_figures import measured, summary
+from lmdyn.report.metric_figures import measured
 from lmdyn.report.small_versions import in_study
 from lmdyn.report.studies import StudyPage, find, larger, package_of
 

@@ -283,7 +283,11 @@ def tooltips(shown: Sequence[str]) -> list[alt.Tooltip]:
 
 
 def hues(field: str, names: Sequence[str], columns: int = 2, **legend: Any) -> alt.Color:
-    """A colour for each name, in their order; `legend`: what else `altair.Legend` takes."""
+    """A colour for each name, in their order; `legend`: what else `altair.Legend` takes.
+
+    >>> hues("kind:N", ["new", "old"]).to_dict()["legend"]
+    {'columns': 2}
+    """
     scale = alt.Scale(domain=list(names))
     return alt.Color(field, scale=scale, legend=alt.Legend(columns=columns, **legend))
 

@@ -140,7 +140,15 @@ def check_facts(
     continual: ContinualTraining,
     tokenizer: Tokenizer,
 ) -> None:
-    """Raises an `InputError` for facts that do not fit into a window or between two rounds."""
+    """Raises an `InputError` for facts that do not fit into a window or between two rounds.
+
+    >>> injection = FactInjection("tfds:synthetic_world/people=10,places=4", count=3, every=1)
+    >>> continual = ContinualTraining("builtin:docs:test", length=500, batch=2)
+    >>> check_facts(injection.read(0), injection, continual, data.tokenizers.byte_tokenizer())
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: 3 facts, 1 rows of a batch at most, take 3 updates a round; use
+    injection.every of at least 3, a larger share or batch, or a smaller injection.count
+    """
     data.check_fit(facts, tokenizer, continual.length)
     rows = injection.rows(continual.batch)
     need = math.ceil(len(facts) / rows)

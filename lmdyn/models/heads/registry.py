@@ -78,5 +78,14 @@ def head_of(config: "ModelConfig") -> Head:
 
 
 def check_head(config: "ModelConfig") -> None:
-    """Raises an `InputError` for a head that a model cannot have, as `head_of`."""
+    """Raises an `InputError` for a head that a model cannot have, as `head_of`.
+
+    >>> from lmdyn.models import ModelConfig
+    >>> sizes = dict(
+    ...     vocab=11, width=6, depth=2, heads=3, head_width=2, mlp_width=10, positions=16
+    ... )
+    >>> ModelConfig(head="mixture", **sizes)
+    Traceback (most recent call last):
+    lmdyn.errors.InputError: head='mixture'; write mixture:N with a number of 1 or more
+    """
     head_of(config)
