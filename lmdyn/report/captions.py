@@ -44,7 +44,6 @@ def _counted(runs: Sequence[Run]) -> str:
 def texts(runs: Sequence[Run]) -> list[str]:
     """The texts that some runs are of.
 
-    >>> from lmdyn.report.folders import Run
     >>> texts([Run("a", [], {"config": {"data": "text:book.txt"}}, {})])
     ['text:book.txt']
     """
@@ -53,6 +52,11 @@ def texts(runs: Sequence[Run]) -> list[str]:
 
 
 def summary(runs: Sequence[Run]) -> str:
-    """What was measured, in a line."""
+    """What was measured, in a line.
+
+    >>> row = {"model": "dir:tiny", "step": None, "tokens": 512}
+    >>> summary([Run("a", [row], {"config": {"data": "text:book.txt"}}, {})])
+    'tiny on text:book.txt: 1 measurements.'
+    """
     count = sum(len(run.rows) for run in runs)
     return f"{_counted(runs)} on {', '.join(texts(runs)) or 'a text'}: {count:,} measurements."
