@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lmdyn.errors import InputError
 
@@ -65,6 +66,61 @@ def revisions(repository: str) -> list[str]:
         if names and not isinstance(err, hub.errors.RepositoryNotFoundError):
             return names
         raise _translated(err, repository, None) from err
+
+
+class HubFile(NamedTuple):
+    """A file of a repository. Made by `files`."""
+
+    name: str
+    size: int
+    """in bytes"""
+    digest: str
+    """SHA-256 of a large file; of a small one, git's name for its content"""
+
+
+def files(repository: str, revision: str | None = None) -> list[HubFile]:
+    """The files of a repository's revision, by its list: nothing is downloaded.
+
+    Args:
+      repository: `ORG/NAME`.
+      revision: a branch, a tag or a commit; default the main branch.
+
+    Raises:
+      InputError: as `download`.
+
+    >>> [file.name for file in files("EleutherAI/pythia-70m", "step0")]  # doctest: +SKIP
+    ['.gitattributes', 'config.json', 'model.safetensors', ...]
+    """
+    hub = _hub()
+    try:
+        tree = list(hub.HfApi().list_repo_tree(repository, revision=revision))
+    except Exception as err:
+        raise _translated(err, repository, revision) from err
+    return [
+        HubFile(one.path, one.size, one.lfs.sha256 if one.lfs else one.blob_id)
+        for one in tree
+        if isinstance(one, hub.hf_api.RepoFile)
+    ]
+
+
+def download_file(repository: str, revision: str | None, name: str) -> pathlib.Path:
+    """One file of a repository's revision: from the cache, or fetched into it.
+
+    Args:
+      repository: `ORG/NAME`.
+      revision: a branch, a tag or a commit; default the main branch.
+      name: of the file.
+
+    Raises:
+      InputError: as `download`.
+
+    >>> path = download_file("EleutherAI/pythia-70m", "step0", "config.json")  # doctest: +SKIP
+    """
+    hub = _hub()
+    try:
+        return pathlib.Path(hub.hf_hub_download(repository, name, revision=revision))
+    except Exception as err:
+        raise _translated(err, repository, revision) from err
 
 
 def _hub():

@@ -43,6 +43,7 @@ VERBS = {
     "plan": "Report what a training step needs on devices you do not have.",
     "study": "Run a paper's whole experiment.",
     "scaling": "Fit a scaling law to a table of runs.",
+    "series": "List the checkpoints of a series and what is wrong.",
     "report": "Build an HTML page of results.",
 }
 """Name and summary of each verb, in the order of the help."""
@@ -62,6 +63,7 @@ examples:
   lmdyn online --config configs/smollm2_online.py --learning-rate 0.02
   lmdyn train --config configs/tiny.py
   lmdyn measure "run:runs/tiny@*" --data builtin:docs:test --out out/tiny.jsonl
+  lmdyn series "hf:EleutherAI/pythia-70m@*"
   lmdyn reactivate gguf:model.gguf --data builtin:docs --out out/awake
   lmdyn study --config configs/knowledge_entropy.py --out out/study
   lmdyn scaling runs.csv --above 3e8 --out out/scaling.jsonl
