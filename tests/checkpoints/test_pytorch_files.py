@@ -119,7 +119,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(tmp_path):
         save(state.state_dict(), tmp_path / "t.bin", zipped).read_bytes()
         for zipped in (True, False)
     ]
-    path, refused = tmp_path / "m.bin", 0
+    path, refused = tmp_path / "m.bin", []
     for number in range(1000):
         content = bytearray(contents[number % 2])
         for at in generator.integers(0, min(len(content), 700), generator.integers(1, 5)):
