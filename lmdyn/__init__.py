@@ -44,6 +44,7 @@ def load(
     compute: "Compute | None" = None,
     family: str | None = None,
     end_of_text: str | int | None = None,
+    pre: str | None = None,
 ) -> "tuple[LanguageModel, Params, Tokenizer]":
     """Loads a model, its parameters and its tokenizer.
 
@@ -55,6 +56,7 @@ def load(
       family: for a model family that lmdyn does not know: the dotted name of a
         `lmdyn.checkpoints.families.Family`.
       end_of_text: the token that ends a document, or its id, in place of the tokenizer's own.
+      pre: of GGUF files that do not say how their tokenizer cuts text: llama.cpp's name for it.
 
     Returns:
       `(LanguageModel, params, Tokenizer)`.
@@ -76,7 +78,7 @@ def load(
     (2, [104, 105])
     """
     load_checkpoint = importlib.import_module("lmdyn.checkpoints").load
-    loaded = load_checkpoint(ref, compute, family=family, end_of_text=end_of_text)
+    loaded = load_checkpoint(ref, compute, family=family, end_of_text=end_of_text, pre=pre)
     return loaded.model, loaded.params, loaded.tokenizer
 
 

@@ -7,7 +7,16 @@ from typing import NamedTuple
 from lmdyn.errors import InputError
 
 PYTORCH = ("pytorch_model*.bin",)
-CHECKPOINT = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "merges.txt")
+CHECKPOINT = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "tokenizer*",
+    "merges.txt",
+    "*.tiktoken",
+    "tiktoken.model",
+    "spiece.model",
+)
 
 
 def download(

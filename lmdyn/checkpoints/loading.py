@@ -33,6 +33,7 @@ def load(
     packed: bool = False,
     family: str | None = None,
     end_of_text: str | int | None = None,
+    pre: str | None = None,
 ) -> Loaded:
     """The checkpoint that `ref` names, on the default device, in float32.
 
@@ -46,6 +47,8 @@ def load(
       family: for the folders of models that lmdyn does not know: the dotted name of a
         `lmdyn.checkpoints.families.Family`, such as `my_pkg.GPTJ`.
       end_of_text: the token that ends a document, or its id, in place of the tokenizer's own.
+      pre: of a GGUF file: how its tokenizer cuts text before it merges bytes, by llama.cpp's name,
+        such as "llama-bpe"; default: as the file says.
 
     Raises:
       InputError: one line that says what is wrong with the reference or the files.
@@ -64,13 +67,15 @@ def load(
     (6, (2, 6, 10))
     """
     found = parse(ref) if isinstance(ref, str) else ref
+    if pre is not None and found.kind != "gguf":
+        raise InputError(f"pre={pre} is for gguf: references, and {found} is none; leave it out")
     if found.kind == "run":
         found = parse(str(found))
         config, tokenizer, *_ = runs.describe(found.path)
         tokenizer = tokenizer.with_end_of_text(end_of_text)
         checkpoint = Checkpoint(config, runs.read_params(found.path, found.step))
     elif found.kind == "gguf":
-        checkpoint, tokenizer = read_gguf(found.path, found.name, packed, end_of_text)
+        checkpoint, tokenizer = read_gguf(found.path, found.name, packed, end_of_text, pre)
     else:
         folder = _folder(found)
         check_folder(folder, family)

@@ -89,7 +89,11 @@ def gguf_rules(architecture: str, joined: bool) -> tuple[Rule, ...]:
 
 
 def read_gguf(
-    path: PathLike, name: str = "gguf", packed: bool = False, end_of_text: str | int | None = None
+    path: PathLike,
+    name: str = "gguf",
+    packed: bool = False,
+    end_of_text: str | int | None = None,
+    pre: str | None = None,
 ) -> tuple[Checkpoint, Tokenizer]:
     """The model and the tokenizer of a GGUF file.
 
@@ -99,6 +103,7 @@ def read_gguf(
       packed: matrices of the kinds that `lmdyn.models.QuantizedMatrix` knows stay quantised; the
         others become float32.
       end_of_text: see `lmdyn.data.tokenizers.from_gguf`.
+      pre: how the tokenizer cuts text, see `lmdyn.data.tokenizers.from_gguf`.
 
     Raises:
       InputError: the file is missing, damaged, of an unknown architecture, or holds what
@@ -127,7 +132,7 @@ def read_gguf(
         raise InputError(
             f"{path}: its metadata are malformed: {' '.join(str(err).split())}"
         ) from err
-    tokenizer = from_gguf(header.fields, name, end_of_text)
+    tokenizer = from_gguf(header.fields, name, end_of_text, pre)
     joined = "blk.0.attn_qkv.weight" in header.tensors
     source = TensorSource(
         str(path),

@@ -20,7 +20,7 @@ from lmdyn.models import ModelConfig, RotaryScaling
 from lmdyn.types import PathLike
 
 RUN_FORMAT = 1
-_VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+_VOCABULARY = (".model", ".tiktoken", "tokenizer.json", "vocab.json", "merges.txt")
 _STEP = re.compile(r"0|[1-9]\d{0,17}")
 
 
@@ -79,7 +79,7 @@ def create(
             "files": {
                 k: v.decode(errors="surrogateescape")
                 for k, v in tokenizer.files.items()
-                if k not in _VOCABULARY
+                if not k.endswith(_VOCABULARY)
             },
             "checksum": f"{zlib.crc32(text.encode()):08x}",
         },

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from lmdyn.data.tokenizers.byte_level import PRE_TOKENIZERS, byte_level_bpe
+from lmdyn.data.tokenizers.byte_level import PRE_TOKENIZERS, byte_letters, byte_level_bpe
 from lmdyn.data.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, finish
 from lmdyn.errors import InputError
 
@@ -16,7 +16,7 @@ def byte_tokenizer() -> Tokenizer:
     >>> byte_tokenizer().vocab, byte_tokenizer().encode("é<|endoftext|>").tolist()
     (257, [195, 169, 256])
     """
-    letters = _byte_letters()
+    letters = byte_letters()
     backend = tokenizers.Tokenizer(
         models.BPE(vocab={letter: byte for byte, letter in enumerate(letters)}, merges=[])
     )
@@ -24,13 +24,6 @@ def byte_tokenizer() -> Tokenizer:
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return Tokenizer(backend, 256, "bytes")
-
-
-def _byte_letters() -> list[str]:
-    """The printable letter that byte-level BPE writes for each byte (Radford et al. 2019)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(hidden)) for byte in range(256)]
 
 
 def train_bpe(documents: Iterable[str], vocab: int, name: str = "bpe") -> Tokenizer:

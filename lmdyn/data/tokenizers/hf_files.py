@@ -17,6 +17,9 @@ FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
+    "tiktoken.model",
+    "spiece.model",
+    "*.tiktoken",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -74,12 +77,13 @@ def from_folder(
 ) -> Tokenizer:
     """The tokenizer of a Hugging Face folder.
 
-    It is read from `tokenizer.json`, or else from `vocab.json` with `merges.txt`, the added tokens
-    and the rules of the tokenizer's class. The end of text, where there is no "<|endoftext|>", is
-    the eos token of `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` or
-    `config.json`, whichever names one first. A text begins with the bos token if `add_bos_token` of
+    It is read from `tokenizer.json`, or else from the vocabulary (`vocab.json` with `merges.txt`, a
+    SentencePiece `tokenizer.model`, or tiktoken's ranks), the added tokens and the rules of the
+    tokenizer's class. The end of text, where there is no "<|endoftext|>", is the eos token of
+    `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` or `config.json`,
+    whichever names one first. A text begins with the bos token if `add_bos_token` of
     `tokenizer_config.json` says so; where that says nothing, as the post-processor of
-    `tokenizer.json` does it.
+    `tokenizer.json`, or the class, does it.
 
     Args:
       folder: its path.
@@ -108,16 +112,15 @@ def from_folder(
 
 def _from_folder(folder: pathlib.Path, name: str, end_of_text: str | int | None) -> Tokenizer:
     eos, bos = _role(folder, "eos"), _role(folder, "bos")
+    adds = json_value(folder / "tokenizer_config.json", "add_bos_token")
     if (folder / "tokenizer.json").is_file():
         found = from_file(folder / "tokenizer.json", end_of_text, name, bos, eos)
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        found = finish(from_vocabulary(folder), eos, name, str(folder), bos, end_of_text)
     else:
-        raise InputError(
-            f"{folder} has no tokenizer.json; make one with transformers:"
-            f" AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')"
-        )
-    if (adds := json_value(folder / "tokenizer_config.json", "add_bos_token")) is not None:
+        known = from_vocabulary(folder)
+        eos, bos = known.eos if eos is None else eos, known.bos if bos is None else bos
+        found = finish(known.backend, eos, name, str(folder), bos, end_of_text)
+        adds = known.adds_bos if adds is None else adds
+    if adds is not None:
         wanted = found.bos if adds else None
         if found.first_token != wanted:
             put_first(found.backend, wanted)
