@@ -66,6 +66,8 @@ setup(
             "huggingface_hub>=0.30",
             "pyarrow>=15",
             "datasets>=3",
+            "sentencepiece>=0.2",
+            "tiktoken>=0.7",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.12",

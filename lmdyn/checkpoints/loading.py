@@ -83,6 +83,8 @@ def load(
         checkpoint = read_folder(folder, family)
     config = checkpoint.config
     if tokenizer.vocab > config.vocab:
+        tokenizer = tokenizer.within(config.vocab)
+    if tokenizer.vocab > config.vocab:
         raise InputError(
             f"{found}: the tokenizer has {tokenizer.vocab} ids but the embedding only"
             f" {config.vocab} rows; they are of different models"

@@ -66,6 +66,17 @@ EndOfText = Annotated[
         help_behavior_hint="",
     ),
 ]
+Pre = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="NAME",
+        help=(
+            "Of a GGUF file that does not say so: how its tokenizer cuts text, by llama.cpp's name,"
+            " such as llama-bpe."
+        ),
+        help_behavior_hint="",
+    ),
+]
 OnBadDocument = Annotated[
     Literal["error", "skip"],
     tyro.conf.arg(

@@ -33,7 +33,7 @@ class Verb(NamedTuple):
     """What a verb does with a checkpoint, and what it says of its rows."""
 
     options: Any
-    """have the fields `models`, `out`, `dtype`, `bos` and `end_of_text`"""
+    """have the fields `models`, `out`, `dtype`, `bos`, `end_of_text` and `pre`"""
     command: list[str]
     """the words of the command line"""
     started: float
@@ -108,7 +108,11 @@ def _measured(verb: Verb, reference: "Reference") -> dict[str, Any]:
 
     options = verb.options
     loaded = checkpoints.load(
-        reference, Compute(dtype=options.dtype), packed=True, end_of_text=options.end_of_text
+        reference,
+        Compute(dtype=options.dtype),
+        packed=True,
+        end_of_text=options.end_of_text,
+        pre=options.pre,
     )
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)
     loaded = loaded._replace(tokenizer=loaded.tokenizer.with_bos(options.bos))

@@ -55,6 +55,7 @@ class Gradients:
     """Seed of the random spans, resamples and permutations."""
     bos: common.BosRule = "auto"
     end_of_text: common.EndOfText = None
+    pre: common.Pre = None
     dtype: common.Dtype = "auto"
 
 

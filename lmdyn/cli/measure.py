@@ -38,6 +38,7 @@ class Measure:
     tokens: common.Tokens = None
     bos: common.BosRule = "auto"
     end_of_text: common.EndOfText = None
+    pre: common.Pre = None
     on_bad_document: common.OnBadDocument = "error"
     dtype: common.Dtype = "auto"
     mesh: Annotated[

@@ -66,7 +66,10 @@ def _plan(options: Online) -> _Plan:
     mesh = common.mesh_of(options, rows=None)
     common.say(f"{reference}")
     loaded = checkpoints.load(
-        reference, models.Compute(dtype=options.dtype), end_of_text=options.end_of_text
+        reference,
+        models.Compute(dtype=options.dtype),
+        end_of_text=options.end_of_text,
+        pre=options.pre,
     )
     loaded = loaded._replace(tokenizer=loaded.tokenizer.with_bos(options.bos))
     data.check_vocabulary(loaded.tokenizer, loaded.model.config)

@@ -89,6 +89,7 @@ class Online:
     tokens: common.Tokens = None
     bos: common.BosRule = "auto"
     end_of_text: common.EndOfText = None
+    pre: common.Pre = None
     on_bad_document: common.OnBadDocument = "error"
     static: bool = True
     """Also score the text with the unadapted model."""

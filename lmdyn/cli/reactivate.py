@@ -46,6 +46,7 @@ class Reactivate:
     tokens: common.Tokens = None
     bos: common.BosRule = "auto"
     end_of_text: common.EndOfText = None
+    pre: common.Pre = None
     on_bad_document: common.OnBadDocument = "error"
     dtype: common.Dtype = "auto"
 
@@ -73,7 +74,10 @@ def run(options: Reactivate, command: list[str]) -> None:
     reference = checkpoints.parse(options.model)
     common.say(f"{reference}")
     loaded = checkpoints.load(
-        reference, models.Compute(dtype=options.dtype), end_of_text=options.end_of_text
+        reference,
+        models.Compute(dtype=options.dtype),
+        end_of_text=options.end_of_text,
+        pre=options.pre,
     )
     model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
     reading = tokenizer.with_bos(options.bos)

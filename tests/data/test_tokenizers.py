@@ -98,7 +98,7 @@ def test_user_defined_tokens_are_found_in_text(trained):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"model": "bert"}, "unknown tokenizer.ggml.model 'bert'; known: gpt2, llama"),
+        ({"model": "bert"}, "unknown tokenizer.ggml.model 'bert'; known: gemma4, gpt2, llama, t5"),
         ({"model": None}, "holds no tokenizer"),
         ({"pre": "smolm"}, "unknown tokenizer.ggml.pre 'smolm'; did you mean 'smollm'"),
         ({"tokens": []}, "tokens is missing or empty"),

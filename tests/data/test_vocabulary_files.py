@@ -169,3 +169,19 @@ def test_what_is_not_known_is_refused(files, words, trained, tmp_path):
         tokenizers.from_folder(write(tmp_path / "in", trained, **files))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_added_tokens_without_a_row_in_the_embedding(trained, tmp_path):
+    """As `<image_soft_token>` of Gemma 3, whose id is the number of rows."""
+    about = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": decoder(trained)}
+    found = tokenizers.from_folder(write(tmp_path / "in", trained, tokenizer_config=about))
+    rows = found.vocab - 1
+    last = found.backend.id_to_token(rows)
+    with pytest.warns(UserWarning, match="1 tokens of in, such as .*, have no row in"):
+        within = found.within(rows)
+    text = f"def <tool> x{last}y"
+    ids = within.encode(text)
+    assert ids.max() < within.vocab <= rows
+    assert within.decode(ids) == text
+    assert found.within(rows + 1) is found
+    assert found.within(3) is found  # of another model

@@ -159,7 +159,7 @@ def sentencepiece_backend(
             normalizers.Replace(tokenizers.Regex(" {2,}"), " "),
         ]
     # Pieces with spaces are found where the spaces have become theirs, if nothing else was done.
-    found_late = not prefix and not steps
+    unchanged = not steps
     if prefix and not first_only:
         steps.append(normalizers.Prepend(_SPACE))
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
@@ -184,11 +184,11 @@ def sentencepiece_backend(
     for piece, kind in zip(model.pieces, model.kinds, strict=True):
         given = (added or {}).get(piece)
         flags = {flag: getattr(given, flag, False) for flag in _FLAGS}
-        late = found_late and _SPACE in piece
+        late = unchanged and not prefix and _SPACE in piece
         token = tokenizers.AddedToken(piece, normalized=late, **flags)
         if kind in (UNKNOWN, CONTROL):
             special.append(token)
-        elif kind == USER_DEFINED and not (model.unigram and _SPACE in piece):
+        elif kind == USER_DEFINED and not (model.unigram and (unchanged or _SPACE in piece)):
             plain.append(token)
     backend.add_special_tokens(special)
     backend.add_tokens(plain)
@@ -216,12 +216,14 @@ def _charsmap(charsmap: bytes) -> list:
 
 def _unigram(model: SentencePieceModel) -> models.Unigram:
     """Kudo (2018), https://arxiv.org/abs/1804.10959."""
-    found = [s for s, kind in zip(model.scores, model.kinds, strict=True) if kind == NORMAL]
-    lowest, highest = min(found, default=0.0), max(found, default=0.0)
+    lowest = min(
+        (s for s, kind in zip(model.scores, model.kinds, strict=True) if kind == NORMAL),
+        default=0.0,
+    )
     vocab = []
     for piece, score, kind in zip(model.pieces, model.scores, model.kinds, strict=True):
-        if kind == USER_DEFINED:  # SentencePiece's own choice, which wins over its parts
-            score = len(piece.encode()) * highest - 0.1
+        if kind == USER_DEFINED:  # SentencePiece's own choice, which wins over the parts
+            score = 0.1 * (len(piece.encode()) - 1)
         elif kind != NORMAL:
             score = lowest - _NEVER
         vocab.append((piece, score))

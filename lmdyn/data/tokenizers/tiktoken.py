@@ -19,7 +19,7 @@ def parse_ranks(data: bytes) -> dict[bytes, int] | None:
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
     except ValueError:
         return None
-    return ranks if all(token for token in ranks) else None
+    return ranks if ranks and all(ranks) else None
 
 
 def merges_of_ranks(ranks: dict[bytes, int]) -> tuple[dict[str, int], list[tuple[str, str]]]:

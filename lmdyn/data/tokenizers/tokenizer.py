@@ -9,6 +9,8 @@ Text that literally contains a special token, such as
 import copy
 import dataclasses
 import functools
+import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Self, get_args
 
@@ -105,6 +107,36 @@ class Tokenizer:
         if token is None:
             return self
         return dataclasses.replace(self, end_of_text=find_token(self.backend, token, self.name))
+
+    def within(self, rows: int) -> Self:
+        """The same tokenizer without the added tokens that an embedding has no rows for.
+
+        Text that contains one is read as any other; a warning says so. Where a token with a role
+        has no row, or one of the vocabulary, nothing is left out: it belongs to another model.
+
+        Args:
+          rows: of the embedding.
+
+        >>> from lmdyn.data.tokenizers import byte_tokenizer
+        >>> byte_tokenizer().within(257).vocab
+        257
+        """
+        content = json.loads(self.backend.to_str())
+        beyond = {t["content"] for t in content["added_tokens"] if t["id"] >= rows}
+        content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < rows]
+        vocab = content["model"]["vocab"]  # to which the readers of some folders have added them
+        if isinstance(vocab, dict):
+            content["model"]["vocab"] = vocab = {t: i for t, i in vocab.items() if t not in beyond}
+        roles = [i for i in (self.end_of_text, self.bos, self.eos) if i is not None]
+        if not beyond or len(vocab) > rows or max(roles) >= rows:
+            return self
+        example = min(beyond, key=self.backend.token_to_id)
+        warnings.warn(
+            f"{len(beyond)} tokens of {self.name}, such as {example}, have no row in the embedding"
+            f" of {rows} and are read as text",
+            stacklevel=3,
+        )
+        return dataclasses.replace(self, backend=tokenizers.Tokenizer.from_str(json.dumps(content)))
 
     @functools.cached_property
     def first_token(self) -> int | None:

@@ -161,8 +161,8 @@ def _from_sentencepiece(
     backend = sentencepiece.sentencepiece_backend(
         model, first_only, added={token.content: token for token in added.values()}
     )
-    roles = (i if 0 <= i < len(pieces) else None for i in (model.bos, model.eos))
-    return Vocabulary(backend, *roles, known.adds_bos)
+    bos, eos = (i if 0 <= i < len(pieces) else None for i in (model.bos, model.eos))
+    return Vocabulary(backend, bos, eos, known.adds_bos)
 
 
 def _add(folder: pathlib.Path, file: str, vocab: dict[str, int], added: dict) -> None:
