@@ -217,7 +217,7 @@ def test_ranks_join_as_in_tiktoken(name, trained, tmp_path):
     if name == "Llama 3":
         assert (found.first_token, found.end_of_text) == (size, size + 1)
         assert names["<|eot_id|>"] == size + 9  # as in the published model: 128009 of 128000
-        assert names["<|reserved_special_token_2|>"] == size + 11
+        assert names["<|reserved_special_token_3|>"] == size + 11
     else:
         assert (found.first_token, found.end_of_text) == (None, size)
         assert names["<|extra_204|>"] == size + 207

@@ -76,6 +76,7 @@ def test_a_gguf_gives_the_ids_of_the_tokenizer_it_was_made_from(trained):
     assert tokenizer.encode(text).dtype == np.int32
 
 
+@pytest.mark.filterwarnings("ignore:gguf. tokenizer.ggml.pre says default")
 def test_qwen_composes_characters_and_default_follows_the_architecture(trained):
     for changed in (
         fields(trained, "qwen2"),

@@ -179,7 +179,7 @@ def test_added_tokens_without_a_row_in_the_embedding(trained, tmp_path):
     last = found.backend.id_to_token(rows)
     with pytest.warns(UserWarning, match="1 tokens of in, such as .*, have no row in"):
         within = found.within(rows)
-    text = f"def <tool> x{last}y"
+    text = f"def x{last}y"
     ids = within.encode(text)
     assert ids.max() < within.vocab <= rows
     assert within.decode(ids) == text

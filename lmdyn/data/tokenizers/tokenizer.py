@@ -122,7 +122,7 @@ class Tokenizer:
         257
         """
         content = json.loads(self.backend.to_str())
-        beyond = {t["content"] for t in content["added_tokens"] if t["id"] >= rows}
+        beyond = [t["content"] for t in content["added_tokens"] if t["id"] >= rows]
         content["added_tokens"] = [t for t in content["added_tokens"] if t["id"] < rows]
         vocab = content["model"]["vocab"]  # to which the readers of some folders have added them
         if isinstance(vocab, dict):
@@ -130,10 +130,9 @@ class Tokenizer:
         roles = [i for i in (self.end_of_text, self.bos, self.eos) if i is not None]
         if not beyond or len(vocab) > rows or max(roles) >= rows:
             return self
-        example = min(beyond, key=self.backend.token_to_id)
         warnings.warn(
-            f"{len(beyond)} tokens of {self.name}, such as {example}, have no row in the embedding"
-            f" of {rows} and are read as text",
+            f"{len(beyond)} tokens of {self.name}, such as {beyond[0]}, have no row in the"
+            f" embedding of {rows} and are read as text",
             stacklevel=3,
         )
         return dataclasses.replace(self, backend=tokenizers.Tokenizer.from_str(json.dumps(content)))
