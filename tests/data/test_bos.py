@@ -191,6 +191,7 @@ def test_gguf(fields, adds):
     tokens = ["a", "b", "<s>", "</s>"]
     fields = {
         "model": "gpt2",
+        "pre": "gpt-2",
         "tokens": tokens,
         "merges": [],
         "token_type": [1, 1, 3, 3],

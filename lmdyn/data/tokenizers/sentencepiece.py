@@ -36,6 +36,11 @@ class SentencePieceModel:
       remove_spaces: runs of spaces become one, and none is at the ends.
       bos: the id that begins a text.
       eos: the id that ends one.
+
+    >>> SentencePieceModel(
+    ...     ["<unk>", "a"], [0.0, -1.0], [UNKNOWN, NORMAL], unigram=True
+    ... ).add_prefix
+    True
     """
 
     pieces: list[str]

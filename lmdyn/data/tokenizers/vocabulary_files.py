@@ -33,7 +33,7 @@ _MODELS = ("tokenizer.model", "tiktoken.model", "spiece.model", "*.tiktoken")
 
 
 class Vocabulary(NamedTuple):
-    """What the files of a vocabulary make, by `from_vocabulary`."""
+    """A tokenizer's backend and its roles, made by `from_vocabulary`."""
 
     backend: tokenizers.Tokenizer
     bos: str | int | None
