@@ -67,8 +67,8 @@ def from_vocabulary(folder: pathlib.Path) -> Vocabulary:
     if path is None:
         raise InputError(
             f"{folder} has no tokenizer.json and no vocabulary (vocab.json with merges.txt,"
-            " tokenizer.model, *.tiktoken); make one with"
-            " AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+            " tokenizer.model, *.tiktoken); make one with transformers:"
+            f" AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')"
         )
     try:
         data = path.read_bytes()
@@ -204,8 +204,8 @@ def _class(folder: pathlib.Path, known: dict[str, TokenizerClass], default: str)
     if name not in known:
         raise InputError(
             f"{folder} has no tokenizer.json, and how the tokenizer class {name} cuts text is not"
-            f" known ({', '.join(known)} are); make one with"
-            " AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+            f" known ({', '.join(known)} are); make one with transformers:"
+            f" AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')"
         )
     return known[name]
 
