@@ -73,8 +73,8 @@ def run(options: Reactivate, command: list[str]) -> None:
     documents = data.documents(options.data, options.on_bad_document)
     reference = checkpoints.parse(options.model)
     common.say(f"{reference}")
-    said = {"end_of_text": options.end_of_text, "pre": options.pre}
-    loaded = checkpoints.load(reference, models.Compute(dtype=options.dtype), **said)
+    compute, end = models.Compute(dtype=options.dtype), options.end_of_text
+    loaded = checkpoints.load(reference, compute, end_of_text=end, pre=options.pre)
     model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
     reading = tokenizer.with_bos(options.bos)
     data.check_vocabulary(tokenizer, model.config)
