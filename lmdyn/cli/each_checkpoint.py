@@ -85,9 +85,13 @@ def measure_each(verb: Verb) -> int:
                 else:
                     kept.done[name] = entry
             except InputError as err:
+                if len(references) == 1:
+                    raise
                 say(f"{name} could not be measured: {err}")
                 failed[name] = err
             except KeyboardInterrupt:
+                if not kept.path.exists():
+                    raise
                 say(f"interrupted; the same command goes on after {len(kept.done)} checkpoints")
                 return 130
     if len(failed) == len(references):
