@@ -80,7 +80,7 @@ def check_types(instance: Any) -> None:
         parts = value if isinstance(value, (tuple, list)) else [value]
         try:
             if isinstance(value, bool) and hint in (int, float):
-                raise typeguard.TypeCheckError("a bool is no number")
+                raise typeguard.TypeCheckError("a bool is not a number")
             typeguard.check_type(
                 value, hint, collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS
             )

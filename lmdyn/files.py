@@ -133,7 +133,7 @@ def check_writable(path: str | os.PathLike) -> Path:
 
     >>> check_writable("/dev/null/rows.jsonl")
     Traceback (most recent call last):
-    lmdyn.errors.InputError: cannot write /dev/null/rows.jsonl: /dev/null is no folder; choose
+    lmdyn.errors.InputError: cannot write /dev/null/rows.jsonl: /dev/null is not a folder; choose
     another file
     """
     path = Path(path)
@@ -155,7 +155,7 @@ def check_new_folder(path: str | os.PathLike) -> Path:
 
     >>> check_new_folder("/dev/null/model")
     Traceback (most recent call last):
-    lmdyn.errors.InputError: cannot write /dev/null/model: /dev/null is no folder; choose another
+    lmdyn.errors.InputError: cannot write /dev/null/model: /dev/null is not a folder; choose another
     folder
     """
     path = Path(path)
@@ -174,7 +174,7 @@ def _check_parent(path: Path, kind: str) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise InputError(f"cannot write {path}: {folder} is no folder; choose another {kind}")
+        raise InputError(f"cannot write {path}: {folder} is not a folder; choose another {kind}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(
             f"cannot write {path}: no permission to write in {folder}; choose another {kind}"

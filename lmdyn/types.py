@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     Array: TypeAlias = jax.Array | np.ndarray
-    Device: TypeAlias = Any  # jax.Device, which is no type to checkers
+    Device: TypeAlias = Any  # jax.Device, which is not a type to checkers
 else:
     Array = ArrayLike = Device = Any
 

@@ -49,7 +49,7 @@ def run(path) -> tuple[dict[str, Any], list[list[dict]]]:
 
     Returns:
       The names that its cells left, and each code cell's outputs, as a notebook stores them. What a
-      cell writes to standard error (progress) is no output.
+      cell writes to standard error (progress) is not an output.
     """
     main = types.ModuleType("__main__")  # what a cell defines is found there, as in a kernel
     sys.modules["__main__"], names, outputs = main, main.__dict__, []

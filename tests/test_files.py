@@ -118,7 +118,7 @@ def test_what_cannot_be_written_is_known_before(tmp_path):
         files.check_writable(tmp_path)
     with pytest.raises(InputError, match="device"):
         files.check_writable(os.devnull)
-    with pytest.raises(InputError, match="file is no folder"):
+    with pytest.raises(InputError, match="file is not a folder"):
         files.check_writable(tmp_path / "file" / "a.jsonl")
 
 
@@ -132,7 +132,7 @@ def test_a_new_folder_is_checked_before(tmp_path):
     for path in (tmp_path, tmp_path / "file"):
         with pytest.raises(InputError, match="is not an empty folder; choose another"):
             files.check_new_folder(path)
-    with pytest.raises(InputError, match="file is no folder; choose another folder"):
+    with pytest.raises(InputError, match="file is not a folder; choose another folder"):
         files.check_new_folder(tmp_path / "file" / "a")
 
 

@@ -98,7 +98,7 @@ def saturation_point(
     steps, losses = _checked(steps, losses)
     if not 0 < smooth <= 0.5:
         raise InputError(
-            f"smooth={smooth} is no share of the curve for a moving average; use a number up to"
+            f"smooth={smooth} is not a share of the curve for a moving average; use a number up to"
             " 0.5, such as 0.1"
         )
     steps, losses = _binned(steps, losses)
@@ -137,8 +137,8 @@ def _checked(steps, losses):
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
         raise InputError(
-            f"the loss at step {steps[bad[0]]:g} is {losses[bad[0]]}; leave out what is no finite"
-            " number"
+            f"the loss at step {steps[bad[0]]:g} is {losses[bad[0]]}; leave out what is not a"
+            " finite number"
         )
     falls = np.flatnonzero(~(np.diff(steps) > 0))
     if len(falls):
@@ -193,7 +193,7 @@ def _noise(losses, window, draws, rng, margin):
     """
     start = int(
         np.argmax(_moving_average(losses, window) <= np.median(losses))
-    )  # the first, steep fall is no sample of the noise
+    )  # the first, steep fall is not a sample of the noise
     eighth = min(
         4, -(-8 * start // len(losses))
     )  # few lengths, so that what depends on the length alone is kept

@@ -43,7 +43,7 @@ def fraction(
         for word in (name, *words):
             if word not in factors or (word in generators and word != name):
                 raise InputError(
-                    f"generator {name}={'*'.join(words)}: '{word}' is no free factor; those are:"
+                    f"generator {name}={'*'.join(words)}: '{word}' is not a free factor; those are:"
                     f" {', '.join(free)}"
                 )
     runs = []

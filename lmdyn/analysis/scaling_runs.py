@@ -54,7 +54,7 @@ def checked_runs(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike) ->
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):
             raise InputError(
-                f"{name}={values[bad[0]]:g} of run {bad[0]} is no positive number; correct it or"
+                f"{name}={values[bad[0]]:g} of run {bad[0]} is not a positive number; correct it or"
                 " leave the run out"
             )
         if name != "loss" and np.ptp(values) == 0:
@@ -99,7 +99,7 @@ def read_runs(path: str | os.PathLike) -> Runs:
     except OSError as err:
         raise InputError(f"cannot read {path}: {err.strerror}; name a CSV file") from err
     except (UnicodeDecodeError, csv.Error) as err:
-        raise InputError(f"{path} is no CSV file in UTF-8 ({err}); save the table as CSV") from err
+        raise InputError(f"{path} is not CSV in UTF-8 ({err}); save the table as CSV") from err
     if not found:
         raise InputError(f"{path} has a heading and no run; add a line for each run")
     return Runs(*np.array(found).T)
@@ -111,5 +111,5 @@ def _number(text, where) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{where}='{text or ''}' is no positive number; write for example 70e6")
+        raise InputError(f"{where}='{text or ''}' is not a positive number; write for example 70e6")
     return value

@@ -84,8 +84,8 @@ def _read(name: str, entry: Family, values: dict) -> ModelConfig:
     if "head_width" not in fields:
         if fields["width"] % fields["heads"]:
             raise InputError(
-                f"width {fields['width']} is no multiple of {fields['heads']} heads; set head_dim"
-                " in config.json"
+                f"width {fields['width']} is not a multiple of {fields['heads']} heads; set"
+                " head_dim in config.json"
             )
         fields["head_width"] = fields["width"] // fields["heads"]
     fields.setdefault("mlp_width", 4 * fields["width"])

@@ -156,7 +156,7 @@ def _translated(err: Exception, repository: str, revision: str | None) -> InputE
         )
     if isinstance(err, errors.HFValidationError):
         return InputError(
-            f"{where}: '{repository}' is no name of a repository; write hf:ORG/NAME[@REVISION]"
+            f"{where}: '{repository}' is not the name of a repository; write hf:ORG/NAME[@REVISION]"
         )
     if isinstance(err, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         return InputError(

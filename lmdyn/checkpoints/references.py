@@ -111,7 +111,7 @@ def series(ref: str) -> list[Reference]:
     if runs_of := _RUNS.search(ref):
         low, high = int(runs_of[1]), int(runs_of[2])
         if not low <= high < low + 1000:
-            raise InputError(f"'{runs_of[0]}' is no range of runs; write {{1..9}}, at most 1000")
+            raise InputError(f"'{runs_of[0]}' is not a range of runs; write {{1..9}}, at most 1000")
         ends = ref[: runs_of.start()], ref[runs_of.end() :]
         return [r for i in range(low, high + 1) for r in series(f"{ends[0]}{i}{ends[1]}")]
     kind, path, revision = _split(ref)
@@ -126,7 +126,7 @@ def series(ref: str) -> list[Reference]:
         elif item:
             if kind == "run" and Reference(kind, path, item).step is None:
                 raise InputError(
-                    f"'{item}' is no step of a run; write run:{path}@1000, or run:{path} for the"
+                    f"'{item}' is not a step of a run; write run:{path}@1000, or run:{path} for the"
                     " last one"
                 )
             found.append(item)
@@ -156,7 +156,7 @@ def _split(ref: str) -> tuple[str, str, str | None]:
     kind, colon, rest = ref.partition(":")
     if not colon or (kind not in REFERENCE_KINDS and _meant(ref)):
         meant = _meant(ref) or f"one of {', '.join(_FORMS.values())}"
-        raise InputError(f"'{ref}' is no model reference; write {meant}")
+        raise InputError(f"'{ref}' is not a model reference; write {meant}")
     choose("kind of model reference", kind, REFERENCE_KINDS)
     if not rest:
         raise InputError(f"'{ref}' names nothing after {kind}:; write {_FORMS[kind]}")
@@ -209,7 +209,7 @@ def _available(kind: str, path: str) -> list[str]:
 def _range(kind: str, path: str, item: str) -> list[str]:
     low, high = (read_name(end) for end in item.split("..", 1))
     if low.step is None or high.step is None or low.step > high.step:
-        raise InputError(f"'{item}' is no range of steps; write step0..step1000")
+        raise InputError(f"'{item}' is not a range of steps; write step0..step1000")
     if low.branch != high.branch:
         raise InputError(
             f"'{item}' goes from branch '{low.branch}' to '{high.branch}'; write a range for each,"

@@ -125,7 +125,7 @@ def parse(argv: list[str]) -> Any:
       The verb's options; None when help or the version was asked for and printed.
 
     Raises:
-      InputError: the words are no command line of ours.
+      InputError: the words are not a valid command line.
 
     >>> parse(["report", "results"])
     Report(folders=('results',), out=None)

@@ -130,7 +130,7 @@ def _check(options: Reactivate) -> None:
 
 
 def _check_finite(rows: Sequence[Row], gain: float) -> None:
-    """Raises an `InputError` for the first value that is no finite number."""
+    """Raises an `InputError` for the first value that is not a finite number."""
     for r in rows:
         if not math.isfinite(r["value"]):
             remedy = (

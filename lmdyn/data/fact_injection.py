@@ -83,7 +83,7 @@ def parse_fact(record: dict[str, Any], where: str = "the fact", number: int = 0)
         texts, asked = _list(record, "texts", where), list(_own(record, where))
     else:
         raise InputError(
-            f"{where} is no fact: it needs name, texts and probes, or train_context, mem_input,"
+            f"{where} is not a fact: it needs name, texts and probes, or train_context, mem_input,"
             f" mem_target and so on; it has: {', '.join(sorted(map(str, record))) or 'nothing'}"
         )
     for i, text in enumerate(texts):
@@ -194,8 +194,8 @@ def read_facts(ref: str) -> tuple[Fact, ...]:
         `lmdyn.data.worlds.world.named` and `world_facts`.
 
     Raises:
-      InputError: no such file, nothing in it, two facts of one name, or a record that is no fact;
-        it names the file and the line, or the record of an array, counted from 0.
+      InputError: no such file, nothing in it, two facts of one name, or a record that is not a
+        fact; it names the file and the line, or the record of an array, counted from 0.
 
     >>> [told.name for told in read_facts("tfds:synthetic_world/people=10,places=5")][:2]
     ['Jorona Perona Nasher', 'Loria Kelor Marlcombe']

@@ -87,14 +87,14 @@ def check_unicode(text: str, where: str) -> None:
     >>> check_unicode("a\ud83d", "a.jsonl line 1")
     Traceback (most recent call last):
     lmdyn.errors.InputError: a.jsonl line 1 has half of a surrogate pair, U+D83D, at character 1; it
-    is no text: correct it, or skip such documents
+    is not text: correct it, or skip such documents
     """
     try:
         text.encode()
     except UnicodeEncodeError as err:
         raise InputError(
             f"{where} has half of a surrogate pair, U+{ord(text[err.start]):04X}, at character"
-            f" {err.start}; it is no text: correct it, or skip such documents"
+            f" {err.start}; it is not text: correct it, or skip such documents"
         ) from None
 
 

@@ -127,7 +127,7 @@ def _check(weights: list[float], batch: int, hosts: int) -> None:
         raise InputError("no text to train on; give at least one source")
     if batch % hosts:
         raise InputError(
-            f"batch={batch} is no multiple of the {hosts} hosts; use one, such as"
+            f"batch={batch} is not a multiple of the {hosts} hosts; use one, such as"
             f" {-(-batch // hosts) * hosts}"
         )
     if not all(0 < weight < np.inf for weight in weights):

@@ -47,7 +47,7 @@ class Metric:
         """The rows of a result of `finish`: one for each layer, or one for the whole model.
 
         Raises:
-          InputError: the result has no `rows()`, and is no number or `[L]` of one quantity.
+          InputError: the result has no `rows()`, and is not a number or `[L]` of one quantity.
 
         >>> share = sums({}, lambda sums, count, params: [0.5, 0.25], Quantity("share", "Share"))
         >>> [(r["layer"], r["value"]) for r in share.rows(share.finish(share.init({}), None))]

@@ -139,7 +139,7 @@ class ModelConfig:
                 raise InputError(f"{field}={getattr(self, field)}: a model needs {field}>=1")
         if self.heads % self.kv_heads:
             raise InputError(
-                f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}; heads share"
+                f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}; heads share"
                 " key-value heads evenly"
             )
         for field in dataclasses.fields(self):

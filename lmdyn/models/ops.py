@@ -121,8 +121,8 @@ def constrain_rows(x: Array, rows: jax.sharding.NamedSharding | None) -> jax.Arr
 def all_gather_axis(matrix: Any, axis: int, rows: jax.sharding.NamedSharding | None) -> Any:
     """A matrix gathered along one axis, the other left as it is.
 
-    It is the matrix itself if `rows` is None, or if it is no array. Along the model width, which
-    every row of the batch needs: without this, the compiler would move activations.
+    It is the matrix itself if `rows` is None, or if it is not an array. Along the model width,
+    which every row of the batch needs: without this, the compiler would move activations.
 
     >>> all_gather_axis(jnp.ones([4, 2]), 0, None).shape
     (4, 2)

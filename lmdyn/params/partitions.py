@@ -148,7 +148,7 @@ class Partition:
         numbers, sizes = zip(*self.stacks(layers), strict=True)
         parts = (
             [jnp.asarray(leaf)] if len(sizes) == 1 else jax.lax.split(jnp.asarray(leaf), sizes)
-        )  # one piece is no copy
+        )  # one piece is not a copy
         return list(zip(numbers, parts, strict=True))
 
     def stacks(self, layers: Sequence[int]) -> list[tuple[int, int]]:

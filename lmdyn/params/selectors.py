@@ -54,7 +54,7 @@ def _layers(text: str, depth: int, term: str) -> set[int]:
         match = re.fullmatch(r"\s*(-?\d+)?\s*(:\s*(-?\d+)?\s*(:\s*(-?\d+)?)?)?\s*", item)
         if not match or not item.strip():
             raise InputError(
-                f"'{item}' in selector '{term}' is no layer; write an index or a slice such as 5:9"
+                f"'{item}' in selector '{term}' is not a layer; write an index or a slice like 5:9"
             )
         if match[2] is None:
             index = int(match[1])

@@ -1,7 +1,7 @@
 """Tidy rows: one measurement a line, with its provenance beside it.
 
 A row is a dict with the keys of `FIELDS`, in that order, and free extra ones after them; `layer` is
-None for a whole-model value, `step` is None where the model is no checkpoint of a series, `tokens`
+None for a whole-model value, `step` is None where the model is not one of a series, `tokens`
 is the number of predictions measured. Rows are kept as JSON Lines in `FILE`, what made them in
 `FILE.meta.json`, and per-token values in `FILE.trace.npz`.
 """
@@ -74,7 +74,7 @@ def row(
 
 
 def dumps(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as JSON Lines. A value that is no finite number is an `InputError` that names the row.
+    """Rows as JSON Lines. A value that is not finite is an `InputError` that names the row.
 
     >>> json.loads(dumps([row("nll", 1.5, "nats", model="m")]))["value"]
     1.5
@@ -136,7 +136,7 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows of a file, in its order.
 
     Raises:
-      InputError: no such file, or a line that is no row (its number, and what it lacks).
+      InputError: no such file, or a line that is not a row (its number, and what it lacks).
 
     >>> import tempfile
     >>> from lmdyn import records
@@ -158,13 +158,13 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
             ) from err
         missing = [f for f in FIELDS if not isinstance(r, dict) or f not in r]
         if missing:
-            raise InputError(f"{path} line {number} is no row: it lacks {', '.join(missing)}")
+            raise InputError(f"{path} line {number} is not a row: it lacks {', '.join(missing)}")
         if (
             isinstance(r["value"], bool)
             or not isinstance(r["value"], (int, float))
             or not math.isfinite(r["value"])
         ):
-            raise InputError(f"{path} line {number}: value {r['value']!r} is no finite number")
+            raise InputError(f"{path} line {number}: value {r['value']!r} is not a finite number")
         rows.append(r)
     return rows
 

@@ -31,7 +31,7 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """The claims of a study's folder, in their order; none where `claims.json` is not there.
 
     Raises:
-      InputError: the file is no list of claims.
+      InputError: the file is not a list of claims.
 
     >>> import tempfile
     >>> read(tempfile.mkdtemp())
@@ -45,7 +45,7 @@ def read(folder: str | os.PathLike) -> list[dict[str, Any]]:
     except (OSError, ValueError) as err:
         raise InputError(f"{path} cannot be read: {err}; run the study's command again") from err
     if not isinstance(claims, list):
-        raise InputError(f"{path} is no list of claims; run the study's command again")
+        raise InputError(f"{path} is not a list of claims; run the study's command again")
     for place, claim in enumerate(claims, 1):
         missing = [f for f in CLAIM_FIELDS if not isinstance(claim, dict) or f not in claim]
         if missing:

@@ -76,7 +76,7 @@ def gathered(folder: str | os.PathLike) -> Gathered:
     """The folder itself, if it has rows, and the studies, runs and measurements below it.
 
     Raises:
-      InputError: it is no folder, or there is nothing to gather.
+      InputError: it is not a folder, or there is nothing to gather.
 
     >>> import tempfile
     >>> from lmdyn import records
@@ -91,7 +91,7 @@ def gathered(folder: str | os.PathLike) -> Gathered:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is no folder; give the one that holds the rows of lmdyn measure and lmdyn"
+            f"{folder} is not a folder; give the one that holds the rows of lmdyn measure and lmdyn"
             " online"
         )
     if _whole(folder):
@@ -138,8 +138,7 @@ def runs(folder: str | os.PathLike) -> list[Run]:
     """Every rows file of one folder, by name; folders below it do not count.
 
     Raises:
-      InputError: it is no folder, holds no rows, or rows that cannot be read; a study that has not
-        come to its end.
+      InputError: it is not a folder, or has no rows, unreadable rows or an unfinished study.
 
     >>> import tempfile
     >>> from lmdyn import records
@@ -155,13 +154,13 @@ def runs(folder: str | os.PathLike) -> list[Run]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is no folder; give the one that holds the rows of lmdyn measure and lmdyn"
+            f"{folder} is not a folder; give the one that holds the rows of lmdyn measure and lmdyn"
             " online"
         )
     paths = set(folder.glob("*.jsonl")) | {
         p.with_name(p.name.removesuffix(".meta.json")) for p in folder.glob("*.meta.json")
     }
-    if (folder / "run.json").exists():  # a training run: its other files are no rows
+    if (folder / "run.json").exists():  # a training run: its other files are not rows
         paths &= {folder / "rows.jsonl"}
     if _unfinished(folder):
         raise InputError(_to_end(folder))

@@ -29,7 +29,7 @@ FINAL = "final"
 
 
 def measured(runs: Sequence[Run]) -> list[Figure]:
-    """The figures of everything that is no study: metrics by layer, gradients, streams, courses.
+    """The figures of everything that is not a study: metrics by layer, gradients, streams, courses.
 
     A series of checkpoints has figures of its own; other models share theirs.
 

@@ -47,7 +47,7 @@ def find(name: str) -> ModuleType:
     found = resolve(name, dict.fromkeys(SHIPPED), "study")
     if missing := [export for export in EXPORTS if not hasattr(found, export)]:
         raise InputError(
-            f"{name} is no study: it lacks {', '.join(missing)}; a study's package exports"
+            f"{name} is not a study: it lacks {', '.join(missing)}; a study's package exports"
             f" {', '.join(EXPORTS)}"
         )
     return found
@@ -69,6 +69,6 @@ def package_of(config: Any) -> ModuleType:
             return module
         name = name.rpartition(".")[0]
     raise InputError(
-        f"{type(config).__name__} is no study's config: no package that holds"
+        f"{type(config).__name__} is not a study's config: no package that holds"
         f" {type(config).__module__} exports it as CONFIG"
     )

@@ -227,7 +227,7 @@ def _mesh(words: list[str]) -> tuple[int, int, int]:
     try:
         data, fsdp, tensor = (int(n) for n in words[0].split(","))
     except ValueError:
-        raise ValueError(f"'{words[0]}' is no mesh; write three numbers, such as 4,8,2") from None
+        raise ValueError(f"'{words[0]}' is not a mesh; write three numbers such as 4,8,2") from None
     return data, fsdp, tensor
 
 

@@ -160,7 +160,7 @@ def _check_given(coordinator: str | None, processes: int | None, process: int | 
     if coordinator is not None and processes is not None and process is not None:
         if not re.fullmatch(r".+:\d{1,5}", coordinator):
             raise InputError(
-                f"coordinator '{coordinator}' is no HOST:PORT; write for example 10.0.0.1:8476"
+                f"coordinator '{coordinator}' is not a HOST:PORT; write for example 10.0.0.1:8476"
             )
         if processes < 1:
             raise InputError(f"processes={processes}; a run needs processes>=1")

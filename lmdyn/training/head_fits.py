@@ -61,7 +61,7 @@ def fit_heads(
       seed: of fresh parameters and of the order.
 
     Raises:
-      InputError: no head, a number below 1, fewer tokens than a batch, or a loss that is no number.
+      InputError: no head, a number below 1, fewer tokens than a batch, or a loss not finite.
 
     >>> rng = np.random.default_rng(0)
     >>> states, targets = rng.normal(size=(64, 5)).astype(np.float32), rng.integers(0, 7, 64)

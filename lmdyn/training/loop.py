@@ -67,7 +67,7 @@ def train(
 
     Raises:
       InputError: something is wrong with the config, the texts, the model, the mesh or the run's
-        folder; the loss is no finite number any more; a checkpoint could not be written.
+        folder; the loss is not a finite number any more; a checkpoint could not be written.
 
     >>> import tempfile
     >>> from lmdyn.models import ModelConfig

@@ -37,7 +37,7 @@ def entropy_bonus(weight: float) -> Callable:
         what holding it up does.
 
     Raises:
-      InputError: a weight that is no finite number.
+      InputError: a weight that is not a finite number.
 
     >>> from lmdyn import models
     >>> config = models.ModelConfig(

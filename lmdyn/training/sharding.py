@@ -51,7 +51,7 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
     """`"data,fsdp,tensor"` as three numbers; missing ones are 1.
 
     Raises:
-      InputError: it is no mesh.
+      InputError: it is not a mesh.
 
     >>> parse_mesh("4,8,2"), parse_mesh("8")
     ((4, 8, 2), (8, 1, 1))
@@ -157,7 +157,7 @@ def _place(names, shape, mesh: Mesh, config: ModelConfig | None) -> tuple[Partit
         divides = size % mesh.shape[axis] == 0
         found.append(axis if divides else None)
         if not divides:
-            notes.append(f"{path}: {size} {unit} are no multiple of {axis}={mesh.shape[axis]}")
+            notes.append(f"{path}: {size} {unit} are not a multiple of {axis}={mesh.shape[axis]}")
     while found and found[-1] is None:
         found.pop()
     return PartitionSpec(*found), notes
@@ -215,7 +215,7 @@ def uneven(params: Tree, mesh: Mesh, config: ModelConfig | None = None) -> list[
 
     >>> mesh = jax.sharding.AbstractMesh((1, 1, 2), AXES)
     >>> uneven({"embed": {"embedding": jax.ShapeDtypeStruct((61, 24), "float32")}}, mesh)
-    ['embed.embedding: 61 numbers are no multiple of tensor=2']
+    ['embed.embedding: 61 numbers are not a multiple of tensor=2']
     """
     return [note for _, notes in _placed(params, mesh, config)[0] for note in notes]
 

@@ -379,7 +379,7 @@ def _by_layer(values, part, function, elsewhere=None) -> optax.GradientTransform
 
 
 def _check_layers(value, group, path, leaf, part):
-    """Refuses `[L]` values for what is no block, or has another depth."""
+    """Refuses `[L]` values for what is not a block, or has another depth."""
     if path[0] != "blocks":
         raise InputError(
             f"{group} has {len(value)} values, and {'.'.join(path)} has no layers; give it one"

@@ -39,7 +39,7 @@ def test_a_quarter_of_six_factors_mixes_no_two():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: factorials.fraction(("a", "b"), {"b": ("c",)}), "'c' is no free factor"),
+        (lambda: factorials.fraction(("a", "b"), {"b": ("c",)}), "'c' is not a free factor"),
         (lambda: factorials.effects([[-1], [1]], [1.0, 2.0]), "make at least 3"),
         (lambda: factorials.effects([[-1], [1], [1]], [1.0, 2.0, 3.0]), "not orthogonal"),
     ],

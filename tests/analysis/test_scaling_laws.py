@@ -160,10 +160,10 @@ def test_a_table_is_read_by_its_headings(tmp_path):
         ("", "has no column N, T, loss.*'nothing'"),
         ("N,tokens,loss\n", "no column T; its first line is 'N, tokens, loss'"),
         ("N,T,loss\n", "no run"),
-        ("N,T,loss\n1e7,1e9,3\n70M,1e9,3\n", "line 3: N='70M' is no positive number"),
-        ("N,T,loss\n1e7,1e9\n", "line 2: loss='' is no positive number"),
+        ("N,T,loss\n1e7,1e9,3\n70M,1e9,3\n", "line 3: N='70M' is not a positive number"),
+        ("N,T,loss\n1e7,1e9\n", "line 2: loss='' is not a positive number"),
         ("N,T,loss\n1e7,0,3\n", "line 2: T='0'"),
-        (b"\xff\xfe\x00N", "no CSV file"),
+        (b"\xff\xfe\x00N", "is not CSV"),
     ],
 )
 def test_a_bad_table_names_file_and_line(tmp_path, text, message):

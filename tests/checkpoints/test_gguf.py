@@ -382,7 +382,7 @@ def test_damaged_bytes_never_escape_as_tracebacks(small, tmp_path):
         spoiled = bytearray(whole)
         spoiled[position : position + 2] = rng.bytes(2)
         damaged.write_bytes(spoiled)
-        with contextlib.suppress(InputError):  # damage to a weight is no error
+        with contextlib.suppress(InputError):  # damage to a weight is not an error
             read_gguf(damaged)
 
 

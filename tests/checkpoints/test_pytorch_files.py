@@ -70,7 +70,7 @@ REFUSED = {
     "complex": ({"x": torch.zeros(3, dtype=torch.complex64)}, "type torch.ComplexFloatStorage"),
     "sparse": ({"x": torch.eye(3).to_sparse()}, "names torch._utils._rebuild_sparse_tensor"),
     "a list": ([1], "holds a list, not the dict"),
-    "numbers": ({"step": 3}, "entry 'step' is no tensor"),
+    "numbers": ({"step": 3}, "entry 'step' is not a tensor"),
     "one tensor": (torch.zeros(3), "not the dict of a model's tensors"),
 }
 

@@ -54,13 +54,13 @@ def test_names_leave_steps_to_the_step():
     "text, words",
     [
         ("hff:org/name", "unknown kind of model reference 'hff'"),
-        ("just-a-name", "'just-a-name' is no model reference"),
+        ("just-a-name", "'just-a-name' is not a model reference"),
         ("hf:", "names nothing"),
         ("hf:org/name@a,,b", "empty revision"),
         ("hf:org/name@a,b", "names 2 checkpoints"),
-        ("hf:org/name@one..two", "'one..two' is no range"),
-        ("run:nowhere@*", "nowhere is no run: no such folder"),
-        ("run:nowhere", "nowhere is no run: no such folder"),
+        ("hf:org/name@one..two", "'one..two' is not a range"),
+        ("run:nowhere@*", "nowhere is not a run: no such folder"),
+        ("run:nowhere", "nowhere is not a run: no such folder"),
         ("org/name", "write hf:org/name, or dir:PATH"),
         ("./model", "write dir:./model"),
         ("C:\\models\\tiny", "write dir:C:\\models\\tiny"),
@@ -70,7 +70,7 @@ def test_names_leave_steps_to_the_step():
         ("DIR:model", "did you mean 'dir'"),
         (
             "run:nowhere@latest",
-            "'latest' is no step of a run; write run:nowhere@1000, or run:nowhere for the last one",
+            "'latest' is not a step of a run; write run:nowhere@1000, or run:nowhere for the last",
         ),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_series_from_the_hubs_cache(cache, what):
     [
         ("hf:org/name@step3", "hf:org/name@step3 is not in the cache"),
         ("hf:org/other", "hf:org/other is not in the cache"),
-        ("hf:a/b/c", "is no name of a repository"),
+        ("hf:a/b/c", "is not the name of a repository"),
     ],
 )
 def test_what_is_not_in_the_cache(cache, text, words):

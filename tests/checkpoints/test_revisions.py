@@ -142,5 +142,5 @@ def test_repositories_that_differ_by_a_seed_are_one_series():
         {"step": 1, "seed": "10"},
         {"step": 2, "seed": "10"},
     ]
-    with pytest.raises(InputError, match="no range of runs"):
+    with pytest.raises(InputError, match="not a range of runs"):
         series("hf:org/name-seed{9..1}@*")

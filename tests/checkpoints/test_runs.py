@@ -588,9 +588,9 @@ def test_without_a_step_it_is_the_last_one_whose_parameters_are_whole(run):
     [
         ("small@4", "has no checkpoint of step 4; there are 1, 2, 3"),
         ("small@4..9", "has no checkpoint with a step in 4..9"),
-        ("small@last", "'last' is no step of a run"),
-        ("other", "is no run: no such folder"),
-        ("small/checkpoints", "is no run: it has no run.json"),
+        ("small@last", "'last' is not a step of a run"),
+        ("other", "is not a run: no such folder"),
+        ("small/checkpoints", "is not a run: it has no run.json"),
     ],
 )
 def test_bad_references_to_runs(run, what, words):

@@ -70,7 +70,7 @@ CASES = {
     "no metric": (change(MEASURE, "--metrics", ","), "no metric"),
     "kind of model": (model(MEASURE, "gguff:x"), "did you mean 'gguf'?"),
     "no such option": (change(MEASURE, "--nope", "3"), "unknown: --nope 3; see"),
-    "no kind of model": (model(MEASURE, "tiny"), "is no model reference"),
+    "no kind of model": (model(MEASURE, "tiny"), "is not a model reference"),
     "missing folder": (model(MEASURE, "dir:{d}/none"), "no such folder"),
     "missing gguf": (model(MEASURE, "gguf:{d}/none.gguf"), "none.gguf"),
     "not a gguf": (model(MEASURE, "gguf:{d}/a.txt"), "a.txt"),
@@ -92,7 +92,7 @@ CASES = {
         f"has {len(TEXT)} tokens",
     ),
     "out is a folder": (change(MEASURE, "--out", "{o}"), "is a folder"),
-    "out below a file": (change(MEASURE, "--out", "{d}/a.txt/r.jsonl"), "no folder"),
+    "out below a file": (change(MEASURE, "--out", "{d}/a.txt/r.jsonl"), "not a folder"),
     "window without context": (change(ONLINE, "--window", "10"), "without a context"),
     "context without window": (change(ONLINE, "--context", "cache"), "needs a window"),
     "window below 1": ([*ONLINE, "--context", "cache", "--window", "0"], "--window=0"),
@@ -107,7 +107,7 @@ CASES = {
     "selector layer": (change(ONLINE, "--adapt", "blocks[7].mlp"), "7"),
     "divergence": (change(ONLINE, "--lr", "1e30"), "lower --learning-rate (now 1e+30)"),
     "report of nothing": (["report", "{o}"], "holds no rows"),
-    "report of no folder": (["report", "{o}/none"], "is no folder"),
+    "report of no folder": (["report", "{o}/none"], "is not a folder"),
 }
 
 

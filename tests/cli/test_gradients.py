@@ -119,7 +119,7 @@ CASES = {
     "missing probes": (dict(probe="{d}/none.jsonl"), "none.jsonl"),
     "a date that does not parse": (
         dict(probe="templama:{d}/templama.json@2018,2019"),
-        "'2019-13' is no date",
+        "'2019-13' is not a date",
     ),
     "missing text": (dict(reference="text:{d}/none.txt"), "is not there"),
     "spans": (dict(spans="1"), "--spans=1"),

@@ -163,7 +163,7 @@ CASES = {
     "a file": (change(WORDS, "--out", "{d}/a.txt"), "is not an empty folder; choose another"),
     "below a file": (
         change(WORDS, "--out", "{d}/a.txt/awake"),
-        "a.txt is no folder; choose another folder",
+        "a.txt is not a folder; choose another folder",
     ),
     "overflow": (change(WORDS, "--gain", "1e38"), "lower --gain (now 1e+38)"),
 }

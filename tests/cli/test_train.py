@@ -69,7 +69,10 @@ def test_options_override_the_config_at_any_depth(tmp_path):
         (dict(steps="0"), "steps=0; it must be at least 1"),
         (dict(more=", mesh=(1, 2)"), "TrainConfig.mesh=(1, 2)"),
         (dict(model="None"), "give either model="),
-        (dict(model=MODEL.replace("heads=2", "heads=2, kv_heads=3")), "no multiple of kv_heads=3"),
+        (
+            dict(model=MODEL.replace("heads=2", "heads=2, kv_heads=3")),
+            "not a multiple of kv_heads=3",
+        ),
     ],
 )
 def test_a_wrong_config_is_one_line(tmp_path, capsys, written, message):
@@ -85,9 +88,9 @@ def test_a_wrong_config_is_one_line(tmp_path, capsys, written, message):
         (["--optimizer.learning-rte", "5"], "did you mean --optimizer.learning-rate?"),
         (["--optimizer.name", "adm"], "it takes adamw, sgd"),
         (["--steps", "0"], "steps=0; it must be at least 1"),
-        (["--model.heads", "7"], "error: model: heads=7 is no multiple of kv_heads"),
+        (["--model.heads", "7"], "error: model: heads=7 is not a multiple of kv_heads"),
         (["--out", ""], "out='' names no folder"),
-        (["--mesh", "4,2"], "'4,2' is no mesh; write three numbers"),
+        (["--mesh", "4,2"], "'4,2' is not a mesh; write three numbers"),
         (["--mesh", "64,1,1"], "mesh 64,1,1 needs 64 devices, and there are 8; use a mesh"),
         (["--mesh", "8,1,1"], "a batch of 4 rows does not divide by data=8"),
         (["--coordinator", "here:1"], "--coordinator, --processes and --process go together"),

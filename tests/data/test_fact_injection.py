@@ -150,7 +150,7 @@ BAD = {
     "same name": (changed(OURS, name="first"), "facts 0 and 1 are both named 'first'"),
     "neither form": (
         {"texts": ["a"], "name": "b"},
-        "record 1 is no fact: it needs name, .*; it has: name, texts",
+        "record 1 is not a fact: it needs name, .*; it has: name, texts",
     ),
     "not an object": ([1], "record 1 is not a JSON object but of type list"),
 }

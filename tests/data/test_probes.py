@@ -81,10 +81,10 @@ BAD = {
     ),
     "end beyond": (
         {"text": "abc", "start": 1, "end": 4},
-        "start=1, end=4 is no span of a text of 3 characters",
+        "start=1, end=4 is not a span of a text of 3 characters",
     ),
-    "start below": ({"text": "abc", "start": -1, "end": 2}, "start=-1, end=2 is no span"),
-    "turned": ({"text": "abc", "start": 2, "end": 1}, "start=2, end=1 is no span"),
+    "start below": ({"text": "abc", "start": -1, "end": 2}, "start=-1, end=2 is not a span"),
+    "turned": ({"text": "abc", "start": 2, "end": 1}, "start=2, end=1 is not a span"),
     "half offset": (
         {"text": "abc", "start": 0.5, "end": 2},
         "start is not a whole number but float",
@@ -95,7 +95,7 @@ BAD = {
     ),
     "no end": ({"text": "abc", "start": 1}, "has no end"),
     "no target": ({"prompt": "abc"}, "has no target"),
-    "no text": ({"target": "abc"}, "line 2 is no probe: .*; it has: target"),
+    "no text": ({"target": "abc"}, "line 2 is not a probe: .*; it has: target"),
     "nothing": ({}, "it has: nothing"),
     "target is a list": ({"prompt": "a", "target": ["b"]}, "target is not text but list"),
     "not json": ('{"prompt": ', "line 2 is not JSON"),

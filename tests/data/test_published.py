@@ -104,10 +104,10 @@ def test_dynamic_templama_has_quarters_and_any_kind_of_blank(tmp_path):
 
 LINE = question("Q1", "Ada Quill plays for _X_.", "2011", DUN)
 BAD_TEMPLAMA = {
-    "date": (changed(LINE, date="20x1"), "line 2: '20x1' is no date; write a year such as 2019"),
-    "month": (changed(LINE, date="2011-13"), "line 2: '2011-13' is no date"),
-    "day": (changed(LINE, date="2011-02-30"), "line 2: '2011-02-30' is no date"),
-    "quarter": (changed(LINE, date="2011-Q5"), "line 2: '2011-Q5' is no date"),
+    "date": (changed(LINE, date="20x1"), "line 2: '20x1' is not a date; write a year such as 2019"),
+    "month": (changed(LINE, date="2011-13"), "line 2: '2011-13' is not a date"),
+    "day": (changed(LINE, date="2011-02-30"), "line 2: '2011-02-30' is not a date"),
+    "quarter": (changed(LINE, date="2011-Q5"), "line 2: '2011-Q5' is not a date"),
     "no date": (changed(LINE, date=...), "line 2 has no date; it has: answer, id"),
     "no query": (changed(LINE, query=...), "line 2 has no query"),
     "query a number": (changed(LINE, query=3), "line 2: query is not text but int"),
@@ -164,7 +164,7 @@ def test_ecbd_labels_entities_by_a_year(tmp_path):
 
 
 BAD_ECBD = {
-    "year": (changed(ECBD, year="20190"), "line 2: '20190' is no year; write one such as 2019"),
+    "year": (changed(ECBD, year="20190"), "line 2: '20190' is not a year; write one such as 2019"),
     "no year": (changed(ECBD, year=...), "line 2 has no year"),
     "no sentence": (changed(ECBD, masked_sentence=...), "line 2 has no masked_sentence"),
     "no blank": (changed(ECBD, masked_sentence="Xelton."), "line 2: no blank in 'Xelton.'"),
@@ -263,7 +263,7 @@ BAD_TABLES = {
     ),
     "no header": ("new.csv", ["a,b,c", "d,e,f"], "", "line 2 has no subject; it has: a, b, c"),
     "empty": ("new.csv", ["subject,relation,object"], "", "has no probes: there is nothing in it"),
-    "pair": ("new.json", [[["a", "b"]]], "", "record 0 is no fact"),
+    "pair": ("new.json", [[["a", "b"]]], "", "record 0 is not a fact"),
     "number": ("new.json", [[["a", "b", 3]]], "", "record 0: object is not text but int"),
     "half": ("new.json", ['[["a", "b"'], "", "new.json is not JSON"),
 }
@@ -290,11 +290,11 @@ def expect(ref, said):
     [
         ("templama:{}", "cannot be read; write templama:PATH@OLD,NEW"),
         ("templama:{}@2010", "cannot be read; write templama:PATH@OLD,NEW"),
-        ("templama:{}@2010,yesterday", "'yesterday' is no date"),
+        ("templama:{}@2010,yesterday", "'yesterday' is not a date"),
         ("templama:{}@2010,2020", "has no question of 2020; it has: 2010, 2011"),
         ("templama:none@2010,2020", "cannot read none: No such file"),
         ("ecbd:{}", "cannot be read; write ecbd:PATH@YEAR"),
-        ("ecbd:{}@now", "'now' is no year"),
+        ("ecbd:{}@now", "'now' is not a year"),
         ("temporalwiki:{}@new,old", "cannot be read; write temporalwiki:PATH"),
     ],
 )

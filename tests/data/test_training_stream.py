@@ -137,7 +137,7 @@ def test_sources_are_mixed_by_weight(weights):
     [
         (dict(length=0), "length=0"),
         (dict(batch=0), "batch=0"),
-        (dict(hosts=4), "batch=6 is no multiple of the 4 hosts; use one, such as 8"),
+        (dict(hosts=4), "batch=6 is not a multiple of the 4 hosts; use one, such as 8"),
         (dict(length=60), "48 tokens, and one window of length 60 needs 61"),
         (dict(weight=0.0), "weights 0"),
         (dict(weight=float("nan")), "weights nan"),

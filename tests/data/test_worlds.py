@@ -363,7 +363,7 @@ NAMES = {
         "unknown synthetic world 'tiny'; known: large, medium, small",
     ),
     "field": ("synthetic_world/peeple=3:time0", "did you mean 'people'"),
-    "number": ("synthetic_world/people=x:time0", "people='x' is no number"),
+    "number": ("synthetic_world/people=x:time0", "people='x' is not a number"),
     "range": ("synthetic_world/people=0:time0", "people=0 of a world"),
     "split": ("synthetic_world/people=9:time2", "unknown split 'time2'"),
     "split with nothing in it": (

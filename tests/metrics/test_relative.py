@@ -74,7 +74,7 @@ def test_a_difference_of_profiles_is_as_likely_as_scipy_says(tilt):
     first, second = (
         norms(11, 1, 7.0),
         norms(13, 2),
-    )  # a size that differs is no difference of profile
+    )  # a size that differs is not a difference of profile
     first.norms["mlp"][0] *= np.exp(tilt)
     found = compare_profiles(first, second, permutations=4000)
     stacked = [np.log(np.vstack(list(part.norms.values()))) for part in (first, second)]

@@ -140,7 +140,7 @@ def test_the_guard_stops_what_diverges(rate, context):
     options = dict(optimizer=optax.sgd(rate), context=context, chunk=CHUNK, adapt="head+blocks.mlp")
     still = evaluate(model, params, TEXT, chunk=CHUNK, context=context)
     loose = evaluate(model, params, TEXT, **options)
-    assert not loose.mean < still.mean + 1  # it diverges, or is no number
+    assert not loose.mean < still.mean + 1  # it diverges, or is not a number
     found = evaluate(model, params, TEXT, guard=10.0, **options)
     assert np.isfinite(found.nll).all()
     np.testing.assert_array_equal(found.nll[found.stopped :], still.nll[found.stopped :])

@@ -44,7 +44,7 @@ def test_a_group_is_exactly_what_lies_below_its_path():
         ("head[1]", "only blocks have layers"),
         ("blocks[7]", "outside the model's 3 blocks"),
         ("blocks[2:2]", "matches no layer"),
-        ("blocks[a]", "is no layer"),
+        ("blocks[a]", "is not a layer"),
         ("blocks[::0]", "step 0"),
         ("blocks.mlp.up.kernel.x", "nothing below it"),
         ("head+nothing", "'nothing'"),

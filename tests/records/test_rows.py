@@ -71,15 +71,15 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, call):
 
 BAD = {
     "not json": ('{"a": ', "line 1 is not JSON"),
-    "no row": ('{"model": "m"}', "line 1 is no row: it lacks step, metric"),
-    "not an object": ("[1]", "is no row"),
+    "no row": ('{"model": "m"}', "line 1 is not a row: it lacks step, metric"),
+    "not an object": ("[1]", "is not a row"),
     "a word": (
         json.dumps(records.row("nll", "three", "nats", model="m")),
-        "value 'three' is no finite number",
+        "value 'three' is not a finite number",
     ),
     "nan": (
         json.dumps(records.row("nll", float("nan"), "nats", model="m")),
-        "value nan is no finite number",
+        "value nan is not a finite number",
     ),
 }
 

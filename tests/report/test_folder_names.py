@@ -73,7 +73,7 @@ def test_one_folder_is_as_it_was(folders, tmp_path):
     [
         (["a", "b"], "a page of 2 folders belongs to none of them; give --out FILE"),
         ([], "report needs a folder of rows"),
-        (["a", "no", "--out", "x.html"], "no is no folder"),
+        (["a", "no", "--out", "x.html"], "no is not a folder"),
     ],
 )
 def test_what_is_missing_is_one_line(tmp_path, capsys, monkeypatch, words, message):
@@ -120,7 +120,7 @@ def test_folders_below_one_folder_are_gathered(folders, tmp_path):
     assert "Left out because unfinished: stopped." in text
     assert not list(tmp_path.rglob("figures")), "no folder below is touched"
     assert report.build(tmp_path).read_text(encoding="utf-8") == text, (
-        "its own page is no part of it"
+        "its own page is not a part of it"
     )
 
 

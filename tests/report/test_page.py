@@ -116,6 +116,6 @@ def test_rows_without_neighbours_make_a_page(tmp_path):
 def test_a_folder_without_rows(tmp_path):
     with pytest.raises(InputError, match="holds no rows"):
         report.build(tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         report.build(tmp_path / "none")
     assert not list(tmp_path.iterdir())

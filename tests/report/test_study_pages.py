@@ -440,7 +440,7 @@ def test_no_figure_stands_beside_nothing(kinds, expected):
 
 BAD = {
     "not json": ("[{", "cannot be read"),
-    "no list": ("{}", "is no list of claims"),
+    "no list": ("{}", "is not a list of claims"),
     "no claim": ('[{"id": "a"}]', "claim 1 lacks study, source"),
     "no verdict": (
         json.dumps([claim("a", "perhaps")]),

@@ -60,7 +60,7 @@ def test_what_is_no_study_is_one_line():
         registry.find("saturate")
     with pytest.raises(InputError, match=r"lacks CONFIG, run, PAGE; a study's package exports"):
         registry.find("lmdyn.studies.claims")
-    with pytest.raises(InputError, match="StudyConfig is no study's config"):
+    with pytest.raises(InputError, match="StudyConfig is not a study's config"):
         registry.package_of(StudyConfig(out="out/x"))
 
 

@@ -130,7 +130,7 @@ def test_a_second_interrupt_ends_at_once():
     [
         (("127.0.0.1:9", None, None), "processes and process not given"),
         (("127.0.0.1:9", 2, None), "process not given"),
-        (("127.0.0.1", 2, 0), "coordinator '127.0.0.1' is no HOST:PORT"),
+        (("127.0.0.1", 2, 0), "coordinator '127.0.0.1' is not a HOST:PORT"),
         (("127.0.0.1:9", 0, 0), "processes=0"),
         (("127.0.0.1:9", 2, -1), "count from 0 to 1"),
         (

@@ -200,9 +200,8 @@ def test_attention_is_divided_between_whole_heads():
     assert sharding.param_specs(shapes, mesh)["blocks"]["attention"]["query"]["kernel"] == P(
         None, "fsdp", "tensor"
     )
-    assert "blocks.attention.query.kernel: 6 heads are no multiple of tensor=4" in sharding.uneven(
-        shapes, mesh, config
-    )
+    notes = sharding.uneven(shapes, mesh, config)
+    assert "blocks.attention.query.kernel: 6 heads are not a multiple of tensor=4" in notes
 
 
 def test_every_parameter_has_a_rule_of_its_own():

@@ -108,7 +108,7 @@ def test_a_plan_for_devices_that_are_not_there():
     found = step_plan.plan_step(config((2, 4, 4)))
     assert (found.devices, found.mesh) == (32, (2, 4, 4))
     assert found.whole == tuple(
-        f"blocks.attention.{name}.kernel: 2 kv_heads are no multiple of tensor=4"
+        f"blocks.attention.{name}.kernel: 2 kv_heads are not a multiple of tensor=4"
         for name in ("key", "value")
     )
     text = plan_text.describe(found)

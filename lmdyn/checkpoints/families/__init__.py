@@ -25,7 +25,7 @@ FAMILIES: dict[str, Family] = {
     "hf_olmo": HF_OLMO,
 }
 
-# Tensors that older files hold and that are no parameters: masks, and rotary tables that follow
+# Tensors that older files hold and that are not parameters: masks, and rotary tables that follow
 # from the config.
 IGNORED = (r".*rotary_emb\.inv_freq", r".*\.attn\.(masked_)?bias", r".*\.attention\.(masked_)?bias")
 
@@ -42,7 +42,7 @@ def family(name: str) -> Family:
     >>> family("gpt2").architecture
     'GPT2LMHeadModel'
     """
-    if name not in FAMILIES and "." not in name:  # another family is no misspelling of this one
+    if name not in FAMILIES and "." not in name:  # another family is not a misspelling of this one
         raise InputError(unsupported("model_type", name, FAMILIES))
     return resolve(name, FAMILIES, "model_type")
 

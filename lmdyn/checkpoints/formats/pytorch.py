@@ -246,7 +246,7 @@ def _persistent(given: Any) -> _Storage:
 
 def _size(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**62:
-        raise ValueError("a size is no whole number")
+        raise ValueError("a size is not a whole number")
     return value
 
 
@@ -389,7 +389,7 @@ def _named(found: Any) -> dict[str, _Tensor]:
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             raise InputError(
-                f"its entry {name!r:.80} is no tensor; save the model's state_dict alone"
+                f"its entry {name!r:.80} is not a tensor; save the model's state_dict alone"
             )
     return found
 

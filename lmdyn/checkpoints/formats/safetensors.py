@@ -32,7 +32,7 @@ def read_tensors(path: pathlib.Path) -> dict[str, StoredTensor]:
         why = " ".join(str(err).split())
         raise InputError(mismatch(path, "a whole safetensors file", why)) from err
     found = {}
-    for name in handle.keys():  # noqa: SIM118  (a handle is no dict)
+    for name in handle.keys():  # noqa: SIM118  (a handle is not a dict)
         view = handle.get_slice(name)
         read = functools.partial(_read, handle, name)
         found[name] = StoredTensor(view.get_dtype(), tuple(view.get_shape()), read)

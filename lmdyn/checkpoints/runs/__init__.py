@@ -6,7 +6,7 @@
     `checkpoint.json`:
                              position, shapes, and the size and checksum of every file
 
-Anything else in DIR belongs to whoever trains. Names in `checkpoints` that are no number are
+Anything else in DIR belongs to whoever trains. Names in `checkpoints` that are not numbers are
 unfinished or being deleted.
 
 A checkpoint gets its name last, when all its bytes are on the disk and its checksums are written:

@@ -108,7 +108,7 @@ def describe(folder: PathLike) -> RunInfo:
     """What was fixed at the start of a run.
 
     Raises:
-      InputError: the folder is no run, its files are damaged, or of another version.
+      InputError: the folder is not a run, its files are damaged, or of another version.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -142,7 +142,7 @@ def describe(folder: PathLike) -> RunInfo:
 
 
 def _check_run(folder: Path) -> None:
-    """Raises an `InputError` for a folder that is no run."""
+    """Raises an `InputError` for a folder that is not a run."""
     _content(folder)
 
 
@@ -153,7 +153,7 @@ def _content(folder: Path) -> dict:
         missing = "it has no run.json" if folder.exists() else "no such folder"
         model = (folder / "config.json").is_file()
         remedy = f"write dir:{folder}" if model else "name the folder that a training run wrote"
-        raise InputError(f"{folder} is no run: {missing}; {remedy}")
+        raise InputError(f"{folder} is not a run: {missing}; {remedy}")
     try:
         content = manifest.read_signed(path)
     except manifest.DamagedError as err:
@@ -224,7 +224,7 @@ def steps(folder: PathLike) -> list[int]:
     """The steps of the checkpoints of a run, sorted. Unfinished ones do not count; damaged ones do.
 
     Raises:
-      InputError: the folder is no run.
+      InputError: the folder is not a run.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -258,7 +258,7 @@ def latest(folder: PathLike) -> int:
     `warnings` list damaged ones after it.
 
     Raises:
-      InputError: the folder is no run, or has no whole checkpoint.
+      InputError: the folder is not a run, or has no whole checkpoint.
 
     >>> import tempfile
     >>> import numpy as np
@@ -309,8 +309,8 @@ def require(folder: PathLike, step: int) -> Path:
 
     >>> require("/nowhere", 20)
     Traceback (most recent call last):
-    lmdyn.errors.InputError: /nowhere is no run: no such folder; name the folder that a training run
-    wrote
+    lmdyn.errors.InputError: /nowhere is not a run: no such folder; name the folder that a training
+    run wrote
     """
     found = steps(folder)
     if step in found:

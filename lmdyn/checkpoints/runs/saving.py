@@ -102,7 +102,7 @@ class Checkpoints:
         self.wait()
         text = json.loads(
             json.dumps(position)
-        )  # a copy; and what is no JSON fails here, not in the background
+        )  # a copy; and what is not JSON fails here, not in the background
         if step < 0 or "params" not in items:
             raise ValueError(
                 f"a checkpoint needs step>=0 and an item 'params', not step={step} and"

@@ -62,5 +62,5 @@ def ecbd(path: str, year: str | int) -> tuple[Probe, ...]:
 
 def _year(given, where) -> int:
     if not re.fullmatch(r"\d{4}", str(given)):
-        raise InputError(f"{where}: '{given}' is no year; write one such as 2019")
+        raise InputError(f"{where}: '{given}' is not a year; write one such as 2019")
     return int(given)

@@ -91,7 +91,7 @@ def parse_probe(record: dict[str, Any], where: str = "the probe") -> Probe:
         text, start, end = _target_in_text(where, found)
     else:
         raise InputError(
-            f"{where} is no probe: it needs prompt and target, or text, start and end; it has: "
+            f"{where} is not a probe: it needs prompt and target, or text, start and end; it has: "
             f"{', '.join(sorted(map(str, record))) or 'nothing'}"
         )
     if not text[start:end].strip():
@@ -115,7 +115,7 @@ def _offsets(record: Mapping, where: str, found: Callable) -> Span:
     text, start, end = found("text", str), found("start", int), found("end", int)
     if not 0 <= start <= end <= len(text):
         raise InputError(
-            f"{where}: start={start}, end={end} is no span of a text of {len(text)} characters;"
+            f"{where}: start={start}, end={end} is not a span of a text of {len(text)} characters;"
             " it must be 0 <= start < end <= length"
         )
     if "target" in record and record["target"] != text[start:end]:

@@ -36,8 +36,8 @@ def read_probes(ref: str) -> tuple[Probe, ...]:
         file's name holds. Or `my_pkg.my_format:PATH[@A,B]`: what `my_format(path, a, b)` returns.
 
     Raises:
-      InputError: no such file, nothing in it, or a line that is no probe; it names the file and the
-        line.
+      InputError: no such file, nothing in it, or a line that is not a probe; it names the file and
+        the line.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl", delete=False) as file:

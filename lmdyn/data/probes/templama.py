@@ -111,5 +111,6 @@ def _date(given, where) -> str:
             datetime.date.fromisoformat(day[:10])
             return text
     raise InputError(
-        f"{where}: '{text}' is no date; write a year such as 2019, or 2019-Q1, 2019-03, 2019-03-25"
+        f"{where}: '{text}' is not a date; write a year such as 2019, or 2019-Q1, 2019-03,"
+        " 2019-03-25"
     )

@@ -89,7 +89,7 @@ def _rows(path) -> Iterator[tuple[dict, str]]:
                 row = dict(zip(("subject", "relation", "object"), row, strict=True))
             if not isinstance(row, dict):
                 raise InputError(
-                    f"{where} is no fact; write an array of [subject, relation, object]"
+                    f"{where} is not a fact; write an array of [subject, relation, object]"
                 )
             yield row, where
     else:

@@ -23,7 +23,7 @@ def parquet_documents(ref: str, rest: str) -> Documents:
       rest: `GLOB#FIELD`, or `FOLDER#FIELD` for all `*.parquet` below a folder.
 
     Raises:
-      InputError: no field, nothing there, or files that are no Parquet.
+      InputError: no field, nothing there, or files that are not Parquet.
 
     >>> import pyarrow, pyarrow.parquet, tempfile
     >>> path = tempfile.mkdtemp() + "/a.parquet"
@@ -53,7 +53,7 @@ def arrow_documents(ref: str, rest: str) -> Documents:
       rest: `FOLDER#FIELD`, or `GLOB#FIELD` of Arrow files.
 
     Raises:
-      InputError: no field, nothing there, a folder of several splits, or files that are no Arrow.
+      InputError: no field, nothing there, a folder of several splits, or files that are not Arrow.
 
     >>> import pyarrow, tempfile
     >>> path, table = tempfile.mkdtemp() + "/a.arrow", pyarrow.table({"text": ["one", "two"]})

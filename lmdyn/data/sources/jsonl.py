@@ -163,7 +163,7 @@ def json_records(path: str, text: str, example: str, what: str) -> Iterator[tupl
       what: what an array holds, for errors.
 
     Raises:
-      InputError: it is no JSON array, or as for `json_lines`.
+      InputError: it is not a JSON array, or as for `json_lines`.
 
     >>> list(json_records("a.json", "[1, 2]", "{}", "numbers"))
     [(1, 'a.json record 0'), (2, 'a.json record 1')]

@@ -50,7 +50,7 @@ def from_file(
       eos: token or id that the model's other files end a text with.
 
     Raises:
-      InputError: no such file, a file that is no tokenizer, or one with no token that ends a text.
+      InputError: no such file, one that is not a tokenizer, or that has no token to end a text.
 
     >>> import tempfile
     >>> from lmdyn.data.tokenizers import byte_tokenizer

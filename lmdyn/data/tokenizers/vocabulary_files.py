@@ -98,7 +98,7 @@ def _from_merges(folder: pathlib.Path) -> Vocabulary:
         raise
     except Exception as err:  # the library raises bare Exception
         raise InputError(
-            f"{folder}: vocab.json and merges.txt are no tokenizer: {one_line(err)}"
+            f"{folder}: vocab.json and merges.txt are not a tokenizer: {one_line(err)}"
         ) from err
     if json_value(folder / "tokenizer_config.json", "add_prefix_space"):
         *first, last = copy.deepcopy(pre.split)

@@ -76,7 +76,7 @@ def named(config: str) -> World:
             given[field] = kind(text)
         except ValueError as err:
             raise InputError(
-                f"{config}: {field}='{text}' is no number; write for example people=300,seed=1"
+                f"{config}: {field}='{text}' is not a number; write for example people=300,seed=1"
             ) from err
     return World(**given)
 

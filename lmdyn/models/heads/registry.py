@@ -45,7 +45,7 @@ def make_head(text: str, width: int, vocab: int) -> Head:
     name, colon, number = text.partition(":")
     made = resolve(name, HEADS, "head")
     if not (isinstance(made, type) and issubclass(made, Head)):
-        raise InputError(f"head='{text}': {name} is no subclass of lmdyn.models.heads.Head")
+        raise InputError(f"head='{text}': {name} is not a subclass of lmdyn.models.heads.Head")
     if bool(made.argument) != bool(colon) or (colon and not (number.isdecimal() and int(number))):
         wanted = f"{name}:N with a number of 1 or more" if made.argument else f"'{name}' alone"
         raise InputError(f"head='{text}'; write {wanted}")

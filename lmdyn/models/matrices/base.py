@@ -126,7 +126,7 @@ def concatenate(stacks: Sequence[Any]) -> Any:
 
 
 def check_array(name: str, leaf: Any, done: str) -> None:
-    """Refuses a parameter that is no array.
+    """Refuses a parameter that is not an array.
 
     Args:
       name: of the parameter.

@@ -113,7 +113,7 @@ class EntropyDecay(StudyConfig):
                 )
             if (run.train.steps // 2) % evaluation.every:
                 raise InputError(
-                    f"runs[{number}]: half of its {run.train.steps} steps is no multiple of"
+                    f"runs[{number}]: half of its {run.train.steps} steps is not a multiple of"
                     f" evaluation.every={evaluation.every}"
                 )
         factorials.check_design([run.levels for run in self.runs])

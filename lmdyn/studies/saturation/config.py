@@ -199,7 +199,7 @@ class Saturation(SeededStudyConfig):
         for width in widths:
             if width < 1 or width % min(model.head_width, width):
                 raise InputError(
-                    f"width {width} is no multiple of the heads' {model.head_width}; use one, or"
+                    f"width {width} is not a multiple of the heads' {model.head_width}; use one, or"
                     " another head_width"
                 )
         evaluation = pretrain.evaluation
@@ -210,7 +210,7 @@ class Saturation(SeededStudyConfig):
             check_ranks(heads.ranks, widths[-1])
             if self.body not in widths:
                 raise InputError(
-                    f"heads.width={heads.width} is no width of the ladder; use one of"
+                    f"heads.width={heads.width} is not a width of the ladder; use one of"
                     f" {', '.join(map(str, widths))}"
                 )
             for kind in heads.alternatives:  # refuses what this width cannot have

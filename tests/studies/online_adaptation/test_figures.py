@@ -219,7 +219,7 @@ def test_the_front_is_what_nothing_cheaper_beats():
     assert front == [
         (1.0, 3.0),
         (6.0, pytest.approx(2.36)),
-    ]  # 2 MFLOP at 3.0 and 3 MFLOP at 3.0 are no better than 1
+    ]  # 2 MFLOP at 3.0 and 3 MFLOP at 3.0 are not better than 1
 
 
 @pytest.mark.parametrize(

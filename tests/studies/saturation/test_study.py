@@ -213,7 +213,7 @@ def test_a_whole_study_and_a_given_model(tmp_path):
         "mixture2-joint",
         "mixture2-frozen",
     } <= claims.keys()
-    assert "above-law" not in claims, "one wide width is no ladder to fit a law to"
+    assert "above-law" not in claims, "one wide width is not a ladder to fit a law to"
     drawn = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
     assert drawn == {
         "losses",
@@ -320,7 +320,7 @@ def test_each_width_has_its_rate(tmp_path):
         (dict(fit_from=1.0), "fit_from"),
         (dict(experiments="head"), "did you mean 'heads'"),
         (dict(heads=Heads("builtin:docs:test", ranks=(1, 9))), "rank 9 of a model of width 8"),
-        (dict(heads=Heads("builtin:docs:test", ranks=(1,), width=5)), "no width of the ladder"),
+        (dict(heads=Heads("builtin:docs:test", ranks=(1,), width=5)), "not a width of the ladder"),
         (
             dict(heads=Heads("builtin:docs:test", ranks=(1,), alternatives=("full",))),
             "always among them",
