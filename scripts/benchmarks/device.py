@@ -43,6 +43,8 @@ def child(order):
 
 def fresh(order, limit):
     """`child(order)` in a process of its own; what it had found where it runs past the limit."""
+    if limit < 5:
+        return {"found": {}, "peak": None, "error": "no time left"}
     environment = os.environ | {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TOKENIZERS_PARALLELISM": "false",
@@ -50,7 +52,7 @@ def fresh(order, limit):
     command = [sys.executable, __file__, "--child", json.dumps(order)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=max(limit, 1)
+            command, capture_output=True, text=True, env=environment, timeout=limit
         )
         said, error = done.stdout, done.stderr.strip().splitlines()[-1:] if done.returncode else []
     except subprocess.TimeoutExpired as late:
@@ -138,6 +140,15 @@ def table(results, flops):
     return "\n".join(lines)
 
 
+def write(folder, made):
+    """The JSON and the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "device.json").write_text(json.dumps(made, indent=1))
+    head = f"{made['name']}, jax {made['jax']}, PyTorch {made['torch']}; tokens per second"
+    text = f"{head}\n\n{table(made['rows'], made['flops'])}\n"
+    (folder / "device.md").write_text(text)
+
+
 def shrunk(setting):
     """A row's sizes for `--small`."""
     most = {"rows": 2, "length": 32, "chunk": 16, "documents": 2}
@@ -152,7 +163,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("results/device"), help="a folder")
-    parser.add_argument("--seconds", type=float, default=470, help="for all of it")
+    parser.add_argument("--seconds", type=float, default=440, help="for all of it")
     parser.add_argument("--rows", default="", help="only jobs with this in their name")
     parser.add_argument("--small", action="store_true", help="on a CPU, at sizes that mean nothing")
     args = parser.parse_args()
@@ -165,10 +176,9 @@ def main():
     same, ok = parity(common, checked, 32 if args.small else 256, left)
     for dtype, numbers in same.items():
         print(f"parity, {dtype}: {numbers}", file=sys.stderr)
-    results = []
+    made = {**common, "parity": same, "rows": [], "xla_flags": os.environ.get("XLA_FLAGS", "")}
     for job, shape, setting in device_jobs.ROWS if ok else []:
-        size = " x ".join(f"{n:,}" for n in setting.values())
-        name = f"{job}, {shape}, {size}"
+        name = f"{job}, {shape}, {' x '.join(f'{n:,}' for n in setting.values())}"
         if args.rows not in name:
             continue
         setting = shrunk(setting) if args.small else setting
@@ -176,16 +186,11 @@ def main():
         order |= {"dtype": "float32" if args.small else "bfloat16"}
         order["seconds"] = 0.1 if args.small else 3.0
         row = {"name": name, "flops": flops_per_token(job, shapes[shape], setting)}
-        for side in ("lmdyn", "torch"):
-            row[side] = fresh({**order, "side": side}, left())
-        results.append(row)
-        speeds = {way: round(n["tokens_per_second"]) for way, n in row["lmdyn"]["found"].items()}
-        print(f"{name}: {speeds}, {left():.0f} s left", file=sys.stderr)
-    args.out.mkdir(parents=True, exist_ok=True)
-    made = {**common, "parity": same, "rows": results, "xla_flags": os.environ.get("XLA_FLAGS", "")}
-    (args.out / "device.json").write_text(json.dumps(made, indent=1))
-    head = f"{common['name']}, jax {common['jax']}, PyTorch {common['torch']}; tokens a second"
-    (args.out / "device.md").write_text(f"{head}\n\n{table(results, common['flops'])}\n")
+        row |= {side: fresh({**order, "side": side}, left()) for side in ("lmdyn", "torch")}
+        made["rows"].append(row)
+        write(args.out, made)  # after each: what is measured is not lost
+        print(f"{name}: {left():.0f} s left", file=sys.stderr)
+    write(args.out, made)
     print((args.out / "device.md").read_text())
     return 0 if ok else "FAIL: lmdyn and PyTorch do not compute the same; nothing was timed"
 

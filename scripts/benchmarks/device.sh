@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/lmdyn/jax}
 python=${PYTHON:-python3}
 case " $* " in *" --small "*) export JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES= ;; esac
 # The flags that the command line sets where nobody set others.
