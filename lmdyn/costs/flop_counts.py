@@ -36,7 +36,7 @@ class ChunkSizes(NamedTuple):
         """
         return sum(
             (stop - start) * end
-            for start, stop, end in query_blocks(self.encoded, self.encoded + self.cached)
+            for start, stop, _, end in query_blocks(self.encoded, self.encoded + self.cached)
         )
 
 

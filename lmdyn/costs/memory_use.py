@@ -80,7 +80,7 @@ def evaluation_memory(
     held += 2 * config.depth * past * config.kv_heads * config.head_width
     # Forward: the matrices of one layer, the scores of one block of queries, the MLP.
     scores = config.heads * max(
-        (stop - start) * end for start, stop, end in query_blocks(encoded, encoded + past)
+        (stop - start) * end for start, stop, _, end in query_blocks(encoded, encoded + past)
     )
     forward = layer + scores + 2 * encoded * config.mlp_width
     if part is None:

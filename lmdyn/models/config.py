@@ -6,12 +6,11 @@ F MLP width, V vocabulary, P positions.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 
 from lmdyn.errors import InputError, choose
-from lmdyn.models.attention.choice import choose_kernel
 from lmdyn.models.heads.registry import check_head
 
 
@@ -164,13 +163,14 @@ class Compute:
     """How the model is run; never what it computes (beyond rounding).
 
     `dtype`: of activations and products; parameters and accumulators stay float32. `auto` is
-    bfloat16 where the device has it fast (GPU, TPU) and float32 on a CPU. `attention`: `blocked`
-    computes only the lower triangle, in blocks of queries, and never stores probabilities; `xla`
-    and `cudnn` are `jax.nn.dot_product_attention`. `auto` chooses by device. `unroll`: how many
-    layers of the scan are compiled side by side. `remat`: what is computed again in the backward
-    pass, so that it need not be kept: nothing (`none`), the MLP, attention, everything but products
-    of weights (`dots`), or all of a layer (`full`), whose input `offload` keeps in the host's
-    memory. `auto` is `none`, except in training, where it is the first of these that fits.
+    bfloat16 where the device has it fast (GPU, TPU) and float32 on a CPU. `attention`: the kernel,
+    `blocked` (plain, in blocks of queries, on any device), `cudnn` or `flash` (NVIDIA GPU) or
+    `splash` (TPU); none of them stores `[T, T]` numbers. `auto` takes the fastest that fits.
+    `unroll`: how many layers of the scan are compiled side by side. `remat`: what is computed again
+    in the backward pass, so that it need not be kept: nothing (`none`), the MLP, attention,
+    everything but products of weights (`dots`), or all of a layer (`full`), whose input `offload`
+    keeps in the host's memory. `auto` is `none`, except in training, where it is the first of these
+    that fits.
 
     >>> import numpy as np
     >>> from lmdyn.models import LanguageModel, init, logits
@@ -188,8 +188,8 @@ class Compute:
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What is computed in; `auto`: float32 on a CPU, else bfloat16."""
-    attention: Literal["auto", "blocked", "xla", "cudnn"] = "auto"
-    """The attention kernel; `auto` chooses by device."""
+    attention: Literal["auto", "blocked", "cudnn", "flash", "splash"] = "auto"
+    """The attention kernel; `auto` chooses by device, dtype and what queries may see."""
     unroll: int = 1
     """How many layers of the scan are compiled side by side."""
     remat: Literal["auto", "none", "mlp", "attention", "dots", "full", "offload"] = "auto"
@@ -199,10 +199,12 @@ class Compute:
     in training, else `none`."""
 
     def resolved(self) -> "Compute":
-        """The same with every `auto` decided for the device that JAX runs on."""
+        """The same with `dtype` and `remat` decided for the device that JAX runs on.
+
+        The attention kernel is chosen call by call (`lmdyn.models.attention.choose_kernel`).
+        """
         dtype = self.dtype
         if dtype == "auto":
             dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        kernel: Any = choose_kernel(self.attention)
         remat = "none" if self.remat == "auto" else self.remat
-        return dataclasses.replace(self, dtype=dtype, attention=kernel, remat=remat)
+        return dataclasses.replace(self, dtype=dtype, remat=remat)

@@ -20,7 +20,7 @@ from flax.core import FrozenDict
 
 from lmdyn.errors import InputError, choose
 from lmdyn.models import rotary
-from lmdyn.models.attention import Reach
+from lmdyn.models.attention import CAUSAL, Reach
 from lmdyn.models.config import ModelConfig
 from lmdyn.models.modules import LanguageModel, Shared
 from lmdyn.types import Array, Params, Tree
@@ -129,7 +129,9 @@ def forward(
       tokens: `[B, T]` integers.
       mask: `[B, T]` booleans, which tokens count in taps (default: all). It hides nothing from
         attention.
-      positions: `[B, T]` integers; default 0 to T - 1, or what follows the cache.
+      positions: `[B, T]` integers; default 0 to T - 1, or what follows the cache. They turn or add
+        position embeddings; what a token sees goes by its place in the array. A negative one is no
+        text, and text does not see it.
       documents: `[B, T]` integers; attention stays inside a document. Default: one document.
       cache: from `new_cache` or an earlier call; its tokens come before these. Not together with
         `documents`.
@@ -194,12 +196,15 @@ def _place(config: ModelConfig, mask, positions, documents, cache):
     if not own:
         start = 0 if cache is None else cache["position"].max(1, keepdims=True) + 1
         positions = jnp.broadcast_to(start + jnp.arange(length, dtype=jnp.int32), (batch, length))
-    keys, reach = positions, None  # no reach: plain causal order
+    keys, reach = positions, CAUSAL
     if cache is not None:
         keys = jnp.concatenate([cache["position"], positions], 1)
-        reach = Reach(positions, keys)
-    elif documents is not None or own:
-        reach = Reach(positions, positions, documents, documents)
+    if own or cache is not None:
+        # Text is one segment; empty places of a cache, and what is before the text, another.
+        text = 0 if documents is None else documents
+        reach = Reach(jnp.where(positions < 0, -1, text), jnp.where(keys < 0, -1, text))
+    elif documents is not None:
+        reach = Reach(documents, documents)
     angles = (None, None)
     if config.position == "rotary":
         # the same for all rows of the batch when nobody asked for positions of their own

@@ -19,7 +19,7 @@ from flax.core import FrozenDict
 from jax.ad_checkpoint import checkpoint_name
 
 from lmdyn.models import ops, rotary
-from lmdyn.models.attention import Reach, attend
+from lmdyn.models.attention import CAUSAL, Reach, attend
 from lmdyn.models.config import Compute, ModelConfig
 from lmdyn.models.heads import head_of
 from lmdyn.models.matrices import is_substitute, stored
@@ -33,7 +33,7 @@ class Shared(NamedTuple):
     """`[B, T]`: which tokens count in taps."""
     query_angles: Any = None
     key_angles: Any = None
-    reach: Reach | None = None
+    reach: Reach = CAUSAL
 
 
 LAYER_INPUT = "layer_input"
@@ -171,6 +171,7 @@ class Attention(nn.Module):
     config: ModelConfig
     compute: Compute
     tap: Callable | None = None
+    batch_sharding: jax.sharding.NamedSharding | None = None
 
     @nn.compact
     def __call__(self, x_BTD: Array, cache: Tree, shared: Shared) -> tuple[jax.Array, Any, Any]:
@@ -191,6 +192,7 @@ class Attention(nn.Module):
             kernel=self.compute.attention,
             tap=self.tap,
             mask=shared.mask,
+            sharding=self.batch_sharding,
         )
         y_BTD = y_BTHK.reshape(*x_BTD.shape[:2], config.heads * config.head_width)
         output = Linear(config.width, config.output_bias, _std(config, True), name="output")
@@ -273,7 +275,11 @@ class Block(nn.Module):
         attention_norm = Norm(config, name="attention_norm")
         mlp_norm = Norm(config, name="mlp_norm")
         attention = _rematerialized(Attention, self.compute, "attention")(
-            config, self.compute, self.taps.get("attention.probabilities"), name="attention"
+            config,
+            self.compute,
+            self.taps.get("attention.probabilities"),
+            self.batch_sharding,
+            name="attention",
         )
         mlp = _rematerialized(MLP, self.compute, "mlp")(
             config, self.taps.get("mlp.coefficients"), name="mlp"

@@ -12,9 +12,11 @@ Shape letters: L layers, D in, F out.
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from lmdyn.models import products
 from lmdyn.types import Params, Tree
 
 MATRICES = ("kernel", "a", "b")
@@ -68,7 +70,7 @@ def scale_by_muon(
     >>> bool(jnp.abs(updates["blocks"]["up"]["kernel"][0] - jnp.eye(2)).max() < 0.4)
     True
     """
-    return optax.contrib.muon(
+    rule = optax.contrib.muon(
         learning_rate=-1.0,  # it turns the sign, which the learning rate does after decay
         beta=momentum,
         eps=eps,
@@ -77,3 +79,9 @@ def scale_by_muon(
         muon_weight_dimension_numbers=cast(Any, matrix_axes),
         consistent_rms=consistent_rms,
     )
+
+    def update(updates, state, params=None):
+        with products.within(jnp.float32):  # the library's own products
+            return rule.update(updates, state, params)
+
+    return optax.GradientTransformation(rule.init, update)

@@ -114,10 +114,7 @@ def test_bfloat16_stays_within_its_rounding():
     )  # 8 bits, about 3 roundings a sublayer
 
 
-@pytest.mark.parametrize(
-    "compute",
-    [models.Compute(attention="xla"), models.Compute(unroll=3), models.Compute(remat="full")],
-)
+@pytest.mark.parametrize("compute", [models.Compute(unroll=3), models.Compute(remat="full")])
 def test_how_it_runs_does_not_change_what_it_computes(compute):
     model, params = small()
     inputs, targets = tokens(140)[None, :-1], tokens(140)[None, 1:]

@@ -1,9 +1,12 @@
 """Causal attention in blocks of queries.
 
-A block of queries meets the keys up to its own end only, so the upper triangle is never computed,
-and its probabilities live no longer than the block. The backward pass recomputes them from queries,
-keys and the log-normaliser (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv
-2205.14135).
+A block of queries meets the keys up to its own end only, and with a window none before it, so what
+nobody may see is never computed; its probabilities live no longer than the block. The backward pass
+recomputes them from queries, keys and the log-normaliser (Rabe and Staats 2021, arXiv 2112.05682;
+Dao et al. 2022, arXiv 2205.14135).
+
+This is the plain implementation, for every device, dtype and reach; the kernels are tested against
+it, and it against the textbook formula.
 
 Shape letters, also as suffixes of names: B batch, T queries, q queries of a block, S keys (S >= T:
 the last T keys are the queries' own), H heads, G key-value heads, R = H / G heads that share one, K
@@ -16,29 +19,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmdyn.models.attention.reach import Reach, allowed_keys
+from lmdyn.models.attention.reach import CAUSAL, Reach, allowed_keys
 from lmdyn.models.products import einsum, matmul
 from lmdyn.types import Array, present
 
 MASKED = -1e30
 
 
-def query_blocks(queries: int, keys: int) -> list[tuple[int, int, int]]:
-    """Blocks of queries `start:stop`, each with the `end` of the keys that it meets.
+def query_blocks(
+    queries: int, keys: int, window: int | None = None
+) -> list[tuple[int, int, int, int]]:
+    """Blocks of queries `start:stop`, each with the keys `first:end` that it meets.
 
     Args:
       queries: T.
       keys: S.
+      window: how many keys a query sees at most.
 
     Returns:
-      `[(start, stop, end), ...]`: at most 16 blocks, of 128 queries or more.
+      `[(start, stop, first, end), ...]`: at most 16 blocks, of 128 queries or more.
 
     >>> query_blocks(300, 310)
-    [(0, 128, 138), (128, 256, 266), (256, 300, 310)]
+    [(0, 128, 0, 138), (128, 256, 0, 266), (256, 300, 0, 310)]
+    >>> query_blocks(300, 310, window=100)
+    [(0, 128, 0, 138), (128, 256, 39, 266), (256, 300, 167, 310)]
     """
-    size = max(128, -(-queries // 16))
+    size, past = max(128, -(-queries // 16)), keys - queries
+    first = lambda start: 0 if window is None else max(0, past + start - window + 1)
     return [
-        (a, min(a + size, queries), keys - queries + min(a + size, queries))
+        (a, min(a + size, queries), first(a), past + min(a + size, queries))
         for a in range(0, queries, size)
     ]
 
@@ -80,7 +89,7 @@ def blocked_attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    reach: Reach | None = None,
+    reach: Reach = CAUSAL,
     tap: Callable | None = None,
     mask: Array | None = None,
 ) -> tuple[jax.Array, Any]:
@@ -90,7 +99,7 @@ def blocked_attention(
       query: `[B, T, H, K]`, already multiplied by `1 / sqrt(K)`.
       key: `[B, S, G, K]`, S >= T.
       value: `[B, S, G, K]`.
-      reach: a `Reach`, or None for plain causal order: query t sees keys `: S - T + t + 1`.
+      reach: what a query may see.
       tap: None, or a reducer `(probabilities [B, G, R, q, S'], mask [B, q]) -> sums over queries`,
         called once a block of queries; the blocks' sums are added.
       mask: `[B, T]` booleans for `tap`: which queries count.
@@ -108,12 +117,12 @@ def blocked_attention(
     past, share = key.shape[1] - query.shape[1], query_BGRTK.shape[2]
     # Each block of queries sees the keys up to its end, and gives its probabilities to the tap.
     outputs, gathered = [], None
-    for start, stop, end in query_blocks(query.shape[1], key.shape[1]):
-        allowed = allowed_keys(reach, start, stop, end, past, share)
-        scores = _scores(_rows(query_BGRTK, start, stop), key_BGSK[:, :, :end], allowed)
+    for start, stop, first, end in query_blocks(query.shape[1], key.shape[1], reach.window):
+        allowed = allowed_keys(reach, start, stop, first, end, past, share)
+        scores = _scores(_rows(query_BGRTK, start, stop), key_BGSK[:, :, first:end], allowed)
         probabilities = jax.nn.softmax(scores, axis=-1)
         outputs.append(
-            _heads(matmul(probabilities.astype(value.dtype), value_BGSK[:, :, :end]), share)
+            _heads(matmul(probabilities.astype(value.dtype), value_BGSK[:, :, first:end]), share)
         )
         sums = tap(_heads(probabilities, share), present(mask)[:, start:stop])
         gathered = sums if gathered is None else jax.tree.map(jnp.add, gathered, sums)
@@ -134,17 +143,17 @@ def _attend_forward(query, key, value, reach):
     query_BGRTK, key_BGSK, value_BGSK = _by_group(query, key, value)
     past, share = key.shape[1] - query.shape[1], query_BGRTK.shape[2]
     outputs, normalizers = [], []
-    for start, stop, end in query_blocks(query.shape[1], key.shape[1]):
+    for start, stop, first, end in query_blocks(query.shape[1], key.shape[1], reach.window):
         # Scores of one block, [B, G, R * q, S'], and the log of their softmax's denominator.
-        allowed = allowed_keys(reach, start, stop, end, past, share)
-        scores = _scores(_rows(query_BGRTK, start, stop), key_BGSK[:, :, :end], allowed)
+        allowed = allowed_keys(reach, start, stop, first, end, past, share)
+        scores = _scores(_rows(query_BGRTK, start, stop), key_BGSK[:, :, first:end], allowed)
         peak = scores.max(-1, keepdims=True)
         # Probabilities come from the log-normaliser, as in the backward pass, and not from a
         # division by the sum: a second use of the sum would let the compiler round differently with
         # and without a gradient.
         normalizer = peak + jnp.log(jnp.exp(scores - peak).sum(-1, keepdims=True))
         probabilities = jnp.exp(scores - normalizer).astype(value.dtype)
-        outputs.append(_heads(matmul(probabilities, value_BGSK[:, :, :end]), share))
+        outputs.append(_heads(matmul(probabilities, value_BGSK[:, :, first:end]), share))
         normalizers.append(_heads(normalizer, share))
     output = jnp.concatenate(outputs, 3)
     saved = (query_BGRTK, key_BGSK, value_BGSK, output, jnp.concatenate(normalizers, 3), reach)
@@ -157,24 +166,24 @@ def _attend_backward(saved, d_output):
     past = key.shape[2] - length
     d_output = _grouped(d_output, groups)
     # delta_t = sum_s P_ts dP_ts = dO_t . O_t (Dao et al. 2022, appendix B.4)
-    delta = jnp.sum((d_output * output).astype(jnp.float32), -1, keepdims=True)
+    delta = jnp.sum(d_output.astype(jnp.float32) * output, -1, keepdims=True)
     # Gradients of keys and values are built as [B, G, K, S]: a product whose left side is
     # contracted over its row axis is half as fast on a CPU when that side is the large one.
     wide = (batch, groups, width, key.shape[2])
     d_query, d_key, d_value = [], jnp.zeros(wide, jnp.float32), jnp.zeros(wide, jnp.float32)
-    for start, stop, end in query_blocks(length, key.shape[2]):
+    for start, stop, first, end in query_blocks(length, key.shape[2], reach.window):
         # P = exp(S - log-normaliser), made again from the block's queries and keys.
         q, d_o, norm, d = (_rows(x, start, stop) for x in (query, d_output, normalizer, delta))
-        allowed = allowed_keys(reach, start, stop, end, past, share)
-        probabilities = jnp.exp(_scores(q, key[:, :, :end], allowed) - norm)
+        allowed = allowed_keys(reach, start, stop, first, end, past, share)
+        probabilities = jnp.exp(_scores(q, key[:, :, first:end], allowed) - norm)
         # dP = dO V^T, dS = P * (dP - delta), dQ = dS K
-        d_probabilities = einsum("bgqk,bgsk->bgqs", d_o, value[:, :, :end])
+        d_probabilities = einsum("bgqk,bgsk->bgqs", d_o, value[:, :, first:end])
         d_scores = (probabilities * (d_probabilities - d)).astype(key.dtype)
-        d_query.append(_heads(matmul(d_scores, key[:, :, :end]), share))
+        d_query.append(_heads(matmul(d_scores, key[:, :, first:end]), share))
         # dK = dS^T Q and dV = P^T dO, summed over blocks of queries
-        past_end = ((0, 0), (0, 0), (0, 0), (0, key.shape[2] - end))
-        d_key += jnp.pad(_transposed_product(q, d_scores), past_end)
-        d_value += jnp.pad(_transposed_product(d_o, probabilities.astype(value.dtype)), past_end)
+        others = ((0, 0), (0, 0), (0, 0), (first, key.shape[2] - end))
+        d_key += jnp.pad(_transposed_product(q, d_scores), others)
+        d_value += jnp.pad(_transposed_product(d_o, probabilities.astype(value.dtype)), others)
     back = lambda x, like: x.transpose(0, 3, 1, 2).astype(like.dtype)
     return _ungrouped(jnp.concatenate(d_query, 3)), back(d_key, key), back(d_value, value), None
 

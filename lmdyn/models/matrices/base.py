@@ -74,8 +74,23 @@ def apply(x: jax.Array, matrix: Any, bias: Array | None = None) -> jax.Array:
     """
     if isinstance(matrix, Matrix):
         return matrix.apply(x, bias)
-    y = matmul(x, matrix.astype(x.dtype))
-    return y if bias is None else y + bias.astype(x.dtype)
+    return add_bias(matmul(x, matrix.astype(x.dtype)), bias)
+
+
+def add_bias(y: jax.Array, bias: Array | None) -> jax.Array:
+    """`y + bias` in float32, so that the gradient of the bias is summed over tokens in float32.
+
+    Args:
+      y: `[N, out]`.
+      bias: `[out]` or None.
+
+    Returns:
+      `[N, out]` in the dtype of `y`.
+
+    >>> add_bias(jnp.ones([1, 2], jnp.bfloat16), jnp.ones([2])).dtype.name
+    'bfloat16'
+    """
+    return y if bias is None else (y + bias).astype(y.dtype)
 
 
 def dense(matrix: Any) -> Any:

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lmdyn.models.matrices.base import Matrix, dense, sides
+from lmdyn.models.matrices.base import Matrix, add_bias, dense, sides
 from lmdyn.models.products import contract, matmul
 from lmdyn.types import Array
 
@@ -57,8 +57,7 @@ class GradNormProbe(Matrix):
 
     def apply(self, x: jax.Array, bias: Array | None) -> jax.Array:
         """`x W + bias` of one sequence `[T, in]`."""
-        y = product(x, self)
-        return y if bias is None else y + bias.astype(x.dtype)
+        return add_bias(product(x, self), bias)
 
     def dense(self) -> jax.Array:
         """W."""
