@@ -1,6 +1,6 @@
 """Pure measurements: likelihood, entropies, geometry, spectra, gradients."""
 
-from lmdyn.metrics.base import Metric, Sum, combine, merge, sums
+from lmdyn.metrics.base import Metric, Sum, combine, merge, sums, token_sum
 from lmdyn.metrics.entropies import attention_entropy, knowledge_entropy, prediction_entropy
 from lmdyn.metrics.geometry import anisotropy
 from lmdyn.metrics.gradients import LayerGradients, gradient_norms, layer_gradients
@@ -61,4 +61,5 @@ __all__ = [
     "span_log_probability",
     "spectrum_of",
     "sums",
+    "token_sum",
 ]

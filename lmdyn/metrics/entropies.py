@@ -12,7 +12,6 @@ import numpy as np
 
 from lmdyn import records
 from lmdyn.metrics import base
-from lmdyn.models.products import einsum
 from lmdyn.records import Quantity
 from lmdyn.types import ArrayLike
 
@@ -129,9 +128,7 @@ def knowledge_entropy() -> base.Metric:
     """
 
     def reduce(coefficients, mask):
-        return einsum(
-            "bt,btf->f", mask.astype(jnp.float32), jnp.abs(coefficients.astype(jnp.float32))
-        )
+        return base.token_sum(jnp.abs(coefficients), mask)
 
     def finish(sums, count, params):
         return CoefficientEntropies(sums["mlp.coefficients"] / count, count)

@@ -6,13 +6,11 @@ Godey et al. 2024, arXiv 2404.07647; docs/methods.md#anisotropy.
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from lmdyn import records
 from lmdyn.metrics import base
 from lmdyn.models.ops import unit
-from lmdyn.models.products import einsum
 from lmdyn.records import Quantity
 
 ANISOTROPY = Quantity(
@@ -86,7 +84,7 @@ def anisotropy() -> base.Metric:
     """
 
     def reduce(x, mask):
-        return einsum("bt,btd->d", mask.astype(jnp.float32), unit(x))
+        return base.token_sum(unit(x), mask)
 
     def finish(sums, count, params):
         return Anisotropy(

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from lmdyn import names
 from lmdyn.data import Batch
 from lmdyn.errors import InputError
+from lmdyn.metrics.base import token_sum
 from lmdyn.models import LanguageModel, loss
-from lmdyn.models.products import einsum
 from lmdyn.training.config import Objective
 
 
@@ -55,9 +55,7 @@ def entropy_bonus(weight: float) -> Callable:
         raise InputError(f"weight={weight} of an entropy bonus; it must be a finite number")
 
     def sizes(coefficients, mask):
-        return einsum(
-            "bt,btf->f", mask.astype(jnp.float32), jnp.abs(coefficients.astype(jnp.float32))
-        )
+        return token_sum(jnp.abs(coefficients), mask)
 
     def objective(model: LanguageModel, params, batch: Batch, weights):
         taps = {"mlp.coefficients": sizes}
