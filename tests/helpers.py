@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lmdyn import models
@@ -101,3 +102,14 @@ def assert_close(found, wanted, tolerance: float):
 
 
 jit_logits = jax.jit(models.logits, static_argnums=0)
+
+
+def textbook(query, key, value, allowed):
+    """Attention by its formula, with all scores at once: `softmax(q k) v` of `[B, T, H, K]`; which
+    keys a query may see is `[B or 1, T, S]`.
+    """
+    share = query.shape[2] // key.shape[2]
+    key, value = (jnp.repeat(x, share, 2) for x in (key, value))
+    scores = jnp.einsum("bthk,bshk->bhts", query, key, precision="highest")
+    weights = jax.nn.softmax(jnp.where(allowed[:, None], scores, -jnp.inf), -1)
+    return jnp.einsum("bhts,bshk->bthk", weights, value, precision="highest")

@@ -20,9 +20,9 @@ from lmdyn.types import Array
 TILE_BYTES = 2**27
 """What a tile of rows becomes takes at most this much on a CPU, which is fastest in its caches."""
 
-SHARE = 40
-"""On an accelerator it may take one part in this many of memory, where that is more: about 8,000
-rows of a vocabulary of 50,000 on 80 GB."""
+SHARE, MOST_BYTES = 40, 3 * 2**29
+"""On an accelerator it may take one part in so many of the memory, and no more than so many bytes:
+8,192 rows of a vocabulary of 49,152. Larger tiles gain nothing; the gradient's are as large."""
 
 
 _ASSUMED: list[int] = []
@@ -66,7 +66,8 @@ def tile_rows(rows: int, numbers: int) -> int:
     10
     """
     memory = _ASSUMED[-1] if _ASSUMED else _device_memory()
-    return max(1, min(rows, max(TILE_BYTES, memory // SHARE) // (4 * numbers)))
+    most = max(TILE_BYTES, min(memory // SHARE, MOST_BYTES))
+    return max(1, min(rows, most // (4 * numbers)))
 
 
 def scan_tiles(function: Callable, carry: Any, arrays: Sequence[Array], rows: int) -> Any:

@@ -14,22 +14,13 @@ import pytest
 from lmdyn.models import attention
 from lmdyn.models.attention import choice
 from lmdyn.models.attention.choice import Call
-from tests.helpers import assert_close
+from tests.helpers import assert_close, textbook
 
 INTERPRETED = {
     "blocked": choice.KERNELS["blocked"],
     "flash": functools.partial(attention.flash_attention, interpret=True),
     "splash": functools.partial(attention.splash_attention, interpret=True),
 }
-
-
-def textbook(query, key, value, allowed):
-    """`softmax(q k) v` with all scores at once; `allowed` `[B or 1, T, S]`."""
-    share = query.shape[2] // key.shape[2]
-    key, value = (jnp.repeat(x, share, 2) for x in (key, value))
-    scores = jnp.einsum("bthk,bshk->bhts", query, key, precision="highest")
-    weights = jax.nn.softmax(jnp.where(allowed[:, None], scores, -jnp.inf), -1)
-    return jnp.einsum("bhts,bshk->bthk", weights, value, precision="highest")
 
 
 def may_see(length, past, reach):

@@ -114,9 +114,11 @@ def test_the_fused_loss_and_its_gradient_are_the_plain_ones_in_any_blocks(monkey
         jax.tree.map(lambda a, b: assert_close(a, b, 1e-5), found, wanted)
 
 
-@pytest.mark.parametrize("memory, rows", [(0, 682), (60 * 10**9, 7629), (2 * 10**9, 682)])
+@pytest.mark.parametrize(
+    "memory, rows", [(0, 682), (60 * 10**9, 7629), (2 * 10**9, 682), (150 * 10**9, 8192)]
+)
 def test_tiles_grow_with_an_accelerators_memory(monkeypatch, memory, rows):
-    """At SmolLM2's vocabulary: the CPU's tile, one of a 60 GB pool, and never less than a CPU's."""
+    """At SmolLM2's vocabulary: the CPU's tile, one of a 60 GB pool, and its limits."""
     monkeypatch.setattr(tiles, "_device_memory", lambda: memory)
     assert tiles.tile_rows(10**6, 49152) == rows
     assert tiles.tile_rows(5, 49152) == 5

@@ -176,7 +176,7 @@ def _backward(vocab_first, sharding, saved, cotangents):
     scale = cotangents[0]
     if isinstance(scale, SymbolicZero):
         return None, None, None, None
-    d_matrix = None if d_matrix is None else d_matrix * scale
+    d_matrix = None if d_matrix is None else d_matrix * scale.astype(d_matrix.dtype)
     return d_states * scale.astype(d_states.dtype), d_matrix, None, None
 
 
