@@ -41,7 +41,11 @@ LOG = logging.getLogger("lmdyn.models.attention")
 
 
 class Call(NamedTuple):
-    """What the choice depends on."""
+    """What the choice depends on.
+
+    >>> Call("gpu", "bfloat16", width=64, share=3, queries=512).segmented
+    False
+    """
 
     platform: str
     """`cpu`, `gpu` or `tpu`."""
