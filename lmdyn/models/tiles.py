@@ -43,7 +43,7 @@ def assume_memory(count: int) -> Iterator[None]:
 
     >>> with assume_memory(80 * 2**30):
     ...     tile_rows(10**6, numbers=49152)
-    10922
+    8192
     """
     _ASSUMED.append(count)
     try:
