@@ -271,14 +271,12 @@ def trained(options: Any, ended: Ended) -> str:
 def planned(options: Any, ended: Ended) -> str:
     """`lmdyn plan`: memory, operations and devices of the mesh that was asked for."""
     data, fsdp, tensor = options.run.mesh
-    for sign in (
-        f"data {data} x fsdp {fsdp} x tensor {tensor}",
-        "memory of one device",
-        "operations of one step",
-        "received by one device",
-    ):
+    signs = ["memory of one device", "operations of one step"]
+    if not options.search and data > 0:  # else the mesh is chosen
+        signs.append(f"data {data} x fsdp {fsdp} x tensor {tensor}")
+    for sign in signs:
         need(sign in ended.out, f"lmdyn plan does not say '{sign}':\n{ended.out}")
-    return f"a plan for {data * fsdp * tensor} devices"
+    return "a plan"
 
 
 def studied(options: Any, ended: Ended) -> str:
@@ -317,6 +315,12 @@ def reported(options: Any, ended: Ended) -> str:
     return f"a page, charts: {charts}"
 
 
+def listed(options: Any, ended: Ended) -> str:
+    """`lmdyn series`: a line for each checkpoint."""
+    need("with remarks" in ended.out, "lmdyn series does not say how many have remarks")
+    return ended.out.splitlines()[-1]
+
+
 MADE = {
     "measure": measured,
     "gradients": probed,
@@ -327,6 +331,7 @@ MADE = {
     "plan": planned,
     "study": studied,
     "report": reported,
+    "series": listed,
 }
 
 

@@ -23,7 +23,7 @@ def run_of_seed(run: TrainConfig, seed: int, out: str | Path) -> TrainConfig:
     >>> from lmdyn.training import Data, Source
     >>> texts = Data((Source("text:world{seed}.txt"),), length=16, batch=8)
     >>> run = run_of_seed(
-    ...     TrainConfig(out="", data=texts, steps=2, start="dir:m"), 3, "out/seed3"
+    ...     TrainConfig(out="out", data=texts, steps=2, start="dir:m"), 3, "out/seed3"
     ... )
     >>> run.data.sources[0].ref, run.seed, run.out
     ('text:world3.txt', 3, 'out/seed3')
@@ -59,7 +59,7 @@ def tokenizer_of(run: TrainConfig) -> Tokenizer:
 
     >>> from lmdyn.training import Data, Source
     >>> texts = Data((Source("builtin:docs"),), length=16, batch=8, tokenizer="bytes")
-    >>> tokenizer_of(TrainConfig(out="", data=texts, steps=2, start="dir:m")).encode(
+    >>> tokenizer_of(TrainConfig(out="out", data=texts, steps=2, start="dir:m")).encode(
     ...     "hi"
     ... ).tolist()
     [104, 105]

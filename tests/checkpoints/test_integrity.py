@@ -83,6 +83,7 @@ def test_the_hubs_lists_are_enough(tmp_path):
             "HF_ENDPOINT": address,
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
         }
         done = subprocess.run(
             [sys.executable, "-m", "lmdyn", "series", "hf:org/name@*"],

@@ -100,7 +100,13 @@ def test_where_templates_lie(tmp_path):
     for said, found in ((CHATML, {"default": CHATML}), (named, {"default": CHATML, "rag": USES})):
         (path / "tokenizer_config.json").write_text(json.dumps(about | {"chat_template": said}))
         assert chat_templates(tokenizers.from_folder(path)) == found
-    fields = {"model": "gpt2", "tokens": ["a", "</s>"], "merges": [], "eos_token_id": 1}
+    fields = {
+        "model": "gpt2",
+        "pre": "gpt-2",
+        "tokens": ["a", "</s>"],
+        "merges": [],
+        "eos_token_id": 1,
+    }
     fields = {f"tokenizer.ggml.{key}": value for key, value in fields.items()}
     gguf = tokenizers.from_gguf(fields | {"tokenizer.chat_template": CHATML})
     assert chat_templates(gguf) == {"default": CHATML}

@@ -129,7 +129,7 @@ def test_sizes_are_those_of_the_parameters(made):
         (dict(head="mixture:0"), "write mixture:N"),
         (dict(head="full:3"), "write 'full' alone"),
         (dict(head="mixed:3"), "head 'mixed'"),
-        (dict(head="math.sqrt"), "no subclass of lmdyn.models.heads.Head"),
+        (dict(head="math.sqrt"), "not a subclass of lmdyn.models.heads.Head"),
         (dict(head="tests.models.nothing.Own"), "there is no module 'tests.models.nothing'"),
     ],
 )
