@@ -123,6 +123,8 @@ def words_of(line: str) -> list[str]:
 # --- where each is tried
 
 ELSEWHERE = {
+    r"bash scripts/benchmarks/device\.sh --out [^ ]+$": "it needs a GPU; `--small` runs on a CPU",
+    r"lmdyn series ": "tests/checkpoints/test_integrity.py runs it on a hub that it serves itself",
     r"bash scripts/quickstart\.sh$": (
         "its commands, which are those of configs/tour and of `lmdyn report`, are tried here; the"
         " script itself by tests/test_scripts.py, with stand-ins for pip and lmdyn, and as written"
