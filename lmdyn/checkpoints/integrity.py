@@ -148,9 +148,9 @@ def remarks(listings: Sequence[Listing]) -> dict[Reference, list[str]]:
                 name, other = single.setdefault(file.digest, (file.name, reference))
                 if other is not reference:
                     found[reference].append(f"its {file.name} is {name} of {_short(other)}")
-        if before is not None and before.config != listing.config:
+        if before is not None and listing.config not in (None, before.config):
             found[reference].append(f"another architecture than {_short(before.reference)}")
-        before = listing
+        before = listing if listing.config is not None else before  # a GGUF file's is not read
     for reference, missing in _gaps([listing.reference for listing in listings]).items():
         found[reference].append(missing)
     return dict(found)
@@ -205,8 +205,8 @@ def table(listings: Sequence[Listing]) -> list[str]:
         rows.append(
             (
                 _short(listing.reference),
-                _told(says.stage),
-                _told(says.step),
+                _or_dash(says.stage),
+                _or_dash(says.step),
                 "-" if says.tokens is None else f"{says.tokens / 1e9:g}B",
                 f"{listing.size / 2**20:.1f}" if files else "-",
                 files[0].name + more if files else "-",
@@ -218,7 +218,7 @@ def table(listings: Sequence[Listing]) -> list[str]:
     return [_line(row, widths) for row in rows]
 
 
-def _told(number: int | None) -> str:
+def _or_dash(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _STEP = re.compile(
-    r"(?:^|(?<=[^a-z]))(?:global_?step|step|checkpoint|ckpt|iter)[-_]?(\d+)([km](?![a-z\d]))?"
+    r"(?:^|(?<=[^a-z]))(?:global_?step|step|checkpoint|ckpt|iter(?:ation)?)[-_]?(\d+)([km](?![a-z\d]))?"
     # Tokens right after it, without the word: step-50K-105b, step-001000-2BT.
     r"(?:[-_](\d+(?:\.\d+)?)([bt])t?(?![a-z\d]))?",
     re.IGNORECASE,

@@ -1,8 +1,9 @@
 """What `measure` and `gradients` do with a series: one checkpoint after another, nothing lost."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 3
 """Exit code when some checkpoints of a series could not be measured and the others were."""
+
+
+_TOKEN_CHARACTERS = 256  # more than a token stands for
 
 
 class Measured(NamedTuple):
@@ -43,6 +47,8 @@ class Verb(NamedTuple):
     """prints the rows of one checkpoint"""
     described: dict[str, Any]
     """titles of its metrics, from `records.describe`"""
+    texts: Iterable[str]
+    """what is read; of documents those that `options.tokens` may reach are enough"""
     seed: int | None = None
     """None where nothing is random"""
 
@@ -65,8 +71,7 @@ def measure_each(verb: Verb) -> int:
 
     options = verb.options
     references = [r for ref in options.models for r in checkpoints.series(ref)]
-    settings = {k: v for k, v in dataclasses.asdict(options).items() if k not in ("out", "models")}
-    kept = PartialRows(options.out, settings | {"version": provenance.version("lmdyn")})
+    kept = PartialRows(options.out, _settings(verb) if len(references) > 1 else {})
     failed: dict[str, InputError] = {}
     with ThreadPoolExecutor(1) as fetcher:
         for number, reference in enumerate(references, 1):
@@ -104,6 +109,19 @@ def measure_each(verb: Verb) -> int:
     return 0
 
 
+def _settings(verb: Verb) -> dict[str, Any]:
+    """What the rows depend on besides the checkpoints; of texts the content."""
+    digest, read = hashlib.sha256(), 0
+    for text in verb.texts:
+        digest.update(repr(text).encode())
+        read += len(text)
+        if verb.options.tokens is not None and read > _TOKEN_CHARACTERS * verb.options.tokens:
+            break
+    settings = dataclasses.asdict(verb.options) | {"texts": digest.hexdigest()}
+    settings |= {"version": provenance.version("lmdyn")}
+    return {k: v for k, v in settings.items() if k not in ("out", "models")}
+
+
 def _measured(verb: Verb, reference: "Reference") -> dict[str, Any]:
     """Loads one checkpoint and measures it."""
     from lmdyn import checkpoints, data
@@ -122,7 +140,7 @@ def _measured(verb: Verb, reference: "Reference") -> dict[str, Any]:
     loaded = loaded._replace(tokenizer=loaded.tokenizer.with_bos(options.bos))
     mark = fingerprint(loaded.params)
     measured = verb.measure(loaded)
-    rows = [records.row(model=str(reference), **reference.fields(), **r) for r in measured.rows]
+    rows = [records.row(model=str(reference), **{**reference.fields(), **r}) for r in measured.rows]
     verb.show(rows)
     return {
         "rows": [json.loads(line) for line in records.dumps(rows).splitlines()],

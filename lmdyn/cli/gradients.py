@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -114,8 +115,9 @@ def run(options: Gradients, command: list[str]) -> int:
 
     show = functools.partial(_show_profiles, groups=groups)
     described = records.describe(localization.QUANTITIES)
+    texts = itertools.chain(map(repr, probes), documents)
     return measure_each(
-        Verb(options, command, started, measure, show, described, seed=options.seed)
+        Verb(options, command, started, measure, show, described, texts, seed=options.seed)
     )
 
 

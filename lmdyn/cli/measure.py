@@ -87,7 +87,7 @@ def run(options: Measure, command: list[str]) -> int:
         return Measured([{**r, "tokens": batches.tokens} for r in found], batches.tokens)
 
     show = functools.partial(common.show, described=described)
-    return measure_each(Verb(options, command, started, measure, show, described))
+    return measure_each(Verb(options, command, started, measure, show, described, documents))
 
 
 def _add_bits_per_byte(rows: list[dict[str, Any]], tokenizer: Any, batches: Any) -> None:

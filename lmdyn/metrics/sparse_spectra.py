@@ -102,7 +102,8 @@ def _without_empty(matrix: Any, scale: np.ndarray) -> tuple[Any, np.ndarray]:
     indices = matrix.indices
     if not used.all():
         indices = (np.cumsum(used) - 1).astype(indices.dtype)[indices]
-    starts = np.append(0, matrix.indptr[1:][full])
+    # Of the indices' own type: where these differ, SciPy copies both.
+    starts = np.append(matrix.indptr[:1], matrix.indptr[1:][full])
     shape = (int(full.sum()), int(used.sum()))
     return scipy.sparse.csr_array((matrix.data, indices, starts), shape=shape), scale[full]
 

@@ -66,18 +66,20 @@ def test_a_series_of_which_nothing_can_be_measured_is_an_error(series):
     assert not (series / "a.jsonl").exists()
 
 
-@pytest.mark.parametrize("change", ["settings", "weights"])
+@pytest.mark.parametrize("change", ["settings", "weights", "text"])
 def test_what_has_changed_is_measured_again(change, series, capfd):
     (series / "step3/model.safetensors").rename(series / "step3/kept")
     assert main(command(series, "a.jsonl")) == 3
     (series / "step3/kept").rename(series / "step3/model.safetensors")
     if change == "weights":
         write_tiny(series / "step1", seed=77)
+    if change == "text":
+        (series / "text.txt").write_text("abc ab bca cab " * 13)
     capfd.readouterr()
     assert (
         main(command(series, "a.jsonl", *(["--batch", "2"] if change == "settings" else []))) == 0
     )
-    assert capfd.readouterr().err.count("measured before") == (0 if change == "settings" else 4)
+    assert capfd.readouterr().err.count("measured before") == (4 if change == "weights" else 0)
 
 
 @pytest.mark.slow

@@ -1,28 +1,25 @@
 """PyTorch files (`torch.save`), read without executing anything.
 
-Such a file is a pickle, a program that builds objects and may call any function of the machine that
-reads it. Here the program is stepped through: it may build numbers, text, lists, dicts and tensors;
-at any other name it ends with an error that says which. Tensors stay in the file, mapped into
-memory, until their rows are needed. Both forms are read: the zip archive of PyTorch 1.6 and
-later (`NAME/data.pkl`, and a member `NAME/data/KEY` per storage), and the older one (several
-pickles one after another, then the storages).
+Such a file holds a pickle, which is stepped through (`formats.pickles`): it may build numbers,
+text, lists, dicts and tensors, and at any other name it ends with an error that says which. Tensors
+stay in the file, mapped into memory, until their rows are needed. Both forms are read: the zip
+archive of PyTorch 1.6 and later (`NAME/data.pkl`, and a member `NAME/data/KEY` per storage), and
+the older one (several pickles one after another, then the storages).
 """
 
-import collections
 import io
-import itertools
 import math
 import mmap
 import pathlib
-import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from lmdyn.checkpoints.formats.pickles import Name, run_pickle
 from lmdyn.checkpoints.formats.tensors import StoredTensor
 from lmdyn.errors import InputError
 from lmdyn.file_kinds import mismatch
@@ -42,9 +39,6 @@ _STORAGES: dict[str, tuple[str, Any]] = {
 }
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins a file of the older form
 _PROTOCOL = 1001
-# Instructions that put a number or text on the stack begin so.
-_PUSHED = ("BININT", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "BINSTRING", "BINBYTES", "SHORT_")
-_MOST_INSTRUCTIONS = 2**20  # about 40 a tensor; they take 2 s
 # Under these keys training code keeps the parameters beside its own state.
 _NESTED = ("state_dict", "model_state_dict", "model")
 
@@ -65,17 +59,6 @@ class _Tensor(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     """in numbers, as PyTorch counts them"""
-
-
-class _Name(NamedTuple):
-    """A class or function that a pickle names; it is never looked up."""
-
-    module: str
-    name: str
-
-
-class _Mark:
-    """Where the items of a list, tuple or dict begin on the stack."""
 
 
 def read_tensors(path: pathlib.Path) -> dict[str, StoredTensor]:
@@ -237,10 +220,10 @@ def _nothing(given: Any) -> Any:
 def _persistent(given: Any) -> _Storage:
     """The storage that a pickle names: `("storage", class, key, device, count)`."""
     word, kind, key, _, count = given
-    if word != "storage" or not isinstance(key, str) or not isinstance(kind, _Name):
+    if word != "storage" or not isinstance(key, str) or not isinstance(kind, Name):
         raise ValueError("a storage is malformed")
-    if kind.module not in ("torch", "torch.cuda") or kind.name not in _STORAGES:
-        raise InputError(f"it holds numbers of type {kind.module}.{kind.name}, which are not read")
+    if kind.name not in _STORAGES:
+        raise InputError(f"it holds numbers of type {kind}, which are not read")
     return _Storage(*_STORAGES[kind.name], key, _size(count))
 
 
@@ -265,117 +248,20 @@ def _parameter(data: Any, *rest: Any) -> Any:
     return data
 
 
-def _ordered(items: Any = ()) -> dict:
-    found = collections.OrderedDict()
-    _fill_dict(found, [one for key, value in items for one in (key, value)])
-    return found
+def _is_storage(name: Name) -> bool:
+    return name.module in ("torch", "torch.cuda") and name.name.endswith("Storage")
 
 
-_CALLS: dict[_Name, Callable] = {
-    _Name("collections", "OrderedDict"): _ordered,
-    _Name("torch", "Size"): tuple,
-    _Name("torch._utils", "_rebuild_tensor"): _tensor,
-    _Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    _Name("torch._utils", "_rebuild_parameter"): _parameter,
+_CALLS: dict[Name, Callable] = {
+    Name("torch", "Size"): tuple,
+    Name("torch._utils", "_rebuild_tensor"): _tensor,
+    Name("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    Name("torch._utils", "_rebuild_parameter"): _parameter,
 }
-
-
-def _global(module: Any, name: Any) -> _Name:
-    found = _Name(module, name)
-    storage = module in ("torch", "torch.cuda") and name.endswith("Storage")
-    if found not in _CALLS and not storage:
-        raise InputError(
-            f"its pickle names {module}.{name:.80}, which is not executed; only numbers, text,"
-            " lists, dicts and tensors are read: save the model's state_dict"
-        )
-    return found
 
 
 def _run(file: BinaryIO, persistent: Callable[[Any], Any]) -> Any:
-    """What the pickle that begins at the file's position describes; the position is then after it.
-
-    Args:
-      file: binary, open for reading.
-      persistent: gives the object for a persistent id.
-
-    Raises:
-      InputError: the pickle names what is not read.
-      ValueError: it is malformed, or holds an instruction that `torch.save` does not write.
-    """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    instructions: Iterator[Any] = pickletools.genops(file)
-    for opcode, value, _ in itertools.islice(instructions, _MOST_INSTRUCTIONS):
-        name = opcode.name
-        if name == "STOP":
-            return stack.pop()
-        if name in _MADE:
-            stack.append(_MADE[name]())
-        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            memo[len(memo) if name == "MEMOIZE" else value] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[value])
-        elif name in ("APPEND", "APPENDS"):
-            items = _popped(stack) if name == "APPENDS" else [stack.pop()]
-            _of_type(stack[-1], list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = _popped(stack) if name == "SETITEMS" else [stack.pop() for _ in range(2)][::-1]
-            _fill_dict(_of_type(stack[-1], dict), items)
-        elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(name[5:] or 0)
-            items = [stack.pop() for _ in range(count)][::-1] if count else _popped(stack)
-            stack.append(tuple(items))
-        elif name == "GLOBAL":
-            stack.append(_global(*value.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            wanted = stack.pop()
-            stack.append(_global(_of_type(stack.pop(), str), _of_type(wanted, str)))
-        elif name == "REDUCE":
-            arguments = _of_type(stack.pop(), tuple)
-            stack.append(_CALLS[_of_type(stack.pop(), _Name)](*arguments))
-        elif name == "BUILD":  # attributes of an ordered dict: versions of the modules
-            stack.pop()
-            _of_type(stack[-1], collections.OrderedDict)
-        elif name == "BINPERSID":
-            stack.append(persistent(stack.pop()))
-        elif name.startswith(_PUSHED):
-            stack.append(value)
-        elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"its pickle holds {name}, which torch.save does not write")
-    raise ValueError(f"its pickle has more than {_MOST_INSTRUCTIONS} instructions")
-
-
-_MADE: dict[str, Callable[[], Any]] = {
-    "MARK": _Mark,
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-}
-
-
-def _popped(stack: list) -> list:
-    """What lies above the last mark; both are taken off."""
-    items = []
-    while not isinstance(item := stack.pop(), _Mark):
-        items.append(item)
-    return items[::-1]
-
-
-def _of_type(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise ValueError(f"its pickle has a {type(value).__name__} for a {kind.__name__}")
-    return value
-
-
-def _fill_dict(target: dict, items: list):
-    """Keys are text or numbers, which hash without a look at what they hold."""
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, (str, int, float)):
-            raise ValueError(f"its pickle has a {type(key).__name__} for a key")
-        target[key] = value
+    return run_pickle(file, _CALLS, _is_storage, persistent)
 
 
 def _named(found: Any) -> dict[str, _Tensor]:
